@@ -1,0 +1,199 @@
+"""Put adapters into a model: find, decompose, replace, freeze."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+
+import torch
+from threadpoolctl import threadpool_limits
+from torch import nn
+
+from recyclelora.adapters.factor_cache import FactorCache, Progress, available_cores, factorize
+from recyclelora.adapters.init import INITIALIZERS, Factors, LayerWeight, branch_rng
+from recyclelora.adapters.low_rank import Branch, LowRankLinear, SplitQKV, split_rows
+from recyclelora.adapters.rrqr import RRQR
+from recyclelora.adapters.selection import select_linears, separate_qkv_bias
+from recyclelora.adapters.spec import AdapterSpec
+
+
+@dataclass(frozen=True)
+class InjectReport:
+    """What an injection did.
+
+    Attributes:
+        num_layers: low-rank layers made (three per fused qkv when it is split).
+        num_trainable: trainable parameters of the model afterwards.
+        seconds: wall time.
+        rank_deficient: layers whose minor directions are rounding noise.
+    """
+
+    num_layers: int
+    num_trainable: int
+    seconds: float
+    rank_deficient: tuple[str, ...]
+
+
+def inject(
+    model: nn.Module,
+    spec: AdapterSpec,
+    *,
+    seed: int = 0,
+    cache: FactorCache | None = None,
+    num_threads: int | None = None,
+    initial: Mapping[str, torch.Tensor] | None = None,
+    progress: Progress | None = None,
+) -> InjectReport:
+    """Freeze ``model`` and replace the selected linear layers by low-rank ones, in place.
+
+    The pretrained tensors themselves are never written to. With ``initial`` (from `state.initial_state` of the run
+    that is resumed) nothing is decomposed, and the frozen residuals come out as they were.
+
+    Raises:
+        ValueError: naming the pattern, layer or rank at fault; the model is then unchanged.
+    """
+    started = time.perf_counter()
+    layers = plan(model, spec)
+    if any(layer.weight.is_meta for layer in layers.values()):
+        raise ValueError("the model is on the meta device and has no weights; use count_trainable for its numbers")
+    decomposed: dict[str, RRQR] = {}
+    if initial is None:
+        decomposed = _decompose(layers, spec, cache, num_threads, progress)
+        factors = _initialise(layers, spec, decomposed, seed, num_threads)
+    else:
+        factors = {name: _stored_factors(name, layer, spec, initial) for name, layer in layers.items()}
+    _replace(model, layers, spec, factors)
+    trainable = sum(parameter.numel() for parameter in model.parameters() if parameter.requires_grad)
+    deficient = tuple(name for name, found in decomposed.items() if found.rank < min(layers[name].weight.shape))
+    return InjectReport(len(layers), trainable, time.perf_counter() - started, deficient)
+
+
+def plan(model: nn.Module, spec: AdapterSpec) -> dict[str, nn.Linear]:
+    """Name -> linear layer to adapt, with fused qkv layers in three parts if asked; checks the ranks."""
+    layers: dict[str, nn.Linear] = {}
+    for name in select_linears(model, spec.targets, spec.blocks):
+        linear = model.get_submodule(name)
+        assert isinstance(linear, nn.Linear)
+        if spec.split_qkv and name.endswith(".qkv"):
+            if linear.out_features % 3:
+                raise ValueError(f"{name}: {linear.out_features} outputs cannot be split into q, k and v")
+            layers.update({f"{name}.{part}": rows for part, rows in split_rows(linear).items()})
+        else:
+            layers[name] = linear
+    if spec.split_qkv and not any(name.endswith(".qkv.q") for name in layers):
+        raise ValueError("split_qkv: none of the selected layers is a fused qkv linear")
+    for name, linear in layers.items():
+        for branch, chosen in spec.branches.items():
+            allowed = min(linear.in_features, linear.out_features)
+            if chosen.rank > allowed:
+                raise ValueError(f"{branch}.rank={chosen.rank} at {name}: allowed are 1 to {allowed}")
+    return layers
+
+
+def count_trainable(model: nn.Module, spec: AdapterSpec) -> int:
+    """Trainable backbone parameters that `inject` would give; needs shapes only, so ``model`` may be on meta."""
+    total = 0
+    for linear in plan(model, spec).values():
+        for branch in spec.branches.values():
+            total += branch.rank * (branch.train_a * linear.in_features + branch.train_b * linear.out_features)
+        if spec.train_bias and linear.bias is not None:
+            total += linear.out_features
+    return total
+
+
+def _decompose(
+    layers: Mapping[str, nn.Linear],
+    spec: AdapterSpec,
+    cache: FactorCache | None,
+    num_threads: int | None,
+    progress: Progress | None,
+) -> dict[str, RRQR]:
+    """Pivoted QR of every layer, if a branch asks for it."""
+    ranks = {branch.init: branch.rank for branch in sorted(spec.branches.values(), key=lambda branch: branch.rank)}
+    leading, trailing = ranks.get("rrqr_major", 0), ranks.get("rrqr_minor", 0)
+    if leading == trailing == 0:
+        return {}
+    weights = {name: layer.weight for name, layer in layers.items()}
+    return factorize(
+        weights, leading, trailing, precision=spec.precision, cache=cache, num_threads=num_threads, progress=progress
+    )
+
+
+def _initialise(
+    layers: Mapping[str, nn.Linear],
+    spec: AdapterSpec,
+    decomposed: Mapping[str, RRQR],
+    seed: int,
+    num_threads: int | None,
+) -> dict[str, dict[str, Factors]]:
+    """Layer -> branch -> initial factors; layers in a thread pool, for the SVD initialisations."""
+
+    def initialise(name: str) -> dict[str, Factors]:
+        layer = LayerWeight(layers[name].weight, spec.layer_scale, decomposed.get(name))
+        try:
+            return {
+                branch: INITIALIZERS[chosen.init](layer, chosen.rank, branch_rng(seed, name, branch))
+                for branch, chosen in spec.branches.items()
+            }
+        except ValueError as error:
+            raise ValueError(f"{name}: {error}") from error
+
+    with threadpool_limits(1, user_api="blas"), ThreadPoolExecutor(num_threads or available_cores()) as pool:
+        return dict(zip(layers, pool.map(initialise, layers), strict=True))
+
+
+def _stored_factors(
+    name: str, layer: nn.Linear, spec: AdapterSpec, initial: Mapping[str, torch.Tensor]
+) -> dict[str, Factors]:
+    """Initial factors of one layer out of a checkpoint; an integer A holds the positions of ones."""
+    factors = {}
+    for branch, chosen in spec.branches.items():
+        try:
+            a, b = (initial[f"{name}.{branch}.lora_{factor}"] for factor in "ab")
+        except KeyError as error:
+            raise ValueError(f"initial factors: {error.args[0]} is missing; they belong to another adapter") from None
+        expected = (layer.out_features, chosen.rank)
+        if tuple(b.shape) != expected or len(a) != chosen.rank:
+            raise ValueError(f"initial factors: {name}.{branch}.lora_b is {tuple(b.shape)}, expected {expected}")
+        one_hot = not a.is_floating_point()
+        factors[branch] = Factors(
+            b=b.detach().cpu().float(),
+            a=None if one_hot else a.detach().cpu().float(),
+            a_index=a.detach().cpu().long() if one_hot else None,
+        )
+    return factors
+
+
+def _replace(
+    model: nn.Module,
+    layers: Mapping[str, nn.Linear],
+    spec: AdapterSpec,
+    factors: Mapping[str, Mapping[str, Factors]],
+) -> None:
+    """Freeze everything and swap the layers; nothing here can fail halfway for a reason of the user's."""
+    made = {name: _low_rank(layer, spec, factors[name]) for name, layer in layers.items()}
+    model.requires_grad_(False)
+    fused = {name.removesuffix(".q") for name in made if spec.split_qkv and name.endswith(".qkv.q")}
+    replacements: dict[str, nn.Module] = {
+        name: SplitQKV(*(made.pop(f"{name}.{part}") for part in "qkv")) for name in fused
+    }
+    replacements.update(made)
+    separate_qkv_bias(model, list(replacements))
+    for name, module in replacements.items():
+        model.set_submodule(name, module)
+
+
+def _low_rank(linear: nn.Linear, spec: AdapterSpec, factors: Mapping[str, Factors]) -> LowRankLinear:
+    branches = {
+        name: Branch(
+            factors[name],
+            linear.in_features,
+            train_a=chosen.train_a,
+            train_b=chosen.train_b,
+            device=linear.weight.device,
+        )
+        for name, chosen in spec.branches.items()
+    }
+    return LowRankLinear(linear, branches, scale=spec.layer_scale, residual=spec.residual, train_bias=spec.train_bias)

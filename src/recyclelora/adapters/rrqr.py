@@ -1,0 +1,97 @@
+"""Column-pivoted QR of one weight: the pivots and only those columns of Q that an adapter needs (method.md 1).
+
+``W[:, p] = Q R`` with ``|diag R|`` non-increasing is what ``scipy.linalg.qr(W, mode="economic", pivoting=True)``
+computes; `pivoting` finds the same pivots with products of matrices instead of products with vectors.
+"""
+
+from __future__ import annotations
+
+import warnings
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+import numpy.typing as npt
+
+from recyclelora.adapters.blas import Array
+from recyclelora.adapters.pivoting import eliminate
+
+Precision = Literal["float64", "float32"]
+
+ALGORITHM_VERSION = 1  # part of every cache key: raise it when any factor changes by more than rounding
+
+
+class RankDeficientWarning(UserWarning):
+    """The trailing directions of a weight are rounding noise."""
+
+
+@dataclass(frozen=True)
+class RRQR:
+    """Pivots and outer columns of Q of one weight W (out x in), k = min(out, in).
+
+    Attributes:
+        pivots: (in,) int64, the whole permutation p of ``W[:, p] = Q R``.
+        q_leading: (out, leading), the first columns of Q (major directions).
+        q_trailing: (out, trailing), the last columns of Q, ``Q[:, k - trailing : k]`` (minor directions).
+        rank: numerical rank, the number of ``|R_jj| > max(out, in) * eps * |R_00|`` (eps of the computation).
+    """
+
+    pivots: npt.NDArray[np.int64]
+    q_leading: Array
+    q_trailing: Array
+    rank: int
+
+
+def rrqr(weight: Array, leading: int, trailing: int, *, precision: Precision = "float64") -> RRQR:
+    """Decompose ``weight`` (out x in) and warn when its trailing directions are noise; see `decompose`."""
+    result = decompose(weight, leading, trailing, precision=precision)
+    if trailing and result.rank < min(weight.shape):
+        warnings.warn(deficiency_message("weight", weight.shape, result.rank), RankDeficientWarning, stacklevel=2)
+    return result
+
+
+def deficiency_message(name: str, shape: tuple[int, ...], rank: int) -> str:
+    """One line that names the layer, its numerical rank and the consequence."""
+    return (
+        f"{name}: numerical rank {rank} of {min(shape)} (shape {shape[0]} x {shape[1]}); its minor directions are "
+        "rounding noise and differ from machine to machine"
+    )
+
+
+def decompose(weight: Array, leading: int, trailing: int, *, precision: Precision = "float64") -> RRQR:
+    """Column-pivoted economy QR of ``weight`` (out x in), without forming R or all of Q.
+
+    Agrees with ``scipy.linalg.qr(weight, mode="economic", pivoting=True)`` in pivots and in Q, signs included, on
+    weights of full numerical rank without tied column norms. The weight is not changed.
+
+    Raises:
+        ValueError: for a weight that is not a finite, non-zero matrix, or more columns than ``min(out, in)``.
+    """
+    check_request(weight.shape, leading, trailing)
+    _check_values(weight)
+    k = min(weight.shape)
+    found = eliminate(weight, np.dtype(precision))
+    q = found.columns_of_q(np.concatenate([np.arange(leading), np.arange(k - trailing, k)]))
+    diagonal = np.abs(found.diagonal)
+    rank = int(np.count_nonzero(diagonal > max(weight.shape) * np.finfo(precision).eps * diagonal.max()))
+    return RRQR(found.pivots, q[:, :leading], q[:, leading:], rank)
+
+
+def check_request(shape: tuple[int, ...], leading: int, trailing: int) -> None:
+    """Refuse a shape that is no matrix, or more columns than it has directions."""
+    if len(shape) != 2 or 0 in shape:
+        raise ValueError(f"RRQR needs a matrix (out x in), got shape {shape}")
+    for name, count in (("leading", leading), ("trailing", trailing)):
+        if not 0 <= count <= min(shape):
+            raise ValueError(
+                f"{name}={count} columns of Q asked of a {shape[0]} x {shape[1]} weight: 0 to {min(shape)}"
+            )
+
+
+def _check_values(weight: Array) -> None:
+    """Refuse values without a meaningful decomposition, each with one line."""
+    largest = max(float(weight.max()), -float(weight.min()))  # NaN and infinity survive max and min
+    if not np.isfinite(largest):
+        raise ValueError("weight holds NaN or infinity; its RRQR is undefined")
+    if largest == 0:
+        raise ValueError("weight is all zeros; it has no directions to recycle")

@@ -1,0 +1,113 @@
+"""Which linear layers of a vision transformer are adapted: patterns over names, and a range of blocks."""
+
+from __future__ import annotations
+
+import difflib
+import fnmatch
+import inspect
+import re
+from collections.abc import Sequence
+from typing import Any
+
+from torch import nn
+
+
+def select_linears(model: nn.Module, targets: Sequence[str] = ("*",), blocks: str = ":") -> list[str]:
+    """Full names, such as ``blocks.3.attn.qkv``, of the linear layers to adapt, in model order.
+
+    Args:
+        model: a transformer with its blocks in ``model.blocks`` (as timm's); may live on the meta device.
+        targets: shell patterns over full names; each must match something.
+        blocks: ``:`` (all), ``8:``, ``-4:``, ``0,3,5`` (0-based; slices and numbers may be mixed).
+
+    Raises:
+        ValueError: naming the pattern or range that matches nothing, or a layer that cannot be adapted.
+    """
+    available = _linears_of_blocks(model, blocks)
+    matches = {target: fnmatch.filter(available, target) for target in targets}
+    for target, matched in matches.items():
+        if not matched:
+            raise ValueError(
+                f"targets: {target!r} matches no linear layer of blocks {blocks!r}; {_hint(target, available)}"
+            )
+    chosen = set().union(*matches.values())
+    names = [name for name in available if name in chosen]
+    if not names:
+        raise ValueError("targets: no pattern given; use '*' for every linear layer of the blocks")
+    _refuse_shared(names, available)
+    for name in names:
+        _refuse_unsupported(model, name, available[name])
+    return names
+
+
+def parse_blocks(text: str, count: int) -> list[int]:
+    """Block numbers named by ``text`` (slices and numbers in Python's syntax) among ``count`` blocks, ascending."""
+    numbers: set[int] = set()
+    for part in text.split(","):
+        if not re.fullmatch(r"\s*(-?\d+|(-?\d+)?:(-?\d+)?(:-?\d+)?)\s*", part):
+            raise ValueError(f"blocks: {part!r} in {text!r} is neither a number nor a slice such as '8:' or '0,3,5'")
+        bounds = [int(bound) if bound.strip() else None for bound in part.split(":")]
+        single = bounds[0] if len(bounds) == 1 else None
+        if single is not None and not -count <= single < count:
+            raise ValueError(f"blocks: there is no block {single} in {text!r}; the model has blocks 0 to {count - 1}")
+        found = [range(count)[single]] if single is not None else list(range(count)[slice(*bounds)])
+        if not found:
+            raise ValueError(f"blocks: {part!r} is empty; the model has blocks 0 to {count - 1}")
+        numbers.update(found)
+    return sorted(numbers)
+
+
+def _linears_of_blocks(model: nn.Module, blocks: str) -> dict[str, nn.Linear]:
+    """Name -> linear layer in the chosen blocks; a layer that appears under two names is listed twice."""
+    holder = getattr(model, "blocks", None)
+    if not isinstance(holder, nn.Sequential | nn.ModuleList) or len(holder) == 0:
+        raise ValueError(f"{type(model).__name__} has no `blocks` (nn.Sequential or nn.ModuleList) to adapt")
+    return {
+        name: module
+        for number in parse_blocks(blocks, len(holder))
+        for name, module in holder[number].named_modules(prefix=f"blocks.{number}", remove_duplicate=False)
+        if isinstance(module, nn.Linear)
+    }
+
+
+def _hint(target: str, available: dict[str, nn.Linear]) -> str:
+    """The nearest name, and a few others."""
+    names = list(available)
+    nearest = difflib.get_close_matches(target, names, n=1, cutoff=0.0)
+    shown = ", ".join(names[:4])
+    return f"did you mean {nearest[0]!r}? Available: {shown}, ..." if nearest else "those blocks hold no linear layer"
+
+
+def _refuse_shared(names: Sequence[str], available: dict[str, nn.Linear]) -> None:
+    """A tensor used by two layers cannot get two different residuals."""
+    owners: dict[int, str] = {}
+    for name in names:
+        first = owners.setdefault(id(available[name].weight), name)
+        if first != name:
+            raise ValueError(f"{first} and {name} share one weight; adapt a model without tied layers")
+
+
+def _refuse_unsupported(model: nn.Module, name: str, module: nn.Linear) -> None:
+    """Layers whose parent reads ``.weight`` instead of calling them would silently lose the adapters."""
+    if type(module) is not nn.Linear:
+        raise ValueError(
+            f"{name} is a {type(module).__name__}, not a plain nn.Linear; narrow `targets` to leave it out"
+        )
+    path, _, child = name.rpartition(".")
+    parent = model.get_submodule(path)
+    if hasattr(parent, "qkv_bias_separate"):
+        return  # timm's EVA and BEiT attention: `separate_qkv_bias` makes them call the layer
+    try:
+        source = inspect.getsource(type(parent).forward)
+    except (OSError, TypeError):
+        return  # no source to look at (compiled or generated code)
+    if re.search(rf"self\.{re.escape(child)}\.weight\b", source):
+        raise ValueError(f"{name}: {type(parent).__name__} reads its weight directly, so adapters would have no effect")
+
+
+def separate_qkv_bias(model: nn.Module, names: Sequence[str]) -> None:
+    """Make timm's EVA and BEiT attention call ``qkv`` and add their q, k, v biases afterwards (the same result)."""
+    for name in names:
+        parent: Any = model.get_submodule(name.rpartition(".")[0])
+        if hasattr(parent, "qkv_bias_separate"):
+            parent.qkv_bias_separate = True

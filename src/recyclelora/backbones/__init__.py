@@ -1,0 +1,1 @@
+"""Vision foundation models: their pretrained weights, and their features at four depths."""

@@ -1,0 +1,76 @@
+"""Fitting pretrained patch kernels and position embeddings to another patch size and grid.
+
+Two ways: `bicubic`, the published one (plain bicubic interpolation, no antialias, align_corners=False), and `timm`,
+timm's own (kernels by the pseudo-inverse of the resize, position embeddings with antialias). All of it runs in float32
+and returns its input untouched where the sizes agree already.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from typing import Literal
+
+import torch
+import torch.nn.functional as F
+from timm.layers.patch_embed import resample_patch_embed
+from torch import Tensor
+
+Resampling = Literal["bicubic", "timm"]
+Size = tuple[int, int]
+
+
+def resize_patch_kernel(kernel: Tensor, size: Size, resampling: Resampling = "bicubic") -> Tensor:
+    """A patch kernel (D, C, h, w) as (D, C, *size).
+
+    Plain interpolation keeps the values' height, not their sum: the response to a flat patch grows with the area.
+    """
+    if tuple(kernel.shape[-2:]) == size:
+        return kernel
+    return KERNEL_RESIZERS[resampling](kernel.float(), size)
+
+
+def resize_position_grid(grid: Tensor, size: Size, resampling: Resampling = "bicubic") -> Tensor:
+    """A position embedding (1, h, w, D) as (1, *size, D)."""
+    if tuple(grid.shape[1:3]) == size:
+        return grid
+    channels_first = grid.float().permute(0, 3, 1, 2)
+    resized = F.interpolate(channels_first, size, mode="bicubic", antialias=ANTIALIAS[resampling], align_corners=False)
+    return resized.permute(0, 2, 3, 1)
+
+
+def resize_position_tokens(tokens: Tensor, size: Size, num_prefix: int, resampling: Resampling = "bicubic") -> Tensor:
+    """A position embedding (1, num_prefix + h * h, D) as (1, num_prefix + size[0] * size[1], D).
+
+    The entries of the `num_prefix` CLS and register tokens stay as they are.
+
+    Raises:
+        ValueError: the patch entries form no square grid, so its sides are unknown.
+    """
+    prefix, patches = tokens[:, :num_prefix], tokens[:, num_prefix:]
+    side = math.isqrt(patches.shape[1])
+    if side * side != patches.shape[1]:
+        raise ValueError(f"a position embedding of {patches.shape[1]} patches is no square grid")
+    grid = patches.reshape(1, side, side, -1)
+    resized = resize_position_grid(grid, size, resampling)
+    return torch.cat([prefix.to(resized.dtype), resized.reshape(1, -1, tokens.shape[-1])], dim=1)
+
+
+def resize_relative_positions(bias: Tensor, length: int) -> Tensor:
+    """SAM's relative position biases (2 g - 1, D) of one axis as (length, D): linear, as SAM itself does."""
+    if bias.shape[0] == length:
+        return bias
+    return F.interpolate(bias.float().T[None], length, mode="linear", align_corners=False)[0].T
+
+
+def _plain(kernel: Tensor, size: Size) -> Tensor:
+    return F.interpolate(kernel, size, mode="bicubic", align_corners=False)
+
+
+def _pseudo_inverse(kernel: Tensor, size: Size) -> Tensor:
+    resized: Tensor = resample_patch_embed(kernel, list(size))
+    return resized
+
+
+ANTIALIAS: dict[Resampling, bool] = {"bicubic": False, "timm": True}
+KERNEL_RESIZERS: dict[Resampling, Callable[[Tensor, Size], Tensor]] = {"bicubic": _plain, "timm": _pseudo_inverse}

@@ -1,0 +1,276 @@
+"""From a checked configuration to the parts of a run. Nothing is built from a user's import path: the kinds of parts
+are the ones written here."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+from torch import Tensor, nn
+
+from recyclelora.adapters.factor_cache import FactorCache, Progress
+from recyclelora.adapters.inject import inject
+from recyclelora.adapters.spec import AdapterSpec, BranchSpec
+from recyclelora.adapters.state import initial_state, parameter_rules
+from recyclelora.backbones.timm import TimmBackbone, create_backbone
+from recyclelora.backbones.weights import WeightsFile, WeightsNotFound, WeightsUnreadable, find_weights, read_weights
+from recyclelora.config import (
+    BackboneConfig,
+    BranchConfig,
+    Config,
+    DataConfig,
+    DatasetConfig,
+    FrozenConfig,
+    FullConfig,
+    LinearDecoderConfig,
+    LowRankConfig,
+    ProtocolConfig,
+)
+from recyclelora.data.datasets import Dataset, open_dataset, seeded_subset
+from recyclelora.data.transforms import Augmentation
+from recyclelora.decoders.linear import LinearDecoder
+from recyclelora.engine.evaluation import Protocol
+from recyclelora.engine.optimizer import Rule
+from recyclelora.errors import UserError
+from recyclelora.figures import ClassColours
+from recyclelora.segmenter import Segmenter
+
+BACKBONE = "backbone.model."
+"""Where the backbone's parameters are in a segmenter."""
+
+
+@contextmanager
+def user_errors() -> Iterator[None]:
+    """A room's refusal of what the user asked for becomes the one clear line of the command."""
+    try:
+        yield
+    except (ValueError, WeightsNotFound, WeightsUnreadable) as error:
+        raise UserError(str(error)) from error
+
+
+# --- data -------------------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Datasets:
+    """The open datasets of a run; ``scored`` maps result names to datasets, ``source_val`` first."""
+
+    sources: list[Dataset]
+    scored: dict[str, Dataset]
+
+    @property
+    def all(self) -> list[Dataset]:
+        """Sources and scored sets."""
+        return [*self.sources, *self.scored.values()]
+
+
+def build_datasets(data: DataConfig, cache: str) -> Datasets:
+    """Open every dataset of a pair; streets are cached below ``cache``.
+
+    Raises:
+        UserError: listing everything that is not there.
+    """
+    scored = {"source_val": data.source_val} | {target.label: target for target in data.targets}
+    opened = open_all([*data.sources, *scored.values()], data, cache)
+    sources = opened[: len(data.sources)]
+    return Datasets(sources, dict(zip(scored, opened[len(sources) :], strict=True)))
+
+
+def build_targets(data: DataConfig, cache: str) -> dict[str, Dataset]:
+    """Open only the targets of a pair: scoring a finished run needs no source."""
+    opened = open_all(data.targets, data, cache)
+    return {target.label: dataset for target, dataset in zip(data.targets, opened, strict=True)}
+
+
+def open_all(configs: list[DatasetConfig], data: DataConfig, cache: str) -> list[Dataset]:
+    """Open datasets in their order; a UserError lists all that are not there."""
+    opened: list[Dataset] = []
+    problems: list[str] = []
+    for config in configs:
+        try:
+            dataset = open_dataset(
+                config.dataset, config.split, root=Path(data.root).expanduser(), name=config.name,
+                seed=data.subset_seed, cache_dir=Path(cache) / "streets",
+            )  # fmt: skip
+            opened.append(seeded_subset(dataset, config.subset, data.subset_seed))
+        except UserError as error:
+            problems.append(str(error))
+    if problems:
+        advice = (
+            "set DATA_ROOT or data.root to the folder that holds one folder for each dataset; data=streets needs none"
+        )
+        raise UserError("\n".join([*dict.fromkeys(problems), advice]))
+    return opened
+
+
+def build_augmentation(data: DataConfig) -> Augmentation:
+    """The training augmentation."""
+    fields = asdict(data.augment)
+    pairs = {name: tuple(fields[name]) for name in ("crop", "short_edges", "contrast", "saturation")}
+    return Augmentation(**(fields | pairs))
+
+
+def build_protocol(protocol: ProtocolConfig) -> Protocol:
+    """The test protocol."""
+    fields = asdict(protocol)
+    return Protocol(**(fields | {"sizes": {name: (size[0], size[1]) for name, size in protocol.sizes.items()}}))
+
+
+def class_colours(data: DataConfig) -> ClassColours:
+    """Names and colours for pictures."""
+    return ClassColours(data.classes.names, data.classes.colours, data.classes.ignore_index)
+
+
+# --- model ------------------------------------------------------------------------------------------------------------
+
+
+def locate_weights(backbone: BackboneConfig) -> WeightsFile | None:
+    """Find the pretrained weights; None where the backbone is to stay random."""
+    if not backbone.pretrained:
+        return None
+    with user_errors():
+        return find_weights(backbone.name, backbone.hub, backbone.checkpoint)
+
+
+@dataclass(frozen=True)
+class Model:
+    """A segmenter and how each of its trainable parameters learns."""
+
+    segmenter: Segmenter
+    rules: dict[str, Rule]
+
+    def initial(self) -> dict[str, Tensor]:
+        """The factors the adapters started from; empty without low-rank adapters."""
+        return initial_state(self.segmenter.backbone.model)  # type: ignore[arg-type]
+
+
+def build_model(
+    config: Config,
+    weights: WeightsFile | None,
+    *,
+    initial: dict[str, Tensor] | None = None,
+    progress: Progress | None = None,
+) -> Model:
+    """Build backbone, adapter and decoder.
+
+    Args:
+        config: of the run
+        weights: of the backbone; None leaves it random
+        initial: the adapters' initial factors from a checkpoint; None computes them
+        progress: called with (layers done, layers in all, layer) while factors are computed
+
+    Raises:
+        UserError: shapes, patterns or weights do not fit.
+    """
+    with user_errors():
+        backbone = build_backbone(config, weights)
+        rules = adapt(backbone, config, initial, progress)
+    decoder = build_decoder(config, backbone)
+    segmenter = Segmenter(
+        backbone, decoder,
+        mean=config.backbone.mean, std=config.backbone.std, ignore_index=config.data.classes.ignore_index,
+    )  # fmt: skip
+    return Model(segmenter, rules | decoder_rules(decoder, config.decoder.lr_mult))
+
+
+def build_backbone(config: Config, weights: WeightsFile | None) -> TimmBackbone:
+    """The backbone, its position embedding laid out for ``backbone.image_size`` or else the training crop."""
+    b = config.backbone
+    height, width = b.image_size or config.data.augment.crop
+    return create_backbone(
+        b.model, patch_size=b.patch_size, image_size=(height, width), levels=b.levels, model_args=b.model_args,
+        weights=None if weights is None else read_weights(weights),
+        resampling="timm" if b.resampling == "timm" else "bicubic", seed=config.seed,
+    )  # fmt: skip
+
+
+def adapt(
+    backbone: TimmBackbone,
+    config: Config,
+    initial: dict[str, Tensor] | None,
+    progress: Progress | None,
+) -> dict[str, Rule]:
+    """Freeze the backbone and put the adapter in; returns the rules of what trains in the backbone."""
+    model, adapter = backbone.model, config.adapter
+    model.requires_grad_(False)
+    if isinstance(adapter, FrozenConfig):
+        return {}
+    if isinstance(adapter, FullConfig):
+        model.requires_grad_(True)
+        return {BACKBONE + name: _full_rule(p, adapter) for name, p in model.named_parameters()}
+    spec = adapter_spec(adapter)
+    cache = FactorCache(Path(config.cache) / "factors")
+    inject(model, spec, seed=config.seed, cache=cache, initial=initial, progress=progress)
+    return {
+        BACKBONE + name: Rule(_adapter_group(name), rule.lr_mult, rule.weight_decay)
+        for name, rule in parameter_rules(model, spec).items()
+    }
+
+
+def _adapter_group(name: str) -> str:
+    """``adapter.main.lora_a`` for ``blocks.0.attn.qkv.main.lora_a``; one group for all trained biases."""
+    return "adapter.bias" if name.endswith(".bias") else f"adapter.{'.'.join(name.split('.')[-2:])}"
+
+
+def adapter_spec(adapter: LowRankConfig) -> AdapterSpec:
+    """The low-rank family's configuration in the adapters' own terms."""
+
+    def branch(config: BranchConfig) -> BranchSpec:
+        return BranchSpec(**asdict(config))
+
+    fields = {name: value for name, value in asdict(adapter).items() if name not in ("kind", "name")}
+    fields["targets"] = tuple(adapter.targets)
+    fields["main"] = branch(adapter.main)
+    fields["sub"] = None if adapter.sub is None else branch(adapter.sub)
+    return AdapterSpec(**fields)
+
+
+def _full_rule(parameter: nn.Parameter, adapter: FullConfig) -> Rule:
+    if parameter.ndim < 2:  # norms, biases and LayerScale do not decay
+        return Rule("backbone.norm", adapter.lr_mult, 0.0)
+    return Rule("backbone", adapter.lr_mult, adapter.weight_decay)
+
+
+def build_decoder(config: Config, backbone: TimmBackbone) -> nn.Module:
+    """The decoder for the backbone's four levels."""
+    decoder: LinearDecoderConfig = config.decoder
+    channels = [backbone.embed_dim] * len(backbone.levels)
+    return LinearDecoder(channels, len(config.data.classes.names), decoder.dropout)
+
+
+def decoder_rules(decoder: nn.Module, lr_mult: float) -> dict[str, Rule]:
+    """Norms do not decay; everything else follows the optimizer."""
+    norms = {
+        f"{path}.{name}"
+        for path, module in decoder.named_modules()
+        if isinstance(module, nn.LayerNorm)
+        for name, _ in module.named_parameters()
+    }
+    return {
+        f"decoder.{name}": Rule("decoder.norm", lr_mult, 0.0) if name in norms else Rule("decoder", lr_mult)
+        for name, _ in decoder.named_parameters()
+    }
+
+
+def trainable_state(segmenter: nn.Module) -> dict[str, Tensor]:
+    """Every trainable parameter and every persistent buffer outside the frozen backbone, by name."""
+    trained = {name: p.detach() for name, p in segmenter.named_parameters() if p.requires_grad}
+    stored = segmenter.state_dict().keys()
+    buffers = {name: b for name, b in segmenter.named_buffers() if name in stored and name.startswith("decoder.")}
+    return trained | buffers
+
+
+def load_trainable_state(segmenter: nn.Module, state: dict[str, Tensor]) -> None:
+    """Put back what :func:`trainable_state` gave.
+
+    Raises:
+        UserError: the names or shapes are not the model's.
+    """
+    own = trainable_state(segmenter)
+    wrong = sorted(own.keys() ^ state.keys()) or [name for name in own if own[name].shape != state[name].shape]
+    if wrong:
+        raise UserError(f"the stored state does not fit the model, beginning with {wrong[:3]}")
+    for name, value in own.items():
+        value.copy_(state[name])

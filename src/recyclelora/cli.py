@@ -1,0 +1,131 @@
+"""From the command line to a typed configuration: Hydra composes, mistakes become one clear line.
+
+This is the only room besides ``config.py`` that knows Hydra.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import re
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import hydra
+from hydra.core.hydra_config import HydraConfig
+from hydra.errors import HydraException
+from hydra.types import RunMode
+from omegaconf import DictConfig
+from omegaconf.errors import OmegaConfBaseException
+
+from recyclelora.config import ConfigError, home, nearest, register_schemas, typed
+from recyclelora.errors import Interrupted, UserError
+
+Task = Callable[[Any, int | None], float | None]
+"""What a command does: (typed configuration, trial number of a multirun or None) -> what a sweep maximises."""
+
+USAGE_EXIT = 2
+"""Exit code for a mistake in the command or its input."""
+
+
+def launch(command: str, task: Task) -> None:
+    """Compose ``conf/<command>.yaml`` with the command line and call ``task``; end the process on a mistake."""
+    os.environ["HYDRA_FULL_ERROR"] = "1"  # makes Hydra raise, so that the message is ours
+    register_schemas()
+    with one_clear_line(command):
+        sys.argv[1:] = checked_arguments(command, sys.argv[1:])
+        hydra.main(config_path=str(home() / "conf"), config_name=command)(Job(command, task))()
+
+
+@contextmanager
+def one_clear_line(command: str) -> Iterator[None]:
+    """End the process with one line for a user's mistake or an interrupted run; other errors keep their traceback."""
+    try:
+        yield
+    except Interrupted as stop:
+        print(f"{command}: {stop}", file=sys.stderr)
+        sys.exit(stop.exit_code)
+    except (UserError, ConfigError, HydraException, OmegaConfBaseException) as error:
+        if "RECYCLELORA_TRACEBACK" in os.environ:
+            raise
+        print(f"{command}: {explain(error)}", file=sys.stderr)
+        sys.exit(USAGE_EXIT)
+
+
+class Job:
+    """The picklable task that Hydra runs, here or on a SLURM node."""
+
+    def __init__(self, command: str, task: Task) -> None:
+        self.command = command
+        self.task = task
+
+    def __call__(self, node: DictConfig) -> float | None:
+        """Check the composed configuration and run the task."""
+        register_schemas()
+        if HydraConfig.get().mode == RunMode.MULTIRUN:  # one bad trial must not end the others
+            return self.task(typed(node), int(HydraConfig.get().job.num))
+        with one_clear_line(self.command):  # here, because Hydra would print a line of its own first
+            return self.task(typed(node), None)
+
+
+def checked_arguments(command: str, arguments: list[str]) -> list[str]:
+    """The arguments that Hydra gets: a multirun has a study name, and what needs a multirun is refused without one.
+
+    The study's name follows from the swept overrides, so that the same command finds the same folder.
+    """
+    multirun = any(a in ("-m", "--multirun") for a in arguments)
+    if command != "train":
+        return arguments
+    for start in ("sweeps=", "hydra/launcher=slurm"):
+        hits = [a for a in arguments if a.lstrip("+").startswith(start) and not a.endswith(("=null", "=None"))]
+        if hits and not multirun:
+            raise ConfigError(f"{hits[0]} needs a multirun: python train.py -m {' '.join(arguments)}")
+    if not multirun or any(a.startswith("study=") for a in arguments):
+        return arguments
+    overrides = sorted(a for a in arguments if "=" in a and not a.startswith(("hydra", "fresh=")))
+    return [*arguments, f"study={study_name(overrides)}"]
+
+
+def study_name(overrides: list[str]) -> str:
+    """A folder name for a sweep: the name of its ``sweeps`` file or the keys it varies, and a hash of its overrides."""
+    digest = hashlib.sha256("\n".join(overrides).encode()).hexdigest()[:8]
+    sweeps = [o.split("=", 1)[1] for o in overrides if o.startswith("sweeps=")]
+    varied = sweeps or [o.split("=", 1)[0].split(".")[-1] for o in overrides if "," in _outside_brackets(o)]
+    return re.sub(r"[^\w-]", "_", "-".join([*varied, digest]) or digest)
+
+
+def _outside_brackets(override: str) -> str:
+    """An override without its lists and dictionaries, whose commas do not sweep."""
+    return re.sub(r"\[.*?\]|\{.*?\}", "", override.split("=", 1)[1])
+
+
+def explain(error: Exception) -> str:
+    """A mistake in one line or a few: what is wrong, where, and what is allowed.
+
+    Hydra and OmegaConf spread the key, the reason and the allowed values over an exception and its causes.
+    """
+    if isinstance(error, ConfigError | UserError):
+        text = str(error)  # from a data worker it comes wrapped in the worker's traceback
+        return text.rstrip().splitlines()[-1].partition("UserError: ")[2] if text.startswith("Caught ") else text
+    lines: list[str] = []
+    cause: BaseException | None = error
+    while cause is not None:
+        for line in str(cause).splitlines():
+            line = line.strip()
+            if line and not line.startswith(("reference_type", "object_type", "To append")) and line not in lines:
+                lines.append(line)
+        cause = cause.__cause__
+    return _with_nearest(lines)
+
+
+def _with_nearest(lines: list[str]) -> str:
+    """Join an explanation's lines; for an unknown option of a group, put the available ones behind the nearest."""
+    text = "; ".join(line.rstrip(".:") for line in lines if not line.startswith("full_key: ") or len(lines) < 3)
+    missing = re.search(r"Could not find '([^']+)'; Available options in '([^']+)'(.*?)(; Config search path|$)", text)
+    if not missing:
+        return text
+    group, names = missing[2], [n.strip() for n in missing[3].split(";") if n.strip()]
+    wanted = missing[1].rsplit("/", 1)[-1]
+    return f"{group}={wanted}: no such option{nearest(wanted, names)}; available: {', '.join(names)}"

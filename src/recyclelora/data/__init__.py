@@ -1,0 +1,1 @@
+"""Datasets as they are downloaded, the built-in streets, augmentation and loaders."""

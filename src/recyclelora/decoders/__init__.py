@@ -1,0 +1,1 @@
+"""What turns backbone features into class logits."""

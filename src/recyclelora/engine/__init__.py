@@ -1,0 +1,1 @@
+"""Training and scoring, whatever the adapter: loop, schedule, optimizer, checkpoints, evaluation."""

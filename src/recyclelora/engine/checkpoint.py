@@ -1,0 +1,129 @@
+"""Checkpoints: safetensors and JSON in one folder a step, complete or absent, checked by sha256.
+
+A folder is written under a temporary name and renamed when all of it is on disk; pointer files name folders and are
+written after them. Frozen weights are never stored.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import uuid
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from safetensors.torch import load_file, save
+from torch import Tensor
+
+from recyclelora.errors import UserError
+from recyclelora.storage import read_json, sha256, sync_folder, write_bytes, write_json, write_text
+
+MANIFEST = "manifest.json"
+
+
+@dataclass
+class Checkpoint:
+    """What a run needs to go on: named sets of tensors and a JSON state."""
+
+    step: int
+    tensors: dict[str, dict[str, Tensor]]
+    """set name -> tensor name -> tensor; each set is one file"""
+    state: dict[str, Any]
+
+
+def folder_name(step: int) -> str:
+    """Name of a step's folder."""
+    return f"step_{step:06d}"
+
+
+def save_checkpoint(root: Path, checkpoint: Checkpoint) -> Path:
+    """Write a checkpoint below ``root``; returns its folder.
+
+    Raises:
+        UserError: it could not be written; earlier checkpoints are untouched.
+    """
+    final = root / folder_name(checkpoint.step)
+    temporary = root / f".{final.name}.{uuid.uuid4().hex}.tmp"
+    try:
+        temporary.mkdir(parents=True)
+        for name, tensors in checkpoint.tensors.items():
+            contiguous = {key: value.detach().cpu().contiguous() for key, value in tensors.items()}
+            write_bytes(temporary / f"{name}.safetensors", save(contiguous))
+        write_json(temporary / "state.json", {"step": checkpoint.step, **checkpoint.state})
+        files = sorted(path.name for path in temporary.iterdir())
+        write_json(temporary / MANIFEST, {name: sha256(temporary / name) for name in files})
+        if final.exists():  # the same step of a run that was set back: same content, or a damaged one
+            shutil.rmtree(final)
+        temporary.rename(final)
+        sync_folder(root)
+    except (OSError, UserError) as error:
+        shutil.rmtree(temporary, ignore_errors=True)
+        raise UserError(f"checkpoint {final} was not written: {error}") from error
+    return final
+
+
+def load_checkpoint(folder: Path) -> Checkpoint:
+    """Read a checkpoint after checking every file against the manifest.
+
+    Raises:
+        UserError: a file is missing, truncated or altered.
+    """
+    manifest = read_json(folder / MANIFEST)
+    for name, digest in manifest.items():
+        path = folder / Path(name).name
+        if not path.is_file() or sha256(path) != digest:
+            raise UserError(f"{path}: damaged (its sha256 is not the one in {MANIFEST})")
+    state = read_json(folder / "state.json")
+    sets = [Path(name).stem for name in manifest if name.endswith(".safetensors")]
+    tensors = {name: load_file(folder / f"{name}.safetensors") for name in sets}
+    return Checkpoint(step=int(state.pop("step")), tensors=tensors, state=state)
+
+
+def newest_checkpoint(root: Path, warn: Callable[[str], None]) -> Checkpoint | None:
+    """The newest checkpoint that is whole; damaged newer ones are reported and skipped.
+
+    Raises:
+        UserError: there are checkpoints, but none is whole.
+    """
+    folders = sorted(root.glob("step_*"), reverse=True)
+    for folder in folders:
+        try:
+            return load_checkpoint(folder)
+        except UserError as error:
+            warn(f"{error}; going back to the checkpoint before")
+    if folders:
+        raise UserError(f"{root}: no checkpoint is whole; use fresh=true to start over")
+    return None
+
+
+def point(root: Path, pointer: str, step: int) -> None:
+    """Let ``pointer`` (last, best_source, best_target) name a step's folder."""
+    write_text(root / pointer, folder_name(step) + "\n")
+
+
+def pointed(root: Path, pointer: str) -> Path | None:
+    """The folder that a pointer names, if it is there."""
+    path = root / pointer
+    if not path.is_file():
+        return None
+    folder = root / Path(path.read_text(encoding="utf-8").strip()).name
+    return folder if folder.is_dir() else None
+
+
+def prune(root: Path, keep: int, pointers: tuple[str, ...]) -> None:
+    """Remove all but the newest ``keep`` checkpoints and the pointed ones, and what a killed write left behind."""
+    kept = {pointed(root, pointer) for pointer in pointers} | set(sorted(root.glob("step_*"))[-keep:])
+    for folder in root.glob("step_*"):
+        if folder not in kept:
+            _remove(folder)
+    for leftover in root.glob(".*.tmp"):
+        shutil.rmtree(leftover, ignore_errors=True)
+
+
+def _remove(folder: Path) -> None:
+    """Rename before removing, so that a kill in between leaves no half checkpoint under its name."""
+    doomed = folder.with_name(f".{folder.name}.{os.getpid()}.tmp")
+    folder.rename(doomed)
+    shutil.rmtree(doomed, ignore_errors=True)

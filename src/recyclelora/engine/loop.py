@@ -1,0 +1,156 @@
+"""The training loop: batch -> loss -> step -> log, evaluate, checkpoint when due."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Protocol
+
+import torch
+from lightning_fabric import Fabric
+from torch import Tensor, nn
+from torch.optim import Optimizer
+
+from recyclelora.engine.runtime import seed_step
+from recyclelora.engine.schedule import Schedule
+from recyclelora.errors import UserError
+
+
+@dataclass(frozen=True)
+class Cadence:
+    """Every how many steps something happens; the last step always counts."""
+
+    max_steps: int
+    log_every: int
+    eval_every: int
+    checkpoint_every: int
+
+    def due(self, step: int, every: int) -> bool:
+        """Whether something is due after ``step`` finished steps."""
+        return step % every == 0 or step == self.max_steps
+
+
+class Hooks(Protocol):
+    """What happens around the steps."""
+
+    def log(self, step: int, values: dict[str, float]) -> None:
+        """Record values after ``step`` finished steps."""
+        ...
+
+    def evaluate(self, step: int) -> None:
+        """Score the model."""
+        ...
+
+    def save(self, step: int) -> None:
+        """Write a checkpoint."""
+        ...
+
+    def stop_requested(self) -> bool:
+        """Whether to save and stop at this step boundary."""
+        ...
+
+
+def fit(
+    fabric: Fabric,
+    model: nn.Module,
+    optimizer: Optimizer,
+    schedule: Schedule,
+    batches: Iterable[tuple[Tensor, Tensor]],
+    cadence: Cadence,
+    hooks: Hooks,
+    *,
+    seed: int,
+    start: int = 0,
+    grad_clip: float | None = None,
+) -> int:
+    """Train from ``start`` finished steps to ``cadence.max_steps``.
+
+    Returns:
+        the number of finished steps, smaller than ``max_steps`` when a stop was requested; a checkpoint is then saved.
+
+    Raises:
+        UserError: a loss or gradient is not finite; nothing was changed by that step.
+    """
+    parameters = [p for group in optimizer.param_groups for p in group["params"]]
+    meter = _Meter()
+    step = start
+    for images, labels in batches:
+        meter.data_arrived()
+        schedule.apply(optimizer, step)
+        seed_step(seed, step, fabric.global_rank)
+        losses: dict[str, Tensor] = model(images.to(fabric.device), labels.to(fabric.device))
+        loss = torch.stack(list(losses.values())).sum()
+        fabric.backward(loss)
+        norm = torch.nn.utils.get_total_norm([p.grad for p in parameters if p.grad is not None])
+        if not torch.isfinite(loss.detach() + norm):
+            raise _not_finite(step, loss, optimizer)
+        if grad_clip is not None:
+            torch.nn.utils.clip_grads_with_norm_(parameters, grad_clip, norm)
+        optimizer.step()
+        optimizer.zero_grad()
+        step += 1
+        meter.step_done({**{k: float(v.detach()) for k, v in losses.items()}, "grad_norm": float(norm)})
+        if cadence.due(step, cadence.log_every):
+            hooks.log(step, {**meter.averages(), "lr": optimizer.param_groups[0]["lr"]})
+        if cadence.due(step, cadence.eval_every):
+            hooks.evaluate(step)
+            meter.pause()
+        stop = hooks.stop_requested()
+        if cadence.due(step, cadence.checkpoint_every) or stop:
+            hooks.save(step)
+            meter.pause()
+        if stop:
+            break
+    return step
+
+
+def _not_finite(step: int, loss: Tensor, optimizer: Optimizer) -> UserError:
+    """Name the step, the learning rate and the first bad parameter."""
+    lr = optimizer.param_groups[0]["lr"]
+    for group in optimizer.param_groups:
+        for name, parameter in zip(group["names"], group["params"], strict=True):
+            if parameter.grad is not None and not torch.isfinite(parameter.grad).all():
+                return UserError(
+                    f"step {step}: the loss is {float(loss):g}, the gradient of {name} is not finite at lr {lr:.3g}; "
+                    "the last checkpoint is kept: lower optimizer.lr or set trainer.grad_clip"
+                )
+    return UserError(f"step {step}: the loss is {float(loss):g} at lr {lr:.3g}; the last checkpoint is kept")
+
+
+class _Meter:
+    """Averages between two log points: losses, seconds a step, share of time spent waiting for data."""
+
+    def __init__(self) -> None:
+        self._mark = time.perf_counter()
+        self._reset()
+
+    def _reset(self) -> None:
+        self.steps, self.waiting, self.working = 0, 0.0, 0.0
+        self.sums: dict[str, float] = {}
+
+    def _lap(self) -> float:
+        now = time.perf_counter()
+        lap, self._mark = now - self._mark, now
+        return lap
+
+    def data_arrived(self) -> None:
+        self.waiting += self._lap()
+
+    def step_done(self, values: dict[str, float]) -> None:
+        self.working += self._lap()
+        self.steps += 1
+        for name, value in values.items():
+            self.sums[name] = self.sums.get(name, 0.0) + value
+
+    def pause(self) -> None:
+        """Leave the time since the last step out."""
+        self._lap()
+
+    def averages(self) -> dict[str, float]:
+        """Averages since the last call."""
+        values = {name: total / self.steps for name, total in self.sums.items()}
+        total = self.waiting + self.working
+        values |= {"seconds_per_step": total / self.steps, "data_wait_share": self.waiting / total}
+        self._reset()
+        return values

@@ -1,0 +1,67 @@
+"""Devices, precision and processes, through lightning-fabric."""
+
+from __future__ import annotations
+
+import os
+import random
+import signal
+from types import FrameType
+
+import numpy as np
+import torch
+
+
+def resolve_precision(precision: str, accelerator: str) -> str:
+    """Turn ``auto`` into ``bf16-mixed`` where the hardware computes in bfloat16, else ``32-true``."""
+    if precision != "auto":
+        return precision
+    if accelerator in ("auto", "cuda") and torch.cuda.is_available():
+        return "bf16-mixed" if torch.cuda.is_bf16_supported() else "32-true"
+    return "bf16-mixed" if cpu_has_bf16() else "32-true"
+
+
+def cpu_has_bf16() -> bool:
+    """Whether the CPU multiplies bfloat16 in hardware; emulated it would be slower than float32."""
+    return bool(torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported())
+
+
+def resolve_accelerator(accelerator: str) -> str:
+    """Turn ``auto`` into the device at hand."""
+    if accelerator != "auto":
+        return accelerator
+    return "cuda" if torch.cuda.is_available() else "cpu"
+
+
+def seed_step(seed: int, step: int, rank: int) -> None:
+    """Seed every global generator from (seed, step, rank).
+
+    Random draws of a step then depend on nothing that came before, so a resumed run needs no generator state.
+    """
+    value = int(np.random.SeedSequence((seed, step, rank)).generate_state(1)[0])
+    random.seed(value)
+    np.random.seed(value)  # noqa: NPY002  (libraries that draw from the global generator)
+    torch.manual_seed(value)
+
+
+class StopRequest:
+    """Turns SIGTERM, SIGUSR2 and Ctrl-C into a flag that the loop reads at its next step boundary."""
+
+    SIGNALS = (signal.SIGTERM, signal.SIGUSR2, signal.SIGINT)
+
+    def __init__(self) -> None:
+        self.received: int | None = None
+        self._before: dict[int, object] = {}
+
+    def __enter__(self) -> StopRequest:
+        for number in self.SIGNALS:
+            self._before[number] = signal.signal(number, self._handle)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        for number, handler in self._before.items():
+            signal.signal(number, handler)  # type: ignore[arg-type]
+
+    def _handle(self, number: int, _: FrameType | None) -> None:
+        if self.received == signal.SIGINT and number == signal.SIGINT:
+            os._exit(130)  # asked twice: leave at once; the last checkpoint is complete
+        self.received = number

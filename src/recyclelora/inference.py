@@ -1,0 +1,138 @@
+"""A finished run as a model: ``load(run).predict(image)``."""
+
+from __future__ import annotations
+
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from safetensors.torch import load_file
+from torch import Tensor
+
+from recyclelora.build import build_model, build_protocol, class_colours, load_trainable_state, locate_weights
+from recyclelora.config import Config, load_config
+from recyclelora.engine.checkpoint import load_checkpoint, pointed
+from recyclelora.engine.evaluation import Evaluator
+from recyclelora.engine.runtime import resolve_accelerator
+from recyclelora.errors import UserError
+from recyclelora.figures import ClassColours
+from recyclelora.segmenter import Segmenter
+from recyclelora.storage import read_json
+
+ADAPTER_FILE = "adapter.safetensors"
+TRAINED, INITIAL = "trained/", "initial/"
+
+
+@dataclass(frozen=True)
+class Prediction:
+    """What a model says of one image."""
+
+    ids: np.ndarray
+    """uint8 train ids (H, W)"""
+    confidence: np.ndarray
+    """float32 probability of the chosen class (H, W)"""
+
+
+@dataclass(frozen=True)
+class TrainedModel:
+    """A run's segmenter with its classes and test protocol."""
+
+    run_dir: Path
+    config: Config
+    segmenter: Segmenter
+    evaluator: Evaluator
+    step: int
+
+    @property
+    def classes(self) -> ClassColours:
+        """Names and colours by train id."""
+        return class_colours(self.config.data)
+
+    def predict(self, image: np.ndarray) -> Prediction:
+        """Segment one uint8 RGB image (H, W, 3) under the run's test protocol."""
+        if image.ndim != 3 or image.shape[2] != 3 or image.dtype != np.uint8:
+            raise ValueError(f"expected a uint8 RGB image (H, W, 3), got {image.dtype} {image.shape}")
+        logits = self.evaluator.scores(self.segmenter, [image])[0].float()
+        confidence, ids = logits.softmax(0).max(0)
+        return Prediction(ids.to(torch.uint8).cpu().numpy(), confidence.cpu().numpy())
+
+
+@dataclass(frozen=True)
+class Weights:
+    """The tensors that a run adds to its pretrained backbone."""
+
+    trained: dict[str, Tensor]
+    initial: dict[str, Tensor]
+    step: int
+
+
+def read_run_weights(run_dir: Path, checkpoint: str = "last") -> Weights:
+    """Read a run's trained tensors and initial factors.
+
+    Args:
+        run_dir: the run
+        checkpoint: ``last``, ``best_source`` or ``best_target``
+
+    Raises:
+        UserError: the folder is no run, or has no such checkpoint.
+    """
+    if checkpoint == "last" and (run_dir / ADAPTER_FILE).is_file():
+        tensors = load_file(run_dir / ADAPTER_FILE)
+        step = int(read_json(run_dir / "adapter_config.json")["step"])
+        return Weights(_part(tensors, TRAINED), _part(tensors, INITIAL), step)
+    folder = pointed(run_dir / "checkpoints", checkpoint)
+    if folder is None:
+        raise UserError(f"{run_dir}: no checkpoint {checkpoint!r}; is it the directory of a run that has trained?")
+    stored = load_checkpoint(folder)
+    return Weights(stored.tensors["trained"], stored.tensors.get("initial", {}), stored.step)
+
+
+def _part(tensors: dict[str, Tensor], prefix: str) -> dict[str, Tensor]:
+    return {name.removeprefix(prefix): value for name, value in tensors.items() if name.startswith(prefix)}
+
+
+def load(run: str | Path, checkpoint: str = "last", *, accelerator: str = "auto") -> TrainedModel:
+    """Load a run's model in evaluation mode, with the precision it was trained in.
+
+    Args:
+        run: its directory
+        checkpoint: ``last``, ``best_source`` or ``best_target``
+        accelerator: ``auto``, ``cpu``, ``cuda`` or ``mps``
+
+    Raises:
+        UserError: not a run, no such checkpoint, or the backbone's weights are not the ones it was trained on.
+    """
+    run_dir = Path(run)
+    if not (run_dir / "config.yaml").is_file():
+        raise UserError(f"{run_dir}: not a run directory (it has no config.yaml)")
+    config = load_config(run_dir / "config.yaml")
+    stored = read_run_weights(run_dir, checkpoint)
+    weights = locate_weights(config.backbone)
+    about = read_json(run_dir / "run.json")
+    expected = about["weights_sha256"]
+    if weights is not None and weights.sha256 != expected:
+        raise UserError(
+            f"{run_dir}: trained on weights with sha256 {expected}, but {weights.path} has {weights.sha256}"
+        )
+    segmenter = build_model(config, weights, initial=stored.initial).segmenter
+    load_trainable_state(segmenter, stored.trained)
+    device = torch.device(resolve_accelerator(accelerator))
+    segmenter.to(device).eval().requires_grad_(False)
+    return TrainedModel(run_dir, config, segmenter, single_evaluator(config, device, about["precision"]), stored.step)
+
+
+AUTOCAST = {"bf16-mixed": torch.bfloat16, "16-mixed": torch.float16}
+
+
+def single_evaluator(config: Config, device: torch.device, precision: str, num_workers: int = 0) -> Evaluator:
+    """An evaluator for one process in a resolved precision, ``32-true``, ``bf16-mixed`` or ``16-mixed``."""
+
+    def autocast() -> AbstractContextManager[object]:
+        return torch.autocast(device.type, AUTOCAST.get(precision), enabled=precision in AUTOCAST)
+
+    return Evaluator(
+        build_protocol(config.data.protocol), len(config.data.classes.names), config.data.classes.ignore_index,
+        device, autocast, lambda tensor: tensor, config.trainer.eval_batch_size, num_workers,
+    )  # fmt: skip

@@ -1,0 +1,74 @@
+"""Segment unlabelled images with a run; also ``python -m recyclelora.predict``."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from recyclelora.cli import launch
+from recyclelora.config import PredictConfig
+from recyclelora.errors import UserError
+
+IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".webp", ".tif", ".tiff")
+
+
+def predict(config: PredictConfig, trial: int | None = None) -> None:
+    """Write id masks, overlays and confidence maps of all input images to ``output`` or ``<run>/predictions``."""
+    images = list_images(config.input)
+    from recyclelora.data.datasets import read_image
+    from recyclelora.figures import save_png
+    from recyclelora.inference import load
+    from recyclelora.progress import Reporter
+
+    reporter = Reporter()
+    model = load(config.run, config.checkpoint, accelerator=config.accelerator)
+    output = Path(config.output) if config.output else Path(config.run) / "predictions"
+    failures: list[str] = []
+    with reporter.bar("predicting", len(images)) as update:
+        for path, name in images.items():
+            try:
+                image = read_image(path)
+            except UserError as error:
+                failures.append(str(error))
+                continue
+            prediction = model.predict(image)
+            save_png(prediction.ids, output / "ids" / f"{name}.png")
+            save_png(model.classes.overlay(image, prediction.ids), output / "overlays" / f"{name}.png")
+            save_png((255 * prediction.confidence).astype("uint8"), output / "confidence" / f"{name}.png")
+            update(1)
+    reporter.note(f"{len(images) - len(failures)} images: {output}/ids, {output}/overlays, {output}/confidence")
+    if failures:
+        raise UserError("\n".join(failures))
+
+
+def list_images(given: Any) -> dict[Path, str]:
+    """The image files of a folder (with its sub-folders), of one path or of a list, and a name for each output.
+
+    Raises:
+        UserError: a path that is not there, or no image at all.
+    """
+    found: dict[Path, str] = {}
+    for entry in given if isinstance(given, list) else [given]:
+        path = Path(str(entry)).expanduser()
+        if path.is_dir():
+            files = sorted(p for p in path.rglob("*") if p.suffix.lower() in IMAGE_SUFFIXES)
+            found |= {file: file.relative_to(path).with_suffix("").as_posix() for file in files}
+        elif path.is_file():
+            found[path] = path.stem
+        else:
+            raise UserError(f"input={path}: no such file or folder")
+    if not found:
+        raise UserError(f"input={given}: no image in it ({', '.join(IMAGE_SUFFIXES)})")
+    doubled = [str(path) for path, name in found.items() if list(found.values()).count(name) > 1]
+    if doubled:
+        raise UserError(f"input: these images would write the same files: {', '.join(doubled[:4])}")
+    return found
+
+
+def main() -> None:
+    """``python predict.py run=<run dir> input=<folder or images>``."""
+    launch("predict", predict)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,95 @@
+"""What a person sees of a run: bars on a terminal, plain lines in a log, the same words in ``train.log``."""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn, TextColumn, TimeRemainingColumn
+from rich.table import Table
+
+Update = Callable[..., None]
+"""update(count, status="", total=None) of a bar: ``count`` more are done; ``total`` corrects what was announced."""
+
+LINES_EVERY = 5.0
+"""Seconds between two lines of a bar that is shown as plain text and has no status of its own."""
+
+
+class Reporter:
+    """Tells the user what happens; silent on all processes but the first."""
+
+    def __init__(self, log_path: Path | None = None, *, enabled: bool = True) -> None:
+        self.enabled = enabled
+        self.log_path = log_path
+        self.console = Console(file=sys.stdout, highlight=False, soft_wrap=True)
+        self.interactive = self.console.is_terminal
+
+    def note(self, text: str) -> None:
+        """Print one line and keep it in the log."""
+        if self.enabled:
+            self.console.print(text, markup=False)
+            self._log(text)
+
+    def warn(self, text: str) -> None:
+        """Print a warning and keep it in the log."""
+        self.note(f"warning: {text}")
+
+    def table(self, table: Table) -> None:
+        """Print a table and keep its plain text in the log."""
+        if not self.enabled:
+            return
+        self.console.print(table)
+        plain = Console(width=100, color_system=None)
+        with plain.capture() as captured:
+            plain.print(table)
+        self._log("\n" + captured.get().rstrip())
+
+    @contextmanager
+    def bar(self, what: str, total: int, done: int = 0) -> Iterator[Update]:
+        """Show the progress of ``total`` steps of which ``done`` are done; yields the function that moves it."""
+        if not self.enabled:
+            yield lambda count, status="", total=None: None
+        elif self.interactive:
+            with self._rich_bar(what, total, done) as update:
+                yield update
+        else:
+            yield self._lines(what, total, done)
+
+    @contextmanager
+    def _rich_bar(self, what: str, total: int, done: int) -> Iterator[Update]:
+        columns = (
+            SpinnerColumn(), TextColumn("{task.description}"), BarColumn(None), MofNCompleteColumn(),
+            TextColumn("{task.fields[status]}"), TimeRemainingColumn(),
+        )  # fmt: skip
+        with Progress(*columns, console=self.console, transient=True) as progress:
+            task = progress.add_task(what, total=total, completed=done, status="")
+
+            def update(count: int, status: str = "", total: int | None = None) -> None:
+                progress.update(task, advance=count, total=total)
+                if status:
+                    progress.update(task, status=status)
+                    self._log(f"{what} {progress.tasks[0].completed:.0f}/{total} {status}")
+
+            yield update
+
+    def _lines(self, what: str, total: int, done: int) -> Update:
+        """One line for each status; without any, one every few seconds."""
+        last = time.monotonic()
+
+        def update(count: int, status: str = "", **corrected: int) -> None:
+            nonlocal done, last, total
+            done, total = done + count, corrected.get("total", total)
+            if status or time.monotonic() - last > LINES_EVERY:
+                last = time.monotonic()
+                self.note(f"{what} {done}/{total} {status}".rstrip())
+
+        return update
+
+    def _log(self, text: str) -> None:
+        if self.log_path is not None:
+            with self.log_path.open("a", encoding="utf-8") as file:
+                file.write(f"{time.strftime('%H:%M:%S')} {text}\n")

@@ -1,0 +1,189 @@
+"""The identity of a run, its directory, and the record of where it came from."""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import importlib.metadata
+import json
+import os
+import platform
+import subprocess
+import sys
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from recyclelora.config import Config, load_config, to_yaml
+from recyclelora.errors import UserError
+from recyclelora.storage import read_json, write_json, write_text
+
+PACKAGES = ("recyclelora", "torch", "torchvision", "timm", "lightning-fabric", "numpy", "scipy", "hydra-core", "mlflow")
+
+NOT_IDENTITY = (
+    "output_dir", "cache", "study", "fresh", "tracking", "init_from", "data.root", "backbone.checkpoint",
+    "trainer.num_workers", "trainer.log_every", "trainer.num_figures", "trainer.accelerator", "trainer.devices",
+    "trainer.num_nodes", "trainer.precision", "trainer.checkpoint_every",
+)  # fmt: skip
+"""Keys that do not change what is computed, or whose meaning enters by content (paths) or resolved (devices)."""
+
+
+@dataclass(frozen=True)
+class Identity:
+    """What makes two runs the same run."""
+
+    weights_sha256: str | None
+    dataset_digest: str
+    precision: str
+    world_size: int
+    init_sha256: str | None = None
+    """of the adapter that ``init_from`` starts from"""
+
+
+def signature(config: Config, identity: Identity) -> str:
+    """First 16 hex digits of the sha256 over the resolved configuration and the content it refers to."""
+    fields: dict[str, Any] = dataclasses.asdict(config)
+    for key in NOT_IDENTITY:
+        *parents, leaf = key.split(".")
+        node = fields
+        for parent in parents:
+            node = node[parent]
+        del node[leaf]
+    text = json.dumps({"config": fields, "identity": dataclasses.asdict(identity)}, sort_keys=True)
+    return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+
+@dataclass(frozen=True)
+class RunDirectory:
+    """Where everything of one run is written."""
+
+    path: Path
+
+    @property
+    def checkpoints(self) -> Path:
+        """One folder for each kept checkpoint."""
+        return self.path / "checkpoints"
+
+    @property
+    def figures(self) -> Path:
+        """PNG pictures."""
+        return self.path / "figures"
+
+    @property
+    def metrics(self) -> Path:
+        """One JSON object a line: every point of every curve."""
+        return self.path / "metrics.jsonl"
+
+    @property
+    def result_path(self) -> Path:
+        """Written last: a run with it is finished."""
+        return self.path / "result.json"
+
+    def result(self) -> dict[str, Any] | None:
+        """The finished result, if there is one."""
+        if not self.result_path.exists():
+            return None
+        result: dict[str, Any] = read_json(self.result_path)
+        return result
+
+
+def run_directory(config: Config, signature: str, trial: int | None) -> RunDirectory:
+    """``runs/<adapter>-<backbone>-<data>-<signature>``, or ``sweeps/<study>/trial_0007-<signature>`` for a multirun."""
+    root = Path(config.output_dir).absolute()
+    if trial is not None:
+        return RunDirectory(root / "sweeps" / str(config.study) / f"trial_{trial:04d}-{signature}")
+    name = f"{config.adapter.name}-{config.backbone.name}-{config.data.name}-{signature}"
+    return RunDirectory(root / "runs" / name)
+
+
+def claim(run: RunDirectory, config: Config) -> None:
+    """Create the directory, or check that the one that is there belongs to this very configuration.
+
+    Raises:
+        UserError: the stored configuration differs although the signature is the same.
+    """
+    if config.fresh and run.path.exists():
+        run.path.rename(run.path.with_name(f"{run.path.name}.old-{time.strftime('%Y%m%d-%H%M%S')}"))
+    run.path.mkdir(parents=True, exist_ok=True)
+    stored = run.path / "config.yaml"
+    if not stored.exists():
+        write_text(stored, to_yaml(config))
+        return
+    if _comparable(load_config(stored)) != _comparable(config):
+        raise UserError(
+            f"{run.path}: holds a run of another configuration (see config.yaml); use fresh=true to replace it"
+        )
+
+
+def _comparable(config: Config) -> str:
+    """A configuration without what may differ between two launches of one run."""
+    nothing = Identity(None, "", "", 0)
+    return signature(config, nothing)
+
+
+def describe(config: Config, identity: Identity, sign: str, extra: dict[str, Any], checkout: Path) -> dict[str, Any]:
+    """The content of ``run.json``: command, versions, code, host, data, weights and protocol."""
+    return {
+        "signature": sign,
+        "command": " ".join([Path(sys.argv[0]).name, *sys.argv[1:]]),
+        "started": time.strftime("%Y-%m-%dT%H:%M:%S%z"),
+        "adapter": config.adapter.name,
+        "backbone": config.backbone.name,
+        "decoder": config.decoder.name,
+        "data": config.data.name,
+        "seed": config.seed,
+        "study": config.study,
+        "protocol": config.data.protocol.name,
+        **dataclasses.asdict(identity),
+        **extra,
+        "git": git_state(checkout),
+        "versions": {name: _version(name) for name in PACKAGES} | {"python": platform.python_version()},
+        "host": {
+            "name": platform.node(),
+            "system": platform.platform(),
+            "cpus": os.cpu_count(),
+            "slurm_job": os.environ.get("SLURM_JOB_ID"),
+        },
+    }
+
+
+def record(run: RunDirectory, description: dict[str, Any]) -> list[str]:
+    """Write ``run.json``; a resumed run keeps its first record and adds the new launch.
+
+    Returns:
+        remarks worth telling, such as another git commit than at the first launch.
+    """
+    path = run.path / "run.json"
+    if not path.exists():
+        write_json(path, {**description, "resumed": []})
+        return []
+    stored = read_json(path)
+    stored["resumed"].append({key: description[key] for key in ("started", "command", "git", "host")})
+    write_json(path, stored)
+    before, now = (stored["git"] or {}).get("commit"), (description["git"] or {}).get("commit")
+    return [f"this run was started with commit {before}, and goes on with {now}"] if before != now else []
+
+
+def git_state(checkout: Path) -> dict[str, Any] | None:
+    """Commit and uncommitted diff of the code; None outside a git checkout."""
+    commit = _git(checkout, "rev-parse", "HEAD")
+    return commit and {"commit": commit.strip(), "diff": _git(checkout, "diff", "HEAD") or ""}  # type: ignore[return-value]
+
+
+def _git(checkout: Path, *arguments: str) -> str | None:
+    try:
+        done = subprocess.run(  # noqa: S603
+            ["git", "-C", str(checkout), *arguments],  # noqa: S607
+            capture_output=True, text=True, timeout=20, check=False,
+        )  # fmt: skip
+    except (OSError, subprocess.TimeoutExpired):
+        return None
+    return done.stdout if done.returncode == 0 else None
+
+
+def _version(package: str) -> str | None:
+    try:
+        return importlib.metadata.version(package)
+    except importlib.metadata.PackageNotFoundError:
+        return None

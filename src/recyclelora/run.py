@@ -1,0 +1,271 @@
+"""A run: identity -> directory -> model -> training -> scores -> ``result.json``.
+
+The same configuration on the same data and weights is the same run: it resumes from its last checkpoint, or reports
+what it found.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import logging
+import resource
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from lightning_fabric import Fabric
+from safetensors.torch import save
+
+from recyclelora.backbones.weights import WeightsFile
+from recyclelora.build import (
+    Datasets,
+    Model,
+    build_datasets,
+    build_model,
+    build_protocol,
+    locate_weights,
+    trainable_state,
+)
+from recyclelora.config import Config, home
+from recyclelora.data.datasets import digest
+from recyclelora.data.preparation import render_scenes, scenes_to_render
+from recyclelora.engine.checkpoint import Checkpoint, newest_checkpoint
+from recyclelora.engine.evaluation import Evaluator
+from recyclelora.engine.runtime import resolve_accelerator, resolve_precision
+from recyclelora.errors import Interrupted
+from recyclelora.inference import ADAPTER_FILE, INITIAL, TRAINED
+from recyclelora.pictures import save_pictures
+from recyclelora.progress import Reporter
+from recyclelora.provenance import Identity, RunDirectory, claim, describe, record, run_directory, signature
+from recyclelora.results import result_json, score_table
+from recyclelora.session import Session
+from recyclelora.storage import locked, write_bytes, write_json
+from recyclelora.tracking import Mirror, mirrored
+from recyclelora.warm_start import Start, apply_start, read_start
+
+FEW_SCENES = 16
+"""As many are rendered by the loaders themselves before other processes have started."""
+
+
+@dataclass(frozen=True)
+class Run:
+    """A configuration with all that decides which run it is."""
+
+    config: Config
+    fabric: Fabric
+    datasets: Datasets
+    weights: WeightsFile | None
+    start: Start | None
+    identity: Identity
+    directory: RunDirectory
+
+    @classmethod
+    def identify(cls, config: Config, trial: int | None) -> Run:
+        """Open data and weights and find out which run this is; builds no model."""
+        t = config.trainer
+        accelerator = resolve_accelerator(t.accelerator)
+        precision = resolve_precision(t.precision, accelerator)
+        world_size = t.devices * t.num_nodes
+        logging.getLogger("lightning_fabric").setLevel(logging.WARNING)  # its remarks on precision are ours to make
+        fabric = Fabric(
+            accelerator=accelerator, devices=t.devices, num_nodes=t.num_nodes, precision=precision,  # type: ignore[arg-type]
+            strategy="ddp" if world_size > 1 else "auto",
+        )  # fmt: skip
+        fabric.launch()
+        datasets = build_datasets(config.data, config.cache)
+        weights = locate_weights(config.backbone)
+        start = read_start(config.init_from) if config.init_from else None
+        identity = Identity(
+            weights.sha256 if weights else None, digest(datasets.all), precision, world_size,
+            start.sha256 if start else None,
+        )  # fmt: skip
+        directory = run_directory(config, signature(config, identity), trial)
+        return cls(config, fabric, datasets, weights, start, identity, directory)
+
+    @property
+    def signature(self) -> str:
+        """The run's 16 hex digits."""
+        return self.directory.path.name.rsplit("-", 1)[-1]
+
+    # --- the way of a run ---------------------------------------------------------------------------------------------
+
+    def execute(self) -> float | None:
+        """Train, or resume, or report the finished result; returns the objective."""
+        result = None if self.config.fresh else self.directory.result()
+        if result is not None:
+            self._report(Reporter(enabled=self.fabric.is_global_zero), result, "already finished")
+            return _objective(result)
+        with contextlib.ExitStack() as stack:
+            if self.fabric.is_global_zero:
+                claim(self.directory, self.config)
+                stack.enter_context(locked(self.directory.path))
+            self.fabric.barrier()
+            return self._train()
+
+    def _train(self) -> float | None:
+        reporter = Reporter(self.directory.path / "train.log", enabled=self.fabric.is_global_zero)
+        reporter.note(f"run directory: {_shown(self.directory.path)}")
+        if self.fabric.is_global_zero:
+            for remark in record(self.directory, self._description()):
+                reporter.warn(remark)
+        self._prepare_data(reporter)
+        checkpoint = newest_checkpoint(self.directory.checkpoints, reporter.warn)
+        mirror_here = self.config.tracking.mlflow and self.fabric.is_global_zero
+        with mirrored(self.directory.path, mirror_here) as mirror:
+            began = time.perf_counter()
+            session = self._session(reporter, checkpoint)
+            finished = session.fit(clock=lambda: time.perf_counter() - began)
+            if not finished:
+                raise self._interrupted(session)
+            result = self._finish(session, reporter, began)
+        self._report(reporter, result, "finished")
+        self._report_mirror(reporter, mirror)
+        return _objective(result)
+
+    def _prepare_data(self, reporter: Reporter) -> None:
+        """Render the scenes of ``data=streets`` that no run has needed before."""
+        jobs = scenes_to_render(self.datasets.all) if self.fabric.is_global_zero else []
+        if len(jobs) > FEW_SCENES:
+            with reporter.bar("rendering streets (once)", len(jobs)) as update:
+                render_scenes(jobs, update)
+        self.fabric.barrier()
+
+    def _session(self, reporter: Reporter, checkpoint: Checkpoint | None) -> Session:
+        """Build the model, put it where it runs, and go back to the checkpoint if there is one."""
+        model = self._model(reporter, checkpoint)
+        remarks = apply_start(model.segmenter, self.start, self.config.data.classes.names) if self.start else []
+        for remark in remarks:
+            reporter.note(f"init_from: {remark}")
+        classes = self.config.data.classes
+        t = self.config.trainer
+        evaluator = Evaluator(
+            build_protocol(self.config.data.protocol), len(classes.names), classes.ignore_index,
+            self.fabric.device, self.fabric.autocast, lambda tensor: _summed(self.fabric, tensor),
+            t.eval_batch_size, t.num_workers, self.fabric.global_rank, self.fabric.world_size,
+        )  # fmt: skip
+        session = Session(self.config, self.fabric, model, self.datasets, evaluator, self.directory, reporter)
+        counts = session.parameter_counts()
+        trainable, decoder = counts["backbone_trainable"], counts["decoder"]
+        reporter.note(f"trainable parameters: {trainable:,} in the backbone, {decoder:,} in the decoder")
+        if checkpoint is not None:
+            session.restore(checkpoint)
+            reporter.note(f"resuming after step {session.step} of {t.max_steps}")
+        return session
+
+    def _model(self, reporter: Reporter, checkpoint: Checkpoint | None) -> Model:
+        origin = self.weights.origin if self.weights else "random weights"
+        reporter.note(
+            f"backbone: {self.config.backbone.name} ({origin}), adapter: {self.config.adapter.name}, "
+            f"precision: {self.identity.precision}, device: {self.fabric.device}"
+        )
+        initial = checkpoint.tensors["initial"] if checkpoint else None
+        if initial is None and self.start is not None:
+            initial = self.start.weights.initial
+        with torch.random.fork_rng(devices=[]), reporter.bar("decomposing layers", 1) as update:
+            torch.manual_seed(self.config.seed)
+            return build_model(
+                self.config, self.weights, initial=initial,
+                progress=lambda done, total, layer: update(1, total=total),
+            )  # fmt: skip
+
+    def _finish(self, session: Session, reporter: Reporter, began: float) -> dict[str, Any]:
+        """Score the full sets, write adapter and pictures, and last of all the result."""
+        selection = session.final_scores()
+        about = {
+            "protocol": self.config.data.protocol.name,
+            "steps": session.step,
+            "seconds": round(session.seconds + time.perf_counter() - began, 1),
+            "params": session.parameter_counts(),
+            "peak_memory_mb": round(_peak_memory_mb(self.fabric.device)),
+            "signature": self.signature,
+            "seed": self.config.seed,
+            "git": (self._description()["git"] or {}).get("commit"),
+            "dataset_digest": self.identity.dataset_digest,
+            "weights_sha256": self.identity.weights_sha256,
+        }
+        result = result_json(selection, self.config.objective, self.config.data.classes.names, about)
+        if self.fabric.is_global_zero:
+            self._write_adapter(session)
+            with reporter.bar("drawing", 1):
+                save_pictures(self.directory, session, result)
+            write_json(self.directory.result_path, result)
+        self.fabric.barrier()
+        return result
+
+    def _write_adapter(self, session: Session) -> None:
+        """``adapter.safetensors`` and ``adapter_config.json``: all that is needed beside the pretrained weights."""
+        tensors = {TRAINED + name: value.cpu() for name, value in trainable_state(session.segmenter).items()}
+        tensors |= {INITIAL + name: value for name, value in session.initial.items()}
+        write_bytes(
+            self.directory.path / ADAPTER_FILE, save({name: value.contiguous() for name, value in tensors.items()})
+        )
+        about = {
+            "step": session.step,
+            "signature": self.signature,
+            "weights_sha256": self.identity.weights_sha256,
+            "adapter": dataclasses.asdict(self.config.adapter),
+            "backbone": dataclasses.asdict(self.config.backbone),
+            "decoder": dataclasses.asdict(self.config.decoder),
+            "classes": self.config.data.classes.names,
+        }
+        write_json(self.directory.path / "adapter_config.json", about)
+
+    # --- words --------------------------------------------------------------------------------------------------------
+
+    def _description(self) -> dict[str, Any]:
+        origin = {"weights_origin": self.weights.origin if self.weights else None}
+        return describe(self.config, self.identity, self.signature, origin, home())
+
+    def _interrupted(self, session: Session) -> Interrupted:
+        number = session.stop.received or 0
+        text = f"stopped by signal {number} after step {session.step}; the same command goes on from there"
+        return Interrupted(text, 128 + number)
+
+    def _report(self, reporter: Reporter, result: dict[str, Any], state: str) -> None:
+        c = self.config
+        title = f"{c.adapter.name} on {c.backbone.name}, {c.data.name}, seed {c.seed} ({state})"
+        note = f"protocol {result['protocol']}, {result['steps']} steps, {result['seconds']:.0f} s"
+        columns = _distinct(result["selection"])
+        reporter.table(score_table(title, columns, note))
+        reporter.note(f"results and pictures: {_shown(self.directory.path)}")
+
+    def _report_mirror(self, reporter: Reporter, mirror: Mirror | None) -> None:
+        if mirror is not None and not mirror.finish():
+            reporter.warn(
+                f"MLflow does not have everything (see mlflow.log); later: "
+                f"python -m recyclelora.tracking sync {_shown(self.directory.path)}"
+            )
+
+
+def _distinct(selection: dict[str, dict[str, Any]]) -> dict[str, dict[str, Any]]:
+    """Selected checkpoints that are different ones: a column for each step, named by all that chose it."""
+    steps: dict[int, list[str]] = {}
+    for name, summary in selection.items():
+        steps.setdefault(summary["step"], []).append(name)
+    return {" = ".join(names): selection[names[0]] for names in steps.values()}
+
+
+def _objective(result: dict[str, Any]) -> float | None:
+    value = result["objective"]
+    return None if value is None else float(value)
+
+
+def _summed(fabric: Fabric, tensor: torch.Tensor) -> torch.Tensor:
+    total = fabric.all_reduce(tensor.to(fabric.device), reduce_op="sum")
+    assert isinstance(total, torch.Tensor)
+    return total
+
+
+def _peak_memory_mb(device: torch.device) -> float:
+    """Peak of the device's memory; of the process's resident memory on a CPU."""
+    if device.type == "cuda":
+        return torch.cuda.max_memory_allocated(device) / 2**20
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**10
+
+
+def _shown(path: Path) -> Path:
+    """A path relative to the working directory where it lies below it."""
+    return path.relative_to(Path.cwd()) if path.is_relative_to(Path.cwd()) else path

@@ -1,0 +1,83 @@
+"""The segmenter: normalise -> backbone -> decoder, in one module that is trained, scored and exported."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from recyclelora.losses import cross_entropy
+
+
+class Segmenter(nn.Module):
+    """Images with values 0 to 255 in, per-pixel class logits out.
+
+    Args:
+        backbone: normalised images (B, 3, H, W) -> four feature maps (B, C, H/p, W/p); has a ``patch_size`` p
+        decoder: (features, (H, W)) -> logits (B, num_classes, H, W)
+        mean, std: per channel, in units of 0..1
+        ignore_index: train id that does not count in the loss
+    """
+
+    mean: Tensor
+    std: Tensor
+
+    def __init__(
+        self, backbone: nn.Module, decoder: nn.Module, *, mean: Sequence[float], std: Sequence[float], ignore_index: int
+    ) -> None:
+        super().__init__()
+        self.backbone = backbone
+        self.decoder = decoder
+        self.ignore_index = ignore_index
+        self.register_buffer("mean", 255 * torch.tensor(mean).view(1, 3, 1, 1), persistent=False)
+        self.register_buffer("std", 255 * torch.tensor(std).view(1, 3, 1, 1), persistent=False)
+
+    def forward(self, images: Tensor, labels: Tensor | None = None) -> Tensor | dict[str, Tensor]:
+        """Logits (B, num_classes, H, W) of images (B, 3, H, W); with labels (B, H, W), the named losses instead."""
+        logits = self.logits(images)
+        if labels is None:
+            return logits
+        return {"loss_ce": cross_entropy(logits, labels.long(), self.ignore_index)}
+
+    def logits(self, images: Tensor) -> Tensor:
+        """Logits (B, num_classes, H, W) of uint8 or float images (B, 3, H, W) of any size."""
+        size = (images.shape[-2], images.shape[-1])
+        normalised = (images.float() - self.mean) / self.std
+        patch = int(self.backbone.patch_size)  # type: ignore[arg-type]
+        padding = [-side % patch for side in size]
+        padded = F.pad(normalised, (0, padding[1], 0, padding[0]))
+        features = self.backbone(padded)
+        logits: Tensor = self.decoder(features, (padded.shape[-2], padded.shape[-1]))
+        return logits[..., : size[0], : size[1]]
+
+    def sliding_logits(self, images: Tensor, window: int, stride: int, batch_size: int = 4) -> Tensor:
+        """Logits averaged over overlapping square windows of ``window`` pixels every ``stride``."""
+        height, width = images.shape[-2:]
+        boxes = list(windows((height, width), window, stride))
+        total: Tensor | None = None
+        counts = torch.zeros(1, 1, height, width, device=images.device)
+        for first in range(0, len(boxes), batch_size):
+            part = boxes[first : first + batch_size]
+            crops = torch.cat([images[..., y, x] for y, x in part])
+            logits = torch.split(self.logits(crops), len(images))
+            if total is None:
+                total = logits[0].new_zeros(len(images), logits[0].shape[1], height, width)
+            for (y, x), scores in zip(part, logits, strict=True):
+                total[..., y, x] += scores
+                counts[..., y, x] += 1
+        assert total is not None
+        return total / counts
+
+
+def windows(size: tuple[int, int], window: int, stride: int) -> Iterator[tuple[slice, slice]]:
+    """Windows that cover ``size`` (H, W); the last of a row or column is moved back inside the image."""
+    for y in _starts(size[0], window, stride):
+        for x in _starts(size[1], window, stride):
+            yield slice(y, min(y + window, size[0])), slice(x, min(x + window, size[1]))
+
+
+def _starts(length: int, window: int, stride: int) -> list[int]:
+    count = max(length - window + stride - 1, 0) // stride + 1
+    return [max(min(index * stride, length - window), 0) for index in range(count)]

@@ -1,0 +1,198 @@
+"""The training session of a run: model, optimizer and what happens around the steps."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from lightning_fabric import Fabric
+from torch import nn
+
+from recyclelora.build import Datasets, Model, build_augmentation, load_trainable_state, trainable_state
+from recyclelora.config import Config
+from recyclelora.data.datasets import Dataset, seeded_subset
+from recyclelora.data.loaders import StepSampler, TrainStream, train_loader
+from recyclelora.engine.checkpoint import Checkpoint, load_checkpoint, point, pointed, prune, save_checkpoint
+from recyclelora.engine.evaluation import Evaluator
+from recyclelora.engine.loop import Cadence, fit
+from recyclelora.engine.optimizer import adamw, load_optimizer_state, optimizer_state, parameter_groups
+from recyclelora.engine.runtime import StopRequest
+from recyclelora.engine.schedule import Schedule
+from recyclelora.metrics import ConfusionMatrix
+from recyclelora.progress import Reporter, Update
+from recyclelora.provenance import RunDirectory
+from recyclelora.results import POINTERS, Scores, best_step
+from recyclelora.tracking import MetricsLog
+
+KEPT_CHECKPOINTS = 3
+EVAL_SUBSET_SEED = 0
+"""Intermediate evaluations of every run look at the same images."""
+
+
+@dataclass
+class Session:
+    """Trains one model; implements the hooks of :func:`recyclelora.engine.loop.fit`."""
+
+    config: Config
+    fabric: Fabric
+    model: Model
+    datasets: Datasets
+    evaluator: Evaluator
+    directory: RunDirectory
+    reporter: Reporter
+    step: int = 0
+    history: list[Scores] = field(default_factory=list)
+    seconds: float = 0.0
+    """spent in training and evaluation by earlier launches"""
+
+    def __post_init__(self) -> None:
+        c = self.config
+        groups = parameter_groups(
+            self.model.segmenter.named_parameters(), self.model.rules,
+            lr=c.optimizer.lr, weight_decay=c.optimizer.weight_decay,
+        )  # fmt: skip
+        optimizer = adamw(groups, betas=(c.optimizer.betas[0], c.optimizer.betas[1]), eps=c.optimizer.eps)
+        self.wrapped, self.optimizer = self.fabric.setup(self.model.segmenter, optimizer)
+        self.initial = {name: tensor.cpu() for name, tensor in self.model.initial().items()}
+        self.metrics = MetricsLog(self.directory.metrics)
+        self.stop = StopRequest()
+        self._update: Update = lambda count, status="", total=None: None
+        self._shown = 0
+        self.clock: Callable[[], float] = lambda: 0.0
+
+    @property
+    def segmenter(self) -> Any:
+        """The model without its wrapper for devices and precision."""
+        return self.model.segmenter
+
+    # --- resuming -----------------------------------------------------------------------------------------------------
+
+    def restore(self, checkpoint: Checkpoint) -> None:
+        """Go on from a checkpoint."""
+        load_trainable_state(self.segmenter, checkpoint.tensors["trained"])
+        load_optimizer_state(self.optimizer.optimizer, checkpoint.tensors["optimizer"])
+        self.step = checkpoint.step
+        self.history = [Scores(**scores) for scores in checkpoint.state["history"]]
+        self.seconds = float(checkpoint.state["seconds"])
+        if self.fabric.is_global_zero:
+            self.metrics.rewind(self.step)
+
+    # --- training -----------------------------------------------------------------------------------------------------
+
+    def fit(self, clock: Callable[[], float]) -> bool:
+        """Train to the end; False when a stop was requested and the run saved itself before the end.
+
+        ``clock`` tells the seconds since this launch began.
+        """
+        c, t = self.config, self.config.trainer
+        self.clock = clock
+        self._shown = self.step
+        sources = self.config.data.sources
+        stream = TrainStream(self.datasets.sources, [s.weight for s in sources], build_augmentation(c.data), c.seed)
+        sampler = StepSampler(t.batch_size, self.step, t.max_steps, self.fabric.global_rank, self.fabric.world_size)
+        loader = train_loader(stream, sampler, num_workers=t.num_workers, pin_memory=self.fabric.device.type == "cuda")
+        o = c.optimizer
+        schedule = Schedule(t.max_steps, o.power, o.warmup_steps, o.warmup_ratio, o.weight_decay_end)
+        cadence = Cadence(t.max_steps, t.log_every, t.eval_every, t.checkpoint_every or t.eval_every)
+        self.segmenter.train()
+        with self.stop, self.reporter.bar("training", t.max_steps, self.step) as self._update:
+            self.step = fit(
+                self.fabric, self.wrapped, self.optimizer, schedule, loader, cadence, self,
+                seed=c.seed, start=self.step, grad_clip=t.grad_clip,
+            )  # fmt: skip
+        return self.step == t.max_steps
+
+    def log(self, step: int, values: dict[str, float]) -> None:
+        """Record a point and move the bar."""
+        if not self.fabric.is_global_zero:
+            return
+        self.metrics.append(step, values)
+        loss = sum(value for name, value in values.items() if name.startswith("loss"))
+        pace, wait = values["seconds_per_step"], values["data_wait_share"]
+        self._update(step - self._shown, f"loss {loss:.3f}  {pace:.2f} s/step  data wait {wait:.0%}")
+        self._shown = step
+
+    def evaluate(self, step: int) -> None:
+        """Score source validation and targets, on a seeded subset where ``trainer.eval_images`` says so."""
+        size = self.config.trainer.eval_images
+        sets = {name: seeded_subset(d, size, EVAL_SUBSET_SEED) for name, d in self.datasets.scored.items()}
+        scores = self.score(step, sets)
+        self.history.append(scores)
+        if self.fabric.is_global_zero:
+            self.metrics.append(step, scores.points())
+            mean, source = scores.target_mean, scores.miou("source_val")
+            self.reporter.note(f"step {step}: mIoU targets {_percent(mean)}, source validation {_percent(source)}")
+
+    def score(self, step: int, sets: dict[str, Dataset]) -> Scores:
+        """Score the model as it is on every given set."""
+        matrices: dict[str, ConfusionMatrix] = {}
+        with self.reporter.bar("evaluating", sum(map(len, sets.values()))) as update:
+            for name, dataset in sets.items():
+                matrices[name] = self.evaluator(self.segmenter, dataset, update)
+        return Scores.of(step, matrices)
+
+    def save(self, step: int) -> None:
+        """Write a checkpoint and move the pointers."""
+        if self.fabric.is_global_zero:
+            tensors = {
+                "trained": trainable_state(self.segmenter),
+                "optimizer": optimizer_state(self.optimizer.optimizer),
+                "initial": self.initial,
+            }
+            state = {"history": [s.to_json() for s in self.history], "seconds": self.seconds + self.clock()}
+            root = self.directory.checkpoints
+            save_checkpoint(root, Checkpoint(step, tensors, state))
+            point(root, "last", step)
+            for pointer in POINTERS[1:]:
+                best = best_step(self.history, pointer)
+                if best is not None:
+                    point(root, pointer, best)
+            prune(root, KEPT_CHECKPOINTS, POINTERS)
+        self.fabric.barrier()
+
+    def stop_requested(self) -> bool:
+        """Whether any process was asked to stop."""
+        mine = self.stop.received is not None
+        if self.fabric.world_size == 1:
+            return mine
+        votes = self.fabric.all_reduce(torch.tensor(float(mine), device=self.fabric.device), reduce_op="sum")
+        return bool(torch.as_tensor(votes) > 0)
+
+    # --- the end ------------------------------------------------------------------------------------------------------
+
+    def final_scores(self) -> dict[str, Scores]:
+        """Full scores of ``last``, ``best_source`` and ``best_target``; each step scored once, ``last`` stays loaded."""
+        known = {s.step: s for s in self.history} if self.config.trainer.eval_images is None else {}
+        last = {name: p.detach().clone() for name, p in trainable_state(self.segmenter).items()}
+        selection: dict[str, Scores] = {}
+        for pointer in POINTERS:
+            folder = pointed(self.directory.checkpoints, pointer)
+            if folder is None:
+                continue
+            step = int(folder.name.removeprefix("step_"))
+            if step not in known:
+                self.reporter.note(f"scoring {pointer} (step {step}) on the full sets")
+                stored = last if step == self.step else load_checkpoint(folder).tensors["trained"]
+                load_trainable_state(self.segmenter, stored)
+                known[step] = self.score(step, self.datasets.scored)
+            selection[pointer] = known[step]
+        load_trainable_state(self.segmenter, last)
+        return selection
+
+    def parameter_counts(self) -> dict[str, int]:
+        """Trainable parameters of backbone and decoder, and all parameters of the model."""
+
+        def count(module: nn.Module, trainable: bool) -> int:
+            return sum(p.numel() for p in module.parameters() if p.requires_grad or not trainable)
+
+        return {
+            "backbone_trainable": count(self.segmenter.backbone, True),
+            "decoder": count(self.segmenter.decoder, False),
+            "total": count(self.segmenter, False),
+        }
+
+
+def _percent(value: float | None) -> str:
+    return "absent" if value is None else f"{100 * value:.2f} %"

@@ -1,0 +1,74 @@
+"""``init_from=<run>``: start from another run's adapter and decoder."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+
+from recyclelora.build import trainable_state
+from recyclelora.config import load_config
+from recyclelora.errors import UserError
+from recyclelora.inference import ADAPTER_FILE, Weights, read_run_weights
+from recyclelora.storage import sha256
+
+
+@dataclass(frozen=True)
+class Start:
+    """Another run's tensors and the classes its decoder knows."""
+
+    run_dir: Path
+    weights: Weights
+    classes: list[str]
+    sha256: str
+
+
+def read_start(run: str) -> Start:
+    """Read the run named by ``init_from``.
+
+    Raises:
+        UserError: it is not a finished run.
+    """
+    run_dir = Path(run)
+    if not (run_dir / ADAPTER_FILE).is_file():
+        raise UserError(f"init_from={run}: not the directory of a finished run (it has no {ADAPTER_FILE})")
+    classes = load_config(run_dir / "config.yaml").data.classes.names
+    return Start(run_dir, read_run_weights(run_dir), classes, sha256(run_dir / ADAPTER_FILE))
+
+
+def apply_start(segmenter: nn.Module, start: Start, classes: Sequence[str]) -> list[str]:
+    """Copy a start's tensors into a fresh model; decoder rows go to the classes of the same name.
+
+    Returns:
+        remarks about classes that only one of the two runs has.
+
+    Raises:
+        UserError: the adapters differ in layers, ranks or kind.
+    """
+    own, given = trainable_state(segmenter), start.weights.trained
+    wrong = sorted(own.keys() ^ given.keys())
+    if wrong:
+        raise UserError(f"init_from={start.run_dir}: another adapter or decoder, beginning with {wrong[:3]}")
+    for name, value in own.items():
+        matched = _matched_rows(value, given[name], start.classes, classes)
+        if matched is None:
+            raise UserError(
+                f"init_from={start.run_dir}: {name} is {tuple(given[name].shape)} there and {tuple(value.shape)} here"
+            )
+        value.copy_(matched)
+    fresh = [name for name in classes if name not in start.classes]
+    unused = [name for name in start.classes if name not in classes]
+    remarks = [f"classes that start fresh: {', '.join(fresh)}"] if fresh else []
+    return remarks + ([f"classes of {start.run_dir.name} that are not used: {', '.join(unused)}"] if unused else [])
+
+
+def _matched_rows(own: Tensor, given: Tensor, before: Sequence[str], now: Sequence[str]) -> Tensor | None:
+    """``given`` in the shape of ``own``: rows are classes where the two differ in nothing else; None if they differ."""
+    per_class = own.shape[:1] == (len(now),) and given.shape[:1] == (len(before),) and list(before) != list(now)
+    if per_class and own.shape[1:] == given.shape[1:]:
+        rows = [given[before.index(name)] if name in before else own[row] for row, name in enumerate(now)]
+        return torch.stack([row.to(own) for row in rows])
+    return given if own.shape == given.shape else None

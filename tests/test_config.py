@@ -1,0 +1,154 @@
+from __future__ import annotations
+
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+from hydra import compose, initialize_config_dir
+
+from recyclelora.cli import checked_arguments, study_name
+from recyclelora.config import ConfigError, LowRankConfig, home, load_config, register_schemas, to_yaml
+
+OPTIONS = sorted(
+    f"{path.parent.relative_to(home() / 'conf').as_posix()}={path.stem}"
+    for group in ("backbone", "adapter", "adapter/split", "decoder", "data", "data/protocol", "trainer", "optimizer",
+                  "tracking", "experiment", "hydra/launcher")
+    for path in (home() / "conf" / group).glob("*.yaml")
+)  # fmt: skip
+
+
+@pytest.mark.parametrize("option", OPTIONS)
+def test_every_shipped_option_composes_and_passes_its_checks(option, make_config):
+    if not option.startswith("hydra/"):
+        make_config(option)
+        return
+    register_schemas()
+    with initialize_config_dir(str(home() / "conf")):
+        compose("train", [option])
+
+
+def test_defaults_are_the_published_recipe(make_config):
+    config = make_config()
+    assert (config.backbone.name, config.adapter.name, config.data.name) == ("dinov2_large", "recyclelora", "gta2city")
+    assert (config.trainer.max_steps, config.trainer.batch_size, config.trainer.eval_every) == (40_000, 4, 4_000)
+    assert config.data.augment.crop == [512, 512]
+    main, sub = config.adapter.main, config.adapter.sub
+    assert (main.init, main.rank, main.lr_mult, main.weight_decay) == ("rrqr_minor", 32, 1.0, 0.0)
+    assert (sub.init, sub.rank, sub.lr_mult, sub.weight_decay) == ("rrqr_major", 4, 0.5, 0.0)
+    o = config.optimizer
+    assert (o.lr, o.weight_decay, o.weight_decay_end, o.power, o.warmup_steps) == (1e-4, 0.05, 1e-5, 0.9, 0)
+    assert (config.data.protocol.window, config.data.protocol.stride) == (512, 341)
+
+
+def test_rank_splits(make_config):
+    assert make_config("adapter/split=real2real").adapter.sub.rank == 2
+    assert make_config("adapter/split=main_only").adapter.sub is None
+    only = make_config("adapter/split=sub_only").adapter
+    assert (only.main.init, only.main.rank, only.main.lr_mult, only.sub) == ("rrqr_major", 4, 0.5, None)
+
+
+def test_config_round_trip(make_config, tmp_path: Path):
+    for options in (["adapter=frozen"], ["adapter=recyclelora"], ["adapter=full", "data=streets"]):
+        config = make_config(*options)
+        (tmp_path / "config.yaml").write_text(to_yaml(config))
+        assert load_config(tmp_path / "config.yaml") == config
+
+
+@pytest.mark.parametrize(
+    ("overrides", "words"),
+    [
+        (["adapter.main.rank=0"], ["adapter.main.rank=0", "at least 1"]),
+        (["adapter.alpha=nan"], ["adapter.alpha=nan", "above 0"]),
+        (["optimizer.lr=-1"], ["optimizer.lr=-1", "above 0"]),
+        (["adapter.scale_rule=fixd"], ["adapter.scale_rule", "did you mean fixed"]),
+        (["adapter.scale_rule=fixed"], ["adapter.scale", "scale_rule=fixed"]),
+        (["adapter.main.init=rrqr_minr"], ["adapter.main.init", "did you mean rrqr_minor"]),
+        (["adapter.blocks=first"], ["adapter.blocks", "range"]),
+        (["adapter.targets=[]"], ["adapter.targets", "pattern"]),
+        (["+adapter.rnk=3"], ["adapter.rnk=3", "no such key"]),
+        (["+adapter._target_=os.system"], ["adapter._target_", "no such key"]),
+        (["+backbone.modle=x"], ["backbone.modle", "did you mean model"]),
+        (["data.sources=[]"], ["data.sources", "at least one"]),
+        (["data.augment.crop=[100,512]"], ["data.augment.crop", "100", "patch size 16"]),
+        (["data.protocol.stride=600"], ["data.protocol.stride", "512"]),
+        (["trainer.batch_size=3", "trainer.devices=2"], ["trainer.batch_size", "2 processes"]),
+        (["trainer.precision=fp32"], ["trainer.precision", "32-true"]),
+        (["objective=targets"], ["objective", "target_mean"]),
+        (["backbone.levels=[1,2]"], ["backbone.levels", "4 blocks"]),
+        (["backbone.image_size=[100,100]"], ["backbone.image_size", "16"]),
+        (["data.classes.ignore_index=3"], ["data.classes.ignore_index", "19"]),
+    ],
+)  # fmt: skip
+def test_bad_values_are_refused_by_key(overrides, words, make_config):
+    with pytest.raises(ConfigError) as refusal:
+        make_config(*overrides)
+    for word in words:
+        assert word in str(refusal.value)
+
+
+def test_all_bad_values_are_listed_at_once(make_config):
+    with pytest.raises(ConfigError) as refusal:
+        make_config("seed=-1", "optimizer.eps=0", "trainer.log_every=0")
+    assert len(str(refusal.value).splitlines()) == 3
+
+
+def run_cli(script: str, *arguments: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, str(home() / script), *arguments], capture_output=True, text=True, timeout=60, check=False
+    )
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["adapter.main.rnak=3"], ["adapter.main.rnak", "Did you mean: 'rank'"]),
+        (["adapter=recyclelra"], ["adapter=recyclelra", "did you mean recyclelora", "frozen"]),
+        (["seed=x"], ["seed=x", "Integer"]),
+        (["bogus=1"], ["bogus"]),
+        (["adapter.main.rank=0"], ["adapter.main.rank=0"]),
+        (["sweeps=rank_split"], ["sweeps=rank_split needs a multirun", "train.py -m"]),
+        (["hydra/launcher=slurm"], ["hydra/launcher=slurm needs a multirun"]),
+        (["adapter.main={rank: 3"], ["adapter.main"]),
+    ],
+)
+def test_command_line_mistakes_end_in_one_line_within_seconds(arguments, words):
+    began = time.monotonic()
+    done = run_cli("train.py", *arguments)
+    assert done.returncode == 2
+    assert "Traceback" not in done.stderr
+    assert len(done.stderr.strip().splitlines()) == 1
+    for word in words:
+        assert word in done.stderr
+    assert time.monotonic() - began < 5
+
+
+def test_configuration_is_checked_before_torch_is_imported():
+    code = (
+        "import sys; from recyclelora import train, evaluate, predict; import recyclelora.cli;"
+        "assert not {'torch', 'timm', 'mlflow'} & set(sys.modules)"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True, timeout=60)
+
+
+def test_missing_values_are_named():
+    done = run_cli("evaluate.py")
+    assert done.returncode == 2
+    assert "run" in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_the_same_sweep_command_has_the_same_study():
+    first = checked_arguments("train", ["-m", "adapter=frozen,lora", "seed=0,1"])
+    assert first == checked_arguments("train", ["-m", "adapter=frozen,lora", "seed=0,1"])
+    assert first[-1].startswith("study=adapter-seed-")
+    assert first[-1] != checked_arguments("train", ["-m", "adapter=frozen,lora", "seed=0,2"])[-1]
+    assert checked_arguments("train", ["-m", "seed=0,1", "study=mine"])[-1] == "study=mine"
+    assert study_name(["sweeps=rank_split"]).startswith("rank_split-")
+
+
+def test_typed_gives_dataclasses_all_the_way(make_config):
+    config = make_config()
+    assert isinstance(config.adapter, LowRankConfig)
+    assert config.data.sources[0].dataset == "gta"

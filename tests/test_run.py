@@ -1,0 +1,235 @@
+from __future__ import annotations
+
+import json
+import os
+import signal
+from pathlib import Path
+
+import jsonschema
+import pytest
+import torch
+from conftest import TINY
+from safetensors.torch import load_file
+
+import recyclelora
+from recyclelora.build import build_model, locate_weights
+from recyclelora.errors import Interrupted, UserError
+from recyclelora.run import Run
+
+SCHEMA = json.loads((Path(recyclelora.__file__).parent / "result.schema.json").read_text())
+
+
+def run_dir(config) -> Path:
+    (found,) = (Path(config.output_dir) / "runs").glob(f"{config.adapter.name}-*")
+    return found
+
+
+def execute(config) -> Path:
+    Run.identify(config, None).execute()
+    return run_dir(config)
+
+
+def without_time(path: Path) -> dict:
+    result = json.loads((path / "result.json").read_text())
+    return {k: v for k, v in result.items() if k not in ("seconds", "peak_memory_mb")}
+
+
+@pytest.fixture
+def config(make_config, gta2city):
+    return make_config(*TINY)
+
+
+def test_a_run_leaves_the_promised_directory(config):
+    path = execute(config)
+    files = {p.relative_to(path).as_posix() for p in path.rglob("*") if p.is_file()}
+    assert files == {
+        ".lock", "config.yaml", "run.json", "metrics.jsonl", "train.log", "result.json",
+        "adapter.safetensors", "adapter_config.json",
+        "checkpoints/last", "checkpoints/best_source", "checkpoints/best_target",
+        *(f"checkpoints/step_000004/{name}" for name in (
+            "trained.safetensors", "optimizer.safetensors", "initial.safetensors", "state.json", "manifest.json")),
+        *(f"figures/{name}.png" for name in (
+            "curves", "iou_per_class", "overview", "predictions_source_val", "predictions_cityscapes")),
+    }  # fmt: skip
+    result = json.loads((path / "result.json").read_text())
+    jsonschema.validate(result, SCHEMA)
+    assert result["steps"] == 4 and result["selection"]["last"]["step"] == 4
+    assert result["params"]["backbone_trainable"] == 4 * 6 * (128 + 64 + 160 + 160)
+    assert result["objective"] == result["miou"]["source_val"]
+    about = json.loads((path / "run.json").read_text())
+    assert about["weights_sha256"] is None and about["precision"] == "32-true" and about["protocol"] == "recyclelora"
+    points = [json.loads(line) for line in (path / "metrics.jsonl").read_text().splitlines()]
+    assert [p["step"] for p in points if "loss_ce" in p] == [1, 2, 3, 4]
+
+
+def test_stored_adapter_has_trainables_and_initial_factors(config):
+    tensors = load_file(execute(config) / "adapter.safetensors")
+    layer = "backbone.model.blocks.0.attn.qkv"
+    assert tensors[f"trained/{layer}.main.lora_a"].shape == (4, 32)
+    assert tensors["initial/blocks.0.attn.qkv.main.lora_a"].dtype == torch.int64  # positions of the ones
+    assert tensors["initial/blocks.0.attn.qkv.main.lora_b"].shape == (96, 4)
+    assert not [name for name in tensors if name.endswith("qkv.weight")]
+
+
+def test_the_same_command_reports_the_finished_run(config, capsys):
+    path = execute(config)
+    before = (path / "result.json").stat().st_mtime_ns
+    objective = Run.identify(config, None).execute()
+    assert "already finished" in capsys.readouterr().out
+    assert (path / "result.json").stat().st_mtime_ns == before
+    assert objective == json.loads((path / "result.json").read_text())["objective"]
+
+
+def test_fresh_keeps_the_old_folder_and_starts_over(config, make_config):
+    execute(config)
+    Run.identify(make_config(*TINY, "fresh=true"), None).execute()
+    folders = sorted(p.name for p in (Path(config.output_dir) / "runs").iterdir())
+    assert len(folders) == 2 and folders[1].startswith(folders[0] + ".old-")
+
+
+def stop_after(monkeypatch, step: int) -> None:
+    """Let SIGTERM arrive while step ``step`` runs."""
+    from recyclelora.session import Session
+
+    log = Session.log
+
+    def logging(self, at, values):
+        log(self, at, values)
+        if at == step:
+            os.kill(os.getpid(), signal.SIGTERM)
+
+    monkeypatch.setattr(Session, "log", logging)
+
+
+@pytest.mark.parametrize("num_workers", [0, 2])
+@pytest.mark.parametrize("adapter", ["recyclelora", "lora"])
+def test_stop_and_resume_ends_bit_identical(make_config, gta2city, tmp_path, monkeypatch, num_workers, adapter):
+    options = [o for o in TINY if adapter == "recyclelora" or "sub.rank" not in o]
+    options += [
+        f"adapter={adapter}",
+        f"trainer.num_workers={num_workers}",
+        "trainer.eval_every=2",
+        "decoder.dropout=0.1",
+    ]
+    whole = execute(make_config(*options, f"output_dir={tmp_path / 'whole'}"))
+    for step in (1, 3):
+        parted = make_config(*options, f"output_dir={tmp_path / f'parted{step}'}")
+        with monkeypatch.context() as patch:
+            stop_after(patch, step)
+            with pytest.raises(Interrupted, match=f"after step {step}; the same command goes on"):
+                Run.identify(parted, None).execute()
+        assert not (run_dir(parted) / "result.json").exists()
+        path = execute(parted)
+        assert without_time(path) == without_time(whole)
+        for name in ("adapter.safetensors", "checkpoints/step_000004/optimizer.safetensors"):
+            assert (path / name).read_bytes() == (whole / name).read_bytes()
+        steps = [json.loads(line)["step"] for line in (path / "metrics.jsonl").read_text().splitlines()]
+        assert steps == [1, 2, 2, 3, 4, 4]
+
+
+def test_resuming_never_decomposes_again(make_config, gta2city, monkeypatch):
+    config = make_config(*TINY)
+    with monkeypatch.context() as patch:
+        stop_after(patch, 2)
+        with pytest.raises(Interrupted):
+            Run.identify(config, None).execute()
+    monkeypatch.setattr("recyclelora.adapters.inject.factorize", lambda *a, **k: pytest.fail("decomposed again"))
+    execute(config)
+
+
+def test_identity_follows_content_not_paths_or_workers(make_config, gta2city, tmp_path):
+    def sign(*overrides):
+        return Run.identify(make_config(*TINY, *overrides), None).signature
+
+    first = sign()
+    same = ("trainer.num_workers=3", "trainer.log_every=7", f"output_dir={tmp_path / 'x'}", "tracking=mlflow")
+    assert {sign(o) for o in same} == {first}
+    moved = tmp_path / "moved"
+    (tmp_path / "data").rename(moved)
+    assert sign(f"data.root={moved}") == first
+    others = [sign(f"data.root={moved}", o) for o in ("seed=1", "adapter.main.rank=3", "optimizer.lr=1e-3")]
+    assert len({first, *others}) == 4
+    image = moved / "gta/images/00001.png"
+    image.write_bytes(image.read_bytes() + b"\0")
+    assert sign(f"data.root={moved}") != first
+
+
+def test_two_processes_cannot_share_a_run_directory(config):
+    import fcntl
+
+    run = Run.identify(config, None)
+    run.directory.path.mkdir(parents=True)
+    with (run.directory.path / ".lock").open("w") as held:
+        held.write("process 1 on elsewhere")
+        held.flush()
+        fcntl.flock(held, fcntl.LOCK_EX)
+        with pytest.raises(UserError, match="in use by process 1 on elsewhere"):
+            run.execute()
+
+
+def test_nan_loss_stops_before_the_step_and_keeps_the_checkpoint(make_config, gta2city, monkeypatch):
+    from recyclelora import segmenter
+
+    loss, calls = segmenter.cross_entropy, []
+
+    def failing(*args):
+        calls.append(1)
+        return loss(*args) * (float("nan") if len(calls) == 3 else 1.0)
+
+    monkeypatch.setattr(segmenter, "cross_entropy", failing)
+    config = make_config(*TINY, "trainer.checkpoint_every=2")
+    with pytest.raises(UserError, match=r"step 2: the loss is nan .*lora_a.* lr .*; the last checkpoint is kept"):
+        Run.identify(config, None).execute()
+    assert (run_dir(config) / "checkpoints/last").read_text() == "step_000002\n"
+
+
+def test_step_zero_is_the_frozen_model(make_config, gta2city):
+    images = torch.randint(0, 256, (2, 3, 64, 96), dtype=torch.uint8)
+    logits = {}
+    for adapter in ("frozen", "recyclelora"):
+        options = TINY if adapter == "recyclelora" else [o for o in TINY if not o.startswith("adapter.")]
+        config = make_config(*options, f"adapter={adapter}")
+        torch.manual_seed(0)
+        model = build_model(config, locate_weights(config.backbone))
+        logits[adapter] = model.segmenter.eval()(images)
+    torch.testing.assert_close(logits["recyclelora"], logits["frozen"], atol=1e-6, rtol=1e-5)
+
+
+def test_full_fine_tuning_and_frozen_train(make_config, gta2city):
+    plain = [o for o in TINY if not o.startswith("adapter.")]
+    frozen = json.loads((execute(make_config(*plain, "adapter=frozen")) / "result.json").read_text())
+    full = json.loads((execute(make_config(*plain, "adapter=full")) / "result.json").read_text())
+    assert frozen["params"]["backbone_trainable"] == 0
+    assert full["params"]["backbone_trainable"] == full["params"]["total"] - full["params"]["decoder"]
+
+
+def test_init_from_another_run(make_config, gta2city, capsys):
+    first = execute(make_config(*TINY))
+    names = make_config(*TINY).data.classes.names
+    renamed = ",".join([*names[:-1], "scooter"])
+    again = make_config(*TINY, f"init_from={first}", "seed=5", f"data.classes.names=[{renamed}]")
+    Run.identify(again, None).execute()
+    out = capsys.readouterr().out
+    assert "classes that start fresh: scooter" in out
+    assert "that are not used: bicycle" in out
+    with pytest.raises(UserError, match=r"init_from=.*another adapter"):
+        Run.identify(make_config(*TINY, f"init_from={first}", "adapter.sub=null"), None).execute()
+    with pytest.raises(UserError, match="not the directory of a finished run"):
+        Run.identify(make_config(*TINY, "init_from=nowhere"), None)
+
+
+def test_intermediate_subset_and_full_sets_at_the_end(make_config, gta2city, capsys):
+    config = make_config(*TINY, "trainer.eval_images=1", "trainer.eval_every=2")
+    path = execute(config)
+    assert "scoring last (step 4) on the full sets" in capsys.readouterr().out
+    result = json.loads((path / "result.json").read_text())
+    points = [json.loads(line) for line in (path / "metrics.jsonl").read_text().splitlines()]
+    last = [p for p in points if "miou/cityscapes" in p][-1]
+    assert result["miou"]["targets"]["cityscapes"] != last["miou/cityscapes"]
+
+
+def test_streets_train_on_a_machine_with_nothing(make_config):
+    options = ["data=streets", "data.augment.short_edges=[64]", "data.sources.0.subset=4", "data.source_val.subset=1"]
+    targets = "data.targets=[{dataset: streets, split: night, name: night, subset: 2}]"
+    path = execute(make_config(*TINY, *options, targets))
+    assert set(json.loads((path / "result.json").read_text())["miou"]["targets"]) == {"night"}

@@ -1,0 +1,6 @@
+"""Train one segmenter, or many with -m: python train.py adapter=recyclelora data=gta2city."""
+
+from recyclelora.train import main
+
+if __name__ == "__main__":
+    main()
