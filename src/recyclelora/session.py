@@ -163,7 +163,7 @@ class Session:
     # --- the end ------------------------------------------------------------------------------------------------------
 
     def final_scores(self) -> dict[str, Scores]:
-        """Full scores of ``last``, ``best_source`` and ``best_target``; each step scored once, ``last`` stays loaded."""
+        """Full scores of ``last``, ``best_source`` and ``best_target``; each step once; ``last`` stays loaded."""
         known = {s.step: s for s in self.history} if self.config.trainer.eval_images is None else {}
         last = {name: p.detach().clone() for name, p in trainable_state(self.segmenter).items()}
         selection: dict[str, Scores] = {}
