@@ -10,7 +10,8 @@ import pytest
 from hydra import compose, initialize_config_dir
 from PIL import Image
 
-from recyclelora.config import Config, home, register_schemas, typed
+from recyclelora.config import home, register_schemas, typed
+from recyclelora.schemas import Config
 
 PALETTE = np.random.default_rng(0).integers(0, 256, 768).astype(np.uint8).tobytes()
 

@@ -9,7 +9,8 @@ import pytest
 from hydra import compose, initialize_config_dir
 
 from recyclelora.cli import checked_arguments, study_name
-from recyclelora.config import ConfigError, LowRankConfig, home, load_config, register_schemas, to_yaml
+from recyclelora.config import ConfigError, home, load_config, register_schemas, to_yaml
+from recyclelora.schemas import LowRankConfig
 
 OPTIONS = sorted(
     f"{path.parent.relative_to(home() / 'conf').as_posix()}={path.stem}"

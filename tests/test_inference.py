@@ -13,12 +13,12 @@ from conftest import TINY, make_cityscapes, save_rgb
 from PIL import Image
 
 import recyclelora
-from recyclelora.config import EvaluateConfig, PredictConfig
-from recyclelora.data.datasets import read_image
+from recyclelora.data.reading import read_image
 from recyclelora.errors import UserError
 from recyclelora.evaluate import evaluate
 from recyclelora.predict import list_images, predict
 from recyclelora.run import Run
+from recyclelora.schemas import EvaluateConfig, PredictConfig
 
 
 @pytest.fixture(scope="module")

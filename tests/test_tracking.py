@@ -11,7 +11,8 @@ import pytest
 from conftest import TINY
 
 from recyclelora.config import to_yaml
-from recyclelora.tracking import MetricsLog, Mirror, flat_parameters, run_name, sync
+from recyclelora.metrics_log import MetricsLog
+from recyclelora.tracking import Mirror, flat_parameters, run_name, sync
 
 
 def finished_run(config, name="run", points=((1, 0.5), (2, 0.25))) -> Path:

@@ -16,7 +16,14 @@ from recyclelora.adapters.spec import AdapterSpec, BranchSpec
 from recyclelora.adapters.state import initial_state, parameter_rules
 from recyclelora.backbones.timm import TimmBackbone, create_backbone
 from recyclelora.backbones.weights import WeightsFile, WeightsNotFound, WeightsUnreadable, find_weights, read_weights
-from recyclelora.config import (
+from recyclelora.data.datasets import Dataset, open_dataset, seeded_subset
+from recyclelora.data.transforms import Augmentation
+from recyclelora.decoders.linear import LinearDecoder
+from recyclelora.engine.evaluation import Protocol
+from recyclelora.engine.optimizer import Rule
+from recyclelora.errors import UserError
+from recyclelora.figures import ClassColours
+from recyclelora.schemas import (
     BackboneConfig,
     BranchConfig,
     Config,
@@ -28,13 +35,6 @@ from recyclelora.config import (
     LowRankConfig,
     ProtocolConfig,
 )
-from recyclelora.data.datasets import Dataset, open_dataset, seeded_subset
-from recyclelora.data.transforms import Augmentation
-from recyclelora.decoders.linear import LinearDecoder
-from recyclelora.engine.evaluation import Protocol
-from recyclelora.engine.optimizer import Rule
-from recyclelora.errors import UserError
-from recyclelora.figures import ClassColours
 from recyclelora.segmenter import Segmenter
 
 BACKBONE = "backbone.model."
@@ -252,25 +252,3 @@ def decoder_rules(decoder: nn.Module, lr_mult: float) -> dict[str, Rule]:
         f"decoder.{name}": Rule("decoder.norm", lr_mult, 0.0) if name in norms else Rule("decoder", lr_mult)
         for name, _ in decoder.named_parameters()
     }
-
-
-def trainable_state(segmenter: nn.Module) -> dict[str, Tensor]:
-    """Every trainable parameter and every persistent buffer outside the frozen backbone, by name."""
-    trained = {name: p.detach() for name, p in segmenter.named_parameters() if p.requires_grad}
-    stored = segmenter.state_dict().keys()
-    buffers = {name: b for name, b in segmenter.named_buffers() if name in stored and name.startswith("decoder.")}
-    return trained | buffers
-
-
-def load_trainable_state(segmenter: nn.Module, state: dict[str, Tensor]) -> None:
-    """Put back what :func:`trainable_state` gave.
-
-    Raises:
-        UserError: the names or shapes are not the model's.
-    """
-    own = trainable_state(segmenter)
-    wrong = sorted(own.keys() ^ state.keys()) or [name for name in own if own[name].shape != state[name].shape]
-    if wrong:
-        raise UserError(f"the stored state does not fit the model, beginning with {wrong[:3]}")
-    for name, value in own.items():
-        value.copy_(state[name])

@@ -20,8 +20,9 @@ from hydra.types import RunMode
 from omegaconf import DictConfig
 from omegaconf.errors import OmegaConfBaseException
 
-from recyclelora.config import ConfigError, home, nearest, register_schemas, typed
+from recyclelora.config import ConfigError, home, register_schemas, typed
 from recyclelora.errors import Interrupted, UserError
+from recyclelora.schemas import nearest
 
 Task = Callable[[Any, int | None], float | None]
 """What a command does: (typed configuration, trial number of a multirun or None) -> what a sweep maximises."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from recyclelora.cli import launch
-from recyclelora.config import EvaluateConfig
+from recyclelora.schemas import EvaluateConfig
 
 
 def evaluate(config: EvaluateConfig, trial: int | None = None) -> float | None:

@@ -11,13 +11,15 @@ import torch
 from safetensors.torch import load_file
 from torch import Tensor
 
-from recyclelora.build import build_model, build_protocol, class_colours, load_trainable_state, locate_weights
-from recyclelora.config import Config, load_config
+from recyclelora.build import build_model, build_protocol, class_colours, locate_weights
+from recyclelora.config import load_config
 from recyclelora.engine.checkpoint import load_checkpoint, pointed
 from recyclelora.engine.evaluation import Evaluator
 from recyclelora.engine.runtime import resolve_accelerator
+from recyclelora.engine.trainables import load_trainable_state
 from recyclelora.errors import UserError
 from recyclelora.figures import ClassColours
+from recyclelora.schemas import Config
 from recyclelora.segmenter import Segmenter
 from recyclelora.storage import read_json
 

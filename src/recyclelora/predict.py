@@ -6,8 +6,8 @@ from pathlib import Path
 from typing import Any
 
 from recyclelora.cli import launch
-from recyclelora.config import PredictConfig
 from recyclelora.errors import UserError
+from recyclelora.schemas import PredictConfig
 
 IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".webp", ".tif", ".tiff")
 
@@ -15,7 +15,7 @@ IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".webp", ".tif", ".tiff")
 def predict(config: PredictConfig, trial: int | None = None) -> None:
     """Write id masks, overlays and confidence maps of all input images to ``output`` or ``<run>/predictions``."""
     images = list_images(config.input)
-    from recyclelora.data.datasets import read_image
+    from recyclelora.data.reading import read_image
     from recyclelora.figures import save_png
     from recyclelora.inference import load
     from recyclelora.progress import Reporter

@@ -15,8 +15,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from recyclelora.config import Config, load_config, to_yaml
+from recyclelora.config import load_config, to_yaml
 from recyclelora.errors import UserError
+from recyclelora.schemas import Config
 from recyclelora.storage import read_json, write_json, write_text
 
 PACKAGES = ("recyclelora", "torch", "torchvision", "timm", "lightning-fabric", "numpy", "scipy", "hydra-core", "mlflow")

@@ -20,27 +20,21 @@ from lightning_fabric import Fabric
 from safetensors.torch import save
 
 from recyclelora.backbones.weights import WeightsFile
-from recyclelora.build import (
-    Datasets,
-    Model,
-    build_datasets,
-    build_model,
-    build_protocol,
-    locate_weights,
-    trainable_state,
-)
-from recyclelora.config import Config, home
+from recyclelora.build import Datasets, Model, build_datasets, build_model, build_protocol, locate_weights
+from recyclelora.config import home
 from recyclelora.data.datasets import digest
 from recyclelora.data.preparation import render_scenes, scenes_to_render
 from recyclelora.engine.checkpoint import Checkpoint, newest_checkpoint
 from recyclelora.engine.evaluation import Evaluator
 from recyclelora.engine.runtime import resolve_accelerator, resolve_precision
+from recyclelora.engine.trainables import trainable_state
 from recyclelora.errors import Interrupted
 from recyclelora.inference import ADAPTER_FILE, INITIAL, TRAINED
 from recyclelora.pictures import save_pictures
 from recyclelora.progress import Reporter
 from recyclelora.provenance import Identity, RunDirectory, claim, describe, record, run_directory, signature
 from recyclelora.results import result_json, score_table
+from recyclelora.schemas import Config
 from recyclelora.session import Session
 from recyclelora.storage import locked, write_bytes, write_json
 from recyclelora.tracking import Mirror, mirrored

@@ -10,8 +10,7 @@ import torch
 from lightning_fabric import Fabric
 from torch import nn
 
-from recyclelora.build import Datasets, Model, build_augmentation, load_trainable_state, trainable_state
-from recyclelora.config import Config
+from recyclelora.build import Datasets, Model, build_augmentation
 from recyclelora.data.datasets import Dataset, seeded_subset
 from recyclelora.data.loaders import StepSampler, TrainStream, train_loader
 from recyclelora.engine.checkpoint import Checkpoint, load_checkpoint, point, pointed, prune, save_checkpoint
@@ -20,11 +19,13 @@ from recyclelora.engine.loop import Cadence, fit
 from recyclelora.engine.optimizer import adamw, load_optimizer_state, optimizer_state, parameter_groups
 from recyclelora.engine.runtime import StopRequest
 from recyclelora.engine.schedule import Schedule
+from recyclelora.engine.trainables import load_trainable_state, trainable_state
 from recyclelora.metrics import ConfusionMatrix
+from recyclelora.metrics_log import MetricsLog
 from recyclelora.progress import Reporter, Update
 from recyclelora.provenance import RunDirectory
 from recyclelora.results import POINTERS, Scores, best_step
-from recyclelora.tracking import MetricsLog
+from recyclelora.schemas import Config
 
 KEPT_CHECKPOINTS = 3
 EVAL_SUBSET_SEED = 0

@@ -21,37 +21,13 @@ from typing import Any
 
 from recyclelora.config import ConfigError, load_config, to_yaml
 from recyclelora.errors import UserError
-from recyclelora.storage import read_json, write_json, write_text
+from recyclelora.metrics_log import step_of
+from recyclelora.storage import read_json, write_json
 
 STATE = "mlflow.json"
 POLL_SECONDS = 2.0
 BATCH = 1000
 ARTIFACTS = ("config.yaml", "run.json", "result.json", "train.log")
-
-
-class MetricsLog:
-    """``metrics.jsonl``: one line a point, ``{"step": ..., "time": ..., name: value, ...}``."""
-
-    def __init__(self, path: Path) -> None:
-        self.path = path
-
-    def append(self, step: int, values: dict[str, float]) -> None:
-        """Add one point after ``step`` finished steps."""
-        with self.path.open("a", encoding="utf-8") as file:
-            file.write(json.dumps({"step": step, "time": round(time.time(), 3), **values}) + "\n")
-
-    def rewind(self, step: int) -> None:
-        """Drop the points after ``step``, which a resumed run computes again, and a last line that was cut off."""
-        if self.path.exists():
-            kept = [line for line in self.path.read_text(encoding="utf-8").splitlines() if _step(line) <= step]
-            write_text(self.path, "".join(line + "\n" for line in kept))
-
-
-def _step(line: str) -> float:
-    try:
-        return float(json.loads(line)["step"])
-    except (ValueError, KeyError):
-        return float("inf")
 
 
 # --- the training side ------------------------------------------------------------------------------------------------
@@ -221,7 +197,7 @@ def _send_metrics(client: Any, run_dir: Path, state: dict[str, Any]) -> None:
         return
     waiting = []
     for line in path.read_text(encoding="utf-8").splitlines():
-        if _step(line) == float("inf"):
+        if step_of(line) == float("inf"):
             continue  # being written
         point = json.loads(line)
         step, stamp = int(point.pop("step")), int(1000 * point.pop("time"))

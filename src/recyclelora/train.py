@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from recyclelora.cli import launch
-from recyclelora.config import Config
+from recyclelora.schemas import Config
 
 
 def train(config: Config, trial: int | None = None) -> float | None:

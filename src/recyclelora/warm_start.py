@@ -9,8 +9,8 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from recyclelora.build import trainable_state
 from recyclelora.config import load_config
+from recyclelora.engine.trainables import trainable_state
 from recyclelora.errors import UserError
 from recyclelora.inference import ADAPTER_FILE, Weights, read_run_weights
 from recyclelora.storage import sha256

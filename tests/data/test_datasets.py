@@ -7,8 +7,9 @@ import pytest
 from conftest import make_cityscapes, make_gta, save_palette, save_rgb
 from PIL import Image
 
-from recyclelora.data.datasets import digest, fit_label, open_dataset, read_image, seeded_subset
+from recyclelora.data.datasets import digest, open_dataset, seeded_subset
 from recyclelora.data.labels import CITYSCAPES_IDS, CITYSCAPES_KNOWN, IGNORE, UNKNOWN, identity_table, lookup_table
+from recyclelora.data.reading import fit_label, read_image
 from recyclelora.errors import UserError
 
 

@@ -1,6 +1,7 @@
 """Initial factors B0 (out x rank) and A0 (rank x in) of one branch, one function per initialisation.
 
-Sources: method.md 1 (RecycleLoRA) and 3 (its relatives). Every function takes the layer, the rank and a random
+RecycleLoRA: arXiv 2603.28142, section 3; its relatives are cited at their functions.
+Every function takes the layer, the rank and a random
 generator; the deterministic ones ignore the last.
 """
 

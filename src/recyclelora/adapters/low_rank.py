@@ -1,4 +1,4 @@
-"""The low-rank layer: a frozen weight plus named branches, y = x W_res^T + b + s (x A^T) B^T (method.md 1).
+"""The low-rank layer: a frozen weight plus named branches, y = x W_res^T + b + s (x A^T) B^T.
 
 The frozen weight never changes after construction; merging makes a new tensor. Adapters are float32 whatever the
 backbone's precision, because bfloat16 would round small steps on the 0/1 entries of A away.

@@ -1,4 +1,4 @@
-"""Column-pivoted QR of one weight: the pivots and only those columns of Q that an adapter needs (method.md 1).
+"""Column-pivoted QR of one weight: the pivots and only those columns of Q that an adapter needs.
 
 ``W[:, p] = Q R`` with ``|diag R|`` non-increasing is what ``scipy.linalg.qr(W, mode="economic", pivoting=True)``
 computes; `pivoting` finds the same pivots with products of matrices instead of products with vectors.

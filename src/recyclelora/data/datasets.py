@@ -12,15 +12,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
-import cv2
 import numpy as np
 
 from recyclelora.data import streets
-from recyclelora.data.labels import CITYSCAPES_IDS, CITYSCAPES_KNOWN, IGNORE, UNKNOWN, identity_table, lookup_table
+from recyclelora.data.labels import CITYSCAPES_IDS, CITYSCAPES_KNOWN, identity_table, lookup_table
+from recyclelora.data.reading import fit_label, read_image, read_label
 from recyclelora.errors import UserError
-
-# One process reads one sample; OpenCV's own threads would only fight with the data workers.
-cv2.setNumThreads(0)
 
 
 @dataclass(frozen=True)
@@ -148,72 +145,6 @@ def digest(datasets: list[Dataset]) -> str:
     """sha256 over the sorted relative names and sizes of all files: changed data are another run."""
     lines = sorted(f"{dataset.name}/{entry}" for dataset in datasets for entry in dataset.entries())
     return hashlib.sha256("\n".join(lines).encode()).hexdigest()
-
-
-# --- reading ----------------------------------------------------------------------------------------------------------
-
-
-def read_image(path: Path) -> np.ndarray:
-    """Read an image as uint8 RGB (H, W, 3).
-
-    Raises:
-        UserError: the file is missing, truncated or not an image.
-    """
-    image = _decode(path, cv2.IMREAD_COLOR_RGB)
-    return np.ascontiguousarray(image)
-
-
-def read_label(path: Path, table: np.ndarray) -> np.ndarray:
-    """Read an 8-bit id mask (grey or palette PNG) and map it to uint8 train ids (H, W).
-
-    Raises:
-        UserError: unreadable, not 8-bit indices, or an id that the dataset does not define.
-    """
-    ids = read_indices(path)
-    label: np.ndarray = table[ids]
-    if (label == UNKNOWN).any():
-        unknown = sorted({int(value) for value in np.unique(ids[label == UNKNOWN])})
-        raise UserError(f"{path}: label ids {unknown} are not defined by this dataset; is it the right kind of mask?")
-    return label
-
-
-def read_indices(path: Path) -> np.ndarray:
-    """The stored indices (H, W) of a grey or palette PNG; colours are never looked at.
-
-    Pillow keeps the indices of a palette image, where OpenCV would turn them into colours.
-    """
-    from PIL import Image
-
-    try:
-        with Image.open(path) as picture:
-            if picture.mode not in ("P", "L"):
-                raise UserError(f"{path}: expected an 8-bit id mask, got mode {picture.mode}")
-            return np.asarray(picture)
-    except (OSError, SyntaxError, ValueError) as error:
-        raise UserError(f"{path}: cannot be read: {error}") from error
-
-
-def fit_label(label: np.ndarray, size: tuple[int, int]) -> np.ndarray:
-    """Cut or pad a mask (h, w) with 255 at the right and bottom to ``size`` (H, W)."""
-    if label.shape == size:
-        return label
-    fitted = np.full(size, IGNORE, np.uint8)
-    height, width = min(size[0], label.shape[0]), min(size[1], label.shape[1])
-    fitted[:height, :width] = label[:height, :width]
-    return fitted
-
-
-def _decode(path: Path, flags: int) -> np.ndarray:
-    try:
-        data = path.read_bytes()
-    except OSError as error:
-        raise UserError(f"{path}: cannot be read: {error.strerror}") from error
-    if path.suffix.lower() == ".png" and data.rfind(b"IEND") < 0:  # OpenCV fills the missing rows with zeros
-        raise UserError(f"{path}: truncated PNG")
-    image = cv2.imdecode(np.frombuffer(data, np.uint8), flags) if data else None
-    if image is None:
-        raise UserError(f"{path}: not a readable image")
-    return image
 
 
 # --- the datasets -----------------------------------------------------------------------------------------------------

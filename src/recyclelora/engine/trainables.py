@@ -1,0 +1,29 @@
+"""What a run adds to its pretrained backbone, by name."""
+
+from __future__ import annotations
+
+from torch import Tensor, nn
+
+from recyclelora.errors import UserError
+
+
+def trainable_state(segmenter: nn.Module) -> dict[str, Tensor]:
+    """Every trainable parameter and every persistent buffer outside the frozen backbone, by name."""
+    trained = {name: p.detach() for name, p in segmenter.named_parameters() if p.requires_grad}
+    stored = segmenter.state_dict().keys()
+    buffers = {name: b for name, b in segmenter.named_buffers() if name in stored and name.startswith("decoder.")}
+    return trained | buffers
+
+
+def load_trainable_state(segmenter: nn.Module, state: dict[str, Tensor]) -> None:
+    """Put back what :func:`trainable_state` gave.
+
+    Raises:
+        UserError: the names or shapes are not the model's.
+    """
+    own = trainable_state(segmenter)
+    wrong = sorted(own.keys() ^ state.keys()) or [name for name in own if own[name].shape != state[name].shape]
+    if wrong:
+        raise UserError(f"the stored state does not fit the model, beginning with {wrong[:3]}")
+    for name, value in own.items():
+        value.copy_(state[name])
