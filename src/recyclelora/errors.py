@@ -7,8 +7,11 @@ class UserError(Exception):
     """Something the user can put right: its text says what is wrong, where, and what to do."""
 
 
-class Interrupted(Exception):
-    """A run that stopped at a step boundary because it was asked to; nothing is lost."""
+class Interrupted(BaseException):
+    """A run that stopped at a step boundary because it was asked to; nothing is lost.
+
+    Like KeyboardInterrupt no Exception: it ends a whole multirun, where a failed trial does not.
+    """
 
     def __init__(self, message: str, exit_code: int) -> None:
         super().__init__(message)

@@ -11,6 +11,8 @@ import platform
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -18,7 +20,7 @@ from typing import Any
 from recyclelora.config import load_config, to_yaml
 from recyclelora.errors import UserError
 from recyclelora.schemas import Config
-from recyclelora.storage import read_json, write_json, write_text
+from recyclelora.storage import locked, read_json, write_json, write_text
 
 PACKAGES = ("recyclelora", "torch", "torchvision", "timm", "lightning-fabric", "numpy", "scipy", "hydra-core", "mlflow")
 
@@ -98,23 +100,26 @@ def run_directory(config: Config, signature: str, trial: int | None) -> RunDirec
     return RunDirectory(root / "runs" / name)
 
 
-def claim(run: RunDirectory, config: Config) -> None:
-    """Create the directory, or check that the one that is there belongs to this very configuration.
+@contextmanager
+def claimed(run: RunDirectory, config: Config) -> Iterator[None]:
+    """Hold the run's directory: a new one, or the one that belongs to this very configuration.
 
     Raises:
-        UserError: the stored configuration differs although the signature is the same.
+        UserError: another process holds it, or the stored configuration differs although the signature is the same.
     """
     if config.fresh and run.path.exists():
-        run.path.rename(run.path.with_name(f"{run.path.name}.old-{time.strftime('%Y%m%d-%H%M%S')}"))
+        with locked(run.path):
+            run.path.rename(run.path.with_name(f"{run.path.name}.old-{time.strftime('%Y%m%d-%H%M%S')}"))
     run.path.mkdir(parents=True, exist_ok=True)
-    stored = run.path / "config.yaml"
-    if not stored.exists():
-        write_text(stored, to_yaml(config))
-        return
-    if _comparable(load_config(stored)) != _comparable(config):
-        raise UserError(
-            f"{run.path}: holds a run of another configuration (see config.yaml); use fresh=true to replace it"
-        )
+    with locked(run.path):
+        stored = run.path / "config.yaml"
+        if not stored.exists():
+            write_text(stored, to_yaml(config))
+        elif _comparable(load_config(stored)) != _comparable(config):
+            raise UserError(
+                f"{run.path}: holds a run of another configuration (see config.yaml); use fresh=true to replace it"
+            )
+        yield
 
 
 def _comparable(config: Config) -> str:

@@ -32,11 +32,11 @@ from recyclelora.errors import Interrupted
 from recyclelora.inference import ADAPTER_FILE, INITIAL, TRAINED
 from recyclelora.pictures import save_pictures
 from recyclelora.progress import Reporter
-from recyclelora.provenance import Identity, RunDirectory, claim, describe, record, run_directory, signature
+from recyclelora.provenance import Identity, RunDirectory, claimed, describe, record, run_directory, signature
 from recyclelora.results import result_json, score_table
 from recyclelora.schemas import Config
 from recyclelora.session import Session
-from recyclelora.storage import locked, write_bytes, write_json
+from recyclelora.storage import write_bytes, write_json
 from recyclelora.tracking import Mirror, mirrored
 from recyclelora.warm_start import Start, apply_start, read_start
 
@@ -92,10 +92,8 @@ class Run:
         if result is not None:
             self._report(Reporter(enabled=self.fabric.is_global_zero), result, "already finished")
             return _objective(result)
-        with contextlib.ExitStack() as stack:
-            if self.fabric.is_global_zero:
-                claim(self.directory, self.config)
-                stack.enter_context(locked(self.directory.path))
+        first = self.fabric.is_global_zero
+        with claimed(self.directory, self.config) if first else contextlib.nullcontext():
             self.fabric.barrier()
             return self._train()
 

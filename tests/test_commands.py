@@ -1,0 +1,131 @@
+"""The commands as a user types them, in processes of their own."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+from conftest import TINY
+
+from recyclelora.config import home
+
+
+def start(script: str, folder: Path, *overrides: str) -> subprocess.Popen[str]:
+    places = [f"output_dir={folder / 'outputs'}", f"cache={folder / 'cache'}", f"data.root={folder / 'data'}"]
+    command = [sys.executable, str(home() / script), *places, *overrides]
+    return subprocess.Popen(command, cwd=folder, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+
+
+def run(script: str, folder: Path, *overrides: str) -> tuple[int, str, str]:
+    process = start(script, folder, *overrides)
+    out, err = process.communicate(timeout=240)
+    return process.returncode, out, err
+
+
+def results(folder: Path) -> list[dict]:
+    return [json.loads(p.read_text()) for p in sorted((folder / "outputs").glob("*/**/result.json"))]
+
+
+def test_missing_data_is_one_clear_message_naming_every_folder(tmp_path: Path):
+    code, _, err = run("train.py", tmp_path, "backbone=vit_tiny_test")
+    assert code == 2 and "Traceback" not in err
+    for words in ("data/gta: expected images/*.png", "data/cityscapes: expected leftImg8bit/val", "DATA_ROOT"):
+        assert words in err
+
+
+def test_missing_weights_say_what_to_do(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    monkeypatch.setenv("HF_HOME", str(tmp_path / "hf"))
+    code, _, err = run("train.py", tmp_path, "backbone=dinov2_base", "data=streets")
+    assert code == 2 and "Traceback" not in err
+    for words in ("backbone.checkpoint=", "timm/vit_base_patch14_dinov2", "backbone=vit_tiny_test"):
+        assert words in err
+
+
+def test_sigkill_at_any_moment_then_the_same_command(tmp_path: Path, gta2city: Path):
+    options = [*TINY, "trainer.max_steps=60", "trainer.eval_every=20", "trainer.log_every=5"]
+    whole = tmp_path / "whole"
+    whole.mkdir()
+    (whole / "data").symlink_to(gta2city)
+    assert run("train.py", whole, *options)[0] == 0
+    process = start("train.py", tmp_path, *options)
+    deadline = time.monotonic() + 120
+    while not list(tmp_path.glob("outputs/runs/*/checkpoints/last")) and time.monotonic() < deadline:
+        time.sleep(0.01)
+    time.sleep(0.15)
+    process.kill()
+    process.communicate()
+    assert not results(tmp_path)
+    code, out, _ = run("train.py", tmp_path, *options)
+    assert code == 0 and "resuming after step" in out
+    (killed,), (undisturbed,) = results(tmp_path), results(whole)
+    for result in (killed, undisturbed):
+        del result["seconds"], result["peak_memory_mb"]
+    assert killed == undisturbed
+    adapters = [next(f.glob("outputs/runs/*/adapter.safetensors")).read_bytes() for f in (tmp_path, whole)]
+    assert adapters[0] == adapters[1]
+
+
+def test_ctrl_c_saves_and_says_how_to_go_on(tmp_path: Path, gta2city: Path):
+    process = start("train.py", tmp_path, *TINY, "trainer.max_steps=100000", "trainer.eval_every=100000")
+    while not list(tmp_path.glob("outputs/runs/*/metrics.jsonl")):
+        time.sleep(0.05)
+    os.kill(process.pid, signal.SIGINT)
+    _, err = process.communicate(timeout=60)
+    assert process.returncode == 130
+    assert "the same command goes on from there" in err and "Traceback" not in err
+    assert list(tmp_path.glob("outputs/runs/*/checkpoints/last"))
+
+
+def test_a_grid_is_one_study_with_numbered_trials(tmp_path: Path, gta2city: Path):
+    plain = [o for o in TINY if not o.startswith("adapter.")]
+    code, _, err = run("train.py", tmp_path, "-m", *plain, "adapter=frozen,lora", "seed=0,1")
+    assert code == 0, err
+    (study,) = (tmp_path / "outputs/sweeps").iterdir()
+    trials = sorted(p.name.split("-")[0] for p in study.iterdir() if p.is_dir())
+    assert trials == ["trial_0000", "trial_0001", "trial_0002", "trial_0003"]
+    found = results(tmp_path)
+    assert [r["seed"] for r in found] == [0, 1, 0, 1]
+    assert [r["params"]["backbone_trainable"] > 0 for r in found] == [False, False, True, True]
+    before = {p: p.stat().st_mtime_ns for p in study.rglob("result.json")}
+    code, out, _ = run("train.py", tmp_path, "-m", *plain, "adapter=frozen,lora", "seed=0,1")
+    assert code == 0 and out.count("already finished") == 4
+    assert {p: p.stat().st_mtime_ns for p in study.rglob("result.json")} == before
+
+
+def test_optuna_sweeps_the_rank_split(tmp_path: Path, gta2city: Path):
+    options = [o for o in TINY if not o.startswith("adapter.")]
+    code, out, err = run("train.py", tmp_path, "-m", "sweeps=rank_split", "hydra.sweeper.n_trials=2", *options)
+    assert code == 0, err
+    assert len(results(tmp_path)) == 2 and "Best value" in out + err
+
+
+def test_hydra_leaves_no_folders_of_its_own(tmp_path: Path, gta2city: Path):
+    assert run("train.py", tmp_path, *TINY)[0] == 0
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["cache", "data", "outputs"]
+
+
+@pytest.mark.slow
+def test_the_wheel_carries_the_configuration(tmp_path: Path, gta2city: Path):
+    build = [sys.executable, "-m", "build", "--wheel", "--outdir", str(tmp_path / "dist"), str(home())]
+    subprocess.run(build, check=True, capture_output=True, timeout=300)
+    (wheel,) = (tmp_path / "dist").iterdir()
+    installed = tmp_path / "installed"
+    pip = [sys.executable, "-m", "pip", "install", "--quiet", "--no-deps", "--target", str(installed), str(wheel)]
+    subprocess.run(pip, check=True, timeout=300)
+    command = [sys.executable, "-m", "recyclelora.train", *TINY, f"data.root={gta2city}", f"cache={tmp_path / 'cache'}"]
+    elsewhere = tmp_path / "elsewhere"
+    elsewhere.mkdir()
+    environment = {**os.environ, "PYTHONPATH": str(installed)}
+    environment.pop("RECYCLELORA_HOME", None)
+    subprocess.run(command, check=True, cwd=elsewhere, env=environment, timeout=300)
+    assert len(list(elsewhere.glob("outputs/runs/*/result.json"))) == 1
+    wrong = [*command[:3], "-m", "sweeps=nothing"]
+    choices = subprocess.run(wrong, cwd=elsewhere, env=environment, capture_output=True, text=True, check=False)
+    assert "available: rank_split" in choices.stderr

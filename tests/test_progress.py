@@ -1,0 +1,74 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+from rich.console import Console
+
+from recyclelora.progress import Reporter
+from recyclelora.results import Scores, best_step, objective, score_table
+
+
+def test_plain_lines_where_there_is_no_terminal(tmp_path: Path, capsys):
+    reporter = Reporter(tmp_path / "train.log")
+    with reporter.bar("training", 10, done=4) as update:
+        update(2, "loss 1.5")
+        update(1)
+        update(3, "loss 1.25")
+    assert capsys.readouterr().out.splitlines() == ["training 6/10 loss 1.5", "training 10/10 loss 1.25"]
+    assert [line[9:] for line in (tmp_path / "train.log").read_text().splitlines()] == [
+        "training 6/10 loss 1.5", "training 10/10 loss 1.25",
+    ]  # fmt: skip
+
+
+def test_a_bar_on_a_terminal_keeps_its_words_in_the_log(tmp_path: Path):
+    reporter = Reporter(tmp_path / "train.log")
+    reporter.console = Console(force_terminal=True, width=120, file=(tmp_path / "screen").open("w"))
+    reporter.interactive = True
+    with reporter.bar("training", 10) as update:
+        update(5, "loss 1.5", total=20)
+    assert "training 5/20 loss 1.5" in (tmp_path / "train.log").read_text()
+
+
+def test_other_processes_are_silent(tmp_path: Path, capsys):
+    reporter = Reporter(tmp_path / "train.log", enabled=False)
+    reporter.note("nothing")
+    with reporter.bar("training", 10) as update:
+        update(1, "loss")
+    assert capsys.readouterr().out == "" and not (tmp_path / "train.log").exists()
+
+
+def test_markup_in_names_is_printed_as_it_is(tmp_path: Path, capsys):
+    Reporter().note("[bold]data[/bold]")
+    assert capsys.readouterr().out == "[bold]data[/bold]\n"
+
+
+SCORES = [
+    Scores(10, {"source_val": [0.5, None], "day": [0.4, 0.2], "night": [0.1, None]}),
+    Scores(20, {"source_val": [0.4, 0.4], "day": [0.6, 0.2], "night": [0.3, None]}),
+    Scores(30, {"source_val": [0.5, 0.5], "day": [0.2, 0.2], "night": [0.1, None]}),
+]
+
+
+def test_absent_classes_do_not_count_and_the_mean_is_plain():
+    assert SCORES[0].summary() == {
+        "targets": {"day": 0.30000000000000004, "night": 0.1}, "mean": 0.2, "source_val": 0.5,
+    }  # fmt: skip
+    assert objective(SCORES[0], "source_val") == 0.5 and objective(SCORES[0], "target_mean") == 0.2
+    assert Scores(1, {"source_val": [None], "day": [None]}).summary() == {
+        "targets": {"day": None}, "mean": None, "source_val": None,
+    }  # fmt: skip
+
+
+def test_best_checkpoints_and_ties_go_to_the_earlier():
+    assert best_step(SCORES, "best_source") == 10
+    assert best_step(SCORES, "best_target") == 20
+    assert best_step([], "best_source") is None
+
+
+def test_the_table_names_every_set_in_percent():
+    console = Console(width=80)
+    with console.capture() as captured:
+        console.print(score_table("title", {"last": {**SCORES[0].summary(), "step": 10}}))
+    text = captured.get()
+    for words in ("last (step 10)", "day", "30.00", "night", "10.00", "mean of targets", "20.00", "50.00"):
+        assert words in text
