@@ -11,6 +11,7 @@ from __future__ import annotations
 import json
 import os
 import platform
+import re
 import statistics
 import subprocess
 import sys
@@ -29,7 +30,7 @@ T_95 = 4.303
 
 def run(method: str, seed: int) -> dict:
     """Train, or find finished, one run of the demo's setting; its result."""
-    study = ROOT / "outputs" / "benchmarks" / f"{method.replace(' ', '_').replace(',', '')}-{seed}"
+    study = ROOT / "outputs" / "benchmarks" / f"{re.sub(r'[^A-Za-z0-9-]+', '_', method).strip('_')}-{seed}"
     command = [sys.executable, str(ROOT / "train.py"), "experiment=demo", *METHODS[method], f"seed={seed}"]
     subprocess.run([*command, f"output_dir={study}", "tracking=none"], check=True, cwd=ROOT)
     (result,) = study.glob("runs/*/result.json")
