@@ -90,7 +90,9 @@ def test_runs_of_a_study_share_one_parent(sent):
     parents = {client.get_run(run_id).data.tags["mlflow.parentRunId"] for run_id in ids}
     assert len(parents) == 1
     assert client.get_run(parents.pop()).info.run_name == "sweep mine"
-    assert client.get_experiment(client.get_run(ids[0]).info.experiment_id).name == "mine"
+    experiment = client.get_experiment(client.get_run(ids[0]).info.experiment_id)
+    assert experiment.name == "mine"
+    assert experiment.tags["mlflow.experimentKind"] == "custom_model_development"
 
 
 def test_flat_parameters_hold_values_and_no_paths(make_config):

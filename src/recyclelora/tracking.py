@@ -174,7 +174,9 @@ def _experiment(client: Any, config: Any, outputs: Path, local: bool) -> str:
     if existing is not None:
         return str(existing.experiment_id)
     location = (outputs / "mlartifacts" / name).as_uri() if local else None
-    return str(client.create_experiment(name, artifact_location=location))
+    # else MLflow 3 opens an experiment with its pages for language-model traces
+    kind = {"mlflow.experimentKind": "custom_model_development"}
+    return str(client.create_experiment(name, artifact_location=location, tags=kind))
 
 
 def _parent(client: Any, experiment: str, study: str) -> str:
