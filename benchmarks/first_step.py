@@ -50,7 +50,7 @@ def main() -> None:
     result = {
         "what": "seconds of wall time, median of repeats; DINOv2-S, RecycleLoRA 32+4, factors and scenes cached",
         "machine": {"cores": os.cpu_count(), "python": platform.python_version(), "system": platform.machine()},
-        "median": {name: statistics.median(values) for name, values in measured.items()},
+        "median": {name: round(statistics.median(values), 2) for name, values in measured.items()},
         "all": measured,
     }
     path = Path(__file__).with_suffix(".json")

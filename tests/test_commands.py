@@ -49,7 +49,7 @@ def test_missing_weights_say_what_to_do(tmp_path: Path, monkeypatch: pytest.Monk
 
 
 def test_sigkill_at_any_moment_then_the_same_command(tmp_path: Path, gta2city: Path):
-    options = [*TINY, "trainer.max_steps=60", "trainer.eval_every=20", "trainer.log_every=5"]
+    options = [*TINY, "trainer.max_steps=30", "trainer.eval_every=10", "trainer.log_every=5"]
     whole = tmp_path / "whole"
     whole.mkdir()
     (whole / "data").symlink_to(gta2city)
@@ -100,7 +100,8 @@ def test_a_grid_is_one_study_with_numbered_trials(tmp_path: Path, gta2city: Path
 
 
 def test_optuna_sweeps_the_rank_split(tmp_path: Path, gta2city: Path):
-    options = [o for o in TINY if not o.startswith("adapter.")]
+    wide_enough = "backbone.model_args.embed_dim=64"
+    options = [o for o in TINY if not o.startswith("adapter.")] + [wide_enough]
     code, out, err = run("train.py", tmp_path, "-m", "sweeps=rank_split", "hydra.sweeper.n_trials=2", *options)
     assert code == 0, err
     assert len(results(tmp_path)) == 2 and "Best value" in out + err

@@ -101,8 +101,7 @@ def stop_after(monkeypatch, step: int) -> None:
     monkeypatch.setattr(Session, "log", logging)
 
 
-@pytest.mark.parametrize("num_workers", [0, 2])
-@pytest.mark.parametrize("adapter", ["recyclelora", "lora"])
+@pytest.mark.parametrize(("adapter", "num_workers"), [("recyclelora", 2), ("lora", 0)])
 def test_stop_and_resume_ends_bit_identical(make_config, gta2city, tmp_path, monkeypatch, num_workers, adapter):
     options = [o for o in TINY if adapter == "recyclelora" or "sub.rank" not in o]
     options += [
@@ -178,7 +177,7 @@ def test_nan_loss_stops_before_the_step_and_keeps_the_checkpoint(make_config, gt
 
     monkeypatch.setattr(segmenter, "cross_entropy", failing)
     config = make_config(*TINY, "trainer.checkpoint_every=2")
-    with pytest.raises(UserError, match=r"step 2: the loss is nan .*lora_a.* lr .*; the last checkpoint is kept"):
+    with pytest.raises(UserError, match=r"step 2: the loss is nan, the gradient of .*lora_a is not finite at lr .*; the last checkpoint is kept"):
         Run.identify(config, None).execute()
     assert (run_dir(config) / "checkpoints/last").read_text() == "step_000002\n"
 

@@ -11,6 +11,7 @@ import dataclasses
 import logging
 import resource
 import time
+import warnings
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -64,6 +65,7 @@ class Run:
         precision = resolve_precision(t.precision, accelerator)
         world_size = t.devices * t.num_nodes
         logging.getLogger("lightning_fabric").setLevel(logging.WARNING)  # its remarks on precision are ours to make
+        warnings.filterwarnings("ignore", message="The `srun` command is available")  # one process needs no srun
         fabric = Fabric(
             accelerator=accelerator, devices=t.devices, num_nodes=t.num_nodes, precision=precision,  # type: ignore[arg-type]
             strategy="ddp" if world_size > 1 else "auto",

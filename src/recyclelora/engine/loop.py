@@ -107,15 +107,15 @@ def fit(
 
 def _not_finite(step: int, loss: Tensor, optimizer: Optimizer) -> UserError:
     """Name the step, the learning rate and the first bad parameter."""
-    lr = optimizer.param_groups[0]["lr"]
+    lr, value = optimizer.param_groups[0]["lr"], float(loss.detach())
     for group in optimizer.param_groups:
         for name, parameter in zip(group["names"], group["params"], strict=True):
             if parameter.grad is not None and not torch.isfinite(parameter.grad).all():
                 return UserError(
-                    f"step {step}: the loss is {float(loss):g}, the gradient of {name} is not finite at lr {lr:.3g}; "
+                    f"step {step}: the loss is {value:g}, the gradient of {name} is not finite at lr {lr:.3g}; "
                     "the last checkpoint is kept: lower optimizer.lr or set trainer.grad_clip"
                 )
-    return UserError(f"step {step}: the loss is {float(loss):g} at lr {lr:.3g}; the last checkpoint is kept")
+    return UserError(f"step {step}: the loss is {value:g} at lr {lr:.3g}; the last checkpoint is kept")
 
 
 class _Meter:
