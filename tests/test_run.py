@@ -177,7 +177,8 @@ def test_nan_loss_stops_before_the_step_and_keeps_the_checkpoint(make_config, gt
 
     monkeypatch.setattr(segmenter, "cross_entropy", failing)
     config = make_config(*TINY, "trainer.checkpoint_every=2")
-    with pytest.raises(UserError, match=r"step 2: the loss is nan, the gradient of .*lora_a is not finite at lr .*; the last checkpoint is kept"):
+    words = r"step 2: the loss is nan, the gradient of .*lora_a is not finite at lr .*; the last checkpoint is kept"
+    with pytest.raises(UserError, match=words):
         Run.identify(config, None).execute()
     assert (run_dir(config) / "checkpoints/last").read_text() == "step_000002\n"
 
