@@ -123,7 +123,7 @@ def test_stop_and_resume_ends_bit_identical(make_config, gta2city, tmp_path, mon
         for name in ("adapter.safetensors", "checkpoints/step_000004/optimizer.safetensors"):
             assert (path / name).read_bytes() == (whole / name).read_bytes()
         steps = [json.loads(line)["step"] for line in (path / "metrics.jsonl").read_text().splitlines()]
-        assert steps == [1, 2, 2, 3, 4, 4]
+        assert steps == [1, 2, 2, 3, 4, 4, 4]
 
 
 def test_resuming_never_decomposes_again(make_config, gta2city, monkeypatch):
@@ -226,6 +226,7 @@ def test_intermediate_subset_and_full_sets_at_the_end(make_config, gta2city, cap
     points = [json.loads(line) for line in (path / "metrics.jsonl").read_text().splitlines()]
     last = [p for p in points if "miou/cityscapes" in p][-1]
     assert result["miou"]["targets"]["cityscapes"] != last["miou/cityscapes"]
+    assert points[-1]["final_miou/cityscapes"] == result["miou"]["targets"]["cityscapes"]
 
 
 def test_streets_train_on_a_machine_with_nothing(make_config):

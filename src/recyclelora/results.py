@@ -48,10 +48,10 @@ class Scores:
         source = self.miou(SOURCE_VAL) if SOURCE_VAL in self.iou_per_class else None
         return {"targets": self.targets, "mean": self.target_mean, "source_val": source}
 
-    def points(self) -> dict[str, float]:
-        """``miou/<set>`` and ``miou/mean`` for the curves."""
+    def points(self, kind: str = "miou") -> dict[str, float]:
+        """``<kind>/<set>`` and ``<kind>/mean`` for the curves."""
         values = {name: self.miou(name) for name in self.iou_per_class} | {"mean": self.target_mean}
-        return {f"miou/{name}": value for name, value in values.items() if value is not None}
+        return {f"{kind}/{name}": value for name, value in values.items() if value is not None}
 
     def to_json(self) -> dict[str, Any]:
         """Plain types."""

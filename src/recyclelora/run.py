@@ -183,6 +183,8 @@ class Run:
         result = result_json(selection, self.config.objective, self.config.data.classes.names, about)
         if self.fabric.is_global_zero:
             self._write_adapter(session)
+            # on the full sets, where the curves may show subsets: what one compares runs by
+            session.metrics.append(session.step, selection["last"].points("final_miou"))
             with reporter.bar("drawing", 1):
                 save_pictures(self.directory, session, result)
             write_json(self.directory.result_path, result)
