@@ -153,6 +153,35 @@ def test_identity_follows_content_not_paths_or_workers(make_config, gta2city, tm
     assert sign(f"data.root={moved}") != first
 
 
+def test_a_kill_before_the_first_checkpoint_leaves_no_doubled_or_torn_points(make_config, gta2city):
+    config = make_config(*TINY)
+    directory = Run.identify(config, None).directory
+    directory.path.mkdir(parents=True)
+    directory.metrics.write_text('{"step": 1, "time": 0, "loss_ce": 9.0}\n{"step": 2, "ti')
+    points = [json.loads(line) for line in (execute(config) / "metrics.jsonl").read_text().splitlines()]
+    assert [p["step"] for p in points if "loss_ce" in p] == [1, 2, 3, 4]
+    assert points[0]["loss_ce"] < 9
+
+
+def test_the_best_checkpoint_is_kept_also_between_checkpoints(make_config, gta2city):
+    config = make_config(*TINY, "trainer.eval_every=1", "trainer.checkpoint_every=4")
+    path = execute(config)
+    result = json.loads((path / "result.json").read_text())
+    assert set(result["selection"]) == {"last", "best_source", "best_target"}
+    for pointer in ("best_source", "best_target"):
+        folder = (path / "checkpoints" / pointer).read_text().strip()
+        assert (path / "checkpoints" / folder / "manifest.json").is_file()
+
+
+def test_a_device_that_is_not_there_and_an_unwritable_place_are_named(make_config, gta2city, tmp_path):
+    if not torch.cuda.is_available():
+        with pytest.raises(UserError, match=r"trainer\.accelerator=cuda"):
+            Run.identify(make_config(*TINY, "trainer.accelerator=cuda"), None)
+    (tmp_path / "file").write_text("")
+    with pytest.raises(UserError, match="cannot be created: Not a directory; set output_dir"):
+        Run.identify(make_config(*TINY, f"output_dir={tmp_path / 'file'}"), None).execute()
+
+
 def test_two_processes_cannot_share_a_run_directory(config):
     import fcntl
 
@@ -214,6 +243,12 @@ def test_init_from_another_run(make_config, gta2city, capsys):
     assert "that are not used: bicycle" in out
     with pytest.raises(UserError, match=r"init_from=.*another adapter"):
         Run.identify(make_config(*TINY, f"init_from={first}", "adapter.sub=null"), None).execute()
+    with pytest.raises(UserError, match=r"alpha is 1\.0 there and 2\.0 here"):
+        Run.identify(make_config(*TINY, f"init_from={first}", "adapter.alpha=2"), None)
+    about = json.loads((first / "run.json").read_text()) | {"weights_sha256": "0" * 64}
+    (first / "run.json").write_text(json.dumps(about))
+    with pytest.raises(UserError, match="other backbone weights"):
+        Run.identify(make_config(*TINY, f"init_from={first}"), None)
     with pytest.raises(UserError, match="not the directory of a finished run"):
         Run.identify(make_config(*TINY, "init_from=nowhere"), None)
 

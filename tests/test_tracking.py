@@ -84,6 +84,19 @@ def test_a_run_that_was_killed_says_so_until_it_goes_on(make_config):
     assert states == ["KILLED", "RUNNING", "KILLED"]
 
 
+def test_another_store_gets_the_whole_run_and_moved_outputs_keep_theirs(make_config, tmp_path, monkeypatch):
+    path = finished_run(make_config(*TINY))
+    first = sync(path)
+    moved = tmp_path / "moved"
+    (tmp_path / "outputs").rename(moved)
+    assert sync(moved / "runs" / path.name) != first
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{tmp_path / 'other.db'}")
+    other = sync(moved / "runs" / path.name)
+    client = mlflow.MlflowClient(f"sqlite:///{tmp_path / 'other.db'}")
+    assert len(client.get_metric_history(other, "loss_ce")) == 2
+    assert client.get_run(other).data.params["adapter.main.rank"] == "4"
+
+
 def test_runs_of_a_study_share_one_parent(sent):
     configs, ids = sent
     client = client_of(configs[0])

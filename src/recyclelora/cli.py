@@ -94,7 +94,7 @@ def study_name(overrides: list[str]) -> str:
     digest = hashlib.sha256("\n".join(overrides).encode()).hexdigest()[:8]
     sweeps = [o.split("=", 1)[1] for o in overrides if o.startswith("sweeps=")]
     varied = sweeps or [o.split("=", 1)[0].split(".")[-1] for o in overrides if "," in _outside_brackets(o)]
-    return re.sub(r"[^\w-]", "_", "-".join([*varied, digest]) or digest)
+    return re.sub(r"[^\w-]", "_", "-".join([*(varied or ["study"]), digest]))
 
 
 def _outside_brackets(override: str) -> str:

@@ -8,6 +8,9 @@ from pathlib import Path
 
 from recyclelora.storage import write_text
 
+FINAL = "final_miou"
+"""Prefix of the scores that a run ends with."""
+
 
 class MetricsLog:
     """``metrics.jsonl``: one line a point, ``{"step": ..., "time": ..., name: value, ...}``."""
@@ -21,9 +24,10 @@ class MetricsLog:
             file.write(json.dumps({"step": step, "time": round(time.time(), 3), **values}) + "\n")
 
     def rewind(self, step: int) -> None:
-        """Drop the points after ``step``, which a resumed run computes again, and a last line that was cut off."""
+        """Drop what a resumed run writes again: points after ``step``, final scores, and a line that was cut off."""
         if self.path.exists():
-            kept = [line for line in self.path.read_text(encoding="utf-8").splitlines() if step_of(line) <= step]
+            lines = self.path.read_text(encoding="utf-8").splitlines()
+            kept = [line for line in lines if step_of(line) <= step and f'"{FINAL}/' not in line]
             write_text(self.path, "".join(line + "\n" for line in kept))
 
 

@@ -72,7 +72,8 @@ class Reporter:
                 progress.update(task, advance=count, total=total)
                 if status:
                     progress.update(task, status=status)
-                    self._log(f"{what} {progress.tasks[0].completed:.0f}/{total} {status}")
+                    bar = progress.tasks[0]
+                    self._log(f"{what} {bar.completed:.0f}/{bar.total:.0f} {status}")
 
             yield update
 

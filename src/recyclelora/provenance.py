@@ -110,7 +110,10 @@ def claimed(run: RunDirectory, config: Config) -> Iterator[None]:
     if config.fresh and run.path.exists():
         with locked(run.path):
             run.path.rename(run.path.with_name(f"{run.path.name}.old-{time.strftime('%Y%m%d-%H%M%S')}"))
-    run.path.mkdir(parents=True, exist_ok=True)
+    try:
+        run.path.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise UserError(f"{run.path}: cannot be created: {error.strerror}; set output_dir") from error
     with locked(run.path):
         stored = run.path / "config.yaml"
         if not stored.exists():

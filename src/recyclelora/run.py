@@ -18,6 +18,7 @@ from typing import Any
 
 import torch
 from lightning_fabric import Fabric
+from lightning_fabric.utilities.exceptions import MisconfigurationException
 from safetensors.torch import save
 
 from recyclelora.backbones.weights import WeightsFile
@@ -29,8 +30,9 @@ from recyclelora.engine.checkpoint import Checkpoint, newest_checkpoint
 from recyclelora.engine.evaluation import Evaluator
 from recyclelora.engine.runtime import resolve_accelerator, resolve_precision
 from recyclelora.engine.trainables import trainable_state
-from recyclelora.errors import Interrupted
+from recyclelora.errors import Interrupted, UserError
 from recyclelora.inference import ADAPTER_FILE, INITIAL, TRAINED
+from recyclelora.metrics_log import FINAL
 from recyclelora.pictures import save_pictures
 from recyclelora.progress import Reporter
 from recyclelora.provenance import Identity, RunDirectory, claimed, describe, record, run_directory, signature
@@ -39,7 +41,7 @@ from recyclelora.schemas import Config
 from recyclelora.session import Session
 from recyclelora.storage import write_bytes, write_json
 from recyclelora.tracking import Mirror, mirrored
-from recyclelora.warm_start import Start, apply_start, read_start
+from recyclelora.warm_start import Start, apply_start, check_start, read_start
 
 FEW_SCENES = 16
 """As many are rendered by the loaders themselves before other processes have started."""
@@ -66,14 +68,20 @@ class Run:
         world_size = t.devices * t.num_nodes
         logging.getLogger("lightning_fabric").setLevel(logging.WARNING)  # its remarks on precision are ours to make
         warnings.filterwarnings("ignore", message="The `srun` command is available")  # one process needs no srun
-        fabric = Fabric(
-            accelerator=accelerator, devices=t.devices, num_nodes=t.num_nodes, precision=precision,  # type: ignore[arg-type]
-            strategy="ddp" if world_size > 1 else "auto",
-        )  # fmt: skip
-        fabric.launch()
+        try:
+            fabric = Fabric(
+                accelerator=accelerator, devices=t.devices, num_nodes=t.num_nodes, precision=precision,  # type: ignore[arg-type]
+                strategy="ddp" if world_size > 1 else "auto",
+            )  # fmt: skip
+            fabric.launch()
+        except (RuntimeError, ValueError, MisconfigurationException) as error:
+            asked = f"trainer.accelerator={t.accelerator} trainer.devices={t.devices}"
+            raise UserError(f"{asked}: {str(error).splitlines()[0]}") from error
         datasets = build_datasets(config.data, config.cache)
         weights = locate_weights(config.backbone)
         start = read_start(config.init_from) if config.init_from else None
+        if start is not None:
+            check_start(start, config, weights.sha256 if weights else None)
         identity = Identity(
             weights.sha256 if weights else None, digest(datasets.all), precision, world_size,
             start.sha256 if start else None,
@@ -144,6 +152,8 @@ class Run:
         counts = session.parameter_counts()
         trainable, decoder = counts["backbone_trainable"], counts["decoder"]
         reporter.note(f"trainable parameters: {trainable:,} in the backbone, {decoder:,} in the decoder")
+        if self.fabric.is_global_zero:
+            session.metrics.rewind(checkpoint.step if checkpoint else 0)
         if checkpoint is not None:
             session.restore(checkpoint)
             reporter.note(f"resuming after step {session.step} of {t.max_steps}")
@@ -184,7 +194,7 @@ class Run:
         if self.fabric.is_global_zero:
             self._write_adapter(session)
             # on the full sets, where the curves may show subsets: what one compares runs by
-            session.metrics.append(session.step, selection["last"].points("final_miou"))
+            session.metrics.append(session.step, selection["last"].points(FINAL))
             with reporter.bar("drawing", 1):
                 save_pictures(self.directory, session, result)
             write_json(self.directory.result_path, result)
@@ -217,7 +227,8 @@ class Run:
 
     def _interrupted(self, session: Session) -> Interrupted:
         number = session.stop.received or 0
-        text = f"stopped by signal {number} after step {session.step}; the same command goes on from there"
+        command = "the same command without fresh=true" if self.config.fresh else "the same command"
+        text = f"stopped by signal {number} after step {session.step}; {command} goes on from there"
         return Interrupted(text, 128 + number)
 
     def _report(self, reporter: Reporter, result: dict[str, Any], state: str) -> None:

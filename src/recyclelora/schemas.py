@@ -74,7 +74,7 @@ class BackboneConfig:
         yield from at_least("patch_size", self.patch_size, 1)
         yield from one_of("resampling", self.resampling, ("bicubic", "timm"))
         if self.image_size is not None and (
-            len(self.image_size) != 2 or any(s % self.patch_size for s in self.image_size)
+            len(self.image_size) != 2 or any(s % max(1, self.patch_size) for s in self.image_size)
         ):
             yield "image_size", f"must be [height, width], multiples of the patch size {self.patch_size}"
         if self.levels is not None and len(self.levels) != 4:
@@ -258,6 +258,11 @@ class AugmentConfig:
             yield "crop", "must be [height, width] in pixels"
         if not self.short_edges or min(self.short_edges) < 1:
             yield "short_edges", "must list at least one positive length in pixels"
+        yield from at_least("hue", self.hue, 0)
+        yield from at_least("brightness", self.brightness, 0)
+        for name in ("contrast", "saturation"):
+            if len(getattr(self, name)) != 2 or not 0 <= getattr(self, name)[0] <= getattr(self, name)[1]:
+                yield name, "must be [low, high] with 0 <= low <= high"
         for name in ("flip", "photometric", "max_class_ratio"):
             if not 0 <= getattr(self, name) <= 1:
                 yield name, "must lie in [0, 1]"
@@ -311,7 +316,10 @@ class DataConfig:
 
 # --- trainer, optimizer, tracking -------------------------------------------------------------------------------------
 
-PRECISIONS = ("32-true", "bf16-mixed", "16-mixed", "auto")
+PRECISIONS = ("32-true", "bf16-mixed", "auto")
+
+
+ACCELERATORS = ("auto", "cpu", "cuda", "mps")
 
 
 @dataclass
@@ -343,10 +351,10 @@ class TrainerConfig:
         yield from at_least("num_workers", self.num_workers, 0)
         yield from at_least("num_figures", self.num_figures, 0)
         yield from one_of("precision", self.precision, PRECISIONS)
-        yield from one_of("accelerator", self.accelerator, ("auto", "cpu", "cuda", "mps"))
+        yield from one_of("accelerator", self.accelerator, ACCELERATORS)
         if self.grad_clip is not None:
             yield from above_zero("grad_clip", self.grad_clip)
-        if self.batch_size % (self.devices * self.num_nodes):
+        if min(self.devices, self.num_nodes) > 0 and self.batch_size % (self.devices * self.num_nodes):
             yield "batch_size", f"must divide evenly over {self.devices * self.num_nodes} processes"
 
 
@@ -411,8 +419,8 @@ class Config:
         """Yield every bad value."""
         yield from one_of("objective", self.objective, ("source_val", "target_mean"))
         yield from at_least("seed", self.seed, 0)
-        for side, crop in zip(("height", "width"), self.data.augment.crop, strict=True):
-            if crop % self.backbone.patch_size:
+        for side, crop in zip(("height", "width"), self.data.augment.crop, strict=False):
+            if self.backbone.patch_size > 0 and crop % self.backbone.patch_size:
                 yield (
                     "data.augment.crop",
                     f"{side} {crop} is not a multiple of the patch size {self.backbone.patch_size}",
@@ -432,6 +440,7 @@ class EvaluateConfig:
     def check(self) -> Iterator[Problem]:
         """Yield every bad value."""
         yield from one_of("checkpoint", self.checkpoint, ("last", "best_source", "best_target"))
+        yield from one_of("accelerator", self.accelerator, ACCELERATORS)
 
 
 @dataclass
@@ -447,3 +456,4 @@ class PredictConfig:
     def check(self) -> Iterator[Problem]:
         """Yield every bad value."""
         yield from one_of("checkpoint", self.checkpoint, ("last", "best_source", "best_target"))
+        yield from one_of("accelerator", self.accelerator, ACCELERATORS)

@@ -77,8 +77,6 @@ class Session:
         self.step = checkpoint.step
         self.history = [Scores(**scores) for scores in checkpoint.state["history"]]
         self.seconds = float(checkpoint.state["seconds"])
-        if self.fabric.is_global_zero:
-            self.metrics.rewind(self.step)
 
     # --- training -----------------------------------------------------------------------------------------------------
 

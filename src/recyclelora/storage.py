@@ -80,7 +80,11 @@ def locked(folder: Path) -> Iterator[None]:
     Raises:
         UserError: another process holds it; says which.
     """
-    with (folder / ".lock").open("a+") as file:
+    try:
+        lock = (folder / ".lock").open("a+")
+    except OSError as error:
+        raise UserError(f"{folder}: cannot be written: {error.strerror}") from error
+    with lock as file:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError as error:

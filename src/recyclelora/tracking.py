@@ -19,8 +19,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from recyclelora.config import ConfigError, load_config, to_yaml
-from recyclelora.errors import UserError
+from recyclelora.config import load_config, to_yaml
 from recyclelora.metrics_log import step_of
 from recyclelora.storage import read_json, write_json
 
@@ -105,13 +104,18 @@ def sync(run_dir: Path, *, training: bool = False) -> str:
     import mlflow
 
     config = load_config(run_dir / "config.yaml")
-    outputs = Path(config.output_dir).absolute()
+    run_dir = run_dir.absolute()
+    outputs = run_dir.parents[1 if run_dir.parent.name == "runs" else 2]  # right also where the folder was moved
     uri = config.tracking.uri or os.environ.get("MLFLOW_TRACKING_URI") or f"sqlite:///{outputs / 'mlflow.db'}"
     client = mlflow.MlflowClient(tracking_uri=uri)
-    state = read_json(run_dir / STATE) if (run_dir / STATE).exists() else {"run_id": None, "steps": {}, "files": {}}
-    if state["run_id"] is None:
-        with _one_at_a_time(outputs):  # a database whose schema is created twice at once is broken for good
+    with _one_at_a_time(outputs):  # a database whose schema is created twice at once is broken for good
+        state = _stored_state(run_dir, uri)
+        if state["run_id"] is None:
             state["run_id"] = _create_run(client, run_dir, config, outputs, local=uri.startswith("sqlite"))
+            write_json(run_dir / STATE, state)
+    if not state["params_sent"]:
+        _send_params(client, state["run_id"], config)
+        state["params_sent"] = True
         write_json(run_dir / STATE, state)
     _send_metrics(client, run_dir, state)
     _send_files(client, run_dir, state)
@@ -134,13 +138,22 @@ def _create_run(client: Any, run_dir: Path, config: Any, outputs: Path, *, local
     }
     if config.study is not None:
         tags["mlflow.parentRunId"] = _parent(client, experiment, config.study)
-    run_id: str = client.create_run(experiment, tags=tags).info.run_id
+    return str(client.create_run(experiment, tags=tags).info.run_id)
+
+
+def _stored_state(run_dir: Path, uri: str) -> dict[str, Any]:
+    """What this store is known to have of the run; nothing for a store it was never sent to."""
+    fresh: dict[str, Any] = {"uri": uri, "run_id": None, "params_sent": False, "steps": {}, "files": {}}
+    stored: dict[str, Any] = read_json(run_dir / STATE) if (run_dir / STATE).exists() else fresh
+    return stored if stored["uri"] == uri else fresh
+
+
+def _send_params(client: Any, run_id: str, config: Any) -> None:
     from mlflow.entities import Param
 
     params = [Param(key, str(value)) for key, value in flat_parameters(config).items()]
     for first in range(0, len(params), 100):
         client.log_batch(run_id, params=params[first : first + 100])
-    return run_id
 
 
 def run_name(config: Any) -> str:
@@ -249,11 +262,14 @@ def main() -> None:
     arguments = parser.parse_args()
     if arguments.action == "follow":
         sys.exit(0 if follow(arguments.run_dirs[0]) else 1)
+    failed = False
     for run_dir in arguments.run_dirs:
         try:
             print(f"{run_dir}: MLflow run {sync(run_dir)}")
-        except (UserError, ConfigError) as error:
-            sys.exit(f"sync: {error}")
+        except Exception as error:  # a server may fail in any way; the other runs are still to be sent
+            failed = True
+            print(f"sync: {run_dir}: {str(error).splitlines()[0]}", file=sys.stderr)
+    sys.exit(1 if failed else 0)
 
 
 if __name__ == "__main__":

@@ -13,7 +13,8 @@ from recyclelora.config import load_config
 from recyclelora.engine.trainables import trainable_state
 from recyclelora.errors import UserError
 from recyclelora.inference import ADAPTER_FILE, Weights, read_run_weights
-from recyclelora.storage import sha256
+from recyclelora.schemas import Config
+from recyclelora.storage import read_json, sha256
 
 
 @dataclass(frozen=True)
@@ -22,8 +23,15 @@ class Start:
 
     run_dir: Path
     weights: Weights
-    classes: list[str]
+    config: Config
+    weights_sha256: str | None
+    """of the backbone it was trained on"""
     sha256: str
+
+    @property
+    def classes(self) -> list[str]:
+        """What its decoder tells apart."""
+        return self.config.data.classes.names
 
 
 def read_start(run: str) -> Start:
@@ -35,8 +43,23 @@ def read_start(run: str) -> Start:
     run_dir = Path(run)
     if not (run_dir / ADAPTER_FILE).is_file():
         raise UserError(f"init_from={run}: not the directory of a finished run (it has no {ADAPTER_FILE})")
-    classes = load_config(run_dir / "config.yaml").data.classes.names
-    return Start(run_dir, read_run_weights(run_dir), classes, sha256(run_dir / ADAPTER_FILE))
+    weights_sha256 = read_json(run_dir / "run.json")["weights_sha256"]
+    config = load_config(run_dir / "config.yaml")
+    return Start(run_dir, read_run_weights(run_dir), config, weights_sha256, sha256(run_dir / ADAPTER_FILE))
+
+
+def check_start(start: Start, config: Config, weights_sha256: str | None) -> None:
+    """Refuse a start whose factors mean something else on this run's backbone or at its scale.
+
+    Raises:
+        UserError: naming what differs.
+    """
+    if start.weights_sha256 != weights_sha256:
+        raise UserError(f"init_from={start.run_dir}: trained on other backbone weights ({start.weights_sha256})")
+    for key in ("kind", "alpha", "scale_rule", "scale", "residual"):
+        there, here = getattr(start.config.adapter, key, None), getattr(config.adapter, key, None)
+        if there != here:
+            raise UserError(f"init_from={start.run_dir}: another adapter: {key} is {there} there and {here} here")
 
 
 def apply_start(segmenter: nn.Module, start: Start, classes: Sequence[str]) -> list[str]:

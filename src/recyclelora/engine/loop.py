@@ -97,7 +97,8 @@ def fit(
             hooks.evaluate(step)
             meter.pause()
         stop = hooks.stop_requested()
-        if cadence.due(step, cadence.checkpoint_every) or stop:
+        # after each evaluation too: the best one must be there to go back to
+        if cadence.due(step, cadence.checkpoint_every) or cadence.due(step, cadence.eval_every) or stop:
             hooks.save(step)
             meter.pause()
         if stop:
