@@ -108,6 +108,15 @@ def test_runs_of_a_study_share_one_parent(sent):
     assert experiment.tags["mlflow.experimentKind"] == "custom_model_development"
 
 
+def test_many_runs_may_start_at_once_on_nothing(make_config):
+    paths = [finished_run(make_config(*TINY, f"seed={seed}"), f"run{seed}") for seed in range(3)]
+    command = [sys.executable, "-m", "recyclelora.tracking", "sync"]
+    started = [subprocess.Popen([*command, str(path)]) for path in paths]
+    assert [process.wait(timeout=120) for process in started] == [0, 0, 0]
+    client = client_of(make_config(*TINY))
+    assert len(client.search_runs([client.get_experiment_by_name("gta2city").experiment_id])) == 3
+
+
 def test_flat_parameters_hold_values_and_no_paths(make_config):
     flat = flat_parameters(make_config(*TINY))
     assert flat["trainer.max_steps"] == 4 and flat["data.augment.crop"] == [64, 64]

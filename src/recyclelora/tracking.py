@@ -107,8 +107,8 @@ def sync(run_dir: Path, *, training: bool = False) -> str:
     run_dir = run_dir.absolute()
     outputs = run_dir.parents[1 if run_dir.parent.name == "runs" else 2]  # right also where the folder was moved
     uri = config.tracking.uri or os.environ.get("MLFLOW_TRACKING_URI") or f"sqlite:///{outputs / 'mlflow.db'}"
-    client = mlflow.MlflowClient(tracking_uri=uri)
     with _one_at_a_time(outputs):  # a database whose schema is created twice at once is broken for good
+        client = mlflow.MlflowClient(tracking_uri=uri)  # creates the schema
         state = _stored_state(run_dir, uri)
         if state["run_id"] is None:
             state["run_id"] = _create_run(client, run_dir, config, outputs, local=uri.startswith("sqlite"))
