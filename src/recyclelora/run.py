@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import functools
 import logging
 import resource
 import time
@@ -111,7 +112,7 @@ class Run:
         reporter = Reporter(self.directory.path / "train.log", enabled=self.fabric.is_global_zero)
         reporter.note(f"run directory: {_shown(self.directory.path)}")
         if self.fabric.is_global_zero:
-            for remark in record(self.directory, self._description()):
+            for remark in record(self.directory, self.description):
                 reporter.warn(remark)
         self._prepare_data(reporter)
         checkpoint = newest_checkpoint(self.directory.checkpoints, reporter.warn)
@@ -186,7 +187,7 @@ class Run:
             "peak_memory_mb": round(_peak_memory_mb(self.fabric.device)),
             "signature": self.signature,
             "seed": self.config.seed,
-            "git": (self._description()["git"] or {}).get("commit"),
+            "git": (self.description["git"] or {}).get("commit"),
             "dataset_digest": self.identity.dataset_digest,
             "weights_sha256": self.identity.weights_sha256,
         }
@@ -221,7 +222,9 @@ class Run:
 
     # --- words --------------------------------------------------------------------------------------------------------
 
-    def _description(self) -> dict[str, Any]:
+    @functools.cached_property
+    def description(self) -> dict[str, Any]:
+        """What ``run.json`` tells of this launch; the code's state is the one it was started with."""
         origin = {"weights_origin": self.weights.origin if self.weights else None}
         return describe(self.config, self.identity, self.signature, origin, home())
 
@@ -240,7 +243,7 @@ class Run:
         reporter.note(f"results and pictures: {_shown(self.directory.path)}")
 
     def _report_mirror(self, reporter: Reporter, mirror: Mirror | None) -> None:
-        if mirror is not None and not mirror.finish():
+        if mirror is not None and not mirror.sent:
             reporter.warn(
                 f"MLflow does not have everything (see mlflow.log); later: "
                 f"python -m recyclelora.tracking sync {_shown(self.directory.path)}"

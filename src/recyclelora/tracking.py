@@ -49,7 +49,7 @@ class Mirror:
     """The mirroring process of one run."""
 
     def __init__(self, run_dir: Path) -> None:
-        self.run_dir = run_dir
+        self.sent = False
         with (run_dir / "mlflow.log").open("ab") as log:
             self.process = subprocess.Popen(  # noqa: S603
                 [sys.executable, "-m", "recyclelora.tracking", "follow", str(run_dir)],
