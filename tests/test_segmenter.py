@@ -4,6 +4,7 @@ import pytest
 import torch
 from torch import nn
 
+from recyclelora.decoders.decoder import DenseDecoder
 from recyclelora.decoders.linear import LinearDecoder
 from recyclelora.losses import cross_entropy
 from recyclelora.segmenter import Segmenter, windows
@@ -19,10 +20,10 @@ class Patches(nn.Module):
         return [nn.functional.avg_pool2d(images, 4)] * 4
 
 
-class Identity(nn.Module):
+class Identity(DenseDecoder):
     """Logits = the last level, blown up."""
 
-    def forward(self, features, size):
+    def forward(self, features, size, query=None):
         return nn.functional.interpolate(features[-1], size=size)
 
 
@@ -42,7 +43,7 @@ def test_overlapping_windows_are_averaged():
     """A decoder that answers with the window's own mean: overlaps must get the mean of the windows' answers."""
 
     class Mean(nn.Module):
-        def forward(self, features, size):
+        def forward(self, features, size, query=None):
             return features[-1].mean((2, 3), keepdim=True).expand(-1, -1, *size)
 
     images = torch.zeros(1, 3, 8, 12)

@@ -3,7 +3,7 @@ are the ones written here."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -11,9 +11,11 @@ from pathlib import Path
 from torch import Tensor, nn
 
 from recyclelora.adapters.factor_cache import FactorCache, Progress
-from recyclelora.adapters.inject import inject
+from recyclelora.adapters.inject import LowRank
+from recyclelora.adapters.method import Adapted, Method, Setting
 from recyclelora.adapters.spec import AdapterSpec, BranchSpec
-from recyclelora.adapters.state import initial_state, parameter_rules
+from recyclelora.adapters.state import initial_state
+from recyclelora.adapters.whole import Frozen, Full
 from recyclelora.backbones.timm import TimmBackbone, create_backbone
 from recyclelora.backbones.weights import WeightsFile, WeightsNotFound, WeightsUnreadable, find_weights, read_weights
 from recyclelora.data.datasets import Dataset, open_dataset, seeded_subset
@@ -24,6 +26,7 @@ from recyclelora.engine.optimizer import Rule
 from recyclelora.errors import UserError
 from recyclelora.figures import ClassColours
 from recyclelora.schemas import (
+    AdapterConfig,
     BackboneConfig,
     BranchConfig,
     Config,
@@ -140,6 +143,8 @@ class Model:
 
     segmenter: Segmenter
     rules: dict[str, Rule]
+    after_step: Callable[[int], None] | None = None
+    """what the adapter does when the optimizer has stepped, gradients still there"""
 
     def initial(self) -> dict[str, Tensor]:
         """The factors the adapters started from; empty without low-rank adapters."""
@@ -166,13 +171,18 @@ def build_model(
     """
     with user_errors():
         backbone = build_backbone(config, weights)
-        rules = adapt(backbone, config, initial, progress)
+        adapted = adapt(backbone, config, initial, progress)
     decoder = build_decoder(config, backbone)
     segmenter = Segmenter(
         backbone, decoder,
         mean=config.backbone.mean, std=config.backbone.std, ignore_index=config.data.classes.ignore_index,
+        query=adapted.query, penalty=adapted.penalty,
     )  # fmt: skip
-    return Model(segmenter, rules | decoder_rules(decoder, config.decoder.lr_mult))
+    rules = {
+        BACKBONE + name: Rule(f"adapter.{rule.group}", rule.lr_mult, rule.weight_decay)
+        for name, rule in adapted.rules.items()
+    }
+    return Model(segmenter, rules | decoder_rules(decoder, config.decoder.lr_mult), adapted.after_step)
 
 
 def build_backbone(config: Config, weights: WeightsFile | None) -> TimmBackbone:
@@ -187,31 +197,24 @@ def build_backbone(config: Config, weights: WeightsFile | None) -> TimmBackbone:
 
 
 def adapt(
-    backbone: TimmBackbone,
-    config: Config,
-    initial: dict[str, Tensor] | None,
-    progress: Progress | None,
-) -> dict[str, Rule]:
-    """Freeze the backbone and put the adapter in; returns the rules of what trains in the backbone."""
-    model, adapter = backbone.model, config.adapter
-    model.requires_grad_(False)
-    if isinstance(adapter, FrozenConfig):
-        return {}
-    if isinstance(adapter, FullConfig):
-        model.requires_grad_(True)
-        return {BACKBONE + name: _full_rule(p, adapter) for name, p in model.named_parameters()}
-    spec = adapter_spec(adapter)
+    backbone: TimmBackbone, config: Config, initial: dict[str, Tensor] | None, progress: Progress | None
+) -> Adapted:
+    """Freeze the backbone and put the adapter in."""
     cache = FactorCache(Path(config.cache) / "factors")
-    inject(model, spec, seed=config.seed, cache=cache, initial=initial, progress=progress)
-    return {
-        BACKBONE + name: Rule(_adapter_group(name), rule.lr_mult, rule.weight_decay)
-        for name, rule in parameter_rules(model, spec).items()
-    }
+    setting = Setting(config.seed, config.trainer.max_steps, cache, initial, progress)
+    return adapter_method(config.adapter).apply(backbone.model, setting)
 
 
-def _adapter_group(name: str) -> str:
-    """``adapter.main.lora_a`` for ``blocks.0.attn.qkv.main.lora_a``; one group for all trained biases."""
-    return "adapter.bias" if name.endswith(".bias") else f"adapter.{'.'.join(name.split('.')[-2:])}"
+def adapter_method(adapter: AdapterConfig) -> Method:
+    """The method that a configuration describes."""
+    match adapter:
+        case FrozenConfig():
+            return Frozen()
+        case FullConfig():
+            return Full(adapter.lr_mult, adapter.weight_decay)
+        case LowRankConfig():
+            return LowRank(adapter_spec(adapter))
+    raise TypeError(f"no method for {type(adapter).__name__}")
 
 
 def adapter_spec(adapter: LowRankConfig) -> AdapterSpec:
@@ -225,12 +228,6 @@ def adapter_spec(adapter: LowRankConfig) -> AdapterSpec:
     fields["main"] = branch(adapter.main)
     fields["sub"] = None if adapter.sub is None else branch(adapter.sub)
     return AdapterSpec(**fields)
-
-
-def _full_rule(parameter: nn.Parameter, adapter: FullConfig) -> Rule:
-    if parameter.ndim < 2:  # norms, biases and LayerScale do not decay
-        return Rule("backbone.norm", adapter.lr_mult, 0.0)
-    return Rule("backbone", adapter.lr_mult, adapter.weight_decay)
 
 
 def build_decoder(config: Config, backbone: TimmBackbone) -> nn.Module:

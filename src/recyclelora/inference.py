@@ -56,8 +56,8 @@ class TrainedModel:
         """Segment one uint8 RGB image (H, W, 3) under the run's test protocol."""
         if image.ndim != 3 or image.shape[2] != 3 or image.dtype != np.uint8:
             raise ValueError(f"expected a uint8 RGB image (H, W, 3), got {image.dtype} {image.shape}")
-        logits = self.evaluator.scores(self.segmenter, [image])[0].float()
-        confidence, ids = logits.softmax(0).max(0)
+        scores = self.evaluator.scores(self.segmenter, [image])
+        confidence, ids = self.segmenter.decoder.probabilities(scores)[0].max(0)  # type: ignore[operator]
         return Prediction(ids.to(torch.uint8).cpu().numpy(), confidence.cpu().numpy())
 
 

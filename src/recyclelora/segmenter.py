@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
-
-from recyclelora.losses import cross_entropy
 
 
 class Segmenter(nn.Module):
@@ -16,41 +14,68 @@ class Segmenter(nn.Module):
 
     Args:
         backbone: normalised images (B, 3, H, W) -> four feature maps (B, C, H/p, W/p); has a ``patch_size`` p
-        decoder: (features, (H, W)) -> logits (B, num_classes, H, W)
+        decoder: features and a size (H, W) -> scores (B, num_classes, H, W); see ``decoders.decoder``
         mean, std: per channel, in units of 0..1
         ignore_index: train id that does not count in the loss
+        query: gives the queries (num_queries, width) that an adapter lends the decoder
+        penalty: gives the loss of the adapter itself
     """
 
     mean: Tensor
     std: Tensor
 
     def __init__(
-        self, backbone: nn.Module, decoder: nn.Module, *, mean: Sequence[float], std: Sequence[float], ignore_index: int
+        self,
+        backbone: nn.Module,
+        decoder: nn.Module,
+        *,
+        mean: Sequence[float],
+        std: Sequence[float],
+        ignore_index: int,
+        query: Callable[[], Tensor] | None = None,
+        penalty: Callable[[], Tensor] | None = None,
     ) -> None:
         super().__init__()
         self.backbone = backbone
         self.decoder = decoder
         self.ignore_index = ignore_index
+        self.query = query
+        self.penalty = penalty
         self.register_buffer("mean", 255 * torch.tensor(mean).view(1, 3, 1, 1), persistent=False)
         self.register_buffer("std", 255 * torch.tensor(std).view(1, 3, 1, 1), persistent=False)
 
     def forward(self, images: Tensor, labels: Tensor | None = None) -> Tensor | dict[str, Tensor]:
-        """Logits (B, num_classes, H, W) of images (B, 3, H, W); with labels (B, H, W), the named losses instead."""
-        logits = self.logits(images)
+        """Scores (B, num_classes, H, W) of images (B, 3, H, W); with labels (B, H, W), the named losses instead."""
         if labels is None:
-            return logits
-        return {"loss_ce": cross_entropy(logits, labels.long(), self.ignore_index)}
+            return self.logits(images)
+        features = self.backbone(self._padded(images))
+        padded = self._padded_labels(labels)
+        losses: dict[str, Tensor] = self.decoder.losses(features, padded, self.ignore_index, self._query())  # type: ignore[operator]
+        return losses if self.penalty is None else losses | {"loss_adapter": self.penalty()}
 
     def logits(self, images: Tensor) -> Tensor:
-        """Logits (B, num_classes, H, W) of uint8 or float images (B, 3, H, W) of any size."""
-        size = (images.shape[-2], images.shape[-1])
+        """Scores (B, num_classes, H, W) of uint8 or float images (B, 3, H, W) of any size."""
+        padded = self._padded(images)
+        size = (padded.shape[-2], padded.shape[-1])
+        scores: Tensor = self.decoder(self.backbone(padded), size, self._query())
+        return scores[..., : images.shape[-2], : images.shape[-1]]
+
+    def _padded(self, images: Tensor) -> Tensor:
+        """Normalised images, padded with zeros at the right and bottom to multiples of the patch size."""
         normalised = (images.float() - self.mean) / self.std
+        bottom, right = self._padding(images)
+        return F.pad(normalised, (0, right, 0, bottom))
+
+    def _padded_labels(self, labels: Tensor) -> Tensor:
+        bottom, right = self._padding(labels)
+        return F.pad(labels, (0, right, 0, bottom), value=self.ignore_index)
+
+    def _padding(self, images: Tensor) -> tuple[int, int]:
         patch = int(self.backbone.patch_size)  # type: ignore[arg-type]
-        padding = [-side % patch for side in size]
-        padded = F.pad(normalised, (0, padding[1], 0, padding[0]))
-        features = self.backbone(padded)
-        logits: Tensor = self.decoder(features, (padded.shape[-2], padded.shape[-1]))
-        return logits[..., : size[0], : size[1]]
+        return -images.shape[-2] % patch, -images.shape[-1] % patch
+
+    def _query(self) -> Tensor | None:
+        return None if self.query is None else self.query()
 
     def sliding_logits(self, images: Tensor, window: int, stride: int, batch_size: int = 4) -> Tensor:
         """Logits averaged over overlapping square windows of ``window`` pixels every ``stride``."""

@@ -99,7 +99,7 @@ class Session:
         with self.stop, self.reporter.bar("training", t.max_steps, self.step) as self._update:
             self.step = fit(
                 self.fabric, self.wrapped, self.optimizer, schedule, loader, cadence, self,
-                seed=c.seed, start=self.step, grad_clip=t.grad_clip,
+                seed=c.seed, start=self.step, grad_clip=t.grad_clip, after_step=self.model.after_step,
             )  # fmt: skip
         return self.step == t.max_steps
 

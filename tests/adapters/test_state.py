@@ -123,12 +123,12 @@ def test_an_untrained_adapter_merges_to_the_pretrained_model():
 
 def test_parameter_rules():
     rules = parameter_rules(adapted(), RECYCLE)
-    assert rules["blocks.0.mlp.fc1.main.lora_a"] == ParameterRule(1.0, 0.0)
-    assert rules["blocks.0.mlp.fc1.sub.lora_b"] == ParameterRule(0.5, 0.0)
+    assert rules["blocks.0.mlp.fc1.main.lora_a"] == ParameterRule(1.0, 0.0, "main.lora_a")
+    assert rules["blocks.0.mlp.fc1.sub.lora_b"] == ParameterRule(0.5, 0.0, "sub.lora_b")
     assert len(rules) == 2 * 4 * 4
     biased = parameter_rules(adapted(BIASED), BIASED)
-    assert biased["blocks.1.attn.qkv.v.main.lora_b"] == ParameterRule(8.0, 0.05)
-    assert biased["blocks.1.attn.qkv.v.bias"] == ParameterRule(0.5, 0.05)
+    assert biased["blocks.1.attn.qkv.v.main.lora_b"] == ParameterRule(8.0, 0.05, "main.lora_b")
+    assert biased["blocks.1.attn.qkv.v.bias"] == ParameterRule(0.5, 0.05, "bias")
 
 
 def test_adapted_models_can_be_copied_and_pickled():

@@ -14,9 +14,11 @@ from torch import nn
 from recyclelora.adapters.factor_cache import FactorCache, Progress, available_cores, factorize
 from recyclelora.adapters.init import INITIALIZERS, Factors, LayerWeight, branch_rng
 from recyclelora.adapters.low_rank import Branch, LowRankLinear, SplitQKV, split_rows
+from recyclelora.adapters.method import Adapted, Setting
 from recyclelora.adapters.rrqr import RRQR
 from recyclelora.adapters.selection import select_linears, separate_qkv_bias
 from recyclelora.adapters.spec import AdapterSpec
+from recyclelora.adapters.state import parameter_rules
 
 
 @dataclass(frozen=True)
@@ -68,6 +70,19 @@ def inject(
     trainable = sum(parameter.numel() for parameter in model.parameters() if parameter.requires_grad)
     deficient = tuple(name for name, found in decomposed.items() if found.rank < min(layers[name].weight.shape))
     return InjectReport(len(layers), trainable, time.perf_counter() - started, deficient)
+
+
+@dataclass(frozen=True)
+class LowRank:
+    """The low-rank family as a method."""
+
+    spec: AdapterSpec
+
+    def apply(self, model: nn.Module, setting: Setting) -> Adapted:
+        """See `method.Method.apply`."""
+        s = setting
+        inject(model, self.spec, seed=s.seed, cache=s.cache, initial=s.initial, progress=s.progress)
+        return Adapted(parameter_rules(model, self.spec))
 
 
 def plan(model: nn.Module, spec: AdapterSpec) -> dict[str, nn.Linear]:

@@ -15,10 +15,17 @@ from recyclelora.adapters.spec import AdapterSpec
 
 @dataclass(frozen=True)
 class ParameterRule:
-    """How an optimizer treats one parameter, relative to the base learning rate."""
+    """How an optimizer treats one parameter.
+
+    Attributes:
+        lr_mult: relative to the base learning rate.
+        weight_decay: None takes the optimizer's own.
+        group: a name for all parameters of this rule, such as ``main.lora_a``.
+    """
 
     lr_mult: float
-    weight_decay: float
+    weight_decay: float | None
+    group: str
 
 
 def low_rank_layers(model: nn.Module) -> Iterator[tuple[str, LowRankLinear]]:
@@ -79,10 +86,11 @@ def parameter_rules(model: nn.Module, spec: AdapterSpec) -> dict[str, ParameterR
     for name, layer in low_rank_layers(model):
         for branch_name, chosen in spec.branches.items():
             prefix = f"{name}.{branch_name}"
-            rules[f"{prefix}.lora_a"] = ParameterRule(chosen.lr_mult, chosen.weight_decay)
-            rules[f"{prefix}.lora_b"] = ParameterRule(chosen.lr_mult * chosen.lr_mult_b, chosen.weight_decay)
+            for factor, lr_mult in (("lora_a", chosen.lr_mult), ("lora_b", chosen.lr_mult * chosen.lr_mult_b)):
+                group = f"{branch_name}.{factor}"
+                rules[f"{prefix}.{factor}"] = ParameterRule(lr_mult, chosen.weight_decay, group)
         if layer.bias is not None:
-            rules[f"{name}.bias"] = ParameterRule(spec.main.lr_mult, spec.main.weight_decay)
+            rules[f"{name}.bias"] = ParameterRule(spec.main.lr_mult, spec.main.weight_decay, "bias")
     trainable = {name for name, parameter in model.named_parameters() if parameter.requires_grad}
     return {name: rule for name, rule in rules.items() if name in trainable}
 

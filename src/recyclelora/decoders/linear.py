@@ -8,8 +8,10 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from recyclelora.decoders.decoder import DenseDecoder
 
-class LinearDecoder(nn.Module):
+
+class LinearDecoder(DenseDecoder):
     """``logits = W [LN(f_1); LN(f_2); LN(f_3); LN(f_4)] + b`` for every patch, then bilinear to the image.
 
     LayerNorm per level and patch, since batches are too small for BatchNorm.
@@ -23,7 +25,7 @@ class LinearDecoder(nn.Module):
         nn.init.normal_(self.classifier.weight, std=0.01)
         nn.init.zeros_(self.classifier.bias)  # type: ignore[arg-type]
 
-    def forward(self, features: Sequence[Tensor], size: tuple[int, int]) -> Tensor:
+    def forward(self, features: Sequence[Tensor], size: tuple[int, int], query: Tensor | None = None) -> Tensor:
         """Features (B, C_i, h, w) of the four levels -> logits (B, num_classes, H, W) for ``size`` (H, W)."""
         tokens = [norm(f.permute(0, 2, 3, 1)) for norm, f in zip(self.norms, features, strict=True)]
         stacked = torch.cat(tokens, dim=-1).permute(0, 3, 1, 2)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -63,8 +63,11 @@ def fit(
     seed: int,
     start: int = 0,
     grad_clip: float | None = None,
+    after_step: Callable[[int], None] | None = None,
 ) -> int:
     """Train from ``start`` finished steps to ``cadence.max_steps``.
+
+    ``after_step`` is called with the number of finished steps while the gradients of the last are still there.
 
     Returns:
         the number of finished steps, smaller than ``max_steps`` when a stop was requested; a checkpoint is then saved.
@@ -88,8 +91,10 @@ def fit(
         if grad_clip is not None:
             torch.nn.utils.clip_grads_with_norm_(parameters, grad_clip, norm)
         optimizer.step()
-        optimizer.zero_grad()
         step += 1
+        if after_step is not None:
+            after_step(step)
+        optimizer.zero_grad()
         meter.step_done({**{k: float(v.detach()) for k, v in losses.items()}, "grad_norm": float(norm)})
         if cadence.due(step, cadence.log_every):
             hooks.log(step, {**meter.averages(), "lr": optimizer.param_groups[0]["lr"]})

@@ -1,0 +1,64 @@
+"""What a way of adapting a backbone has to offer, whatever its mathematics.
+
+A method freezes the backbone, changes it in place and says how its parameters learn. Everything it adds lives in the
+model as modules, so that names, state and devices need no further code.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Protocol
+
+from torch import Tensor, nn
+
+from recyclelora.adapters.factor_cache import FactorCache, Progress
+from recyclelora.adapters.state import ParameterRule
+
+
+@dataclass(frozen=True)
+class Setting:
+    """What a method is given besides the model.
+
+    Attributes:
+        seed: of every random draw.
+        max_steps: training steps, for methods with a schedule of their own.
+        cache: keeps decompositions between runs.
+        initial: the initial tensors of the run that is resumed, by name; nothing is computed then.
+        progress: called with (layers done, layers in all, layer).
+    """
+
+    seed: int = 0
+    max_steps: int = 1
+    cache: FactorCache | None = None
+    initial: Mapping[str, Tensor] | None = None
+    progress: Progress | None = None
+
+
+@dataclass(frozen=True)
+class Adapted:
+    """What came of it.
+
+    Attributes:
+        rules: how every trainable parameter of the model learns, by its name in the model.
+        query: queries (num_queries, width) lent to a decoder that has queries.
+        penalty: a loss of the method's own, asked for once a step after the forward.
+        after_step: called with the number of finished steps when the optimizer has stepped, gradients still there.
+    """
+
+    rules: Mapping[str, ParameterRule] = field(default_factory=dict)
+    query: Callable[[], Tensor] | None = None
+    penalty: Callable[[], Tensor] | None = None
+    after_step: Callable[[int], None] | None = None
+
+
+class Method(Protocol):
+    """One way of adapting a vision transformer whose blocks are in ``model.blocks``."""
+
+    def apply(self, model: nn.Module, setting: Setting) -> Adapted:
+        """Freeze ``model`` and adapt it in place.
+
+        Raises:
+            ValueError: naming the layer, pattern or value at fault; the model is then unchanged.
+        """
+        ...

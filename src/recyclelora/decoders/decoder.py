@@ -1,0 +1,47 @@
+"""What every decoder offers; a dense one only has to write ``forward``."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Protocol
+
+from torch import Tensor, nn
+
+from recyclelora.losses import cross_entropy
+
+
+class Decoder(Protocol):
+    """From the features of four levels to scores of every pixel.
+
+    ``query`` (num_queries, width) comes from adapters that speak to the decoder's queries (Rein); decoders without
+    queries never see one.
+    """
+
+    def __call__(self, features: Sequence[Tensor], size: tuple[int, int], query: Tensor | None = None) -> Tensor:
+        """Scores (B, num_classes, H, W) for ``size`` (H, W); the class of a pixel is the one with the highest."""
+        ...
+
+    def losses(
+        self, features: Sequence[Tensor], labels: Tensor, ignore_index: int, query: Tensor | None = None
+    ) -> dict[str, Tensor]:
+        """Named losses, to be summed, for train ids (B, H, W)."""
+        ...
+
+    def probabilities(self, scores: Tensor) -> Tensor:
+        """Scores (B, num_classes, H, W) as probabilities that sum to 1 over the classes."""
+        ...
+
+
+class DenseDecoder(nn.Module):
+    """A decoder of per-pixel class logits, trained by cross-entropy."""
+
+    def losses(
+        self, features: Sequence[Tensor], labels: Tensor, ignore_index: int, query: Tensor | None = None
+    ) -> dict[str, Tensor]:
+        """Mean cross-entropy over the labelled pixels, as ``loss_ce``."""
+        logits = self(features, (labels.shape[-2], labels.shape[-1]))
+        return {"loss_ce": cross_entropy(logits, labels.long(), ignore_index)}
+
+    def probabilities(self, scores: Tensor) -> Tensor:
+        """Softmax over the classes."""
+        return scores.float().softmax(1)

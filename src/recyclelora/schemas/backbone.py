@@ -1,0 +1,46 @@
+"""Options of the group ``backbone``."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from typing import Any, Optional
+
+from omegaconf import MISSING
+
+from recyclelora.schemas.checks import Problem, at_least, one_of
+
+# OmegaConf reads these annotations at run time and wants Optional[...], not "... | None".
+# ruff: noqa: UP045
+
+
+@dataclass
+class BackboneConfig:
+    """A vision foundation model as timm knows it, and how it is resampled to the patch size it runs at.
+
+    ``image_size`` (height, width) is what the position embedding is laid out for; null takes the training crop.
+    """
+
+    name: str = MISSING
+    model: str = MISSING
+    hub: Optional[str] = None
+    patch_size: int = 16
+    image_size: Optional[list[int]] = None
+    pretrained: bool = True
+    checkpoint: Optional[str] = None
+    levels: Optional[list[int]] = None
+    resampling: str = "bicubic"
+    mean: list[float] = field(default_factory=lambda: [0.485, 0.456, 0.406])
+    std: list[float] = field(default_factory=lambda: [0.229, 0.224, 0.225])
+    model_args: dict[str, Any] = field(default_factory=dict)
+
+    def check(self) -> Iterator[Problem]:
+        """Yield every bad value."""
+        yield from at_least("patch_size", self.patch_size, 1)
+        yield from one_of("resampling", self.resampling, ("bicubic", "timm"))
+        if self.image_size is not None and (
+            len(self.image_size) != 2 or any(s % max(1, self.patch_size) for s in self.image_size)
+        ):
+            yield "image_size", f"must be [height, width], multiples of the patch size {self.patch_size}"
+        if self.levels is not None and len(self.levels) != 4:
+            yield "levels", "must name 4 blocks"

@@ -1,0 +1,48 @@
+"""A whole training run."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from typing import Any, Optional
+
+from omegaconf import MISSING
+
+from recyclelora.schemas.backbone import BackboneConfig
+from recyclelora.schemas.checks import Problem, at_least, one_of
+from recyclelora.schemas.data import DataConfig
+from recyclelora.schemas.training import OptimizerConfig, TrackingConfig, TrainerConfig
+
+# OmegaConf reads these annotations at run time and wants Optional[...], not "... | None".
+# ruff: noqa: UP045
+
+
+@dataclass
+class Config:
+    """One training run. ``objective`` is what a sweep maximises: source_val, or target_mean (tuned on targets)."""
+
+    backbone: BackboneConfig = field(default_factory=BackboneConfig)
+    adapter: Any = MISSING
+    decoder: Any = MISSING
+    data: DataConfig = field(default_factory=DataConfig)
+    trainer: TrainerConfig = field(default_factory=TrainerConfig)
+    optimizer: OptimizerConfig = field(default_factory=OptimizerConfig)
+    tracking: TrackingConfig = field(default_factory=TrackingConfig)
+    seed: int = 0
+    objective: str = "source_val"
+    init_from: Optional[str] = None
+    output_dir: str = "outputs"
+    cache: str = MISSING
+    study: Optional[str] = None
+    fresh: bool = False
+
+    def check(self) -> Iterator[Problem]:
+        """Yield every bad value."""
+        yield from one_of("objective", self.objective, ("source_val", "target_mean"))
+        yield from at_least("seed", self.seed, 0)
+        for side, crop in zip(("height", "width"), self.data.augment.crop, strict=False):
+            if self.backbone.patch_size > 0 and crop % self.backbone.patch_size:
+                yield (
+                    "data.augment.crop",
+                    f"{side} {crop} is not a multiple of the patch size {self.backbone.patch_size}",
+                )

@@ -1,0 +1,89 @@
+"""Options of the groups ``trainer``, ``optimizer`` and ``tracking``."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from typing import Optional
+
+from recyclelora.schemas.checks import Problem, above_zero, at_least, one_of
+
+# OmegaConf reads these annotations at run time and wants Optional[...], not "... | None".
+# ruff: noqa: UP045
+
+
+PRECISIONS = ("32-true", "bf16-mixed", "auto")
+
+
+ACCELERATORS = ("auto", "cpu", "cuda", "mps")
+
+
+@dataclass
+class TrainerConfig:
+    """How long, on what, and how often. Steps are optimizer steps; ``batch_size`` is over all devices together."""
+
+    max_steps: int = 40_000
+    batch_size: int = 4
+    num_workers: int = 4
+    accelerator: str = "auto"
+    devices: int = 1
+    num_nodes: int = 1
+    precision: str = "32-true"
+    grad_clip: Optional[float] = None
+    log_every: int = 50
+    eval_every: int = 4_000
+    eval_batch_size: int = 1
+    eval_images: Optional[int] = None
+    checkpoint_every: Optional[int] = None
+    num_figures: int = 3
+
+    def check(self) -> Iterator[Problem]:
+        """Yield every bad value."""
+        for name in ("max_steps", "batch_size", "devices", "num_nodes", "log_every", "eval_every", "eval_batch_size"):
+            yield from at_least(name, getattr(self, name), 1)
+        for name in ("eval_images", "checkpoint_every"):
+            if getattr(self, name) is not None:
+                yield from at_least(name, getattr(self, name), 1)
+        yield from at_least("num_workers", self.num_workers, 0)
+        yield from at_least("num_figures", self.num_figures, 0)
+        yield from one_of("precision", self.precision, PRECISIONS)
+        yield from one_of("accelerator", self.accelerator, ACCELERATORS)
+        if self.grad_clip is not None:
+            yield from above_zero("grad_clip", self.grad_clip)
+        if min(self.devices, self.num_nodes) > 0 and self.batch_size % (self.devices * self.num_nodes):
+            yield "batch_size", f"must divide evenly over {self.devices * self.num_nodes} processes"
+
+
+@dataclass
+class OptimizerConfig:
+    """AdamW, a polynomial learning-rate schedule after a linear warm-up, and cosine annealing of the weight decay."""
+
+    lr: float = 1e-4
+    weight_decay: float = 0.05
+    weight_decay_end: Optional[float] = 1e-5
+    betas: list[float] = field(default_factory=lambda: [0.9, 0.999])
+    eps: float = 1e-8
+    power: float = 0.9
+    warmup_steps: int = 0
+    warmup_ratio: float = 1e-6
+
+    def check(self) -> Iterator[Problem]:
+        """Yield every bad value."""
+        yield from above_zero("lr", self.lr)
+        yield from above_zero("eps", self.eps)
+        yield from at_least("weight_decay", self.weight_decay, 0)
+        yield from at_least("warmup_steps", self.warmup_steps, 0)
+        yield from at_least("power", self.power, 0)
+        if self.weight_decay_end is not None:
+            yield from at_least("weight_decay_end", self.weight_decay_end, 0)
+        if len(self.betas) != 2 or not all(0 <= beta < 1 for beta in self.betas):
+            yield "betas", "must be two numbers in [0, 1)"
+
+
+@dataclass
+class TrackingConfig:
+    """Whether MLflow mirrors the run; ``uri`` null means MLFLOW_TRACKING_URI, else SQLite in the outputs folder."""
+
+    mlflow: bool = True
+    experiment: Optional[str] = None
+    uri: Optional[str] = None
