@@ -101,15 +101,17 @@ def stop_after(monkeypatch, step: int) -> None:
     monkeypatch.setattr(Session, "log", logging)
 
 
-@pytest.mark.parametrize(("adapter", "num_workers"), [("recyclelora", 2), ("lora", 0)])
-def test_stop_and_resume_ends_bit_identical(make_config, gta2city, tmp_path, monkeypatch, num_workers, adapter):
+@pytest.mark.parametrize(
+    ("adapter", "extra"),
+    [
+        ("recyclelora", ["trainer.num_workers=2"]),
+        ("recyclelora", ["trainer.ema=0.1", "trainer.accumulate=2", "trainer.checkpointing=true"]),
+        ("lora", ["trainer.precision=16-mixed"]),
+    ],
+)
+def test_stop_and_resume_ends_bit_identical(make_config, gta2city, tmp_path, monkeypatch, adapter, extra):
     options = [o for o in TINY if adapter == "recyclelora" or "sub.rank" not in o]
-    options += [
-        f"adapter={adapter}",
-        f"trainer.num_workers={num_workers}",
-        "trainer.eval_every=2",
-        "decoder.dropout=0.1",
-    ]
+    options += [f"adapter={adapter}", "trainer.eval_every=2", "decoder.dropout=0.1", *extra]
     whole = execute(make_config(*options, f"output_dir={tmp_path / 'whole'}"))
     for step in (1, 3):
         parted = make_config(*options, f"output_dir={tmp_path / f'parted{step}'}")
@@ -171,6 +173,32 @@ def test_the_best_checkpoint_is_kept_also_between_checkpoints(make_config, gta2c
     for pointer in ("best_source", "best_target"):
         folder = (path / "checkpoints" / pointer).read_text().strip()
         assert (path / "checkpoints" / folder / "manifest.json").is_file()
+
+
+def test_averaged_weights_are_the_ones_that_are_scored_and_kept(make_config, gta2city):
+    path = execute(make_config(*TINY, "trainer.ema=0.3"))
+    kept = load_file(path / "adapter.safetensors")
+    checkpoint = path / "checkpoints/step_000004"
+    average, trained = (load_file(checkpoint / f"{name}.safetensors") for name in ("average", "trained"))
+    assert {name for name in kept if name.startswith("trained/")} == {f"trained/{name}" for name in average}
+    assert all(torch.equal(kept[f"trained/{name}"], value) for name, value in average.items())
+    assert any(not torch.equal(trained[name], value) for name, value in average.items())
+    loaded = recyclelora.load(path, "best_source").segmenter.state_dict()
+    assert all(torch.equal(loaded[name], value) for name, value in average.items())
+
+
+def test_what_the_optimizer_does_is_printed_and_recorded(config):
+    path = execute(config)
+    groups = {g["name"]: g for g in json.loads((path / "run.json").read_text())["parameter_groups"]}
+    assert set(groups) == {
+        *(f"adapter.{branch}.lora_{factor}" for branch in ("main", "sub") for factor in "ab"),
+        "decoder", "decoder.norm",
+    }  # fmt: skip
+    assert groups["adapter.sub.lora_a"]["lr"] == 0.5 * groups["adapter.main.lora_a"]["lr"] == 5e-5
+    result = json.loads((path / "result.json").read_text())
+    total = result["params"]["backbone_trainable"] + result["params"]["decoder"]
+    assert sum(g["parameters"] for g in groups.values()) == total
+    assert "adapter.sub.lora_b" in (path / "train.log").read_text()
 
 
 def test_a_device_that_is_not_there_and_an_unwritable_place_are_named(make_config, gta2city, tmp_path):

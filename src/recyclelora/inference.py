@@ -88,7 +88,7 @@ def read_run_weights(run_dir: Path, checkpoint: str = "last") -> Weights:
     if folder is None:
         raise UserError(f"{run_dir}: no checkpoint {checkpoint!r}; is it the directory of a run that has trained?")
     stored = load_checkpoint(folder)
-    return Weights(stored.tensors["trained"], stored.tensors.get("initial", {}), stored.step)
+    return Weights(stored.model, stored.tensors.get("initial", {}), stored.step)
 
 
 def _part(tensors: dict[str, Tensor], prefix: str) -> dict[str, Tensor]:
@@ -125,11 +125,11 @@ def load(run: str | Path, checkpoint: str = "last", *, accelerator: str = "auto"
     return TrainedModel(run_dir, config, segmenter, single_evaluator(config, device, about["precision"]), stored.step)
 
 
-AUTOCAST = {"bf16-mixed": torch.bfloat16}
+AUTOCAST = {"bf16-mixed": torch.bfloat16, "16-mixed": torch.float16}
 
 
 def single_evaluator(config: Config, device: torch.device, precision: str, num_workers: int = 0) -> Evaluator:
-    """An evaluator for one process in a resolved precision, ``32-true`` or ``bf16-mixed``."""
+    """An evaluator for one process in a resolved precision, ``32-true``, ``bf16-mixed`` or ``16-mixed``."""
 
     def autocast() -> AbstractContextManager[object]:
         return torch.autocast(device.type, AUTOCAST.get(precision), enabled=precision in AUTOCAST)

@@ -174,6 +174,12 @@ def record(run: RunDirectory, description: dict[str, Any]) -> list[str]:
     return [f"this run was started with commit {before}, and goes on with {now}"] if before != now else []
 
 
+def add_to_record(run: RunDirectory, entries: dict[str, Any]) -> None:
+    """Add to ``run.json`` what is known only later; an entry of an earlier launch is replaced."""
+    path = run.path / "run.json"
+    write_json(path, {**read_json(path), **entries})
+
+
 def git_state(checkout: Path) -> dict[str, Any] | None:
     """Commit and uncommitted diff of the code; None outside a git checkout."""
     commit = _git(checkout, "rev-parse", "HEAD")

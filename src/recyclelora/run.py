@@ -20,6 +20,7 @@ from typing import Any
 import torch
 from lightning_fabric import Fabric
 from lightning_fabric.utilities.exceptions import MisconfigurationException
+from rich.table import Table
 from safetensors.torch import save
 
 from recyclelora.backbones.weights import WeightsFile
@@ -29,14 +30,23 @@ from recyclelora.data.datasets import digest
 from recyclelora.data.preparation import render_scenes, scenes_to_render
 from recyclelora.engine.checkpoint import Checkpoint, newest_checkpoint
 from recyclelora.engine.evaluation import Evaluator
-from recyclelora.engine.runtime import resolve_accelerator, resolve_precision
+from recyclelora.engine.runtime import precision_plugin, resolve_accelerator, resolve_precision
 from recyclelora.engine.trainables import trainable_state
 from recyclelora.errors import Interrupted, UserError
 from recyclelora.inference import ADAPTER_FILE, INITIAL, TRAINED
 from recyclelora.metrics_log import FINAL
 from recyclelora.pictures import save_pictures
 from recyclelora.progress import Reporter
-from recyclelora.provenance import Identity, RunDirectory, claimed, describe, record, run_directory, signature
+from recyclelora.provenance import (
+    Identity,
+    RunDirectory,
+    add_to_record,
+    claimed,
+    describe,
+    record,
+    run_directory,
+    signature,
+)
 from recyclelora.results import result_json, score_table
 from recyclelora.schemas import Config
 from recyclelora.session import Session
@@ -71,7 +81,8 @@ class Run:
         warnings.filterwarnings("ignore", message="The `srun` command is available")  # one process needs no srun
         try:
             fabric = Fabric(
-                accelerator=accelerator, devices=t.devices, num_nodes=t.num_nodes, precision=precision,  # type: ignore[arg-type]
+                accelerator=accelerator, devices=t.devices, num_nodes=t.num_nodes,
+                plugins=[precision_plugin(precision, accelerator)],
                 strategy="ddp" if world_size > 1 else "auto",
             )  # fmt: skip
             fabric.launch()
@@ -153,7 +164,10 @@ class Run:
         counts = session.parameter_counts()
         trainable, decoder = counts["backbone_trainable"], counts["decoder"]
         reporter.note(f"trainable parameters: {trainable:,} in the backbone, {decoder:,} in the decoder")
+        groups = session.parameter_groups()
+        reporter.table(_group_table(groups))
         if self.fabric.is_global_zero:
+            add_to_record(self.directory, {"parameter_groups": groups})
             session.metrics.rewind(checkpoint.step if checkpoint else 0)
         if checkpoint is not None:
             session.restore(checkpoint)
@@ -248,6 +262,16 @@ class Run:
                 f"MLflow does not have everything (see mlflow.log); later: "
                 f"python -m recyclelora.tracking sync {_shown(self.directory.path)}"
             )
+
+
+def _group_table(groups: list[dict[str, Any]]) -> Table:
+    """What the optimizer does with which parameters."""
+    table = Table("parameter group", title="optimizer", title_justify="left")
+    for heading in ("lr", "weight decay", "parameters"):
+        table.add_column(heading, justify="right")
+    for g in groups:
+        table.add_row(g["name"], f"{g['lr']:g}", f"{g['weight_decay']:g}", f"{g['parameters']:,}")
+    return table
 
 
 def _distinct(selection: dict[str, dict[str, Any]]) -> dict[str, dict[str, Any]]:

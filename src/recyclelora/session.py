@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import contextlib
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -13,6 +15,7 @@ from torch import nn
 from recyclelora.build import Datasets, Model, build_augmentation
 from recyclelora.data.datasets import Dataset, seeded_subset
 from recyclelora.data.loaders import StepSampler, TrainStream, train_loader
+from recyclelora.engine.average import WeightAverage
 from recyclelora.engine.checkpoint import Checkpoint, load_checkpoint, point, pointed, prune, save_checkpoint
 from recyclelora.engine.evaluation import Evaluator
 from recyclelora.engine.loop import Cadence, fit
@@ -55,13 +58,28 @@ class Session:
             lr=c.optimizer.lr, weight_decay=c.optimizer.weight_decay,
         )  # fmt: skip
         optimizer = adamw(groups, betas=(c.optimizer.betas[0], c.optimizer.betas[1]), eps=c.optimizer.eps)
+        self._prepare_backbone()
         self.wrapped, self.optimizer = self.fabric.setup(self.model.segmenter, optimizer)
+        self.average = None if c.trainer.ema is None else WeightAverage(self.segmenter, c.trainer.ema)
         self.initial = {name: tensor.cpu() for name, tensor in self.model.initial().items()}
         self.metrics = MetricsLog(self.directory.metrics)
         self.stop = StopRequest()
         self._update: Update = lambda count, status="", total=None: None
         self._shown = 0
         self.clock: Callable[[], float] = lambda: 0.0
+
+    def _prepare_backbone(self) -> None:
+        backbone, t = self.segmenter.backbone, self.config.trainer
+        if t.checkpointing:
+            backbone.model.set_grad_checkpointing(True)
+        if t.compile:
+            backbone.compile()
+
+    @contextmanager
+    def scored_weights(self) -> Iterator[None]:
+        """Let the model hold the weights that are scored and kept: the averaged ones where there is an average."""
+        with contextlib.nullcontext() if self.average is None else self.average.in_place():
+            yield
 
     @property
     def segmenter(self) -> Any:
@@ -74,6 +92,9 @@ class Session:
         """Go on from a checkpoint."""
         load_trainable_state(self.segmenter, checkpoint.tensors["trained"])
         load_optimizer_state(self.optimizer.optimizer, checkpoint.tensors["optimizer"])
+        self.fabric.strategy.precision.load_state_dict(checkpoint.state["precision"])
+        if self.average is not None:
+            self.average.load(checkpoint.tensors["average"])
         self.step = checkpoint.step
         self.history = [Scores(**scores) for scores in checkpoint.state["history"]]
         self.seconds = float(checkpoint.state["seconds"])
@@ -93,15 +114,24 @@ class Session:
         sampler = StepSampler(t.batch_size, self.step, t.max_steps, self.fabric.global_rank, self.fabric.world_size)
         loader = train_loader(stream, sampler, num_workers=t.num_workers, pin_memory=self.fabric.device.type == "cuda")
         o = c.optimizer
-        schedule = Schedule(t.max_steps, o.power, o.warmup_steps, o.warmup_ratio, o.weight_decay_end)
+        schedule = Schedule(
+            t.max_steps, o.schedule, o.power, o.lr_end, o.warmup, o.warmup_steps, o.warmup_ratio, o.weight_decay_end,  # type: ignore[arg-type]
+        )  # fmt: skip
         cadence = Cadence(t.max_steps, t.log_every, t.eval_every, t.checkpoint_every or t.eval_every)
         self.segmenter.train()
         with self.stop, self.reporter.bar("training", t.max_steps, self.step) as self._update:
             self.step = fit(
                 self.fabric, self.wrapped, self.optimizer, schedule, loader, cadence, self,
-                seed=c.seed, start=self.step, grad_clip=t.grad_clip, after_step=self.model.after_step,
+                seed=c.seed, start=self.step, accumulate=t.accumulate, grad_clip=t.grad_clip,
+                after_step=self._after_step,
             )  # fmt: skip
         return self.step == t.max_steps
+
+    def _after_step(self, step: int) -> None:
+        if self.model.after_step is not None:
+            self.model.after_step(step)
+        if self.average is not None:
+            self.average.update()
 
     def log(self, step: int, values: dict[str, float]) -> None:
         """Record a point and move the bar."""
@@ -117,7 +147,8 @@ class Session:
         """Score source validation and targets, on a seeded subset where ``trainer.eval_images`` says so."""
         size = self.config.trainer.eval_images
         sets = {name: seeded_subset(d, size, EVAL_SUBSET_SEED) for name, d in self.datasets.scored.items()}
-        scores = self.score(step, sets)
+        with self.scored_weights():
+            scores = self.score(step, sets)
         self.history.append(scores)
         if self.fabric.is_global_zero:
             self.metrics.append(step, scores.points())
@@ -140,7 +171,13 @@ class Session:
                 "optimizer": optimizer_state(self.optimizer.optimizer),
                 "initial": self.initial,
             }
-            state = {"history": [s.to_json() for s in self.history], "seconds": self.seconds + self.clock()}
+            if self.average is not None:
+                tensors["average"] = self.average.state
+            state = {
+                "history": [s.to_json() for s in self.history],
+                "seconds": self.seconds + self.clock(),
+                "precision": self.fabric.strategy.precision.state_dict(),
+            }
             root = self.directory.checkpoints
             save_checkpoint(root, Checkpoint(step, tensors, state))
             point(root, "last", step)
@@ -162,7 +199,12 @@ class Session:
     # --- the end ------------------------------------------------------------------------------------------------------
 
     def final_scores(self) -> dict[str, Scores]:
-        """Full scores of ``last``, ``best_source`` and ``best_target``; each step once; ``last`` stays loaded."""
+        """Full scores of ``last``, ``best_source`` and ``best_target``; each step once.
+
+        The model holds the weights of ``last`` afterwards, averaged where there is an average.
+        """
+        if self.average is not None:
+            load_trainable_state(self.segmenter, self.average.state)
         known = {s.step: s for s in self.history} if self.config.trainer.eval_images is None else {}
         last = {name: p.detach().clone() for name, p in trainable_state(self.segmenter).items()}
         selection: dict[str, Scores] = {}
@@ -173,12 +215,23 @@ class Session:
             step = int(folder.name.removeprefix("step_"))
             if step not in known:
                 self.reporter.note(f"scoring {pointer} (step {step}) on the full sets")
-                stored = last if step == self.step else load_checkpoint(folder).tensors["trained"]
-                load_trainable_state(self.segmenter, stored)
+                load_trainable_state(self.segmenter, last if step == self.step else load_checkpoint(folder).model)
                 known[step] = self.score(step, self.datasets.scored)
             selection[pointer] = known[step]
         load_trainable_state(self.segmenter, last)
         return selection
+
+    def parameter_groups(self) -> list[dict[str, Any]]:
+        """Every group the optimizer knows: name, learning rate and weight decay at the start, number of parameters."""
+        return [
+            {
+                "name": group["name"],
+                "lr": group["base_lr"],
+                "weight_decay": group["base_weight_decay"],
+                "parameters": sum(p.numel() for p in group["params"]),
+            }
+            for group in self.optimizer.param_groups
+        ]
 
     def parameter_counts(self) -> dict[str, int]:
         """Trainable parameters of backbone and decoder, and all parameters of the model."""

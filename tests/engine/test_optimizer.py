@@ -29,6 +29,16 @@ def test_warm_up_is_linear_and_poly_starts_behind_it():
     assert schedule.lr_factor(60) == pytest.approx(0.5**0.9)
 
 
+def test_schedules_and_warm_ups_by_hand():
+    cosine = Schedule(max_steps=100, decay="cosine", lr_end=0.1)
+    assert [cosine.lr_factor(t) for t in (0, 50, 100)] == pytest.approx([1.0, 0.55, 0.1])
+    constant = Schedule(max_steps=110, decay="constant", warmup="constant", warmup_steps=10, warmup_ratio=0.25)
+    assert [constant.lr_factor(t) for t in (0, 9, 10, 109)] == [0.25, 0.25, 1.0, 1.0]
+    exponential = Schedule(max_steps=110, warmup="exponential", warmup_steps=10, warmup_ratio=0.01)
+    assert [exponential.lr_factor(t) for t in (0, 5, 10)] == pytest.approx([0.01, 0.1, 1.0])
+    assert Schedule(max_steps=100, lr_end=0.5).lr_factor(50) == pytest.approx(0.5 + 0.5 * 0.5**0.9)
+
+
 def test_weight_decay_follows_half_a_cosine_and_zero_stays_zero():
     schedule = Schedule(max_steps=100, weight_decay_end=1e-5)
     assert schedule.weight_decay(0.05, 0) == pytest.approx(0.05)

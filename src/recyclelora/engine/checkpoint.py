@@ -32,6 +32,11 @@ class Checkpoint:
     """set name -> tensor name -> tensor; each set is one file"""
     state: dict[str, Any]
 
+    @property
+    def model(self) -> dict[str, Tensor]:
+        """The trained tensors that are scored and kept: averaged ones where the run averages its weights."""
+        return self.tensors.get("average", self.tensors["trained"])
+
 
 def folder_name(step: int) -> str:
     """Name of a step's folder."""

@@ -62,11 +62,13 @@ def fit(
     *,
     seed: int,
     start: int = 0,
+    accumulate: int = 1,
     grad_clip: float | None = None,
     after_step: Callable[[int], None] | None = None,
 ) -> int:
     """Train from ``start`` finished steps to ``cadence.max_steps``.
 
+    Every batch is cut into ``accumulate`` parts of equal size whose gradients are averaged before the step.
     ``after_step`` is called with the number of finished steps while the gradients of the last are still there.
 
     Returns:
@@ -82,20 +84,16 @@ def fit(
         meter.data_arrived()
         schedule.apply(optimizer, step)
         seed_step(seed, step, fabric.global_rank)
-        losses: dict[str, Tensor] = model(images.to(fabric.device), labels.to(fabric.device))
-        loss = torch.stack(list(losses.values())).sum()
-        fabric.backward(loss)
-        norm = torch.nn.utils.get_total_norm([p.grad for p in parameters if p.grad is not None])
-        if not torch.isfinite(loss.detach() + norm):
-            raise _not_finite(step, loss, optimizer)
-        if grad_clip is not None:
+        losses = _backward(fabric, model, images, labels, accumulate)
+        norm = _finite_norm(fabric, optimizer, parameters, losses, step)
+        if grad_clip is not None and norm is not None:
             torch.nn.utils.clip_grads_with_norm_(parameters, grad_clip, norm)
-        optimizer.step()
+        optimizer.step()  # float16's scaler leaves a step out whose gradients overflowed, and lowers its scale
         step += 1
         if after_step is not None:
             after_step(step)
         optimizer.zero_grad()
-        meter.step_done({**{k: float(v.detach()) for k, v in losses.items()}, "grad_norm": float(norm)})
+        meter.step_done(losses if norm is None else {**losses, "grad_norm": norm})
         if cadence.due(step, cadence.log_every):
             hooks.log(step, {**meter.averages(), "lr": optimizer.param_groups[0]["lr"]})
         if cadence.due(step, cadence.eval_every):
@@ -111,9 +109,43 @@ def fit(
     return step
 
 
+def _backward(fabric: Fabric, model: nn.Module, images: Tensor, labels: Tensor, accumulate: int) -> dict[str, Tensor]:
+    """Gradients of the mean loss over the parts of a batch; returns the mean of every named loss."""
+    images, labels = images.to(fabric.device), labels.to(fabric.device)
+    parts = list(zip(images.chunk(accumulate), labels.chunk(accumulate), strict=True))
+    means: dict[str, Tensor] = {}
+    for index, (part, truth) in enumerate(parts):
+        with fabric.no_backward_sync(model, enabled=index < len(parts) - 1):  # type: ignore[arg-type]
+            losses: dict[str, Tensor] = model(part, truth)
+            fabric.backward(torch.stack(list(losses.values())).sum() / len(parts))
+        for name, value in losses.items():
+            means[name] = means.get(name, 0.0) + value.detach() / len(parts)
+    return means
+
+
+def _finite_norm(
+    fabric: Fabric, optimizer: Optimizer, parameters: list[nn.Parameter], losses: dict[str, Tensor], step: int
+) -> Tensor | None:
+    """The norm of the gradients, in float16 unscaled first; None where float16's scaled gradients overflowed.
+
+    Raises:
+        UserError: the loss or a gradient is not finite.
+    """
+    precision = fabric.strategy.precision
+    precision.unscale_gradients(getattr(optimizer, "optimizer", optimizer))
+    norm = torch.nn.utils.get_total_norm([p.grad for p in parameters if p.grad is not None])
+    loss = torch.stack(list(losses.values())).sum()
+    if torch.isfinite(loss + norm):
+        return norm
+    scaler = getattr(precision, "scaler", None)
+    if scaler is not None and torch.isfinite(loss) and scaler.get_scale() >= 1:
+        return None
+    raise _not_finite(step, loss, optimizer)
+
+
 def _not_finite(step: int, loss: Tensor, optimizer: Optimizer) -> UserError:
     """Name the step, the learning rate and the first bad parameter."""
-    lr, value = optimizer.param_groups[0]["lr"], float(loss.detach())
+    lr, value = optimizer.param_groups[0]["lr"], float(loss)
     for group in optimizer.param_groups:
         for name, parameter in zip(group["names"], group["params"], strict=True):
             if parameter.grad is not None and not torch.isfinite(parameter.grad).all():
@@ -133,7 +165,7 @@ class _Meter:
 
     def _reset(self) -> None:
         self.steps, self.waiting, self.working = 0, 0.0, 0.0
-        self.sums: dict[str, float] = {}
+        self.values: dict[str, list[float]] = {}
 
     def _lap(self) -> float:
         now = time.perf_counter()
@@ -143,11 +175,11 @@ class _Meter:
     def data_arrived(self) -> None:
         self.waiting += self._lap()
 
-    def step_done(self, values: dict[str, float]) -> None:
+    def step_done(self, values: dict[str, Tensor]) -> None:
+        for name, value in values.items():
+            self.values.setdefault(name, []).append(float(value))  # waits for the device: part of the step's time
         self.working += self._lap()
         self.steps += 1
-        for name, value in values.items():
-            self.sums[name] = self.sums.get(name, 0.0) + value
 
     def pause(self) -> None:
         """Leave the time since the last step out."""
@@ -155,7 +187,7 @@ class _Meter:
 
     def averages(self) -> dict[str, float]:
         """Averages since the last call."""
-        values = {name: total / self.steps for name, total in self.sums.items()}
+        values = {name: sum(known) / len(known) for name, known in self.values.items()}
         total = self.waiting + self.working
         values |= {"seconds_per_step": total / self.steps, "data_wait_share": self.waiting / total}
         self._reset()

@@ -9,6 +9,7 @@ from types import FrameType
 
 import numpy as np
 import torch
+from lightning_fabric.plugins.precision import MixedPrecision, Precision
 
 
 def resolve_precision(precision: str, accelerator: str) -> str:
@@ -18,6 +19,16 @@ def resolve_precision(precision: str, accelerator: str) -> str:
     if accelerator in ("auto", "cuda") and torch.cuda.is_available():
         return "bf16-mixed" if torch.cuda.is_bf16_supported() else "32-true"
     return "bf16-mixed" if cpu_has_bf16() else "32-true"
+
+
+def precision_plugin(precision: str, accelerator: str) -> Precision:
+    """Autocast, and in float16 a gradient scaler, for a resolved precision.
+
+    Fabric itself would turn float16 on a CPU into bfloat16 without a word.
+    """
+    if precision == "32-true":
+        return Precision()
+    return MixedPrecision(precision, accelerator)  # type: ignore[arg-type]
 
 
 def cpu_has_bf16() -> bool:

@@ -4,16 +4,34 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from typing import Literal
 
 from torch.optim import Optimizer
+
+Decay = Literal["poly", "cosine", "constant"]
+WarmUp = Literal["linear", "exponential", "constant"]
 
 
 @dataclass(frozen=True)
 class Schedule:
-    """Linear warm-up, then ``(1 - t / T) ** power``; weight decay by half a cosine from its start to its end."""
+    """A warm-up, then a decay over the remaining steps; weight decay by half a cosine from its start to its end.
+
+    Attributes:
+        max_steps: T.
+        decay: ``poly`` (1 - t / T) ** power, ``cosine`` (1 + cos(pi t / T)) / 2, or ``constant`` 1.
+        power: of ``poly``.
+        lr_end: factor that the decay ends at; it runs from 1 to there.
+        warmup: the factor rises from ``warmup_ratio`` to 1 linearly or exponentially, or stays at it (``constant``).
+        warmup_steps: its length; the decay begins behind it.
+        warmup_ratio: factor of the first step.
+        weight_decay_end: None keeps the weight decay as it is.
+    """
 
     max_steps: int
+    decay: Decay = "poly"
     power: float = 0.9
+    lr_end: float = 0.0
+    warmup: WarmUp = "linear"
     warmup_steps: int = 0
     warmup_ratio: float = 1e-6
     weight_decay_end: float | None = None
@@ -21,9 +39,19 @@ class Schedule:
     def lr_factor(self, step: int) -> float:
         """Factor on every group's learning rate for step ``step`` (0-based)."""
         if step < self.warmup_steps:
-            return self.warmup_ratio + (1 - self.warmup_ratio) * step / self.warmup_steps
+            return self._warming(step / self.warmup_steps)
         progress = (step - self.warmup_steps) / max(1, self.max_steps - self.warmup_steps)
-        return float(max(0.0, 1 - progress) ** self.power)
+        return self.lr_end + (1 - self.lr_end) * self._decayed(min(1.0, progress))
+
+    def _warming(self, progress: float) -> float:
+        if self.warmup == "linear":
+            return self.warmup_ratio + (1 - self.warmup_ratio) * progress
+        return self.warmup_ratio ** (1 - progress) if self.warmup == "exponential" else self.warmup_ratio
+
+    def _decayed(self, progress: float) -> float:
+        if self.decay == "poly":
+            return float((1 - progress) ** self.power)
+        return (1 + math.cos(math.pi * progress)) / 2 if self.decay == "cosine" else 1.0
 
     def weight_decay(self, start: float, step: int) -> float:
         """Weight decay of a group that began with ``start``; 0 stays 0."""

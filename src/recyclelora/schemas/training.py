@@ -12,7 +12,7 @@ from recyclelora.schemas.checks import Problem, above_zero, at_least, one_of
 # ruff: noqa: UP045
 
 
-PRECISIONS = ("32-true", "bf16-mixed", "auto")
+PRECISIONS = ("32-true", "bf16-mixed", "16-mixed", "auto")
 
 
 ACCELERATORS = ("auto", "cpu", "cuda", "mps")
@@ -20,7 +20,12 @@ ACCELERATORS = ("auto", "cpu", "cuda", "mps")
 
 @dataclass
 class TrainerConfig:
-    """How long, on what, and how often. Steps are optimizer steps; ``batch_size`` is over all devices together."""
+    """How long, on what, and how often. Steps are optimizer steps; ``batch_size`` is over all devices together.
+
+    ``accumulate`` cuts a batch into that many parts, one after the other; ``ema`` is the momentum of averaged weights,
+    which are then the ones that are scored and kept; ``checkpointing`` recomputes the backbone's activations in the
+    backward pass; ``compile`` hands the backbone to torch.compile.
+    """
 
     max_steps: int = 40_000
     batch_size: int = 4
@@ -29,7 +34,11 @@ class TrainerConfig:
     devices: int = 1
     num_nodes: int = 1
     precision: str = "32-true"
+    accumulate: int = 1
     grad_clip: Optional[float] = None
+    ema: Optional[float] = None
+    checkpointing: bool = False
+    compile: bool = False
     log_every: int = 50
     eval_every: int = 4_000
     eval_batch_size: int = 1
@@ -39,7 +48,10 @@ class TrainerConfig:
 
     def check(self) -> Iterator[Problem]:
         """Yield every bad value."""
-        for name in ("max_steps", "batch_size", "devices", "num_nodes", "log_every", "eval_every", "eval_batch_size"):
+        for name in (
+            "max_steps", "batch_size", "devices", "num_nodes", "accumulate", "log_every", "eval_every",
+            "eval_batch_size",
+        ):  # fmt: skip
             yield from at_least(name, getattr(self, name), 1)
         for name in ("eval_images", "checkpoint_every"):
             if getattr(self, name) is not None:
@@ -50,20 +62,29 @@ class TrainerConfig:
         yield from one_of("accelerator", self.accelerator, ACCELERATORS)
         if self.grad_clip is not None:
             yield from above_zero("grad_clip", self.grad_clip)
-        if min(self.devices, self.num_nodes) > 0 and self.batch_size % (self.devices * self.num_nodes):
-            yield "batch_size", f"must divide evenly over {self.devices * self.num_nodes} processes"
+        if self.ema is not None and not 0 < self.ema <= 1:
+            yield "ema", "must lie in (0, 1]: the weight of each new step, such as 2e-4"
+        parts = self.devices * self.num_nodes * self.accumulate
+        if min(self.devices, self.num_nodes, self.accumulate) > 0 and self.batch_size % parts:
+            yield "batch_size", f"must divide evenly over {parts} parts (devices x num_nodes x accumulate)"
 
 
 @dataclass
 class OptimizerConfig:
-    """AdamW, a polynomial learning-rate schedule after a linear warm-up, and cosine annealing of the weight decay."""
+    """AdamW, a learning-rate schedule after a warm-up, and cosine annealing of the weight decay.
+
+    ``lr_end`` is the fraction of the learning rate that the schedule ends at, ``warmup_ratio`` the one it starts from.
+    """
 
     lr: float = 1e-4
     weight_decay: float = 0.05
     weight_decay_end: Optional[float] = 1e-5
     betas: list[float] = field(default_factory=lambda: [0.9, 0.999])
     eps: float = 1e-8
+    schedule: str = "poly"
     power: float = 0.9
+    lr_end: float = 0.0
+    warmup: str = "linear"
     warmup_steps: int = 0
     warmup_ratio: float = 1e-6
 
@@ -74,6 +95,12 @@ class OptimizerConfig:
         yield from at_least("weight_decay", self.weight_decay, 0)
         yield from at_least("warmup_steps", self.warmup_steps, 0)
         yield from at_least("power", self.power, 0)
+        yield from one_of("schedule", self.schedule, ("poly", "cosine", "constant"))
+        yield from one_of("warmup", self.warmup, ("linear", "exponential", "constant"))
+        if not 0 <= self.lr_end <= 1:
+            yield "lr_end", "must lie in [0, 1]"
+        if not 0 < self.warmup_ratio <= 1:
+            yield "warmup_ratio", "must lie in (0, 1]"
         if self.weight_decay_end is not None:
             yield from at_least("weight_decay_end", self.weight_decay_end, 0)
         if len(self.betas) != 2 or not all(0 <= beta < 1 for beta in self.betas):

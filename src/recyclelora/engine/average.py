@@ -1,0 +1,52 @@
+"""Exponential moving average of the trained weights."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import torch
+from torch import Tensor, nn
+
+from recyclelora.engine.trainables import load_trainable_state, trainable_state
+
+
+class WeightAverage:
+    """``average <- (1 - momentum) average + momentum weight`` after every step, in float32; buffers are copied.
+
+    Starts at the weights it is made from.
+
+    Args:
+        segmenter: whose trainable state is averaged.
+        momentum: of the new weights, in (0, 1]; SoMA uses 2e-4.
+    """
+
+    def __init__(self, segmenter: nn.Module, momentum: float) -> None:
+        self.segmenter = segmenter
+        self.momentum = momentum
+        self.state = {name: value.clone() for name, value in trainable_state(segmenter).items()}
+
+    @torch.no_grad()
+    def update(self) -> None:
+        """Take in the weights of one more step."""
+        parameters = dict(self.segmenter.named_parameters())
+        for name, value in trainable_state(self.segmenter).items():
+            if name in parameters:
+                self.state[name].lerp_(value, self.momentum)
+            else:
+                self.state[name].copy_(value)
+
+    def load(self, state: dict[str, Tensor]) -> None:
+        """Go on from a stored average."""
+        for name, value in self.state.items():
+            value.copy_(state[name])
+
+    @contextmanager
+    def in_place(self) -> Iterator[None]:
+        """Let the model hold the average for a while, then its own weights again."""
+        own = {name: value.clone() for name, value in trainable_state(self.segmenter).items()}
+        load_trainable_state(self.segmenter, self.state)
+        try:
+            yield
+        finally:
+            load_trainable_state(self.segmenter, own)
