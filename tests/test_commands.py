@@ -11,7 +11,9 @@ import time
 from pathlib import Path
 
 import pytest
+import torch
 from conftest import TINY
+from safetensors.torch import load_file
 
 from recyclelora.config import home
 
@@ -143,3 +145,24 @@ def test_the_wheel_carries_the_configuration(tmp_path: Path, gta2city: Path):
     wrong = [*command[:3], "-m", "sweeps=nothing"]
     choices = subprocess.run(wrong, cwd=elsewhere, env=environment, capture_output=True, text=True, check=False)
     assert "available: rank_split" in choices.stderr
+
+
+@pytest.mark.slow
+def test_two_processes_train_what_one_trains(tmp_path: Path, gta2city: Path):
+    """Same global batch, same samples, same loss: equal up to the order of float32 sums."""
+    weights, points = {}, {}
+    options = [*TINY, "trainer.accelerator=cpu", "trainer.batch_size=4", "optimizer.lr=1e-2"]
+    for devices in (1, 2):
+        folder = tmp_path / str(devices)
+        folder.mkdir()
+        (folder / "data").symlink_to(gta2city)
+        code, out, err = run("train.py", folder, *options, f"trainer.devices={devices}")
+        assert code == 0, err
+        assert out.count("finished") == 1  # one process speaks
+        (path,) = (folder / "outputs/runs").glob("recyclelora-*[0-9a-f]")
+        weights[devices] = load_file(path / "adapter.safetensors")
+        points[devices] = [json.loads(line) for line in (path / "metrics.jsonl").read_text().splitlines()]
+    for name, value in weights[1].items():
+        torch.testing.assert_close(weights[2][name], value, atol=2e-5, rtol=1e-3, msg=name)
+    (one,), (two,) = ([p for p in points[n] if "final_miou/mean" in p] for n in (1, 2))
+    assert two["final_miou/mean"] == pytest.approx(one["final_miou/mean"], abs=1e-3)
