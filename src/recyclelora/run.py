@@ -30,7 +30,12 @@ from recyclelora.data.datasets import digest
 from recyclelora.data.preparation import render_scenes, scenes_to_render
 from recyclelora.engine.checkpoint import Checkpoint, newest_checkpoint
 from recyclelora.engine.evaluation import Evaluator
-from recyclelora.engine.runtime import precision_plugin, resolve_accelerator, resolve_precision
+from recyclelora.engine.runtime import (
+    check_launched_processes,
+    precision_plugin,
+    resolve_accelerator,
+    resolve_precision,
+)
 from recyclelora.engine.trainables import trainable_state
 from recyclelora.errors import Interrupted, UserError
 from recyclelora.inference import ADAPTER_FILE, INITIAL, TRAINED
@@ -77,6 +82,7 @@ class Run:
         accelerator = resolve_accelerator(t.accelerator)
         precision = resolve_precision(t.precision, accelerator)
         world_size = t.devices * t.num_nodes
+        check_launched_processes(t.devices, t.num_nodes)
         logging.getLogger("lightning_fabric").setLevel(logging.WARNING)  # its remarks on precision are ours to make
         warnings.filterwarnings("ignore", message="The `srun` command is available")  # one process needs no srun
         try:

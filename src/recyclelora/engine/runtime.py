@@ -11,6 +11,8 @@ import numpy as np
 import torch
 from lightning_fabric.plugins.precision import MixedPrecision, Precision
 
+from recyclelora.errors import UserError
+
 
 def resolve_precision(precision: str, accelerator: str) -> str:
     """Turn ``auto`` into ``bf16-mixed`` where the hardware computes in bfloat16, else ``32-true``."""
@@ -52,6 +54,20 @@ def seed_step(seed: int, step: int, rank: int) -> None:
     random.seed(value)
     np.random.seed(value)  # noqa: NPY002  (libraries that draw from the global generator)
     torch.manual_seed(value)
+
+
+def check_launched_processes(devices: int, num_nodes: int) -> None:
+    """Refuse a torchrun that started another number of processes than the configuration asks for.
+
+    Raises:
+        UserError: naming both numbers.
+    """
+    started = int(os.environ.get("WORLD_SIZE", 1)) if "TORCHELASTIC_RUN_ID" in os.environ else None
+    if started is not None and started != devices * num_nodes:
+        raise UserError(
+            f"torchrun started {started} processes, but trainer.devices={devices} x trainer.num_nodes={num_nodes} "
+            f"asks for {devices * num_nodes}; give both the same number"
+        )
 
 
 class StopRequest:
