@@ -1,0 +1,184 @@
+"""All samples of all datasets: scanned in parallel, compared with each other, summed up."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import ProcessPoolExecutor
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+import numpy as np
+
+from recyclelora.data.datasets import Dataset
+from recyclelora.inspection.scan import ERROR, WARNING, Defect, Scan, scan
+
+CHUNK = 8
+
+
+@dataclass
+class DatasetReport:
+    """One source or target.
+
+    Attributes:
+        role: ``source``, ``source_val`` or ``target``.
+        num_images: how many were scanned.
+        labelled: whether it has masks.
+        sizes: (H, W) -> number of images.
+        pixels: of each class, (K,).
+        images: that hold each class, (K,).
+        ignored: share of pixels without a label.
+    """
+
+    name: str
+    role: str
+    num_images: int
+    labelled: bool
+    sizes: dict[tuple[int, int], int]
+    pixels: np.ndarray
+    images: np.ndarray
+    ignored: float
+
+    @property
+    def frequencies(self) -> np.ndarray:
+        """Share of each class in the labelled pixels, (K,)."""
+        shares: np.ndarray = self.pixels / max(1, self.pixels.sum())
+        return shares
+
+
+@dataclass
+class Report:
+    """What is known of the data of a ``data=`` option."""
+
+    data: str
+    digest: str | None
+    classes: Sequence[str]
+    datasets: list[DatasetReport] = field(default_factory=list)
+    defects: list[Defect] = field(default_factory=list)
+
+    @property
+    def errors(self) -> list[Defect]:
+        """Defects that would stop or spoil a run."""
+        return [defect for defect in self.defects if defect.severity == ERROR]
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain types."""
+        return {
+            "data": self.data,
+            "dataset_digest": self.digest,
+            "classes": list(self.classes),
+            "datasets": [
+                {
+                    "name": d.name,
+                    "role": d.role,
+                    "images": d.num_images,
+                    "labelled": d.labelled,
+                    "sizes": {f"{width}x{height}": count for (height, width), count in sorted(d.sizes.items())},
+                    "ignored": d.ignored,
+                    "frequencies": dict(zip(self.classes, d.frequencies.tolist(), strict=True)),
+                    "images_with_class": dict(zip(self.classes, d.images.tolist(), strict=True)),
+                }
+                for d in self.datasets
+            ],
+            "defects": [asdict(defect) for defect in self.defects],
+        }
+
+
+@dataclass(frozen=True)
+class Part:
+    """One dataset of the report: its name there, its role and the dataset."""
+
+    name: str
+    role: str
+    dataset: Dataset
+
+
+def inspect(
+    parts: Sequence[Part],
+    classes: Sequence[str],
+    *,
+    min_size: tuple[int, int],
+    num_workers: int,
+    advance: Callable[[int], None] = lambda count: None,
+) -> tuple[list[DatasetReport], list[Defect]]:
+    """Scan every sample of every part.
+
+    Args:
+        parts: sources and targets
+        classes: names by train id
+        min_size: (H, W) of the training crop; only sources are compared with it
+        num_workers: processes; 0 scans in this one
+        advance: told how many samples are done
+    """
+    scans: dict[str, list[Scan]] = {part.name: [] for part in parts}
+    jobs = [(part, index) for part in parts for index in range(len(part.dataset))]
+    for part, found in _scanned(jobs, min_size, num_workers):
+        scans[part.name].append(found)
+        advance(1)
+    reports = [_summed(part, scans[part.name], len(classes)) for part in parts]
+    defects = [defect for found in scans.values() for one in found for defect in one.defects]
+    defects += _duplicates(parts, scans) + _missing_classes(reports, parts, classes)
+    return reports, sorted(defects, key=lambda d: (d.severity, d.dataset, d.kind, d.file))
+
+
+def _scanned(
+    jobs: list[tuple[Part, int]], min_size: tuple[int, int], num_workers: int
+) -> Iterator[tuple[Part, Scan]]:
+    if num_workers == 0:
+        for part, index in jobs:
+            yield part, _job((part, index, min_size))
+        return
+    with ProcessPoolExecutor(num_workers) as pool:
+        found = pool.map(_job, [(part, index, min_size) for part, index in jobs], chunksize=CHUNK)
+        for (part, _), one in zip(jobs, found, strict=True):
+            yield part, one
+
+
+def _job(job: tuple[Part, int, tuple[int, int]]) -> Scan:
+    part, index, min_size = job
+    return scan(part.dataset, index, part.name, min_size if part.role == "source" else (0, 0))
+
+
+def _summed(part: Part, scans: Sequence[Scan], num_classes: int) -> DatasetReport:
+    sizes: dict[tuple[int, int], int] = {}
+    for one in scans:
+        if one.size is not None:
+            sizes[one.size] = sizes.get(one.size, 0) + 1
+    counts = np.array([one.counts for one in scans]) if scans else np.zeros((0, 256), np.int64)
+    known = counts[:, :num_classes]
+    ignored = 1 - known.sum() / max(1, counts.sum())
+    return DatasetReport(
+        part.name, part.role, len(scans), part.dataset.labelled, sizes,
+        known.sum(0), (known > 0).sum(0), float(ignored),
+    )  # fmt: skip
+
+
+def _duplicates(parts: Sequence[Part], scans: Mapping[str, Sequence[Scan]]) -> list[Defect]:
+    """Equal pictures: an error between training images and a set that is scored, else a warning."""
+    first: dict[str, tuple[Part, str]] = {}
+    defects = []
+    for part in parts:  # sources come first
+        for one in scans[part.name]:
+            if one.pixels is None:
+                continue
+            other, name = first.setdefault(one.pixels, (part, one.name))
+            if (other.name, name) == (part.name, one.name):
+                continue
+            leaks = other.role == "source" and part.role != "source"
+            severity, kind = (ERROR, "scored image is trained on") if leaks else (WARNING, "duplicate")
+            defects.append(Defect(severity, kind, part.name, one.name, f"the same picture as {other.name}: {name}"))
+    return defects
+
+
+def _missing_classes(reports: Sequence[DatasetReport], parts: Sequence[Part], classes: Sequence[str]) -> list[Defect]:
+    """Classes that no source shows, and those that a labelled dataset defines but never shows."""
+    defects = []
+    trained = sum((r.pixels for r in reports if r.role == "source"), np.zeros(len(classes), np.int64))
+    for index, name in enumerate(classes):
+        if trained[index] == 0:
+            defects.append(Defect(WARNING, "class never trained", "all sources", name, "no pixel in any source"))
+    for report, part in zip(reports, parts, strict=True):
+        expected = part.dataset.classes if report.labelled else frozenset[int]()
+        absent = [classes[i] for i in sorted(expected) if i < len(classes) and report.pixels[i] == 0]
+        if absent and report.role != "source":
+            defects.append(Defect(WARNING, "classes never shown", report.name, "", ", ".join(absent)))
+    return defects

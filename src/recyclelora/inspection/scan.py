@@ -1,0 +1,127 @@
+"""One sample: everything that is wrong with its two files, how many pixels of each class, and what it looks like."""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+
+from recyclelora.data.datasets import Dataset, FolderDataset, Item, Subset
+from recyclelora.data.labels import IGNORE, UNKNOWN
+from recyclelora.data.reading import read_image
+from recyclelora.errors import UserError
+
+ERROR, WARNING = "error", "warning"
+
+
+@dataclass(frozen=True)
+class Defect:
+    """Something wrong with a file or a dataset; an ``error`` would stop or spoil a run, a ``warning`` may be meant."""
+
+    severity: str
+    kind: str
+    dataset: str
+    file: str
+    detail: str
+
+
+@dataclass
+class Scan:
+    """What was found in one sample.
+
+    Attributes:
+        name: of the sample.
+        size: (H, W) of the image; None where it cannot be read.
+        counts: pixels of each train id, (256,).
+        pixels: sha256 of the decoded image: equal pictures are equal whatever their encoding.
+        defects: of its files.
+    """
+
+    name: str
+    size: tuple[int, int] | None = None
+    counts: np.ndarray = field(default_factory=lambda: np.zeros(256, np.int64))
+    pixels: str | None = None
+    defects: list[Defect] = field(default_factory=list)
+
+
+def scan(dataset: Dataset, index: int, label: str, min_size: tuple[int, int]) -> Scan:
+    """Look at one sample of a dataset.
+
+    Args:
+        dataset: any dataset; files are looked at one by one where it has files
+        index: of the sample
+        label: the dataset's name in the report
+        min_size: (H, W) below which an image has to be padded to the training crop
+    """
+    base, position = _unwrapped(dataset, index)
+    if isinstance(base, FolderDataset):
+        return _scan_files(base, base.items[position], label, min_size)
+    try:
+        sample = dataset.load(index)
+    except UserError as error:
+        return Scan(str(index), defects=[Defect(ERROR, "unreadable", label, str(index), str(error))])
+    result = Scan(sample.name, sample.label.shape[:2], pixels=_fingerprint(sample.image))
+    result.counts += np.bincount(sample.label.ravel(), minlength=256)
+    return result
+
+
+def _unwrapped(dataset: Dataset, index: int) -> tuple[Dataset, int]:
+    """The dataset below subsets and other views, and the sample's index there."""
+    while not isinstance(dataset, FolderDataset) and hasattr(dataset, "base"):
+        if isinstance(dataset, Subset):
+            index = dataset.indices[index]
+        dataset = dataset.base
+    return dataset, index
+
+
+def _scan_files(dataset: FolderDataset, item: Item, label: str, min_size: tuple[int, int]) -> Scan:
+    result = Scan(_relative(item.image, dataset.root))
+
+    def add(severity: str, kind: str, path: Path, detail: str) -> None:
+        result.defects.append(Defect(severity, kind, label, _relative(path, dataset.root), detail))
+
+    try:
+        image = read_image(item.image)
+        result.size = (image.shape[0], image.shape[1])
+        result.pixels = _fingerprint(image)
+        if image.shape[0] < min_size[0] or image.shape[1] < min_size[1]:
+            add(WARNING, "smaller than the crop", item.image, f"{image.shape[1]}x{image.shape[0]} pixels, padded")
+    except UserError as error:
+        add(ERROR, "unreadable image", item.image, _reason(error, item.image))
+    if item.label is None:
+        return result
+    try:
+        ids = dataset.read_ids(item.label)
+    except UserError as error:
+        add(ERROR, "unreadable mask", item.label, _reason(error, item.label))
+        return result
+    train_ids = dataset.table[ids]
+    result.counts += np.bincount(train_ids.ravel(), minlength=256)
+    if result.counts[UNKNOWN]:
+        unknown = np.unique(ids[train_ids == UNKNOWN])
+        shown = ", ".join(map(str, unknown[:8])) + (", ..." if len(unknown) > 8 else "")
+        add(ERROR, "unknown ids", item.label, f"{shown} in {result.counts[UNKNOWN]:,} pixels")
+    elif result.counts[IGNORE] == train_ids.size:
+        add(WARNING, "nothing labelled", item.label, "every pixel is ignored")
+    if result.size is not None and result.size != train_ids.shape:
+        (high, wide), (height, width) = train_ids.shape, result.size
+        severity, fate = (WARNING, "cut or padded") if dataset.fits(train_ids.shape, result.size) else (ERROR, "refused")
+        add(severity, "size mismatch", item.label, f"{wide}x{high}, its image {width}x{height} pixels: {fate}")
+    return result
+
+
+def _relative(path: Path, root: Path) -> str:
+    return path.relative_to(root).as_posix() if path.is_relative_to(root) else str(path)
+
+
+def _reason(error: UserError, path: Path) -> str:
+    """A reader's words without the path that they begin with."""
+    return str(error).removeprefix(f"{path}: ")
+
+
+def _fingerprint(image: np.ndarray) -> str:
+    digest = hashlib.sha256(str(image.shape).encode())
+    digest.update(np.ascontiguousarray(image).data)
+    return digest.hexdigest()
