@@ -200,7 +200,7 @@ def adapt(
     backbone: TimmBackbone, config: Config, initial: dict[str, Tensor] | None, progress: Progress | None
 ) -> Adapted:
     """Freeze the backbone and put the adapter in."""
-    cache = FactorCache(Path(config.cache) / "factors")
+    cache = FactorCache(Path(config.cache) / "factors", int(config.factor_cache_gib * 2**30))
     setting = Setting(config.seed, config.trainer.max_steps, cache, initial, progress)
     return adapter_method(config.adapter).apply(backbone.model, setting)
 

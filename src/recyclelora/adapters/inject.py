@@ -12,7 +12,7 @@ from threadpoolctl import threadpool_limits
 from torch import nn
 
 from recyclelora.adapters.factor_cache import FactorCache, Progress, available_cores, factorize
-from recyclelora.adapters.init import INITIALIZERS, Factors, LayerWeight, branch_rng
+from recyclelora.adapters.init import INITIALIZERS, RRQR_MAJOR, RRQR_MINOR, Factors, LayerWeight, branch_rng
 from recyclelora.adapters.low_rank import Branch, LowRankLinear, SplitQKV, split_rows
 from recyclelora.adapters.method import Adapted, Setting
 from recyclelora.adapters.rrqr import RRQR
@@ -126,14 +126,17 @@ def _decompose(
     progress: Progress | None,
 ) -> dict[str, RRQR]:
     """Pivoted QR of every layer, if a branch asks for it."""
-    ranks = {branch.init: branch.rank for branch in sorted(spec.branches.values(), key=lambda branch: branch.rank)}
-    leading, trailing = ranks.get("rrqr_major", 0), ranks.get("rrqr_minor", 0)
+    leading, trailing = (
+        max((branch.rank for branch in spec.branches.values() if branch.init in names), default=0)
+        for names in (RRQR_MAJOR, RRQR_MINOR)
+    )
     if leading == trailing == 0:
         return {}
-    weights = {name: layer.weight for name, layer in layers.items()}
     return factorize(
-        weights, leading, trailing, precision=spec.precision, cache=cache, num_threads=num_threads, progress=progress
-    )
+        {name: layer.weight for name, layer in layers.items()}, leading, trailing, precision=spec.precision,
+        strong=spec.pivoting_f if spec.pivoting == "strong" else None,
+        cache=cache, num_threads=num_threads, progress=progress,
+    )  # fmt: skip
 
 
 def _initialise(
@@ -146,7 +149,7 @@ def _initialise(
     """Layer -> branch -> initial factors; layers in a thread pool, for the SVD initialisations."""
 
     def initialise(name: str) -> dict[str, Factors]:
-        layer = LayerWeight(layers[name].weight, spec.layer_scale, decomposed.get(name))
+        layer = LayerWeight(layers[name].weight, spec.layer_scale, decomposed.get(name), name)
         try:
             return {
                 branch: INITIALIZERS[chosen.init](layer, chosen.rank, branch_rng(seed, name, branch))

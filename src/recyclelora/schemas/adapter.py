@@ -15,7 +15,11 @@ from recyclelora.schemas.checks import Problem, above_zero, at_least, one_of
 # ruff: noqa: UP045
 
 
-INITS = ("kaiming", "gaussian", "orthogonal", "svd_major", "svd_minor", "qr", "rrqr_major", "rrqr_minor")
+INITS = (
+    "kaiming", "gaussian", "orthogonal", "orthonormal",
+    "svd_major", "svd_minor", "svd_minor_left", "svd_minor_unloaded",
+    "qr", "rrqr_major", "rrqr_minor", "rrqr_major_values", "rrqr_minor_values",
+)  # fmt: skip
 SCALE_RULES = ("total_rank", "sqrt_rank", "fixed")
 
 
@@ -57,6 +61,8 @@ class LowRankConfig:
     targets: list[str] = field(default_factory=lambda: ["*"])
     blocks: str = ":"
     precision: str = "float64"
+    pivoting: str = "greedy"
+    pivoting_f: float = 2.0
     main: BranchConfig = field(default_factory=BranchConfig)
     sub: Optional[BranchConfig] = None
 
@@ -65,6 +71,10 @@ class LowRankConfig:
         yield from above_zero("alpha", self.alpha)
         yield from one_of("scale_rule", self.scale_rule, SCALE_RULES)
         yield from one_of("precision", self.precision, ("float64", "float32"))
+        yield from one_of("pivoting", self.pivoting, ("greedy", "strong"))
+        yield from at_least("pivoting_f", self.pivoting_f, 1)
+        if self.pivoting == "strong" and self.precision != "float64":
+            yield "precision", "must be float64 with pivoting=strong"
         if self.scale is not None:
             yield from above_zero("scale", self.scale)
         if (self.scale is None) == (self.scale_rule == "fixed"):
