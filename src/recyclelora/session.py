@@ -74,6 +74,8 @@ class Session:
         """Go on from a checkpoint."""
         load_trainable_state(self.segmenter, checkpoint.tensors["trained"])
         load_optimizer_state(self.optimizer.optimizer, checkpoint.tensors["optimizer"])
+        if self.model.training_state is not None:
+            self.model.training_state.load_state_dict(checkpoint.tensors["adapter"])
         self.step = checkpoint.step
         self.history = [Scores(**scores) for scores in checkpoint.state["history"]]
         self.seconds = float(checkpoint.state["seconds"])
@@ -140,6 +142,8 @@ class Session:
                 "optimizer": optimizer_state(self.optimizer.optimizer),
                 "initial": self.initial,
             }
+            if self.model.training_state is not None:
+                tensors["adapter"] = self.model.training_state.state_dict()
             state = {"history": [s.to_json() for s in self.history], "seconds": self.seconds + self.clock()}
             root = self.directory.checkpoints
             save_checkpoint(root, Checkpoint(step, tensors, state))

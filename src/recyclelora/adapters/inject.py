@@ -15,8 +15,9 @@ from recyclelora.adapters.factor_cache import FactorCache, Progress, available_c
 from recyclelora.adapters.init import INITIALIZERS, Factors, LayerWeight, branch_rng
 from recyclelora.adapters.low_rank import Branch, LowRankLinear, SplitQKV, split_rows
 from recyclelora.adapters.method import Adapted, Setting
+from recyclelora.adapters.replacing import replace
 from recyclelora.adapters.rrqr import RRQR
-from recyclelora.adapters.selection import select_linears, separate_qkv_bias
+from recyclelora.adapters.selection import select_linears
 from recyclelora.adapters.spec import AdapterSpec
 from recyclelora.adapters.state import parameter_rules
 
@@ -187,17 +188,13 @@ def _replace(
     spec: AdapterSpec,
     factors: Mapping[str, Mapping[str, Factors]],
 ) -> None:
-    """Freeze everything and swap the layers; nothing here can fail halfway for a reason of the user's."""
+    """Swap the layers for low-rank ones; nothing here can fail halfway for a reason of the user's."""
     made = {name: _low_rank(layer, spec, factors[name]) for name, layer in layers.items()}
-    model.requires_grad_(False)
     fused = {name.removesuffix(".q") for name in made if spec.split_qkv and name.endswith(".qkv.q")}
     replacements: dict[str, nn.Module] = {
         name: SplitQKV(*(made.pop(f"{name}.{part}") for part in "qkv")) for name in fused
     }
-    replacements.update(made)
-    separate_qkv_bias(model, list(replacements))
-    for name, module in replacements.items():
-        model.set_submodule(name, module)
+    replace(model, replacements | made)
 
 
 def _low_rank(linear: nn.Linear, spec: AdapterSpec, factors: Mapping[str, Factors]) -> LowRankLinear:

@@ -113,7 +113,7 @@ class LowRankLinear(nn.Module):
     @torch.no_grad()
     def merged(self) -> nn.Linear:
         """An ordinary linear layer that computes the same, sharing no tensor with this one."""
-        return _linear(self.merged_weight(), None if self.bias is None else self.bias.detach().clone())
+        return frozen_linear(self.merged_weight(), None if self.bias is None else self.bias.detach().clone())
 
     def extra_repr(self) -> str:
         """Sizes, for ``print(model)``."""
@@ -139,14 +139,14 @@ class SplitQKV(nn.Module):
         """One ordinary fused linear layer."""
         parts = [part.merged() for part in (self.q, self.k, self.v)]
         bias = None if parts[0].bias is None else torch.cat([part.bias for part in parts])
-        return _linear(torch.cat([part.weight for part in parts]), bias)
+        return frozen_linear(torch.cat([part.weight for part in parts]), bias)
 
 
 def split_rows(linear: nn.Linear) -> dict[str, nn.Linear]:
     """The q, k and v thirds of a fused linear as layers of their own, viewing the same tensors."""
     biases = [None] * 3 if linear.bias is None else list(linear.bias.detach().chunk(3))
     weights = linear.weight.detach().chunk(3)
-    return {name: _linear(weight, bias) for name, weight, bias in zip("qkv", weights, biases, strict=True)}
+    return {name: frozen_linear(weight, bias) for name, weight, bias in zip("qkv", weights, biases, strict=True)}
 
 
 @torch.no_grad()
@@ -170,8 +170,8 @@ def residual_weight(weight: torch.Tensor, initial: Sequence[Factors], scale: flo
     return result
 
 
-def _linear(weight: torch.Tensor, bias: torch.Tensor | None) -> nn.Linear:
-    """A frozen ``nn.Linear`` around existing tensors, without initialising new ones."""
+def frozen_linear(weight: torch.Tensor, bias: torch.Tensor | None) -> nn.Linear:
+    """A frozen ``nn.Linear`` around existing tensors (out, in) and (out,), without initialising new ones."""
     out_features, in_features = weight.shape
     linear = nn.Linear(in_features, out_features, bias=bias is not None, device="meta")
     linear.weight = nn.Parameter(weight, requires_grad=False)

@@ -17,6 +17,8 @@ class Decoder(Protocol):
     queries never see one.
     """
 
+    has_queries: bool
+
     def __call__(self, features: Sequence[Tensor], size: tuple[int, int], query: Tensor | None = None) -> Tensor:
         """Scores (B, num_classes, H, W) for ``size`` (H, W); the class of a pixel is the one with the highest."""
         ...
@@ -34,6 +36,8 @@ class Decoder(Protocol):
 
 class DenseDecoder(nn.Module):
     """A decoder of per-pixel class logits, trained by cross-entropy."""
+
+    has_queries = False
 
     def losses(
         self, features: Sequence[Tensor], labels: Tensor, ignore_index: int, query: Tensor | None = None
