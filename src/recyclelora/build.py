@@ -38,6 +38,7 @@ from recyclelora.schemas import (
     Config,
     DataConfig,
     DatasetConfig,
+    DecoderConfig,
     DoraConfig,
     FrozenConfig,
     FullConfig,
@@ -183,9 +184,8 @@ def build_model(
     """
     with user_errors():
         backbone = build_backbone(config, weights)
-        decoder = build_decoder(config, backbone)
-        has_queries = bool(getattr(decoder, "has_queries", False))
-        adapted = adapt(backbone, config, initial, progress, has_queries)
+        adapted = adapt(backbone, config, initial, progress)
+    decoder = build_decoder(config, backbone)
     segmenter = Segmenter(
         backbone, decoder,
         mean=config.backbone.mean, std=config.backbone.std, ignore_index=config.data.classes.ignore_index,
@@ -211,14 +211,11 @@ def build_backbone(config: Config, weights: WeightsFile | None) -> TimmBackbone:
 
 
 def adapt(
-    backbone: TimmBackbone,
-    config: Config,
-    initial: dict[str, Tensor] | None,
-    progress: Progress | None,
-    has_queries: bool,
+    backbone: TimmBackbone, config: Config, initial: dict[str, Tensor] | None, progress: Progress | None
 ) -> Adapted:
     """Freeze the backbone and put the adapter in."""
     cache = FactorCache(Path(config.cache) / "factors")
+    has_queries: bool = decoder_class(config.decoder).has_queries
     setting = Setting(config.seed, config.trainer.max_steps, cache, initial, progress, has_queries)
     return adapter_method(config.adapter).apply(backbone.model, setting)
 
@@ -266,9 +263,17 @@ def adapter_spec(adapter: LowRankConfig) -> AdapterSpec:
 
 def build_decoder(config: Config, backbone: TimmBackbone) -> nn.Module:
     """The decoder for the backbone's four levels."""
-    decoder: LinearDecoderConfig = config.decoder
     channels = [backbone.embed_dim] * len(backbone.levels)
-    return LinearDecoder(channels, len(config.data.classes.names), decoder.dropout)
+    built: nn.Module = decoder_class(config.decoder)(channels, len(config.data.classes.names), config.decoder.dropout)
+    return built
+
+
+def decoder_class(decoder: DecoderConfig) -> Any:
+    """The class that a configuration describes."""
+    match decoder:
+        case LinearDecoderConfig():
+            return LinearDecoder
+    raise TypeError(f"no decoder for {type(decoder).__name__}")
 
 
 def decoder_rules(decoder: nn.Module, lr_mult: float) -> dict[str, Rule]:

@@ -15,7 +15,7 @@ from hydra.core.config_store import ConfigStore
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from recyclelora.plugins import conf_packages, own_adapters
+from recyclelora.plugins import conf_folders, own_adapters
 from recyclelora.schemas import ADAPTERS, DECODERS, Config, DataConfig, EvaluateConfig, PredictConfig, nearest
 
 
@@ -37,7 +37,7 @@ def register_schemas() -> None:
     its dataclass is an option of the group ``adapter`` itself.
     """
     os.environ.setdefault("RECYCLELORA_HOME", str(home()))
-    OmegaConf.register_resolver("with_plugins", lambda own: [own, *conf_packages()], replace=True)
+    OmegaConf.register_resolver("with_plugins", lambda own: [own, *conf_folders()], replace=True)
     store = ConfigStore.instance()
     for name, schema in {"train": Config, "evaluate": EvaluateConfig, "predict": PredictConfig}.items():
         store.store(group="schema", name=name, node=schema, replace=True)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import time
 from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
@@ -18,7 +19,7 @@ from recyclelora.adapters.method import Adapted, Setting
 from recyclelora.adapters.replacing import replace
 from recyclelora.adapters.rrqr import RRQR
 from recyclelora.adapters.selection import select_linears
-from recyclelora.adapters.spec import AdapterSpec
+from recyclelora.adapters.spec import AdapterSpec, BranchSpec
 from recyclelora.adapters.state import parameter_rules
 
 
@@ -66,7 +67,7 @@ def inject(
         decomposed = _decompose(layers, spec, cache, num_threads, progress)
         factors = _initialise(layers, spec, decomposed, seed, num_threads)
     else:
-        factors = {name: _stored_factors(name, layer, spec, initial) for name, layer in layers.items()}
+        factors = {name: _stored_factors(name, layer, spec, initial, seed) for name, layer in layers.items()}
     _replace(model, layers, spec, factors)
     trainable = sum(parameter.numel() for parameter in model.parameters() if parameter.requires_grad)
     deficient = tuple(name for name, found in decomposed.items() if found.rank < min(layers[name].weight.shape))
@@ -161,15 +162,15 @@ def _initialise(
 
 
 def _stored_factors(
-    name: str, layer: nn.Linear, spec: AdapterSpec, initial: Mapping[str, torch.Tensor]
+    name: str, layer: nn.Linear, spec: AdapterSpec, initial: Mapping[str, torch.Tensor], seed: int
 ) -> dict[str, Factors]:
     """Initial factors of one layer out of a checkpoint; an integer A holds the positions of ones."""
     factors = {}
     for branch, chosen in spec.branches.items():
-        try:
-            a, b = (initial[f"{name}.{branch}.lora_{factor}"] for factor in "ab")
-        except KeyError as error:
-            raise ValueError(f"initial factors: {error.args[0]} is missing; they belong to another adapter") from None
+        if f"{name}.{branch}.lora_a" not in initial:
+            factors[branch] = _seeded_factors(LayerWeight(layer.weight, spec.layer_scale), name, branch, chosen, seed)
+            continue
+        a, b = (initial[f"{name}.{branch}.lora_{factor}"] for factor in "ab")
         expected = (layer.out_features, chosen.rank)
         if tuple(b.shape) != expected or len(a) != chosen.rank:
             raise ValueError(f"initial factors: {name}.{branch}.lora_b is {tuple(b.shape)}, expected {expected}")
@@ -180,6 +181,15 @@ def _stored_factors(
             a_index=a.detach().cpu().long() if one_hot else None,
         )
     return factors
+
+
+def _seeded_factors(layer: LayerWeight, name: str, branch: str, chosen: BranchSpec, seed: int) -> Factors:
+    """Factors that `state.initial_state` leaves out: B0 = 0 adds nothing to the weight, and A0 comes from the seed."""
+    with contextlib.suppress(ValueError):  # an initialisation that needs a decomposition
+        factors = INITIALIZERS[chosen.init](layer, chosen.rank, branch_rng(seed, name, branch))
+        if not factors.b.any():
+            return factors
+    raise ValueError(f"initial factors: {name}.{branch}.lora_a is missing; they belong to another adapter")
 
 
 def _replace(

@@ -58,11 +58,14 @@ def adapter_state(model: nn.Module) -> dict[str, torch.Tensor]:
 def initial_state(model: nn.Module) -> dict[str, torch.Tensor]:
     """B0 and A0 under the names of the parameters they started; a 0/1 A0 as int64 positions of its ones (rank,).
 
-    Empty for methods outside the low-rank family: what they start from follows from the seed and the weights.
+    A branch with B0 = 0 whose A trains is left out, and so is everything outside the low-rank family: what they start
+    from follows from the seed and the weights.
     """
     state = {}
     for name, layer in low_rank_layers(model):
         for branch_name, branch in layer.branches().items():
+            if branch.lora_a.requires_grad and not branch.initial.b.any():
+                continue
             a = branch.initial.a if branch.initial.a is not None else branch.initial.a_index
             assert a is not None
             state[f"{name}.{branch_name}.lora_a"] = a.clone()

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Protocol
+from typing import ClassVar, Protocol
 
 from torch import Tensor, nn
 
@@ -17,7 +17,7 @@ class Decoder(Protocol):
     queries never see one.
     """
 
-    has_queries: bool
+    has_queries: ClassVar[bool]
 
     def __call__(self, features: Sequence[Tensor], size: tuple[int, int], query: Tensor | None = None) -> Tensor:
         """Scores (B, num_classes, H, W) for ``size`` (H, W); the class of a pixel is the one with the highest."""
@@ -37,7 +37,7 @@ class Decoder(Protocol):
 class DenseDecoder(nn.Module):
     """A decoder of per-pixel class logits, trained by cross-entropy."""
 
-    has_queries = False
+    has_queries: ClassVar[bool] = False
 
     def losses(
         self, features: Sequence[Tensor], labels: Tensor, ignore_index: int, query: Tensor | None = None
