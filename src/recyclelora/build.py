@@ -7,14 +7,19 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
 from torch import Tensor, nn
 
+from recyclelora.adapters.adalora import AdaLoRA
+from recyclelora.adapters.dora import DoRA
 from recyclelora.adapters.factor_cache import FactorCache, Progress
 from recyclelora.adapters.inject import LowRank
-from recyclelora.adapters.method import Adapted, Method, Setting
+from recyclelora.adapters.method import Adapted, Method, Setting, TrainingState
+from recyclelora.adapters.rein import Rein
 from recyclelora.adapters.spec import AdapterSpec, BranchSpec
 from recyclelora.adapters.state import initial_state
+from recyclelora.adapters.vera import VeRA
 from recyclelora.adapters.whole import Frozen, Full
 from recyclelora.backbones.timm import TimmBackbone, create_backbone
 from recyclelora.backbones.weights import WeightsFile, WeightsNotFound, WeightsUnreadable, find_weights, read_weights
@@ -26,17 +31,23 @@ from recyclelora.engine.optimizer import Rule
 from recyclelora.errors import UserError
 from recyclelora.figures import ClassColours
 from recyclelora.schemas import (
+    AdaLoraConfig,
     AdapterConfig,
     BackboneConfig,
     BranchConfig,
     Config,
     DataConfig,
     DatasetConfig,
+    DecoderConfig,
+    DoraConfig,
     FrozenConfig,
     FullConfig,
     LinearDecoderConfig,
     LowRankConfig,
+    OwnAdapter,
     ProtocolConfig,
+    ReinConfig,
+    VeraConfig,
 )
 from recyclelora.segmenter import Segmenter
 
@@ -145,6 +156,8 @@ class Model:
     rules: dict[str, Rule]
     after_step: Callable[[int], None] | None = None
     """what the adapter does when the optimizer has stepped, gradients still there"""
+    training_state: TrainingState | None = None
+    """what the adapter must remember from step to step besides the segmenter"""
 
     def initial(self) -> dict[str, Tensor]:
         """The factors the adapters started from; empty without low-rank adapters."""
@@ -182,7 +195,8 @@ def build_model(
         BACKBONE + name: Rule(f"adapter.{rule.group}", rule.lr_mult, rule.weight_decay)
         for name, rule in adapted.rules.items()
     }
-    return Model(segmenter, rules | decoder_rules(decoder, config.decoder.lr_mult), adapted.after_step)
+    rules |= decoder_rules(decoder, config.decoder.lr_mult)
+    return Model(segmenter, rules, adapted.after_step, adapted.training_state)
 
 
 def build_backbone(config: Config, weights: WeightsFile | None) -> TimmBackbone:
@@ -201,12 +215,13 @@ def adapt(
 ) -> Adapted:
     """Freeze the backbone and put the adapter in."""
     cache = FactorCache(Path(config.cache) / "factors", int(config.factor_cache_gib * 2**30))
-    setting = Setting(config.seed, config.trainer.max_steps, cache, initial, progress)
+    has_queries: bool = decoder_class(config.decoder).has_queries
+    setting = Setting(config.seed, config.trainer.max_steps, cache, initial, progress, has_queries)
     return adapter_method(config.adapter).apply(backbone.model, setting)
 
 
 def adapter_method(adapter: AdapterConfig) -> Method:
-    """The method that a configuration describes."""
+    """The method that a configuration describes; one from another package brings its own."""
     match adapter:
         case FrozenConfig():
             return Frozen()
@@ -214,7 +229,23 @@ def adapter_method(adapter: AdapterConfig) -> Method:
             return Full(adapter.lr_mult, adapter.weight_decay)
         case LowRankConfig():
             return LowRank(adapter_spec(adapter))
+        case DoraConfig():
+            return DoRA(**method_fields(adapter))
+        case VeraConfig():
+            return VeRA(**method_fields(adapter))
+        case AdaLoraConfig():
+            return AdaLoRA(**method_fields(adapter))
+        case ReinConfig():
+            return Rein(**method_fields(adapter))
+        case OwnAdapter():
+            return adapter.method()
     raise TypeError(f"no method for {type(adapter).__name__}")
+
+
+def method_fields(adapter: DoraConfig | VeraConfig | AdaLoraConfig | ReinConfig) -> dict[str, Any]:
+    """A configuration's values under the names that its method gives them."""
+    fields = {name: value for name, value in asdict(adapter).items() if name not in ("kind", "name")}
+    return {name: tuple(value) if isinstance(value, list) else value for name, value in fields.items()}
 
 
 def adapter_spec(adapter: LowRankConfig) -> AdapterSpec:
@@ -232,9 +263,17 @@ def adapter_spec(adapter: LowRankConfig) -> AdapterSpec:
 
 def build_decoder(config: Config, backbone: TimmBackbone) -> nn.Module:
     """The decoder for the backbone's four levels."""
-    decoder: LinearDecoderConfig = config.decoder
     channels = [backbone.embed_dim] * len(backbone.levels)
-    return LinearDecoder(channels, len(config.data.classes.names), decoder.dropout)
+    built: nn.Module = decoder_class(config.decoder)(channels, len(config.data.classes.names), config.decoder.dropout)
+    return built
+
+
+def decoder_class(decoder: DecoderConfig) -> Any:
+    """The class that a configuration describes."""
+    match decoder:
+        case LinearDecoderConfig():
+            return LinearDecoder
+    raise TypeError(f"no decoder for {type(decoder).__name__}")
 
 
 def decoder_rules(decoder: nn.Module, lr_mult: float) -> dict[str, Rule]:

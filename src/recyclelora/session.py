@@ -95,6 +95,8 @@ class Session:
         self.fabric.strategy.precision.load_state_dict(checkpoint.state["precision"])
         if self.average is not None:
             self.average.load(checkpoint.tensors["average"])
+        if self.model.training_state is not None:
+            self.model.training_state.load_state_dict(checkpoint.tensors["adapter"])
         self.step = checkpoint.step
         self.history = [Scores(**scores) for scores in checkpoint.state["history"]]
         self.seconds = float(checkpoint.state["seconds"])
@@ -171,6 +173,8 @@ class Session:
                 "optimizer": optimizer_state(self.optimizer.optimizer),
                 "initial": self.initial,
             }
+            if self.model.training_state is not None:
+                tensors["adapter"] = self.model.training_state.state_dict()
             if self.average is not None:
                 tensors["average"] = self.average.state
             state = {

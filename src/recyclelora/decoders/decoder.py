@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Protocol
+from typing import ClassVar, Protocol
 
 from torch import Tensor, nn
 
@@ -16,6 +16,8 @@ class Decoder(Protocol):
     ``query`` (num_queries, width) comes from adapters that speak to the decoder's queries (Rein); decoders without
     queries never see one.
     """
+
+    has_queries: ClassVar[bool]
 
     def __call__(self, features: Sequence[Tensor], size: tuple[int, int], query: Tensor | None = None) -> Tensor:
         """Scores (B, num_classes, H, W) for ``size`` (H, W); the class of a pixel is the one with the highest."""
@@ -34,6 +36,8 @@ class Decoder(Protocol):
 
 class DenseDecoder(nn.Module):
     """A decoder of per-pixel class logits, trained by cross-entropy."""
+
+    has_queries: ClassVar[bool] = False
 
     def losses(
         self, features: Sequence[Tensor], labels: Tensor, ignore_index: int, query: Tensor | None = None

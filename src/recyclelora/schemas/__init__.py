@@ -6,11 +6,16 @@ composed. One file for each config group; what other rooms use is named here.
 
 from recyclelora.schemas.adapter import (
     ADAPTERS,
+    AdaLoraConfig,
     AdapterConfig,
     BranchConfig,
+    DoraConfig,
     FrozenConfig,
     FullConfig,
     LowRankConfig,
+    OwnAdapter,
+    ReinConfig,
+    VeraConfig,
 )
 from recyclelora.schemas.backbone import BackboneConfig
 from recyclelora.schemas.checks import Problem, nearest
@@ -23,6 +28,7 @@ from recyclelora.schemas.training import OptimizerConfig, TrackingConfig, Traine
 __all__ = [
     "ADAPTERS",
     "DECODERS",
+    "AdaLoraConfig",
     "AdapterConfig",
     "AugmentConfig",
     "BackboneConfig",
@@ -32,16 +38,20 @@ __all__ = [
     "DataConfig",
     "DatasetConfig",
     "DecoderConfig",
+    "DoraConfig",
     "EvaluateConfig",
     "FrozenConfig",
     "FullConfig",
     "LinearDecoderConfig",
     "LowRankConfig",
     "OptimizerConfig",
+    "OwnAdapter",
     "PredictConfig",
     "Problem",
     "ProtocolConfig",
+    "ReinConfig",
     "TrackingConfig",
     "TrainerConfig",
+    "VeraConfig",
     "nearest",
 ]
