@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from recyclelora.distributed import mean_over_processes
+
 
 def cross_entropy(logits: Tensor, labels: Tensor, ignore_index: int) -> Tensor:
-    """Mean cross-entropy over the labelled pixels; 0, with a gradient of 0, where no pixel is labelled.
+    """Mean cross-entropy over the labelled pixels of all processes; 0, with a gradient of 0, where none is labelled.
 
     Args:
         logits: (B, num_classes, H, W)
@@ -15,4 +18,5 @@ def cross_entropy(logits: Tensor, labels: Tensor, ignore_index: int) -> Tensor:
         ignore_index: train id that does not count
     """
     total = F.cross_entropy(logits, labels, ignore_index=ignore_index, reduction="sum")
-    return total / (labels != ignore_index).sum().clamp(min=1)
+    labelled = mean_over_processes((labels != ignore_index).sum())
+    return total / torch.where(labelled > 0, labelled, 1)

@@ -16,7 +16,18 @@ from recyclelora.schemas.backbone import BackboneConfig
 from recyclelora.schemas.checks import Problem, nearest
 from recyclelora.schemas.commands import EvaluateConfig, PredictConfig
 from recyclelora.schemas.data import AugmentConfig, ClassesConfig, DataConfig, DatasetConfig, ProtocolConfig
-from recyclelora.schemas.decoder import DECODERS, DecoderConfig, LinearDecoderConfig
+from recyclelora.schemas.decoder import (
+    DECODERS,
+    DecoderConfig,
+    DptDecoderConfig,
+    EomtDecoderConfig,
+    FpnDecoderConfig,
+    LinearDecoderConfig,
+    Mask2FormerDecoderConfig,
+    MaskLossConfig,
+    SegformerDecoderConfig,
+    UpernetDecoderConfig,
+)
 from recyclelora.schemas.run import Config
 from recyclelora.schemas.training import OptimizerConfig, TrackingConfig, TrainerConfig
 
@@ -32,16 +43,23 @@ __all__ = [
     "DataConfig",
     "DatasetConfig",
     "DecoderConfig",
+    "DptDecoderConfig",
+    "EomtDecoderConfig",
     "EvaluateConfig",
+    "FpnDecoderConfig",
     "FrozenConfig",
     "FullConfig",
     "LinearDecoderConfig",
     "LowRankConfig",
+    "Mask2FormerDecoderConfig",
+    "MaskLossConfig",
     "OptimizerConfig",
     "PredictConfig",
     "Problem",
     "ProtocolConfig",
+    "SegformerDecoderConfig",
     "TrackingConfig",
     "TrainerConfig",
+    "UpernetDecoderConfig",
     "nearest",
 ]
