@@ -1,6 +1,5 @@
 from __future__ import annotations
 
-import sys
 from pathlib import Path
 
 import pytest
@@ -11,9 +10,9 @@ from recyclelora.decoders.mask2former import Mask2Former
 from recyclelora.decoders.mask2former_keys import from_mmdet, our_names
 from recyclelora.decoders.mask_loss import MaskLoss, presence
 
+from .fixtures import rule
+
 FIXTURES = Path(__file__).parent / "fixtures"
-sys.path.insert(0, str(FIXTURES))
-import rule  # noqa: E402
 
 
 @pytest.fixture(scope="module")

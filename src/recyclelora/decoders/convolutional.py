@@ -15,7 +15,8 @@ from torch.nn import functional as F
 from recyclelora.decoders.decoder import DenseDecoder
 from recyclelora.decoders.pyramid import Kind, build_pyramid
 
-GROUPS = 32
+GROUP = 8
+"""Channels to a group. One channel alone would be normalised to nothing where UPerNet pools the whole map."""
 
 
 class ConvolutionalDecoder(DenseDecoder):
@@ -134,7 +135,7 @@ def _group_norms(module: nn.Module) -> nn.Module:
     """Batch norms replaced by group norms, in place."""
     for name, child in module.named_children():
         if isinstance(child, nn.BatchNorm2d):
-            setattr(module, name, nn.GroupNorm(GROUPS, child.num_features))
+            setattr(module, name, nn.GroupNorm(child.num_features // GROUP, child.num_features))
         else:
             _group_norms(child)
     return module
