@@ -40,13 +40,19 @@ from recyclelora.schemas import (
     DatasetConfig,
     DecoderConfig,
     DoraConfig,
+    DptDecoderConfig,
+    EomtDecoderConfig,
+    FpnDecoderConfig,
     FrozenConfig,
     FullConfig,
     LinearDecoderConfig,
     LowRankConfig,
+    Mask2FormerDecoderConfig,
     OwnAdapter,
     ProtocolConfig,
     ReinConfig,
+    SegformerDecoderConfig,
+    UpernetDecoderConfig,
     VeraConfig,
 )
 from recyclelora.segmenter import Segmenter
@@ -185,7 +191,9 @@ def build_model(
     with user_errors():
         backbone = build_backbone(config, weights)
         adapted = adapt(backbone, config, initial, progress)
-    decoder = build_decoder(config, backbone)
+        channels = [backbone.embed_dim] * len(backbone.levels)
+        lent = None if adapted.query is None else adapted.query()
+        decoder = build_decoder(config.decoder, channels, len(config.data.classes.names), lent)
     segmenter = Segmenter(
         backbone, decoder,
         mean=config.backbone.mean, std=config.backbone.std, ignore_index=config.data.classes.ignore_index,
@@ -261,30 +269,79 @@ def adapter_spec(adapter: LowRankConfig) -> AdapterSpec:
     return AdapterSpec(**fields)
 
 
-def build_decoder(config: Config, backbone: TimmBackbone) -> nn.Module:
-    """The decoder for the backbone's four levels."""
-    channels = [backbone.embed_dim] * len(backbone.levels)
-    built: nn.Module = decoder_class(config.decoder)(channels, len(config.data.classes.names), config.decoder.dropout)
+def build_decoder(
+    decoder: DecoderConfig, channels: list[int], num_classes: int, query: Tensor | None = None
+) -> nn.Module:
+    """The decoder that a configuration describes.
+
+    Args:
+        decoder: its configuration
+        channels: of the backbone's levels
+        num_classes: of the data
+        query: what the adapter will lend (num_queries, width); None where it lends nothing
+
+    Raises:
+        ValueError: numbers do not fit together, or there is no place for what the adapter lends.
+    """
+    kind = decoder_class(decoder)
+    options = {name: value for name, value in asdict(decoder).items() if name not in ("kind", "name", "lr_mult")}
+    if "loss" in options:
+        from recyclelora.decoders.mask_loss import MaskLoss
+
+        options["loss"] = MaskLoss(**options["loss"])
+    if kind.has_queries:
+        options["own_queries"] = query is None
+    if query is not None:
+        _check_lent(query, decoder, kind)
+    built: nn.Module = kind(channels, num_classes, **options)
     return built
 
 
 def decoder_class(decoder: DecoderConfig) -> Any:
-    """The class that a configuration describes."""
+    """The class that a configuration describes; the libraries behind it are imported only now, as they take seconds."""
     match decoder:
         case LinearDecoderConfig():
             return LinearDecoder
+        case Mask2FormerDecoderConfig():
+            from recyclelora.decoders.mask2former import Mask2Former
+
+            return Mask2Former
+        case EomtDecoderConfig():
+            from recyclelora.decoders.eomt import QueryTokens
+
+            return QueryTokens
+    from recyclelora.decoders import convolutional
+
+    match decoder:
+        case SegformerDecoderConfig():
+            return convolutional.Segformer
+        case FpnDecoderConfig():
+            return convolutional.FeaturePyramid
+        case UpernetDecoderConfig():
+            return convolutional.UperNet
+        case DptDecoderConfig():
+            return convolutional.Dpt
     raise TypeError(f"no decoder for {type(decoder).__name__}")
 
 
+def _check_lent(query: Tensor, decoder: DecoderConfig, kind: Any) -> None:
+    """Refuse queries that the decoder has no place for: the adapter's part behind them would never learn."""
+    if not kind.has_queries:
+        raise ValueError(
+            f"decoder={decoder.name} has no queries, but the adapter lends it some: use decoder=mask2former"
+        )
+    assert isinstance(decoder, Mask2FormerDecoderConfig)
+    wanted = (decoder.num_queries, decoder.width)
+    if tuple(query.shape) != wanted:
+        raise ValueError(
+            f"the adapter lends {query.shape[0]} queries of width {query.shape[1]}; the decoder has {wanted}"
+        )
+
+
 def decoder_rules(decoder: nn.Module, lr_mult: float) -> dict[str, Rule]:
-    """Norms do not decay; everything else follows the optimizer."""
-    norms = {
-        f"{path}.{name}"
-        for path, module in decoder.named_modules()
-        if isinstance(module, nn.LayerNorm)
-        for name, _ in module.named_parameters()
-    }
+    """What a decoder exempts from weight decay does not decay; everything else follows the optimizer."""
+    undecayed = decoder.undecayed()  # type: ignore[operator]
     return {
-        f"decoder.{name}": Rule("decoder.norm", lr_mult, 0.0) if name in norms else Rule("decoder", lr_mult)
+        f"decoder.{name}": Rule("decoder.undecayed", lr_mult, 0.0) if name in undecayed else Rule("decoder", lr_mult)
         for name, _ in decoder.named_parameters()
     }

@@ -11,7 +11,8 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from recyclelora.adapters.init import Factors, LayerWeight, branch_rng, kaiming
+from recyclelora.adapters.factors import Factors, LayerWeight, branch_rng
+from recyclelora.adapters.init_random import kaiming
 from recyclelora.adapters.method import Adapted, Setting
 from recyclelora.adapters.replacing import AdaptedLinear, check_rank, replace, selected_linears
 from recyclelora.adapters.state import ParameterRule

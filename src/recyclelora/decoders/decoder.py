@@ -13,8 +13,10 @@ from recyclelora.losses import cross_entropy
 class Decoder(Protocol):
     """From the features of four levels to scores of every pixel.
 
-    ``query`` (num_queries, width) comes from adapters that speak to the decoder's queries (Rein); decoders without
-    queries never see one.
+    Features are four maps (B, C, h, w), one for each depth that is read, all at the stride of a patch.
+
+    ``query`` (num_queries, width) comes from adapters that speak to the decoder's queries (Rein). Only a decoder with
+    ``has_queries`` is given one.
     """
 
     has_queries: ClassVar[bool]
@@ -33,6 +35,10 @@ class Decoder(Protocol):
         """Scores (B, num_classes, H, W) as probabilities that sum to 1 over the classes."""
         ...
 
+    def undecayed(self) -> set[str]:
+        """Names of the parameters whose weight decay is 0."""
+        ...
+
 
 class DenseDecoder(nn.Module):
     """A decoder of per-pixel class logits, trained by cross-entropy."""
@@ -49,3 +55,20 @@ class DenseDecoder(nn.Module):
     def probabilities(self, scores: Tensor) -> Tensor:
         """Softmax over the classes."""
         return scores.float().softmax(1)
+
+    def undecayed(self) -> set[str]:
+        """Weights and biases of the norms."""
+        return norm_parameters(self)
+
+
+NORMS = (nn.LayerNorm, nn.GroupNorm, nn.modules.batchnorm._BatchNorm)
+
+
+def norm_parameters(module: nn.Module) -> set[str]:
+    """Names of the parameters that belong to normalisation layers."""
+    return {
+        f"{path}.{name}"
+        for path, norm in module.named_modules()
+        if isinstance(norm, NORMS)
+        for name, _ in norm.named_parameters()
+    }

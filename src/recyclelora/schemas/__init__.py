@@ -21,7 +21,18 @@ from recyclelora.schemas.backbone import BackboneConfig
 from recyclelora.schemas.checks import Problem, nearest
 from recyclelora.schemas.commands import EvaluateConfig, PredictConfig
 from recyclelora.schemas.data import AugmentConfig, ClassesConfig, DataConfig, DatasetConfig, ProtocolConfig
-from recyclelora.schemas.decoder import DECODERS, DecoderConfig, LinearDecoderConfig
+from recyclelora.schemas.decoder import (
+    DECODERS,
+    DecoderConfig,
+    DptDecoderConfig,
+    EomtDecoderConfig,
+    FpnDecoderConfig,
+    LinearDecoderConfig,
+    Mask2FormerDecoderConfig,
+    MaskLossConfig,
+    SegformerDecoderConfig,
+    UpernetDecoderConfig,
+)
 from recyclelora.schemas.run import Config
 from recyclelora.schemas.training import OptimizerConfig, TrackingConfig, TrainerConfig
 
@@ -39,19 +50,26 @@ __all__ = [
     "DatasetConfig",
     "DecoderConfig",
     "DoraConfig",
+    "DptDecoderConfig",
+    "EomtDecoderConfig",
     "EvaluateConfig",
+    "FpnDecoderConfig",
     "FrozenConfig",
     "FullConfig",
     "LinearDecoderConfig",
     "LowRankConfig",
+    "Mask2FormerDecoderConfig",
+    "MaskLossConfig",
     "OptimizerConfig",
     "OwnAdapter",
     "PredictConfig",
     "Problem",
     "ProtocolConfig",
     "ReinConfig",
+    "SegformerDecoderConfig",
     "TrackingConfig",
     "TrainerConfig",
+    "UpernetDecoderConfig",
     "VeraConfig",
     "nearest",
 ]
