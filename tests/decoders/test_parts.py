@@ -72,5 +72,5 @@ def test_lent_queries_take_the_place_of_the_own_position_embedding(decoder):
     assert not [n for n, _ in borrowing.named_parameters() if "queries_embedder" in n]
     torch.testing.assert_close(borrowing(features(), (64, 96), own), decoder(features(), (64, 96)))
     lent = torch.randn(8, 32, requires_grad=True)
-    torch.stack(list(borrowing.losses(features(), torch.zeros(2, 64, 96), 255, lent).values())).sum().backward()
+    torch.stack(list(borrowing.losses(features(), torch.zeros(2, 64, 96).long(), 255, lent).values())).sum().backward()
     assert lent.grad.abs().sum() > 0
