@@ -17,6 +17,7 @@ from recyclelora.schemas.checks import Problem, nearest
 from recyclelora.schemas.commands import EvaluateConfig, PredictConfig
 from recyclelora.schemas.data import AugmentConfig, ClassesConfig, DataConfig, DatasetConfig, ProtocolConfig
 from recyclelora.schemas.decoder import DECODERS, DecoderConfig, LinearDecoderConfig
+from recyclelora.schemas.folder import CodingConfig, FolderConfig, SplitConfig, class_index, parse_colour
 from recyclelora.schemas.run import Config
 from recyclelora.schemas.training import OptimizerConfig, TrackingConfig, TrainerConfig
 
@@ -28,11 +29,13 @@ __all__ = [
     "BackboneConfig",
     "BranchConfig",
     "ClassesConfig",
+    "CodingConfig",
     "Config",
     "DataConfig",
     "DatasetConfig",
     "DecoderConfig",
     "EvaluateConfig",
+    "FolderConfig",
     "FrozenConfig",
     "FullConfig",
     "LinearDecoderConfig",
@@ -41,7 +44,10 @@ __all__ = [
     "PredictConfig",
     "Problem",
     "ProtocolConfig",
+    "SplitConfig",
     "TrackingConfig",
     "TrainerConfig",
+    "class_index",
     "nearest",
+    "parse_colour",
 ]
