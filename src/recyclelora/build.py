@@ -23,13 +23,15 @@ from recyclelora.adapters.vera import VeRA
 from recyclelora.adapters.whole import Frozen, Full
 from recyclelora.backbones.timm import TimmBackbone, create_backbone
 from recyclelora.backbones.weights import WeightsFile, WeightsNotFound, WeightsUnreadable, find_weights, read_weights
-from recyclelora.data.datasets import Dataset, open_dataset, seeded_subset
+from recyclelora.data.datasets import Dataset
+from recyclelora.data.labels import IGNORE
 from recyclelora.data.transforms import Augmentation
 from recyclelora.decoders.linear import LinearDecoder
 from recyclelora.engine.evaluation import Protocol
 from recyclelora.engine.optimizer import Rule
 from recyclelora.errors import UserError
 from recyclelora.figures import ClassColours
+from recyclelora.open_data import open_all
 from recyclelora.schemas import (
     AdaLoraConfig,
     AdapterConfig,
@@ -37,7 +39,6 @@ from recyclelora.schemas import (
     BranchConfig,
     Config,
     DataConfig,
-    DatasetConfig,
     DecoderConfig,
     DoraConfig,
     DptDecoderConfig,
@@ -85,16 +86,29 @@ class Datasets:
         """Sources and scored sets."""
         return [*self.sources, *self.scored.values()]
 
+    @property
+    def unlabelled(self) -> dict[str, Dataset]:
+        """Targets that can only be predicted."""
+        return {name: dataset for name, dataset in self.scored.items() if not dataset.labelled}
+
+    def source_classes(self, num_classes: int) -> frozenset[int] | None:
+        """The train ids that the sources hold; None where these are all."""
+        held = frozenset[int]().union(*(source.classes for source in self.sources))
+        return None if len(held) >= num_classes else held
+
 
 def build_datasets(data: DataConfig, cache: str) -> Datasets:
     """Open every dataset of a pair; streets are cached below ``cache``.
 
     Raises:
-        UserError: listing everything that is not there.
+        UserError: listing everything that is not there, or a source without labels.
     """
     scored = {"source_val": data.source_val} | {target.label: target for target in data.targets}
     opened = open_all([*data.sources, *scored.values()], data, cache)
     sources = opened[: len(data.sources)]
+    for dataset in opened[: len(data.sources) + 1]:
+        if not dataset.labelled:
+            raise UserError(f"{dataset.name} has no labels in the split that is asked for: it can only be a target")
     return Datasets(sources, dict(zip(scored, opened[len(sources) :], strict=True)))
 
 
@@ -102,27 +116,6 @@ def build_targets(data: DataConfig, cache: str) -> dict[str, Dataset]:
     """Open only the targets of a pair: scoring a finished run needs no source."""
     opened = open_all(data.targets, data, cache)
     return {target.label: dataset for target, dataset in zip(data.targets, opened, strict=True)}
-
-
-def open_all(configs: list[DatasetConfig], data: DataConfig, cache: str) -> list[Dataset]:
-    """Open datasets in their order; a UserError lists all that are not there."""
-    opened: list[Dataset] = []
-    problems: list[str] = []
-    for config in configs:
-        try:
-            dataset = open_dataset(
-                config.dataset, config.split, root=Path(data.root).expanduser(), name=config.name,
-                seed=data.subset_seed, cache_dir=Path(cache) / "streets",
-            )  # fmt: skip
-            opened.append(seeded_subset(dataset, config.subset, data.subset_seed))
-        except UserError as error:
-            problems.append(str(error))
-    if problems:
-        advice = (
-            "set DATA_ROOT or data.root to the folder that holds one folder for each dataset; data=streets needs none"
-        )
-        raise UserError("\n".join([*dict.fromkeys(problems), advice]))
-    return opened
 
 
 def build_augmentation(data: DataConfig) -> Augmentation:
@@ -134,13 +127,15 @@ def build_augmentation(data: DataConfig) -> Augmentation:
 
 def build_protocol(protocol: ProtocolConfig) -> Protocol:
     """The test protocol."""
-    fields = asdict(protocol)
-    return Protocol(**(fields | {"sizes": {name: (size[0], size[1]) for name, size in protocol.sizes.items()}}))
+    sizes, fit = (
+        {name: (size[0], size[1]) for name, size in given.items()} for given in (protocol.sizes, protocol.fit)
+    )
+    return Protocol(**(asdict(protocol) | {"sizes": sizes, "fit": fit, "half": tuple(protocol.half)}))
 
 
 def class_colours(data: DataConfig) -> ClassColours:
     """Names and colours for pictures."""
-    return ClassColours(data.classes.names, data.classes.colours, data.classes.ignore_index)
+    return ClassColours(data.classes.names, data.classes.colours, IGNORE)
 
 
 # --- model ------------------------------------------------------------------------------------------------------------
@@ -196,7 +191,7 @@ def build_model(
         decoder = build_decoder(config.decoder, channels, len(config.data.classes.names), lent)
     segmenter = Segmenter(
         backbone, decoder,
-        mean=config.backbone.mean, std=config.backbone.std, ignore_index=config.data.classes.ignore_index,
+        mean=config.backbone.mean, std=config.backbone.std, ignore_index=IGNORE,
         query=adapted.query, penalty=adapted.penalty,
     )  # fmt: skip
     rules = {

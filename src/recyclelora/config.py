@@ -82,6 +82,8 @@ def _problems(node: Any, path: str) -> Iterator[tuple[str, Any, str]]:
             yield _join(path, name), _value_at(node, name), what
     elif isinstance(node, list):
         children = {str(index): item for index, item in enumerate(node)}
+    elif isinstance(node, dict):
+        children = {str(key): item for key, item in node.items()}
     else:
         return
     for name, child in children.items():

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 
 import cv2
@@ -14,6 +15,9 @@ from recyclelora.errors import UserError
 # One process reads one sample; OpenCV's own threads would only fight with the data workers.
 cv2.setNumThreads(0)
 
+ReadIds = Callable[[Path], np.ndarray]
+"""Reads the stored ids (H, W) of a mask exactly as they are; other encodings than indices are in ``masks.py``."""
+
 
 def read_image(path: Path) -> np.ndarray:
     """Read an image as uint8 RGB (H, W, 3).
@@ -25,13 +29,18 @@ def read_image(path: Path) -> np.ndarray:
     return np.ascontiguousarray(image)
 
 
-def read_label(path: Path, table: np.ndarray) -> np.ndarray:
-    """Read an 8-bit id mask (grey or palette PNG) and map it to uint8 train ids (H, W).
+def read_label(path: Path, table: np.ndarray, read_ids: ReadIds | None = None) -> np.ndarray:
+    """Read a mask and map it to uint8 train ids (H, W).
+
+    Args:
+        path: the mask
+        table: stored id -> train id, with an entry for every id that the encoding can store
+        read_ids: how the mask is encoded; by default :func:`read_indices`
 
     Raises:
-        UserError: unreadable, not 8-bit indices, or an id that the dataset does not define.
+        UserError: unreadable, another encoding, or an id that the dataset does not define.
     """
-    ids = read_indices(path)
+    ids = (read_ids or read_indices)(path)
     label: np.ndarray = table[ids]
     if (label == UNKNOWN).any():
         unknown = sorted({int(value) for value in np.unique(ids[label == UNKNOWN])})

@@ -33,6 +33,7 @@ from recyclelora.schemas.decoder import (
     SegformerDecoderConfig,
     UpernetDecoderConfig,
 )
+from recyclelora.schemas.folder import CodingConfig, FolderConfig, SplitConfig, class_index, parse_colour
 from recyclelora.schemas.run import Config
 from recyclelora.schemas.training import OptimizerConfig, TrackingConfig, TrainerConfig
 
@@ -45,6 +46,7 @@ __all__ = [
     "BackboneConfig",
     "BranchConfig",
     "ClassesConfig",
+    "CodingConfig",
     "Config",
     "DataConfig",
     "DatasetConfig",
@@ -53,6 +55,7 @@ __all__ = [
     "DptDecoderConfig",
     "EomtDecoderConfig",
     "EvaluateConfig",
+    "FolderConfig",
     "FpnDecoderConfig",
     "FrozenConfig",
     "FullConfig",
@@ -67,9 +70,12 @@ __all__ = [
     "ProtocolConfig",
     "ReinConfig",
     "SegformerDecoderConfig",
+    "SplitConfig",
     "TrackingConfig",
     "TrainerConfig",
     "UpernetDecoderConfig",
     "VeraConfig",
+    "class_index",
     "nearest",
+    "parse_colour",
 ]
