@@ -4,9 +4,11 @@ are the ones written here."""
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import asdict, dataclass
+from dataclasses import fields as fields_of
 from pathlib import Path
+from typing import TypeVar
 
 from torch import Tensor, nn
 
@@ -18,7 +20,11 @@ from recyclelora.adapters.state import initial_state
 from recyclelora.adapters.whole import Frozen, Full
 from recyclelora.backbones.timm import TimmBackbone, create_backbone
 from recyclelora.backbones.weights import WeightsFile, WeightsNotFound, WeightsUnreadable, find_weights, read_weights
-from recyclelora.data.datasets import Dataset, open_dataset, seeded_subset
+from recyclelora.data.datasets import Dataset, FolderDataset, open_dataset, seeded_subset
+from recyclelora.data.decode_cache import CachedDataset, DecodeCache
+from recyclelora.data.extras import Extras
+from recyclelora.data.photometric import Photometric
+from recyclelora.data.rare_classes import ClassCounts, RareClasses
 from recyclelora.data.transforms import Augmentation
 from recyclelora.decoders.linear import LinearDecoder
 from recyclelora.engine.evaluation import Protocol
@@ -39,6 +45,8 @@ from recyclelora.schemas import (
     ProtocolConfig,
 )
 from recyclelora.segmenter import Segmenter
+
+Part = TypeVar("Part")
 
 BACKBONE = "backbone.model."
 """Where the backbone's parameters are in a segmenter."""
@@ -97,7 +105,7 @@ def open_all(configs: list[DatasetConfig], data: DataConfig, cache: str) -> list
                 config.dataset, config.split, root=Path(data.root).expanduser(), name=config.name,
                 seed=data.subset_seed, cache_dir=Path(cache) / "streets",
             )  # fmt: skip
-            opened.append(seeded_subset(dataset, config.subset, data.subset_seed))
+            opened.append(seeded_subset(_kept_decoded(dataset, data, cache), config.subset, data.subset_seed))
         except UserError as error:
             problems.append(str(error))
     if problems:
@@ -108,11 +116,57 @@ def open_all(configs: list[DatasetConfig], data: DataConfig, cache: str) -> list
     return opened
 
 
+def _kept_decoded(dataset: Dataset, data: DataConfig, cache: str) -> Dataset:
+    """A dataset of files behind the decode cache, where ``data.decode_cache`` asks for one."""
+    if data.decode_cache is None or not isinstance(dataset, FolderDataset):
+        return dataset
+    return CachedDataset(dataset, DecodeCache(Path(cache) / "decoded", int(data.decode_cache * 1e9)))
+
+
+def build_rare_classes(
+    data: DataConfig,
+    sources: list[Dataset],
+    cache: str,
+    counting: Callable[[int], AbstractContextManager[Callable[[int], None]]],
+) -> list[RareClasses | None]:
+    """What rare-class sampling needs to know of each source; Nones where it is off.
+
+    Sources that were never counted are counted, under a bar that ``counting`` opens for so many images.
+
+    Raises:
+        UserError: a sample cannot be read, or a source has no labels.
+    """
+    rare = data.rare_classes
+    if rare.temperature is None:
+        return [None] * len(sources)
+    store = ClassCounts(Path(cache) / "class_counts", len(data.classes.names))
+    found = [store.load(source) for source in sources]
+    missing = sum(len(source) for source, counts in zip(sources, found, strict=True) if counts is None)
+    with counting(missing) if missing else nullcontext(lambda count: None) as advance:
+        counted = [store.count(s, advance) if c is None else c for s, c in zip(sources, found, strict=True)]
+    return [
+        RareClasses.of(
+            counts, temperature=rare.temperature, image_pixels=rare.image_pixels, crop_pixels=rare.crop_pixels
+        )
+        for counts in counted
+    ]
+
+
 def build_augmentation(data: DataConfig) -> Augmentation:
-    """The training augmentation."""
-    fields = asdict(data.augment)
-    pairs = {name: tuple(fields[name]) for name in ("crop", "short_edges", "contrast", "saturation")}
-    return Augmentation(**(fields | pairs))
+    """The published training augmentation."""
+    return _of_fields(Augmentation, data, colours=_of_fields(Photometric, data))
+
+
+def build_extras(data: DataConfig) -> Extras:
+    """Augmentations beyond the published ones."""
+    return _of_fields(Extras, data)
+
+
+def _of_fields(kind: type[Part], data: DataConfig, **given: object) -> Part:
+    """An immutable part from the augmentation's keys of the same names."""
+    names = {field.name for field in fields_of(kind)} - given.keys()  # type: ignore[arg-type]
+    values = {name: getattr(data.augment, name) for name in names}
+    return kind(**given, **{name: tuple(v) if isinstance(v, list) else v for name, v in values.items()})
 
 
 def build_protocol(protocol: ProtocolConfig) -> Protocol:

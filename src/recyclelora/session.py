@@ -10,7 +10,7 @@ import torch
 from lightning_fabric import Fabric
 from torch import nn
 
-from recyclelora.build import Datasets, Model, build_augmentation
+from recyclelora.build import Datasets, Model, build_augmentation, build_extras, build_rare_classes
 from recyclelora.data.datasets import Dataset, seeded_subset
 from recyclelora.data.loaders import StepSampler, TrainStream, train_loader
 from recyclelora.engine.checkpoint import Checkpoint, load_checkpoint, point, pointed, prune, save_checkpoint
@@ -88,8 +88,7 @@ class Session:
         c, t = self.config, self.config.trainer
         self.clock = clock
         self._shown = self.step
-        sources = self.config.data.sources
-        stream = TrainStream(self.datasets.sources, [s.weight for s in sources], build_augmentation(c.data), c.seed)
+        stream = self._stream()
         sampler = StepSampler(t.batch_size, self.step, t.max_steps, self.fabric.global_rank, self.fabric.world_size)
         loader = train_loader(stream, sampler, num_workers=t.num_workers, pin_memory=self.fabric.device.type == "cuda")
         o = c.optimizer
@@ -102,6 +101,19 @@ class Session:
                 seed=c.seed, start=self.step, grad_clip=t.grad_clip, after_step=self.model.after_step,
             )  # fmt: skip
         return self.step == t.max_steps
+
+    def _stream(self) -> TrainStream:
+        """The augmented samples of all sources; the first process counts rare classes, the others read its counts."""
+        c, sources = self.config, self.datasets.sources
+        if not self.fabric.is_global_zero:
+            self.fabric.barrier()
+        rare = build_rare_classes(
+            c.data, sources, c.cache, lambda images: self.reporter.bar("counting classes (once)", images)
+        )
+        if self.fabric.is_global_zero:
+            self.fabric.barrier()
+        weights = [source.weight for source in c.data.sources]
+        return TrainStream(sources, weights, build_augmentation(c.data), c.seed, build_extras(c.data), rare)
 
     def log(self, step: int, values: dict[str, float]) -> None:
         """Record a point and move the bar."""

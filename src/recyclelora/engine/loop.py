@@ -82,7 +82,9 @@ def fit(
         meter.data_arrived()
         schedule.apply(optimizer, step)
         seed_step(seed, step, fabric.global_rank)
-        losses: dict[str, Tensor] = model(images.to(fabric.device), labels.to(fabric.device))
+        losses: dict[str, Tensor] = model(
+            images.to(fabric.device, non_blocking=True), labels.to(fabric.device, non_blocking=True)
+        )
         loss = torch.stack(list(losses.values())).sum()
         fabric.backward(loss)
         norm = torch.nn.utils.get_total_norm([p.grad for p in parameters if p.grad is not None])
@@ -100,14 +102,13 @@ def fit(
             hooks.log(step, {**meter.averages(), "lr": optimizer.param_groups[0]["lr"]})
         if cadence.due(step, cadence.eval_every):
             hooks.evaluate(step)
-            meter.pause()
         stop = hooks.stop_requested()
         # after each evaluation too: the best one must be there to go back to
         if cadence.due(step, cadence.checkpoint_every) or cadence.due(step, cadence.eval_every) or stop:
             hooks.save(step)
-            meter.pause()
         if stop:
             break
+        meter.pause()
     return step
 
 
@@ -125,7 +126,10 @@ def _not_finite(step: int, loss: Tensor, optimizer: Optimizer) -> UserError:
 
 
 class _Meter:
-    """Averages between two log points: losses, seconds a step, share of time spent waiting for data."""
+    """Averages between two log points: losses, seconds a step, seconds and share of them spent waiting for data.
+
+    Only the time in which the next batch is asked for counts as waiting, not what hooks take after a step.
+    """
 
     def __init__(self) -> None:
         self._mark = time.perf_counter()
@@ -157,6 +161,10 @@ class _Meter:
         """Averages since the last call."""
         values = {name: total / self.steps for name, total in self.sums.items()}
         total = self.waiting + self.working
-        values |= {"seconds_per_step": total / self.steps, "data_wait_share": self.waiting / total}
+        values |= {
+            "seconds_per_step": total / self.steps,
+            "data_wait_seconds": self.waiting / self.steps,
+            "data_wait_share": self.waiting / total,
+        }
         self._reset()
         return values
