@@ -4,10 +4,11 @@ are the ones written here."""
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import asdict, dataclass
+from dataclasses import fields as fields_of
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from torch import Tensor, nn
 
@@ -24,7 +25,10 @@ from recyclelora.adapters.whole import Frozen, Full
 from recyclelora.backbones.timm import TimmBackbone, create_backbone
 from recyclelora.backbones.weights import WeightsFile, WeightsNotFound, WeightsUnreadable, find_weights, read_weights
 from recyclelora.data.datasets import Dataset
+from recyclelora.data.extras import Extras
 from recyclelora.data.labels import IGNORE
+from recyclelora.data.photometric import Photometric
+from recyclelora.data.rare_classes import ClassCounts, RareClasses
 from recyclelora.data.transforms import Augmentation
 from recyclelora.decoders.linear import LinearDecoder
 from recyclelora.engine.evaluation import Protocol
@@ -57,6 +61,8 @@ from recyclelora.schemas import (
     VeraConfig,
 )
 from recyclelora.segmenter import Segmenter
+
+Part = TypeVar("Part")
 
 BACKBONE = "backbone.model."
 """Where the backbone's parameters are in a segmenter."""
@@ -118,11 +124,50 @@ def build_targets(data: DataConfig, cache: str) -> dict[str, Dataset]:
     return {target.label: dataset for target, dataset in zip(data.targets, opened, strict=True)}
 
 
+def build_rare_classes(
+    data: DataConfig,
+    sources: list[Dataset],
+    cache: str,
+    counting: Callable[[int], AbstractContextManager[Callable[[int], None]]],
+) -> list[RareClasses | None]:
+    """What rare-class sampling needs to know of each source; Nones where it is off.
+
+    Sources that were never counted are counted, under a bar that ``counting`` opens for so many images.
+
+    Raises:
+        UserError: a sample cannot be read, or a source has no labels.
+    """
+    rare = data.rare_classes
+    if rare.temperature is None:
+        return [None] * len(sources)
+    store = ClassCounts(Path(cache) / "class_counts", len(data.classes.names))
+    found = [store.load(source) for source in sources]
+    missing = sum(len(source) for source, counts in zip(sources, found, strict=True) if counts is None)
+    with counting(missing) if missing else nullcontext(lambda count: None) as advance:
+        counted = [store.count(s, advance) if c is None else c for s, c in zip(sources, found, strict=True)]
+    return [
+        RareClasses.of(
+            counts, temperature=rare.temperature, image_pixels=rare.image_pixels, crop_pixels=rare.crop_pixels
+        )
+        for counts in counted
+    ]
+
+
 def build_augmentation(data: DataConfig) -> Augmentation:
-    """The training augmentation."""
-    fields = asdict(data.augment)
-    pairs = {name: tuple(fields[name]) for name in ("crop", "short_edges", "contrast", "saturation")}
-    return Augmentation(**(fields | pairs))
+    """The published training augmentation."""
+    return _of_fields(Augmentation, data, colours=_of_fields(Photometric, data))
+
+
+def build_extras(data: DataConfig) -> Extras:
+    """Augmentations beyond the published ones."""
+    return _of_fields(Extras, data)
+
+
+def _of_fields(kind: type[Part], data: DataConfig, **given: object) -> Part:
+    """An immutable part from the augmentation's keys of the same names."""
+    names = {field.name for field in fields_of(kind)} - given.keys()  # type: ignore[arg-type]
+    values = {name: getattr(data.augment, name) for name in names}
+    return kind(**given, **{name: tuple(v) if isinstance(v, list) else v for name, v in values.items()})
 
 
 def build_protocol(protocol: ProtocolConfig) -> Protocol:

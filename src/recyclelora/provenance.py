@@ -25,10 +25,10 @@ from recyclelora.storage import locked, read_json, write_json, write_text
 PACKAGES = ("recyclelora", "torch", "torchvision", "timm", "lightning-fabric", "numpy", "scipy", "hydra-core", "mlflow")
 
 NOT_IDENTITY = (
-    "output_dir", "cache", "study", "fresh", "tracking", "init_from", "data.root", "data.folder.root",
-    "backbone.checkpoint", "trainer.num_workers", "trainer.log_every", "trainer.num_figures", "trainer.accelerator",
-    "trainer.devices", "trainer.num_nodes", "trainer.precision", "trainer.checkpoint_every",
-    "factor_cache_gib",
+    "output_dir", "cache", "study", "fresh", "tracking", "init_from", "factor_cache_gib", "data.root",
+    "data.folder.root", "data.decode_cache", "backbone.checkpoint", "trainer.num_workers", "trainer.log_every",
+    "trainer.num_figures", "trainer.accelerator", "trainer.devices", "trainer.num_nodes", "trainer.precision",
+    "trainer.checkpoint_every",
 )  # fmt: skip
 """Keys that do not change what is computed, or whose meaning enters by content (paths) or resolved (devices)."""
 

@@ -114,9 +114,16 @@ class DatasetConfig:
             yield from above_zero("weight", self.weight)
 
 
+LIGHT_CORRUPTIONS = ("blur", "noise", "jpeg")
+
+
 @dataclass
 class AugmentConfig:
-    """The published training augmentation, in its order. Sizes in pixels."""
+    """The published training augmentation, in its order, then options that are off at probability 0. Sizes in pixels.
+
+    Probabilities: ``flip``, ``photometric`` (for each of its four parts), and each option's own name.
+    :mod:`recyclelora.data.extras` tells what an option does.
+    """
 
     crop: list[int] = field(default_factory=lambda: [512, 512])
     short_edges: list[int] = field(default_factory=list)
@@ -129,6 +136,14 @@ class AugmentConfig:
     saturation: list[float] = field(default_factory=lambda: [0.5, 1.5])
     hue: int = 18
     photometric: float = 0.5
+    style_jitter: float = 0.0
+    style_strength: float = 0.3
+    style_mix: float = 0.0
+    fourier: float = 0.0
+    fourier_beta: float = 0.01
+    class_mix: float = 0.0
+    corruption: float = 0.0
+    corruption_kinds: list[str] = field(default_factory=lambda: [*LIGHT_CORRUPTIONS])
 
     def check(self) -> Iterator[Problem]:
         """Yield every bad value."""
@@ -136,14 +151,43 @@ class AugmentConfig:
             yield "crop", "must be [height, width] in pixels"
         if not self.short_edges or min(self.short_edges) < 1:
             yield "short_edges", "must list at least one positive length in pixels"
-        yield from at_least("hue", self.hue, 0)
-        yield from at_least("brightness", self.brightness, 0)
+        yield from at_least("max_long_edge", self.max_long_edge, 1)
+        for name in ("max_redraws", "hue", "brightness", "style_strength"):
+            yield from at_least(name, getattr(self, name), 0)
         for name in ("contrast", "saturation"):
             if len(getattr(self, name)) != 2 or not 0 <= getattr(self, name)[0] <= getattr(self, name)[1]:
                 yield name, "must be [low, high] with 0 <= low <= high"
-        for name in ("flip", "photometric", "max_class_ratio"):
+        for name in (
+            "flip", "photometric", "max_class_ratio",
+            "style_jitter", "style_mix", "fourier", "class_mix", "corruption",
+        ):  # fmt: skip
             if not 0 <= getattr(self, name) <= 1:
                 yield name, "must lie in [0, 1]"
+        if not 0 < self.fourier_beta < 0.5:
+            yield "fourier_beta", "must lie between 0 and 0.5, as a share of the crop's shorter side"
+        if not self.corruption_kinds:
+            yield "corruption_kinds", f"must name at least one of {', '.join(LIGHT_CORRUPTIONS)}"
+        for kind in self.corruption_kinds:
+            yield from one_of("corruption_kinds", kind, LIGHT_CORRUPTIONS)
+
+
+@dataclass
+class RareClassesConfig:
+    """Rare-class sampling as in DAFormer, off while ``temperature`` is null; DAFormer's is 0.01.
+
+    ``image_pixels`` of a class make an image one of its images, and its crop should show ``crop_pixels`` of it.
+    """
+
+    temperature: Optional[float] = None
+    image_pixels: int = 3000
+    crop_pixels: int = 1500
+
+    def check(self) -> Iterator[Problem]:
+        """Yield every bad value."""
+        if self.temperature is not None:
+            yield from above_zero("temperature", self.temperature)
+        yield from at_least("image_pixels", self.image_pixels, 1)
+        yield from at_least("crop_pixels", self.crop_pixels, 0)
 
 
 @dataclass
@@ -180,21 +224,28 @@ class ProtocolConfig:
 
 @dataclass
 class DataConfig:
-    """Where training images come from and on which unseen streets the model is scored."""
+    """Where training images come from and on which unseen streets the model is scored.
+
+    ``decode_cache`` keeps up to so many GB of decoded samples below the cache folder.
+    """
 
     name: str = MISSING
     root: str = MISSING
+    decode_cache: Optional[float] = None
     classes: ClassesConfig = field(default_factory=ClassesConfig)
     sources: list[DatasetConfig] = field(default_factory=list)
     source_val: DatasetConfig = field(default_factory=DatasetConfig)
     targets: list[DatasetConfig] = field(default_factory=list)
     subset_seed: int = 0
+    rare_classes: RareClassesConfig = field(default_factory=RareClassesConfig)
     augment: AugmentConfig = field(default_factory=AugmentConfig)
     protocol: ProtocolConfig = field(default_factory=ProtocolConfig)
     folder: Optional[FolderConfig] = None
 
     def check(self) -> Iterator[Problem]:
         """Yield every bad value."""
+        if self.decode_cache is not None:
+            yield from above_zero("decode_cache", self.decode_cache)
         if not self.sources:
             yield "sources", "must name at least one dataset"
         if not self.targets:
