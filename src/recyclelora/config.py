@@ -16,7 +16,16 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from recyclelora.plugins import conf_folders, own_adapters
-from recyclelora.schemas import ADAPTERS, DECODERS, Config, DataConfig, EvaluateConfig, PredictConfig, nearest
+from recyclelora.schemas import (
+    ADAPTERS,
+    DECODERS,
+    AnalyzeConfig,
+    Config,
+    DataConfig,
+    EvaluateConfig,
+    PredictConfig,
+    nearest,
+)
 
 
 class ConfigError(ValueError):
@@ -39,7 +48,8 @@ def register_schemas() -> None:
     os.environ.setdefault("RECYCLELORA_HOME", str(home()))
     OmegaConf.register_resolver("with_plugins", lambda own: [own, *conf_folders()], replace=True)
     store = ConfigStore.instance()
-    for name, schema in {"train": Config, "evaluate": EvaluateConfig, "predict": PredictConfig}.items():
+    commands = {"train": Config, "evaluate": EvaluateConfig, "predict": PredictConfig, "analyze": AnalyzeConfig}
+    for name, schema in commands.items():
         store.store(group="schema", name=name, node=schema, replace=True)
     own = own_adapters(ADAPTERS)
     groups: dict[str, dict[str, type]] = {"adapter": ADAPTERS | own, "decoder": DECODERS, "data": {"pair": DataConfig}}

@@ -19,7 +19,7 @@ from recyclelora.schemas.adapter import (
 )
 from recyclelora.schemas.backbone import BackboneConfig
 from recyclelora.schemas.checks import Problem, nearest
-from recyclelora.schemas.commands import EvaluateConfig, PredictConfig
+from recyclelora.schemas.commands import AnalyzeConfig, EvaluateConfig, PredictConfig
 from recyclelora.schemas.data import AugmentConfig, ClassesConfig, DataConfig, DatasetConfig, ProtocolConfig
 from recyclelora.schemas.decoder import (
     DECODERS,
@@ -42,6 +42,7 @@ __all__ = [
     "DECODERS",
     "AdaLoraConfig",
     "AdapterConfig",
+    "AnalyzeConfig",
     "AugmentConfig",
     "BackboneConfig",
     "BranchConfig",
