@@ -69,6 +69,7 @@ def make_cityscapes(root: Path, count: int = 3, size: tuple[int, int] = (96, 192
 
 TINY = [
     "backbone=vit_tiny_test",
+    "decoder=linear",
     "data.augment.crop=[64,64]",
     "data.augment.short_edges=[64,96]",
     "data.protocol.window=64",

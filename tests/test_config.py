@@ -35,6 +35,11 @@ def test_defaults_are_the_published_recipe(make_config):
     assert (config.backbone.name, config.adapter.name, config.data.name) == ("dinov2_large", "recyclelora", "gta2city")
     assert (config.trainer.max_steps, config.trainer.batch_size, config.trainer.eval_every) == (40_000, 4, 4_000)
     assert config.data.augment.crop == [512, 512]
+    d = config.decoder
+    assert (d.kind, d.num_queries, d.width, d.encoder_layers, d.decoder_layers) == ("mask2former", 100, 256, 6, 9)
+    assert (d.num_heads, d.encoder_width, d.decoder_width, d.pyramid, d.lr_mult) == (8, 1024, 2048, "bilinear", 1.0)
+    assert (d.loss.class_weight, d.loss.mask_weight, d.loss.dice_weight, d.loss.no_object_weight) == (2, 5, 5, 0.1)
+    assert (d.loss.num_points, d.loss.oversample, d.loss.importance) == (12544, 3.0, 0.75)
     main, sub = config.adapter.main, config.adapter.sub
     assert (main.init, main.rank, main.lr_mult, main.weight_decay) == ("rrqr_minor", 32, 1.0, 0.0)
     assert (sub.init, sub.rank, sub.lr_mult, sub.weight_decay) == ("rrqr_major", 4, 0.5, 0.0)
@@ -86,6 +91,12 @@ def test_config_round_trip(make_config, tmp_path: Path):
         (["backbone.levels=[1,2]"], ["backbone.levels", "4 blocks"]),
         (["backbone.image_size=[100,100]"], ["backbone.image_size", "16"]),
         (["data.classes.ignore_index=3"], ["data.classes.ignore_index", "19"]),
+        (["decoder.width=100"], ["decoder.width=100", "32"]),
+        (["decoder.num_heads=7"], ["decoder.num_heads=7", "256"]),
+        (["decoder.pyramid=bilinaer"], ["decoder.pyramid", "did you mean bilinear"]),
+        (["decoder.loss.importance=1.5"], ["decoder.loss.importance=1.5", "[0, 1]"]),
+        (["decoder=fpn", "decoder.dropout=nan"], ["decoder.dropout=nan", "[0, 1)"]),
+        (["decoder=eomt", "decoder.num_blocks=0"], ["decoder.num_blocks=0", "at least 1"]),
     ],
 )  # fmt: skip
 def test_bad_values_are_refused_by_key(overrides, words, make_config):

@@ -56,6 +56,24 @@ def test_ids_outside_the_classes_are_refused(truth, prediction):
         ConfusionMatrix(19).update(np.array(truth, np.uint8), np.array(prediction, np.uint8))
 
 
+def test_counts_stay_exact_beyond_what_float32_holds():
+    """cv2's histograms are float32, which has no odd numbers above 2^24."""
+    truth = np.zeros((1 << 12, (1 << 12) + 1), np.uint8)
+    assert ConfusionMatrix(2).update(truth, truth)[0, 0] == truth.size > 1 << 24
+
+
+def test_other_types_are_refused():
+    with pytest.raises(ValueError, match="prediction int64; both must be uint8"):
+        ConfusionMatrix(2).update(np.zeros((2, 2), np.uint8), np.zeros((2, 2), np.int64))
+
+
+def test_rows_may_lie_apart():
+    truth = np.random.default_rng(0).integers(0, 3, (8, 8)).astype(np.uint8)
+    np.testing.assert_array_equal(
+        ConfusionMatrix(3).update(truth[:, ::2], truth[:, ::2]), np.diag(np.bincount(truth[:, ::2].ravel()))
+    )
+
+
 def test_sum_over_processes():
     confusion = ConfusionMatrix(2)
     confusion.update(np.array([[0, 1]], np.uint8), np.array([[0, 0]], np.uint8))

@@ -4,41 +4,65 @@ are the ones written here."""
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import asdict, dataclass
+from dataclasses import fields as fields_of
 from pathlib import Path
+from typing import Any, TypeVar
 
 from torch import Tensor, nn
 
+from recyclelora.adapters.adalora import AdaLoRA
+from recyclelora.adapters.dora import DoRA
 from recyclelora.adapters.factor_cache import FactorCache, Progress
 from recyclelora.adapters.inject import LowRank
-from recyclelora.adapters.method import Adapted, Method, Setting
+from recyclelora.adapters.method import Adapted, Method, Setting, TrainingState
+from recyclelora.adapters.rein import Rein
 from recyclelora.adapters.spec import AdapterSpec, BranchSpec
 from recyclelora.adapters.state import initial_state
+from recyclelora.adapters.vera import VeRA
 from recyclelora.adapters.whole import Frozen, Full
 from recyclelora.backbones.timm import TimmBackbone, create_backbone
 from recyclelora.backbones.weights import WeightsFile, WeightsNotFound, WeightsUnreadable, find_weights, read_weights
-from recyclelora.data.datasets import Dataset, open_dataset, seeded_subset
+from recyclelora.data.datasets import Dataset
+from recyclelora.data.extras import Extras
+from recyclelora.data.labels import IGNORE
+from recyclelora.data.photometric import Photometric
+from recyclelora.data.rare_classes import ClassCounts, RareClasses
 from recyclelora.data.transforms import Augmentation
 from recyclelora.decoders.linear import LinearDecoder
 from recyclelora.engine.evaluation import Protocol
 from recyclelora.engine.optimizer import Rule
 from recyclelora.errors import UserError
 from recyclelora.figures import ClassColours
+from recyclelora.open_data import open_all
 from recyclelora.schemas import (
+    AdaLoraConfig,
     AdapterConfig,
     BackboneConfig,
     BranchConfig,
     Config,
     DataConfig,
-    DatasetConfig,
+    DecoderConfig,
+    DoraConfig,
+    DptDecoderConfig,
+    EomtDecoderConfig,
+    FpnDecoderConfig,
     FrozenConfig,
     FullConfig,
     LinearDecoderConfig,
     LowRankConfig,
+    Mask2FormerDecoderConfig,
+    OwnAdapter,
     ProtocolConfig,
+    ReinConfig,
+    SegformerDecoderConfig,
+    UpernetDecoderConfig,
+    VeraConfig,
 )
 from recyclelora.segmenter import Segmenter
+
+Part = TypeVar("Part")
 
 BACKBONE = "backbone.model."
 """Where the backbone's parameters are in a segmenter."""
@@ -68,16 +92,29 @@ class Datasets:
         """Sources and scored sets."""
         return [*self.sources, *self.scored.values()]
 
+    @property
+    def unlabelled(self) -> dict[str, Dataset]:
+        """Targets that can only be predicted."""
+        return {name: dataset for name, dataset in self.scored.items() if not dataset.labelled}
+
+    def source_classes(self, num_classes: int) -> frozenset[int] | None:
+        """The train ids that the sources hold; None where these are all."""
+        held = frozenset[int]().union(*(source.classes for source in self.sources))
+        return None if len(held) >= num_classes else held
+
 
 def build_datasets(data: DataConfig, cache: str) -> Datasets:
     """Open every dataset of a pair; streets are cached below ``cache``.
 
     Raises:
-        UserError: listing everything that is not there.
+        UserError: listing everything that is not there, or a source without labels.
     """
     scored = {"source_val": data.source_val} | {target.label: target for target in data.targets}
     opened = open_all([*data.sources, *scored.values()], data, cache)
     sources = opened[: len(data.sources)]
+    for dataset in opened[: len(data.sources) + 1]:
+        if not dataset.labelled:
+            raise UserError(f"{dataset.name} has no labels in the split that is asked for: it can only be a target")
     return Datasets(sources, dict(zip(scored, opened[len(sources) :], strict=True)))
 
 
@@ -87,43 +124,63 @@ def build_targets(data: DataConfig, cache: str) -> dict[str, Dataset]:
     return {target.label: dataset for target, dataset in zip(data.targets, opened, strict=True)}
 
 
-def open_all(configs: list[DatasetConfig], data: DataConfig, cache: str) -> list[Dataset]:
-    """Open datasets in their order; a UserError lists all that are not there."""
-    opened: list[Dataset] = []
-    problems: list[str] = []
-    for config in configs:
-        try:
-            dataset = open_dataset(
-                config.dataset, config.split, root=Path(data.root).expanduser(), name=config.name,
-                seed=data.subset_seed, cache_dir=Path(cache) / "streets",
-            )  # fmt: skip
-            opened.append(seeded_subset(dataset, config.subset, data.subset_seed))
-        except UserError as error:
-            problems.append(str(error))
-    if problems:
-        advice = (
-            "set DATA_ROOT or data.root to the folder that holds one folder for each dataset; data=streets needs none"
+def build_rare_classes(
+    data: DataConfig,
+    sources: list[Dataset],
+    cache: str,
+    counting: Callable[[int], AbstractContextManager[Callable[[int], None]]],
+) -> list[RareClasses | None]:
+    """What rare-class sampling needs to know of each source; Nones where it is off.
+
+    Sources that were never counted are counted, under a bar that ``counting`` opens for so many images.
+
+    Raises:
+        UserError: a sample cannot be read, or a source has no labels.
+    """
+    rare = data.rare_classes
+    if rare.temperature is None:
+        return [None] * len(sources)
+    store = ClassCounts(Path(cache) / "class_counts", len(data.classes.names))
+    found = [store.load(source) for source in sources]
+    missing = sum(len(source) for source, counts in zip(sources, found, strict=True) if counts is None)
+    with counting(missing) if missing else nullcontext(lambda count: None) as advance:
+        counted = [store.count(s, advance) if c is None else c for s, c in zip(sources, found, strict=True)]
+    return [
+        RareClasses.of(
+            counts, temperature=rare.temperature, image_pixels=rare.image_pixels, crop_pixels=rare.crop_pixels
         )
-        raise UserError("\n".join([*dict.fromkeys(problems), advice]))
-    return opened
+        for counts in counted
+    ]
 
 
 def build_augmentation(data: DataConfig) -> Augmentation:
-    """The training augmentation."""
-    fields = asdict(data.augment)
-    pairs = {name: tuple(fields[name]) for name in ("crop", "short_edges", "contrast", "saturation")}
-    return Augmentation(**(fields | pairs))
+    """The published training augmentation."""
+    return _of_fields(Augmentation, data, colours=_of_fields(Photometric, data))
+
+
+def build_extras(data: DataConfig) -> Extras:
+    """Augmentations beyond the published ones."""
+    return _of_fields(Extras, data)
+
+
+def _of_fields(kind: type[Part], data: DataConfig, **given: object) -> Part:
+    """An immutable part from the augmentation's keys of the same names."""
+    names = {field.name for field in fields_of(kind)} - given.keys()  # type: ignore[arg-type]
+    values = {name: getattr(data.augment, name) for name in names}
+    return kind(**given, **{name: tuple(v) if isinstance(v, list) else v for name, v in values.items()})
 
 
 def build_protocol(protocol: ProtocolConfig) -> Protocol:
     """The test protocol."""
-    fields = asdict(protocol)
-    return Protocol(**(fields | {"sizes": {name: (size[0], size[1]) for name, size in protocol.sizes.items()}}))
+    sizes, fit = (
+        {name: (size[0], size[1]) for name, size in given.items()} for given in (protocol.sizes, protocol.fit)
+    )
+    return Protocol(**(asdict(protocol) | {"sizes": sizes, "fit": fit, "half": tuple(protocol.half)}))
 
 
 def class_colours(data: DataConfig) -> ClassColours:
     """Names and colours for pictures."""
-    return ClassColours(data.classes.names, data.classes.colours, data.classes.ignore_index)
+    return ClassColours(data.classes.names, data.classes.colours, IGNORE)
 
 
 # --- model ------------------------------------------------------------------------------------------------------------
@@ -145,6 +202,8 @@ class Model:
     rules: dict[str, Rule]
     after_step: Callable[[int], None] | None = None
     """what the adapter does when the optimizer has stepped, gradients still there"""
+    training_state: TrainingState | None = None
+    """what the adapter must remember from step to step besides the segmenter"""
 
     def initial(self) -> dict[str, Tensor]:
         """The factors the adapters started from; empty without low-rank adapters."""
@@ -172,17 +231,20 @@ def build_model(
     with user_errors():
         backbone = build_backbone(config, weights)
         adapted = adapt(backbone, config, initial, progress)
-    decoder = build_decoder(config, backbone)
+        channels = [backbone.embed_dim] * len(backbone.levels)
+        lent = None if adapted.query is None else adapted.query()
+        decoder = build_decoder(config.decoder, channels, len(config.data.classes.names), lent)
     segmenter = Segmenter(
         backbone, decoder,
-        mean=config.backbone.mean, std=config.backbone.std, ignore_index=config.data.classes.ignore_index,
+        mean=config.backbone.mean, std=config.backbone.std, ignore_index=IGNORE,
         query=adapted.query, penalty=adapted.penalty,
     )  # fmt: skip
     rules = {
         BACKBONE + name: Rule(f"adapter.{rule.group}", rule.lr_mult, rule.weight_decay)
         for name, rule in adapted.rules.items()
     }
-    return Model(segmenter, rules | decoder_rules(decoder, config.decoder.lr_mult), adapted.after_step)
+    rules |= decoder_rules(decoder, config.decoder.lr_mult)
+    return Model(segmenter, rules, adapted.after_step, adapted.training_state)
 
 
 def build_backbone(config: Config, weights: WeightsFile | None) -> TimmBackbone:
@@ -200,13 +262,14 @@ def adapt(
     backbone: TimmBackbone, config: Config, initial: dict[str, Tensor] | None, progress: Progress | None
 ) -> Adapted:
     """Freeze the backbone and put the adapter in."""
-    cache = FactorCache(Path(config.cache) / "factors")
-    setting = Setting(config.seed, config.trainer.max_steps, cache, initial, progress)
+    cache = FactorCache(Path(config.cache) / "factors", int(config.factor_cache_gib * 2**30))
+    has_queries: bool = decoder_class(config.decoder).has_queries
+    setting = Setting(config.seed, config.trainer.max_steps, cache, initial, progress, has_queries)
     return adapter_method(config.adapter).apply(backbone.model, setting)
 
 
 def adapter_method(adapter: AdapterConfig) -> Method:
-    """The method that a configuration describes."""
+    """The method that a configuration describes; one from another package brings its own."""
     match adapter:
         case FrozenConfig():
             return Frozen()
@@ -214,7 +277,23 @@ def adapter_method(adapter: AdapterConfig) -> Method:
             return Full(adapter.lr_mult, adapter.weight_decay)
         case LowRankConfig():
             return LowRank(adapter_spec(adapter))
+        case DoraConfig():
+            return DoRA(**method_fields(adapter))
+        case VeraConfig():
+            return VeRA(**method_fields(adapter))
+        case AdaLoraConfig():
+            return AdaLoRA(**method_fields(adapter))
+        case ReinConfig():
+            return Rein(**method_fields(adapter))
+        case OwnAdapter():
+            return adapter.method()
     raise TypeError(f"no method for {type(adapter).__name__}")
+
+
+def method_fields(adapter: DoraConfig | VeraConfig | AdaLoraConfig | ReinConfig) -> dict[str, Any]:
+    """A configuration's values under the names that its method gives them."""
+    fields = {name: value for name, value in asdict(adapter).items() if name not in ("kind", "name")}
+    return {name: tuple(value) if isinstance(value, list) else value for name, value in fields.items()}
 
 
 def adapter_spec(adapter: LowRankConfig) -> AdapterSpec:
@@ -230,22 +309,79 @@ def adapter_spec(adapter: LowRankConfig) -> AdapterSpec:
     return AdapterSpec(**fields)
 
 
-def build_decoder(config: Config, backbone: TimmBackbone) -> nn.Module:
-    """The decoder for the backbone's four levels."""
-    decoder: LinearDecoderConfig = config.decoder
-    channels = [backbone.embed_dim] * len(backbone.levels)
-    return LinearDecoder(channels, len(config.data.classes.names), decoder.dropout)
+def build_decoder(
+    decoder: DecoderConfig, channels: list[int], num_classes: int, query: Tensor | None = None
+) -> nn.Module:
+    """The decoder that a configuration describes.
+
+    Args:
+        decoder: its configuration
+        channels: of the backbone's levels
+        num_classes: of the data
+        query: what the adapter will lend (num_queries, width); None where it lends nothing
+
+    Raises:
+        ValueError: numbers do not fit together, or there is no place for what the adapter lends.
+    """
+    kind = decoder_class(decoder)
+    options = {name: value for name, value in asdict(decoder).items() if name not in ("kind", "name", "lr_mult")}
+    if "loss" in options:
+        from recyclelora.decoders.mask_loss import MaskLoss
+
+        options["loss"] = MaskLoss(**options["loss"])
+    if kind.has_queries:
+        options["own_queries"] = query is None
+    if query is not None:
+        _check_lent(query, decoder, kind)
+    built: nn.Module = kind(channels, num_classes, **options)
+    return built
+
+
+def decoder_class(decoder: DecoderConfig) -> Any:
+    """The class that a configuration describes; the libraries behind it are imported only now, as they take seconds."""
+    match decoder:
+        case LinearDecoderConfig():
+            return LinearDecoder
+        case Mask2FormerDecoderConfig():
+            from recyclelora.decoders.mask2former import Mask2Former
+
+            return Mask2Former
+        case EomtDecoderConfig():
+            from recyclelora.decoders.eomt import QueryTokens
+
+            return QueryTokens
+    from recyclelora.decoders import convolutional
+
+    match decoder:
+        case SegformerDecoderConfig():
+            return convolutional.Segformer
+        case FpnDecoderConfig():
+            return convolutional.FeaturePyramid
+        case UpernetDecoderConfig():
+            return convolutional.UperNet
+        case DptDecoderConfig():
+            return convolutional.Dpt
+    raise TypeError(f"no decoder for {type(decoder).__name__}")
+
+
+def _check_lent(query: Tensor, decoder: DecoderConfig, kind: Any) -> None:
+    """Refuse queries that the decoder has no place for: the adapter's part behind them would never learn."""
+    if not kind.has_queries:
+        raise ValueError(
+            f"decoder={decoder.name} has no queries, but the adapter lends it some: use decoder=mask2former"
+        )
+    assert isinstance(decoder, Mask2FormerDecoderConfig)
+    wanted = (decoder.num_queries, decoder.width)
+    if tuple(query.shape) != wanted:
+        raise ValueError(
+            f"the adapter lends {query.shape[0]} queries of width {query.shape[1]}; the decoder has {wanted}"
+        )
 
 
 def decoder_rules(decoder: nn.Module, lr_mult: float) -> dict[str, Rule]:
-    """Norms do not decay; everything else follows the optimizer."""
-    norms = {
-        f"{path}.{name}"
-        for path, module in decoder.named_modules()
-        if isinstance(module, nn.LayerNorm)
-        for name, _ in module.named_parameters()
-    }
+    """What a decoder exempts from weight decay does not decay; everything else follows the optimizer."""
+    undecayed = decoder.undecayed()  # type: ignore[operator]
     return {
-        f"decoder.{name}": Rule("decoder.norm", lr_mult, 0.0) if name in norms else Rule("decoder", lr_mult)
+        f"decoder.{name}": Rule("decoder.undecayed", lr_mult, 0.0) if name in undecayed else Rule("decoder", lr_mult)
         for name, _ in decoder.named_parameters()
     }

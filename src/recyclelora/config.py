@@ -15,7 +15,17 @@ from hydra.core.config_store import ConfigStore
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from recyclelora.schemas import ADAPTERS, DECODERS, Config, DataConfig, EvaluateConfig, PredictConfig, nearest
+from recyclelora.plugins import conf_folders, own_adapters
+from recyclelora.schemas import (
+    ADAPTERS,
+    DECODERS,
+    AnalyzeConfig,
+    Config,
+    DataConfig,
+    EvaluateConfig,
+    PredictConfig,
+    nearest,
+)
 
 
 class ConfigError(ValueError):
@@ -30,18 +40,24 @@ def home() -> Path:
 
 
 def register_schemas() -> None:
-    """Make the schemas and the ``sweeps`` folder known to Hydra.
+    """Make the schemas, the ``sweeps`` folder and the adapters of installed packages known to Hydra.
 
-    Option files attach their schema with ``/schema/<group>/<kind>@_here_``.
+    Option files attach their schema with ``/schema/<group>/<kind>@_here_``. An adapter from outside needs no file:
+    its dataclass is an option of the group ``adapter`` itself.
     """
     os.environ.setdefault("RECYCLELORA_HOME", str(home()))
+    OmegaConf.register_resolver("with_plugins", lambda own: [own, *conf_folders()], replace=True)
     store = ConfigStore.instance()
-    for name, schema in {"train": Config, "evaluate": EvaluateConfig, "predict": PredictConfig}.items():
+    commands = {"train": Config, "evaluate": EvaluateConfig, "predict": PredictConfig, "analyze": AnalyzeConfig}
+    for name, schema in commands.items():
         store.store(group="schema", name=name, node=schema, replace=True)
-    groups: dict[str, dict[str, type]] = {"adapter": ADAPTERS, "decoder": DECODERS, "data": {"pair": DataConfig}}
+    own = own_adapters(ADAPTERS)
+    groups: dict[str, dict[str, type]] = {"adapter": ADAPTERS | own, "decoder": DECODERS, "data": {"pair": DataConfig}}
     for group, kinds in groups.items():
         for name, schema in kinds.items():
             store.store(group=f"schema/{group}", name=name, node=schema, replace=True)
+    for kind, schema in own.items():
+        store.store(group="adapter", name=kind, node=schema, replace=True)
 
 
 def typed(node: DictConfig) -> Any:
@@ -76,6 +92,8 @@ def _problems(node: Any, path: str) -> Iterator[tuple[str, Any, str]]:
             yield _join(path, name), _value_at(node, name), what
     elif isinstance(node, list):
         children = {str(index): item for index, item in enumerate(node)}
+    elif isinstance(node, dict):
+        children = {str(key): item for key, item in node.items()}
     else:
         return
     for name, child in children.items():
@@ -107,8 +125,8 @@ def load_config(path: Path) -> Config:
         raw = OmegaConf.load(path)
         assert isinstance(raw, DictConfig)
         schema = OmegaConf.structured(Config)
-        for group, kinds in (("adapter", ADAPTERS), ("decoder", DECODERS)):
-            schema[group] = OmegaConf.structured(kinds[raw[group].kind])
+        for group, kinds in (("adapter", ADAPTERS | own_adapters(ADAPTERS)), ("decoder", DECODERS)):
+            schema[group] = OmegaConf.structured(_schema(path, group, raw[group].kind, kinds))
         merged = OmegaConf.merge(schema, raw)
     except FileNotFoundError as error:
         raise ConfigError(f"{path}: no such file") from error
@@ -117,3 +135,9 @@ def load_config(path: Path) -> Config:
     assert isinstance(merged, DictConfig)
     config: Config = typed(merged)
     return config
+
+
+def _schema(path: Path, group: str, kind: str, kinds: dict[str, type]) -> type:
+    if kind not in kinds:
+        raise ConfigError(f"{path}: {group}.kind={kind} is not known here; install the package it comes from")
+    return kinds[kind]

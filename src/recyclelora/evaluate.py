@@ -12,11 +12,12 @@ def evaluate(config: EvaluateConfig, trial: int | None = None) -> float | None:
     import time
     from pathlib import Path
 
-    from recyclelora.build import build_datasets, build_targets
+    from recyclelora.build import build_datasets, build_targets, class_colours
     from recyclelora.data.datasets import digest
     from recyclelora.errors import UserError
     from recyclelora.inference import load, single_evaluator
     from recyclelora.metrics import ConfusionMatrix
+    from recyclelora.predictions import predict_dataset
     from recyclelora.progress import Reporter
     from recyclelora.results import Scores, score_table
     from recyclelora.storage import read_json, write_json
@@ -40,19 +41,29 @@ def evaluate(config: EvaluateConfig, trial: int | None = None) -> float | None:
     scores = Scores.of(model.step, matrices)
     path = Path(config.run) / "evaluations" / f"{data.name}-{data.protocol.name}-{config.checkpoint}.json"
     path.parent.mkdir(exist_ok=True)
+    held = about.get("source_classes")
+    held_ids = None if held is None else {data.classes.names.index(name) for name in held}
     summary = {
-        **scores.summary(),
+        **scores.summary(held_ids),
         "step": scores.step,
         "checkpoint": config.checkpoint,
         "data": data.name,
         "protocol": data.protocol.name,
+        "protocol_settings": dataclasses.asdict(data.protocol),
         "iou_per_class": scores.iou_per_class,
         "classes": data.classes.names,
         "dataset_digest": digest(list(scored.values())),
         "seconds": round(time.perf_counter() - began, 1),
     }
     write_json(path, summary)
-    reporter.table(score_table(f"{Path(config.run).name} on {data.name}", {config.checkpoint: summary}))
+    title = f"{Path(config.run).name} on {data.name}"
+    reporter.table(score_table(title, {config.checkpoint: summary}, source_classes=held))
+    for name, dataset in scored.items():
+        if not dataset.labelled:
+            folder = Path(config.run) / "predictions" / name
+            with reporter.bar(f"predicting {name}", len(dataset)) as update:
+                predict_dataset(model.segmenter, evaluator, dataset, folder, class_colours(data), update)
+            reporter.note(f"{name} has no labels and is not scored; predictions: {folder}")
     reporter.note(f"written: {path}")
     return scores.target_mean
 

@@ -45,7 +45,8 @@ class Shown:
 
     title: str
     image: np.ndarray
-    truth: np.ndarray
+    truth: np.ndarray | None
+    """None where there are no labels"""
     prediction: np.ndarray
 
 
@@ -54,10 +55,14 @@ def panel(rows: Sequence[Shown], colours: ClassColours, width: int = 420) -> np.
     heads = ("image", "ground truth", "prediction", "errors")
     lines = [_line([_title(head, width) for head in heads])]
     for row in rows:
-        error = error_map(row.image, row.truth, row.prediction, colours.ignore_index)
-        views = [row.image, colours.paint(row.truth), colours.paint(row.prediction), error]
+        truth = np.full_like(row.prediction, colours.ignore_index) if row.truth is None else row.truth
+        error = error_map(row.image, truth, row.prediction, colours.ignore_index)
+        views = [row.image, colours.paint(truth), colours.paint(row.prediction), error]
         cells = [_fitted(view, width, nearest=0 < index < 3) for index, view in enumerate(views)]
         cells[0] = _labelled(cells[0], row.title)
+        if row.truth is None:
+            cells[1] = _labelled(cells[1], "no labels")
+            cells[3] = _fitted(colours.overlay(row.image, row.prediction), width, nearest=False)
         lines.append(_line(cells))
     lines.append(_legend(colours, lines[0].shape[1]))
     return np.concatenate(lines)

@@ -13,28 +13,20 @@ from torch import Tensor
 
 from recyclelora.build import build_model, build_protocol, class_colours, locate_weights
 from recyclelora.config import load_config
+from recyclelora.data.labels import IGNORE
 from recyclelora.engine.checkpoint import load_checkpoint, pointed
 from recyclelora.engine.evaluation import Evaluator
 from recyclelora.engine.runtime import resolve_accelerator
 from recyclelora.engine.trainables import load_trainable_state
 from recyclelora.errors import UserError
 from recyclelora.figures import ClassColours
+from recyclelora.predictions import Prediction, predict
 from recyclelora.schemas import Config
 from recyclelora.segmenter import Segmenter
 from recyclelora.storage import read_json
 
 ADAPTER_FILE = "adapter.safetensors"
 TRAINED, INITIAL = "trained/", "initial/"
-
-
-@dataclass(frozen=True)
-class Prediction:
-    """What a model says of one image."""
-
-    ids: np.ndarray
-    """uint8 train ids (H, W)"""
-    confidence: np.ndarray
-    """float32 probability of the chosen class (H, W)"""
 
 
 @dataclass(frozen=True)
@@ -56,9 +48,7 @@ class TrainedModel:
         """Segment one uint8 RGB image (H, W, 3) under the run's test protocol."""
         if image.ndim != 3 or image.shape[2] != 3 or image.dtype != np.uint8:
             raise ValueError(f"expected a uint8 RGB image (H, W, 3), got {image.dtype} {image.shape}")
-        scores = self.evaluator.scores(self.segmenter, [image])
-        confidence, ids = self.segmenter.decoder.probabilities(scores)[0].max(0)  # type: ignore[operator]
-        return Prediction(ids.to(torch.uint8).cpu().numpy(), confidence.cpu().numpy())
+        return predict(self.segmenter, self.evaluator, image)
 
 
 @dataclass(frozen=True)
@@ -135,6 +125,6 @@ def single_evaluator(config: Config, device: torch.device, precision: str, num_w
         return torch.autocast(device.type, AUTOCAST.get(precision), enabled=precision in AUTOCAST)
 
     return Evaluator(
-        build_protocol(config.data.protocol), len(config.data.classes.names), config.data.classes.ignore_index,
+        build_protocol(config.data.protocol), len(config.data.classes.names), IGNORE,
         device, autocast, lambda tensor: tensor, config.trainer.eval_batch_size, num_workers,
     )  # fmt: skip

@@ -35,6 +35,6 @@ def _spread(length: int, session: Session) -> list[int]:
 
 
 def _shown(session: Session, name: str, dataset: Dataset, index: int) -> figures.Shown:
-    sample = dataset.load(index)
+    sample = session.evaluator.protocol.prepared(dataset).load(index)
     prediction = session.evaluator.predict(session.segmenter.eval(), [sample.image], dataset.name)[0]
-    return figures.Shown(name, sample.image, sample.label, prediction)
+    return figures.Shown(name, sample.image, sample.label if dataset.labelled else None, prediction)

@@ -16,8 +16,8 @@ def predict(config: PredictConfig, trial: int | None = None) -> None:
     """Write id masks, overlays and confidence maps of all input images to ``output`` or ``<run>/predictions``."""
     images = list_images(config.input)
     from recyclelora.data.reading import read_image
-    from recyclelora.figures import save_png
     from recyclelora.inference import load
+    from recyclelora.predictions import save_prediction
     from recyclelora.progress import Reporter
 
     reporter = Reporter()
@@ -31,10 +31,7 @@ def predict(config: PredictConfig, trial: int | None = None) -> None:
             except UserError as error:
                 failures.append(str(error))
                 continue
-            prediction = model.predict(image)
-            save_png(prediction.ids, output / "ids" / f"{name}.png")
-            save_png(model.classes.overlay(image, prediction.ids), output / "overlays" / f"{name}.png")
-            save_png((255 * prediction.confidence).astype("uint8"), output / "confidence" / f"{name}.png")
+            save_prediction(output, name, image, model.predict(image), model.classes)
             update(1)
     reporter.note(f"{len(images) - len(failures)} images: {output}/ids, {output}/overlays, {output}/confidence")
     if failures:

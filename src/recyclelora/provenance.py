@@ -25,9 +25,10 @@ from recyclelora.storage import locked, read_json, write_json, write_text
 PACKAGES = ("recyclelora", "torch", "torchvision", "timm", "lightning-fabric", "numpy", "scipy", "hydra-core", "mlflow")
 
 NOT_IDENTITY = (
-    "output_dir", "cache", "study", "fresh", "tracking", "init_from", "data.root", "backbone.checkpoint",
-    "trainer.num_workers", "trainer.log_every", "trainer.num_figures", "trainer.accelerator", "trainer.devices",
-    "trainer.num_nodes", "trainer.precision", "trainer.checkpoint_every",
+    "output_dir", "cache", "study", "fresh", "tracking", "init_from", "factor_cache_gib", "data.root",
+    "data.folder.root", "data.decode_cache", "backbone.checkpoint", "trainer.num_workers", "trainer.log_every",
+    "trainer.num_figures", "trainer.accelerator", "trainer.devices", "trainer.num_nodes", "trainer.precision",
+    "trainer.checkpoint_every",
 )  # fmt: skip
 """Keys that do not change what is computed, or whose meaning enters by content (paths) or resolved (devices)."""
 
@@ -51,8 +52,8 @@ def signature(config: Config, identity: Identity) -> str:
         *parents, leaf = key.split(".")
         node = fields
         for parent in parents:
-            node = node[parent]
-        del node[leaf]
+            node = node[parent] or {}
+        node.pop(leaf, None)
     text = json.dumps({"config": fields, "identity": dataclasses.asdict(identity)}, sort_keys=True)
     return hashlib.sha256(text.encode()).hexdigest()[:16]
 
@@ -72,6 +73,11 @@ class RunDirectory:
     def figures(self) -> Path:
         """PNG pictures."""
         return self.path / "figures"
+
+    @property
+    def predictions(self) -> Path:
+        """One folder for each target without labels."""
+        return self.path / "predictions"
 
     @property
     def metrics(self) -> Path:

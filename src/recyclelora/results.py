@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -22,6 +22,7 @@ class Scores:
 
     step: int
     iou_per_class: dict[str, list[float | None]]
+    """of every scored set; all None where a set has no labels"""
 
     @classmethod
     def of(cls, step: int, matrices: dict[str, ConfusionMatrix]) -> Scores:
@@ -43,10 +44,26 @@ class Scores:
         values = [value for value in self.targets.values() if value is not None]
         return sum(values) / len(values) if values else None
 
-    def summary(self) -> dict[str, Any]:
-        """``{targets, mean, source_val}`` of result.json."""
+    def summary(self, source_classes: Collection[int] | None = None) -> dict[str, Any]:
+        """``{targets, mean, source_val}`` of result.json.
+
+        Args:
+            source_classes: train ids that the sources hold, where these are not all; the same figures over these
+                classes alone are added as ``source_classes``, as papers report 16 classes for SYNTHIA.
+        """
         source = self.miou(SOURCE_VAL) if SOURCE_VAL in self.iou_per_class else None
-        return {"targets": self.targets, "mean": self.target_mean, "source_val": source}
+        figures: dict[str, Any] = {"targets": self.targets, "mean": self.target_mean, "source_val": source}
+        if source_classes is not None:
+            figures["source_classes"] = self.restricted(source_classes).summary()
+        return figures
+
+    def restricted(self, classes: Collection[int]) -> Scores:
+        """The same scores with every other class counted as absent."""
+        return Scores(
+            self.step,
+            {name: [v if index in classes else None for index, v in enumerate(row)]
+             for name, row in self.iou_per_class.items()},
+        )  # fmt: skip
 
     def points(self, kind: str = "miou") -> dict[str, float]:
         """``<kind>/<set>`` and ``<kind>/mean`` for the curves."""
@@ -71,36 +88,61 @@ def objective(scores: Scores, name: str) -> float | None:
 
 
 def result_json(
-    selection: dict[str, Scores], objective_name: str, classes: Sequence[str], about: dict[str, Any]
+    selection: dict[str, Scores],
+    objective_name: str,
+    classes: Sequence[str],
+    about: dict[str, Any],
+    source_classes: Collection[int] | None = None,
 ) -> dict[str, Any]:
-    """The content of ``result.json``; ``selection`` maps ``last``, ``best_source``, ``best_target`` to full scores."""
+    """The content of ``result.json``.
+
+    Args:
+        selection: ``last``, ``best_source``, ``best_target`` -> full scores
+        objective_name: what a sweep maximises
+        classes: their names by train id
+        about: further fields
+        source_classes: train ids that the sources hold, where these are not all
+    """
     last = selection["last"]
     return {
         "status": "finished",
-        "miou": last.summary(),
-        "selection": {name: {**scores.summary(), "step": scores.step} for name, scores in selection.items()},
+        "miou": last.summary(source_classes),
+        "selection": {
+            name: {**scores.summary(source_classes), "step": scores.step} for name, scores in selection.items()
+        },
         "iou_per_class": last.iou_per_class,
         "classes": list(classes),
+        "source_classes": None if source_classes is None else [classes[index] for index in sorted(source_classes)],
         "objective": objective(last, objective_name),
         "objective_name": objective_name,
         **about,
     }
 
 
-def score_table(title: str, selection: dict[str, dict[str, Any]], note: str = "") -> Table:
-    """mIoU in percent: one row a set, one column a selected checkpoint."""
+def score_table(
+    title: str, selection: dict[str, dict[str, Any]], note: str = "", source_classes: Sequence[str] | None = None
+) -> Table:
+    """mIoU in percent: one row a set, one column a selected checkpoint; then the same over the sources' classes."""
     table = Table(title=title, caption=note or None, title_justify="left", caption_justify="left")
     table.add_column("mIoU, %")
     for name, summary in selection.items():
         table.add_column(f"{name} (step {summary['step']})" if "step" in summary else name, justify="right")
-    names = list(next(iter(selection.values()))["targets"])
-    for name in names:
-        table.add_row(name, *(_percent(s["targets"][name]) for s in selection.values()))
-    table.add_section()
-    table.add_row("mean of targets", *(_percent(s["mean"]) for s in selection.values()), style="bold")
-    if any(s["source_val"] is not None for s in selection.values()):
-        table.add_row("source validation", *(_percent(s["source_val"]) for s in selection.values()))
+    _add_rows(table, list(selection.values()), "")
+    if source_classes is not None:
+        table.add_section()
+        restricted = [summary["source_classes"] for summary in selection.values()]
+        _add_rows(table, restricted, f", {len(source_classes)} source classes")
     return table
+
+
+def _add_rows(table: Table, summaries: Sequence[dict[str, Any]], remark: str) -> None:
+    """One row a target, their mean, and the source validation."""
+    for name in summaries[0]["targets"]:
+        table.add_row(name + remark, *(_percent(s["targets"][name]) for s in summaries))
+    table.add_section()
+    table.add_row("mean of targets" + remark, *(_percent(s["mean"]) for s in summaries), style="bold")
+    if any(s["source_val"] is not None for s in summaries):
+        table.add_row("source validation" + remark, *(_percent(s["source_val"]) for s in summaries))
 
 
 def _percent(value: float | None) -> str:

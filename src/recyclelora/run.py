@@ -24,9 +24,18 @@ from rich.table import Table
 from safetensors.torch import save
 
 from recyclelora.backbones.weights import WeightsFile
-from recyclelora.build import Datasets, Model, build_datasets, build_model, build_protocol, locate_weights
+from recyclelora.build import (
+    Datasets,
+    Model,
+    build_datasets,
+    build_model,
+    build_protocol,
+    class_colours,
+    locate_weights,
+)
 from recyclelora.config import home
 from recyclelora.data.datasets import digest
+from recyclelora.data.labels import IGNORE
 from recyclelora.data.preparation import render_scenes, scenes_to_render
 from recyclelora.engine.checkpoint import Checkpoint, newest_checkpoint
 from recyclelora.engine.evaluation import Evaluator
@@ -40,7 +49,9 @@ from recyclelora.engine.trainables import trainable_state
 from recyclelora.errors import Interrupted, UserError
 from recyclelora.inference import ADAPTER_FILE, INITIAL, TRAINED
 from recyclelora.metrics_log import FINAL
+from recyclelora.open_data import describe_datasets
 from recyclelora.pictures import save_pictures
+from recyclelora.predictions import predict_dataset
 from recyclelora.progress import Reporter
 from recyclelora.provenance import (
     Identity,
@@ -162,7 +173,7 @@ class Run:
         classes = self.config.data.classes
         t = self.config.trainer
         evaluator = Evaluator(
-            build_protocol(self.config.data.protocol), len(classes.names), classes.ignore_index,
+            build_protocol(self.config.data.protocol), len(classes.names), IGNORE,
             self.fabric.device, self.fabric.autocast, lambda tensor: _summed(self.fabric, tensor),
             t.eval_batch_size, t.num_workers, self.fabric.global_rank, self.fabric.world_size,
         )  # fmt: skip
@@ -201,6 +212,7 @@ class Run:
         selection = session.final_scores()
         about = {
             "protocol": self.config.data.protocol.name,
+            "protocol_settings": dataclasses.asdict(self.config.data.protocol),
             "steps": session.step,
             "seconds": round(session.seconds + time.perf_counter() - began, 1),
             "params": session.parameter_counts(),
@@ -211,16 +223,28 @@ class Run:
             "dataset_digest": self.identity.dataset_digest,
             "weights_sha256": self.identity.weights_sha256,
         }
-        result = result_json(selection, self.config.objective, self.config.data.classes.names, about)
+        classes = self.config.data.classes.names
+        held = self.datasets.source_classes(len(classes))
+        result = result_json(selection, self.config.objective, classes, about, held)
         if self.fabric.is_global_zero:
             self._write_adapter(session)
             # on the full sets, where the curves may show subsets: what one compares runs by
             session.metrics.append(session.step, selection["last"].points(FINAL))
             with reporter.bar("drawing", 1):
                 save_pictures(self.directory, session, result)
+            self._predict_unlabelled(session, reporter)
             write_json(self.directory.result_path, result)
         self.fabric.barrier()
         return result
+
+    def _predict_unlabelled(self, session: Session, reporter: Reporter) -> None:
+        """Write what the model says of targets that have no labels to be scored with."""
+        colours = class_colours(self.config.data)
+        for name, dataset in self.datasets.unlabelled.items():
+            folder = self.directory.predictions / name
+            with reporter.bar(f"predicting {name}", len(dataset)) as update:
+                predict_dataset(session.segmenter, session.evaluator, dataset, folder, colours, update)
+            reporter.note(f"{name} has no labels and is not scored; predictions: {_shown(folder)}")
 
     def _write_adapter(self, session: Session) -> None:
         """``adapter.safetensors`` and ``adapter_config.json``: all that is needed beside the pretrained weights."""
@@ -245,8 +269,14 @@ class Run:
     @functools.cached_property
     def description(self) -> dict[str, Any]:
         """What ``run.json`` tells of this launch; the code's state is the one it was started with."""
-        origin = {"weights_origin": self.weights.origin if self.weights else None}
-        return describe(self.config, self.identity, self.signature, origin, home())
+        names = self.config.data.classes.names
+        held = self.datasets.source_classes(len(names))
+        extra = {
+            "weights_origin": self.weights.origin if self.weights else None,
+            "datasets": describe_datasets(self.config.data, self.datasets.all),
+            "source_classes": None if held is None else [names[index] for index in sorted(held)],
+        }
+        return describe(self.config, self.identity, self.signature, extra, home())
 
     def _interrupted(self, session: Session) -> Interrupted:
         number = session.stop.received or 0
@@ -259,7 +289,7 @@ class Run:
         title = f"{c.adapter.name} on {c.backbone.name}, {c.data.name}, seed {c.seed} ({state})"
         note = f"protocol {result['protocol']}, {result['steps']} steps, {result['seconds']:.0f} s"
         columns = _distinct(result["selection"])
-        reporter.table(score_table(title, columns, note))
+        reporter.table(score_table(title, columns, note, result.get("source_classes")))
         reporter.note(f"results and pictures: {_shown(self.directory.path)}")
 
     def _report_mirror(self, reporter: Reporter, mirror: Mirror | None) -> None:

@@ -12,7 +12,7 @@ import torch
 from lightning_fabric import Fabric
 from torch import nn
 
-from recyclelora.build import Datasets, Model, build_augmentation
+from recyclelora.build import Datasets, Model, build_augmentation, build_extras, build_rare_classes
 from recyclelora.data.datasets import Dataset, seeded_subset
 from recyclelora.data.loaders import StepSampler, TrainStream, train_loader
 from recyclelora.engine.average import WeightAverage
@@ -95,6 +95,8 @@ class Session:
         self.fabric.strategy.precision.load_state_dict(checkpoint.state["precision"])
         if self.average is not None:
             self.average.load(checkpoint.tensors["average"])
+        if self.model.training_state is not None:
+            self.model.training_state.load_state_dict(checkpoint.tensors["adapter"])
         self.step = checkpoint.step
         self.history = [Scores(**scores) for scores in checkpoint.state["history"]]
         self.seconds = float(checkpoint.state["seconds"])
@@ -109,8 +111,7 @@ class Session:
         c, t = self.config, self.config.trainer
         self.clock = clock
         self._shown = self.step
-        sources = self.config.data.sources
-        stream = TrainStream(self.datasets.sources, [s.weight for s in sources], build_augmentation(c.data), c.seed)
+        stream = self._stream()
         sampler = StepSampler(t.batch_size, self.step, t.max_steps, self.fabric.global_rank, self.fabric.world_size)
         loader = train_loader(stream, sampler, num_workers=t.num_workers, pin_memory=self.fabric.device.type == "cuda")
         o = c.optimizer
@@ -132,6 +133,19 @@ class Session:
             self.model.after_step(step)
         if self.average is not None:
             self.average.update()
+
+    def _stream(self) -> TrainStream:
+        """The augmented samples of all sources; the first process counts rare classes, the others read its counts."""
+        c, sources = self.config, self.datasets.sources
+        if not self.fabric.is_global_zero:
+            self.fabric.barrier()
+        rare = build_rare_classes(
+            c.data, sources, c.cache, lambda images: self.reporter.bar("counting classes (once)", images)
+        )
+        if self.fabric.is_global_zero:
+            self.fabric.barrier()
+        weights = [source.weight for source in c.data.sources]
+        return TrainStream(sources, weights, build_augmentation(c.data), c.seed, build_extras(c.data), rare)
 
     def log(self, step: int, values: dict[str, float]) -> None:
         """Record a point and move the bar."""
@@ -171,6 +185,8 @@ class Session:
                 "optimizer": optimizer_state(self.optimizer.optimizer),
                 "initial": self.initial,
             }
+            if self.model.training_state is not None:
+                tensors["adapter"] = self.model.training_state.state_dict()
             if self.average is not None:
                 tensors["average"] = self.average.state
             state = {

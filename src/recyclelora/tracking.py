@@ -27,6 +27,7 @@ STATE = "mlflow.json"
 POLL_SECONDS = 2.0
 BATCH = 1000
 ARTIFACTS = ("config.yaml", "run.json", "result.json", "train.log")
+ARTIFACT_PATTERNS = ("figures/*.png", "analysis/*.png", "analysis/*.csv", "analysis/summary.json")
 
 
 # --- the training side ------------------------------------------------------------------------------------------------
@@ -66,6 +67,16 @@ class Mirror:
             self.process.kill()
             self.sent = False
         return self.sent
+
+
+def send(run_dir: Path, timeout: float = 60.0) -> str | None:
+    """Bring the record of a finished run up to date, from a process of its own; None, or why that failed."""
+    command = [sys.executable, "-m", "recyclelora.tracking", "sync", str(run_dir)]
+    try:
+        done = subprocess.run(command, capture_output=True, text=True, timeout=timeout, check=False)  # noqa: S603
+    except subprocess.TimeoutExpired:
+        return f"no answer within {timeout:.0f} s"
+    return None if done.returncode == 0 else (done.stderr.strip().splitlines() or ["unknown reason"])[-1]
 
 
 # --- the mirroring side -----------------------------------------------------------------------------------------------
@@ -118,6 +129,7 @@ def sync(run_dir: Path, *, training: bool = False) -> str:
         state["params_sent"] = True
         write_json(run_dir / STATE, state)
     _send_metrics(client, run_dir, state)
+    _send_analysis(client, run_dir, state)
     _send_files(client, run_dir, state)
     finished = (run_dir / "result.json").exists()
     _set_status(client, state["run_id"], "FINISHED" if finished else "RUNNING" if training else "KILLED")
@@ -224,16 +236,30 @@ def _send_metrics(client: Any, run_dir: Path, state: dict[str, Any]) -> None:
         write_json(run_dir / STATE, state)
 
 
+def _send_analysis(client: Any, run_dir: Path, state: dict[str, Any]) -> None:
+    """Send the headlines of ``analysis/summary.json`` as metrics ``analysis/...`` when the file is new or changed."""
+    from mlflow.entities import Metric
+
+    path = run_dir / "analysis" / "summary.json"
+    if not path.exists() or state["files"].get("analysis/summary.json") == path.stat().st_mtime_ns:
+        return
+    summary = read_json(path)
+    stamp, step = int(1000 * path.stat().st_mtime), int(summary["step"])
+    metrics = [Metric(f"analysis/{name}", value, stamp, step) for name, value in summary["metrics"].items()]
+    for first in range(0, len(metrics), BATCH):
+        client.log_batch(state["run_id"], metrics=metrics[first : first + BATCH])
+
+
 def _send_files(client: Any, run_dir: Path, state: dict[str, Any]) -> None:
-    """Send files that are new or changed; pictures go to the artifact folder ``figures``."""
-    figures = sorted((run_dir / "figures").glob("*.png"))
-    for path in [*(run_dir / name for name in ARTIFACTS), *figures]:
+    """Send files that are new or changed; those of ``figures`` and ``analysis`` go to artifact folders of that name."""
+    found = [path for pattern in ARTIFACT_PATTERNS for path in sorted(run_dir.glob(pattern))]
+    for path in [*(run_dir / name for name in ARTIFACTS), *found]:
         if not path.exists():
             continue
         stamp = path.stat().st_mtime_ns
         name = path.relative_to(run_dir).as_posix()
         if state["files"].get(name) != stamp:
-            client.log_artifact(state["run_id"], str(path), "figures" if path in figures else None)
+            client.log_artifact(state["run_id"], str(path), name.rpartition("/")[0] or None)
             state["files"][name] = stamp
             write_json(run_dir / STATE, state)
 

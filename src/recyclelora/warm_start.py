@@ -56,7 +56,7 @@ def check_start(start: Start, config: Config, weights_sha256: str | None) -> Non
     """
     if start.weights_sha256 != weights_sha256:
         raise UserError(f"init_from={start.run_dir}: trained on other backbone weights ({start.weights_sha256})")
-    for key in ("kind", "alpha", "scale_rule", "scale", "residual"):
+    for key in ("kind", "alpha", "scale_rule", "scale", "residual", "projection_seed"):
         there, here = getattr(start.config.adapter, key, None), getattr(config.adapter, key, None)
         if there != here:
             raise UserError(f"init_from={start.run_dir}: another adapter: {key} is {there} there and {here} here")

@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from recyclelora.adapters.blas import subtract_product
+from recyclelora.adapters.blas import eigenvectors, subtract_product
 
 
 def fortran(shape, dtype, seed):
@@ -28,3 +28,21 @@ def test_what_the_c_routine_would_misread_is_refused():
         subtract_product(left.astype(np.float32), right, target)
     with pytest.raises(ValueError, match=r"do not give \(5, 8\)"):
         subtract_product(left, right, np.asfortranarray(target.T))
+
+
+@pytest.mark.parametrize(("first", "count"), [(0, 5), (35, 5), (10, 1), (0, 40)])
+def test_some_eigenvectors_of_a_symmetric_matrix(first, count):
+    matrix = fortran((40, 40), float, 0)
+    matrix = matrix @ matrix.T
+    before = matrix.copy()
+    found = eigenvectors(matrix, first, count)
+    values, vectors = np.linalg.eigh(matrix)
+    np.testing.assert_allclose(np.abs(vectors[:, first : first + count].T @ found), np.eye(count), atol=1e-10)
+    np.testing.assert_allclose(found.T @ matrix @ found, np.diag(values[first : first + count]), atol=1e-10)
+    np.testing.assert_array_equal(matrix, before)
+
+
+@pytest.mark.parametrize(("first", "count"), [(-1, 2), (3, 2), (0, 0)])
+def test_eigenvectors_that_do_not_exist_are_refused(first, count):
+    with pytest.raises(ValueError, match="eigenvectors"):
+        eigenvectors(np.eye(4), first, count)

@@ -1,6 +1,9 @@
+import errno
+import fcntl
 import multiprocessing
 import os
 import time
+import warnings
 from concurrent.futures import ProcessPoolExecutor
 
 import numpy as np
@@ -64,7 +67,8 @@ def test_a_damaged_file_is_computed_again_and_replaced(tmp_path, damage):
     (path,) = tmp_path.iterdir()
     intact = path.read_bytes()
     path.write_bytes(damage(intact))
-    assert_same(first, factorize(weights(1), 4, 32, cache=cache))
+    with pytest.warns(UserWarning, match=rf"factor cache: 1 damaged, computed again \({path}\)"):
+        assert_same(first, factorize(weights(1), 4, 32, cache=cache))
     assert path.read_bytes() == intact
 
 
@@ -82,6 +86,24 @@ def test_eviction_keeps_the_most_recently_used_within_the_bound(tmp_path):
     assert sum(path.stat().st_size for path in tmp_path.iterdir()) <= cache.max_bytes
 
 
+def test_a_file_evicted_between_look_and_read_is_computed_again(tmp_path, monkeypatch):
+    cache = FactorCache(tmp_path, max_bytes=0)  # every file leaves as soon as it is there
+    first = factorize(weights(2), 4, 32, cache=cache)
+    assert list(tmp_path.iterdir()) == []
+    assert_same(first, factorize(weights(2), 4, 32, cache=cache))
+
+
+def test_only_one_process_evicts_at_a_time(tmp_path):
+    cache = FactorCache(tmp_path, max_bytes=0)
+    descriptor = os.open(tmp_path, os.O_RDONLY)
+    fcntl.flock(descriptor, fcntl.LOCK_EX)
+    factorize(weights(1), 4, 32, cache=cache)
+    assert len(list(tmp_path.iterdir())) == 1
+    os.close(descriptor)
+    factorize(weights(2), 4, 32, cache=cache)
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_abandoned_temporary_files_are_removed(tmp_path):
     old, young = tmp_path / "a.tmp", tmp_path / "b.tmp"
     old.touch()
@@ -91,24 +113,30 @@ def test_abandoned_temporary_files_are_removed(tmp_path):
     assert not old.exists() and young.exists()
 
 
-def factorize_at_once(directory, barrier):
+def factorize_at_once(directory, max_bytes, barrier):
     rng = np.random.default_rng(0)
     shared = {f"w{i}": rng.standard_normal((200, 150)) for i in range(6)}
     barrier.wait(timeout=60)
-    found = factorize(shared, 4, 32, cache=FactorCache(directory), num_threads=1)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        found = factorize(shared, 4, 32, cache=FactorCache(directory, max_bytes), num_threads=1)
     return b"".join(found[name].q_trailing.tobytes() for name in shared)
 
 
-def test_eight_processes_at_once_agree(tmp_path):
+@pytest.mark.parametrize(("max_bytes", "left"), [(2**30, [6]), (400_000, [2, 3])])
+def test_eight_processes_at_once_agree(tmp_path, max_bytes, left):
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload(["recyclelora.adapters.factor_cache"])  # import torch once, not eight times
     with context.Manager() as manager, ProcessPoolExecutor(8, mp_context=context) as pool:
         barrier = manager.Barrier(8)
-        outputs = {
-            future.result(60) for future in [pool.submit(factorize_at_once, tmp_path, barrier) for _ in range(8)]
-        }
+        started = [pool.submit(factorize_at_once, tmp_path, max_bytes, barrier) for _ in range(8)]
+        outputs = {future.result(60) for future in started}
     assert len(outputs) == 1
-    assert [path.suffix for path in tmp_path.iterdir()] == [".safetensors"] * 6
+    if len(left) > 1:  # whoever came last may have left eviction to another: the next one does it
+        factorize({"next": np.eye(40)}, 1, 1, cache=FactorCache(tmp_path, max_bytes))
+        assert sum(path.stat().st_size for path in tmp_path.iterdir()) <= max_bytes
+    else:
+        assert [path.suffix for path in tmp_path.iterdir()] == [".safetensors"] * 6
 
 
 def test_results_do_not_depend_on_order_or_threads():
@@ -155,6 +183,54 @@ def test_progress_and_warnings_and_errors_name_the_layer():
 def test_an_unwritable_cache_costs_only_the_caching(tmp_path):
     blocked = tmp_path / "file"
     blocked.touch()
-    with pytest.warns(UserWarning, match="factor cache .* not written"):
-        found = factorize(weights(1), 4, 32, cache=FactorCache(blocked))
-    assert found["layer0"].rank == 280
+    with pytest.warns(UserWarning, match="factor cache .* not written") as caught:
+        found = factorize(weights(4), 4, 32, cache=FactorCache(blocked))
+    assert len(caught) == 1  # for all layers together
+    assert_same(found, factorize(weights(4), 4, 32))
+
+
+def full_disk(*_):
+    raise OSError(errno.ENOSPC, "No space left on device")
+
+
+def test_a_full_disk_is_one_warning_and_leaves_nothing_behind(tmp_path, monkeypatch):
+    monkeypatch.setattr("recyclelora.adapters.factor_store.os.fsync", full_disk)
+    with pytest.warns(UserWarning, match="not written .*No space left on device") as caught:
+        found = factorize(weights(4), 4, 32, cache=FactorCache(tmp_path))
+    assert len(caught) == 1 and list(tmp_path.iterdir()) == []
+    assert_same(found, factorize(weights(4), 4, 32))
+
+
+def read_only(*_, **__):
+    raise OSError(errno.EROFS, "Read-only file system")
+
+
+def test_a_read_only_cache_serves_what_it_holds(tmp_path, monkeypatch):
+    first = factorize(weights(4), 4, 32, cache=FactorCache(tmp_path))
+    monkeypatch.setattr("recyclelora.adapters.factor_store.os.utime", read_only)
+    monkeypatch.setattr("recyclelora.adapters.factor_store.tempfile.mkstemp", read_only)
+    with warnings.catch_warnings(), monkeypatch.context() as patch:
+        warnings.simplefilter("error")
+        patch.setattr("recyclelora.adapters.factor_cache.decompose", None)
+        assert_same(first, factorize(weights(4), 4, 32, cache=FactorCache(tmp_path)))
+    with pytest.warns(UserWarning, match="Read-only file system") as caught:
+        factorize({"new": np.eye(40), "newer": 2 * np.eye(40)}, 4, 32, cache=FactorCache(tmp_path))
+    assert len(caught) == 1
+
+
+def test_strong_pivoting_is_cached_by_itself(tmp_path, monkeypatch):
+    cache, weight = FactorCache(tmp_path), {"w": np.random.default_rng(3).standard_normal((120, 200))}
+    greedy = factorize(weight, 4, 32, cache=cache)["w"]
+    strong = factorize(weight, 4, 32, cache=cache, strong=1.0)["w"]
+    direct = rrqr(weight["w"], 4, 32, strong=1.0)
+    assert set(strong.trailing_pivots) != set(greedy.trailing_pivots)
+    for found in (strong, factorize(weight, 4, 32, cache=cache, strong=1.0)["w"]):
+        np.testing.assert_array_equal(found.trailing_pivots, direct.trailing_pivots)
+        np.testing.assert_array_equal(found.leading_pivots, direct.leading_pivots)
+        np.testing.assert_allclose(found.q_trailing, direct.q_trailing, atol=1e-7)
+    for other in ({"strong": 2.0}, {"strong": 1.0, "trailing": 31}, {}):
+        arguments = {"trailing": 32, "strong": None, **other}
+        factorize(weight, 4, cache=cache, **arguments)
+    assert len(list(tmp_path.iterdir())) == 4
+    monkeypatch.setattr("recyclelora.adapters.factor_cache.decompose", None)
+    np.testing.assert_array_equal(factorize(weight, 4, 32, cache=cache)["w"].trailing_pivots, greedy.trailing_pivots)

@@ -140,3 +140,17 @@ def test_adapted_models_can_be_copied_and_pickled():
         assert torch.equal(other.forward_features(IMAGES), model.forward_features(IMAGES))
         layer = next(module for module in other.modules() if isinstance(module, LowRankLinear))
         assert torch.isfinite(layer.delta_weight()).all()
+
+
+@pytest.mark.parametrize("init", ["kaiming", "gaussian"])
+def test_factors_that_start_at_zero_are_not_stored_and_come_back_from_the_seed(init):
+    spec = AdapterSpec(BranchSpec("rrqr_minor", 4), BranchSpec(init, 2))
+    model, again = tiny_vit(), tiny_vit()
+    inject(model, spec, seed=5)
+    initial = initial_state(model)
+    assert {name.split(".")[-2] for name in initial} == {"main"}
+    inject(again, spec, seed=5, initial=initial)
+    assert all(torch.equal(value, again.state_dict()[name]) for name, value in model.state_dict().items())
+    frozen = tiny_vit()
+    inject(frozen, AdapterSpec(BranchSpec(init, 2, train_a=False)))
+    assert len(initial_state(frozen)) == 2 * 4 * 2  # a frozen A is nowhere else

@@ -1,19 +1,23 @@
 from __future__ import annotations
 
-import colorsys
-
+import cv2
 import numpy as np
 import pytest
 
+from recyclelora.data.photometric import Photometric
 from recyclelora.data.transforms import (
+    WARP_FROM,
     Augmentation,
+    Wanted,
+    class_counts,
     dominating_share,
+    nearest_indices,
     pad,
-    recoloured,
-    resize,
+    resized_crop,
     resized_shape,
-    scaled,
 )
+
+PLAIN = Photometric(photometric=0.0)
 
 
 def augmentation(**changes):
@@ -32,10 +36,62 @@ def test_short_edge_and_long_edge_limit():
     assert resized_shape((100, 1000), 512, 2048) == (205, 2048)
 
 
-def test_labels_are_never_interpolated():
-    _, label = scene()
-    resized = resize(np.zeros((80, 120, 3), np.uint8), label, (57, 91))[1]
-    assert set(np.unique(resized)) <= set(np.unique(label))
+SIZES = [((1052, 1914), short) for short in (256, 307, 409, 512, 716, 1024)] + [
+    ((720, 1280), 512), ((720, 1280), 1024), ((1914, 1052), 614), ((256, 512), 320), ((97, 131), 64), ((900, 999), 800),
+]  # fmt: skip
+
+
+def window_in(size: tuple[int, int], rng: np.random.Generator) -> tuple[slice, slice]:
+    return augmentation(crop=(300, 300)).crop_window(size, rng)
+
+
+@pytest.mark.parametrize(("shape", "short"), SIZES)
+def test_the_label_crop_is_the_crop_of_the_resized_label(shape: tuple[int, int], short: int):
+    """The published order, resize everything and then cut, to the last pixel."""
+    rng = np.random.default_rng(short)
+    label = rng.integers(0, 19, shape).astype(np.uint8)
+    size = resized_shape(shape, short, 2048)
+    whole = cv2.resize(label, size[::-1], interpolation=cv2.INTER_NEAREST)
+    rows, columns = nearest_indices(shape[0], size[0]), nearest_indices(shape[1], size[1])
+    np.testing.assert_array_equal(label[rows][:, columns], whole)
+    chain = augmentation(crop=(300, 300), short_edges=(short,), max_redraws=0)
+    drawn, window, cut = chain.draw_crop(label, rng)
+    assert drawn == size
+    np.testing.assert_array_equal(cut, whole[window])
+
+
+@pytest.mark.parametrize(("shape", "short"), SIZES)
+@pytest.mark.parametrize("smooth", [True, False])
+def test_the_image_crop_is_within_one_level_of_the_crop_of_the_resized_image(
+    shape: tuple[int, int], short: int, smooth: bool
+):
+    """Noise is the hardest case: neighbours differ by up to 255 levels."""
+    rng = np.random.default_rng(short)
+    image = rng.integers(0, 256, (*shape, 3)).astype(np.uint8)
+    image = cv2.GaussianBlur(image, (0, 0), 3) if smooth else image
+    size = resized_shape(shape, short, 2048)
+    whole = cv2.resize(image, size[::-1], interpolation=cv2.INTER_LINEAR).astype(int)
+    for _ in range(2):
+        window = window_in(size, rng)
+        crop = resized_crop(image, size, window)
+        assert np.abs(whole[window] - crop).max() <= 1
+        if size[0] * size[1] <= WARP_FROM * crop.shape[0] * crop.shape[1]:
+            np.testing.assert_array_equal(whole[window], crop)
+
+
+def test_windows_at_the_corners_are_within_one_level_too():
+    image = np.random.default_rng(0).integers(0, 256, (500, 700, 3)).astype(np.uint8)
+    size = (900, 1260)
+    whole = cv2.resize(image, size[::-1], interpolation=cv2.INTER_LINEAR).astype(int)
+    for rows in (slice(0, 64), slice(836, 900)):
+        for columns in (slice(0, 64), slice(1196, 1260)):
+            assert np.abs(whole[rows, columns] - resized_crop(image, size, (rows, columns))).max() <= 1
+
+
+def test_an_image_of_the_wanted_size_is_not_touched():
+    image = np.random.default_rng(0).integers(0, 256, (90, 120, 3)).astype(np.uint8)
+    window = slice(10, 74), slice(20, 84)
+    np.testing.assert_array_equal(resized_crop(image, (90, 120), window), image[window])
 
 
 def test_padding_is_black_and_ignored():
@@ -58,7 +114,9 @@ def test_crop_is_redrawn_while_one_class_dominates():
         redraws: np.mean(
             [
                 dominating_share(
-                    augmentation(max_redraws=redraws).random_crop(image, label, np.random.default_rng(seed))[1]
+                    augmentation(short_edges=(64,), max_redraws=redraws).random_crop(
+                        image, label, np.random.default_rng(seed)
+                    )[1]
                 )
                 for seed in range(200)
             ]
@@ -68,19 +126,92 @@ def test_crop_is_redrawn_while_one_class_dominates():
     assert share[10] < share[0] - 0.2
 
 
-def test_brightness_and_contrast_by_hand():
-    values = np.array([[[0, 100, 250]]], np.uint8)
-    assert scaled(values, 1.0, 10.0).tolist() == [[[10, 110, 255]]]
-    assert scaled(values, 0.5, 0.0).tolist() == [[[0, 50, 125]]]
+class Windows(Augmentation):
+    """Counts the windows it draws."""
+
+    def crop_window(self, size, rng):
+        self.drawn.append(super().crop_window(size, rng))
+        return self.drawn[-1]
 
 
-def test_hue_and_saturation_by_hand():
-    red = np.array([[[200, 20, 20]]], np.uint8)
-    assert recoloured(red, 1.0, 60)[0, 0].tolist() == pytest.approx([20, 200, 20], abs=2)
-    grey = recoloured(red, 0.0, 0)[0, 0]
-    assert grey.max() - grey.min() <= 1 and grey.max() == 200
-    half = recoloured(red, 0.5, 0)[0, 0] / 255
-    assert colorsys.rgb_to_hsv(*half)[1] == pytest.approx(0.45, abs=0.02)
+def counting(**changes) -> Windows:
+    chain = Windows(**({"crop": (64, 64), "short_edges": (64,)} | changes))
+    object.__setattr__(chain, "drawn", [])
+    return chain
+
+
+def test_ten_redraws_and_no_more_where_one_class_dominates_everywhere():
+    chain = counting()
+    cut = chain.random_crop(np.zeros((64, 256, 3), np.uint8), np.zeros((64, 256), np.uint8), np.random.default_rng(0))
+    assert len(chain.drawn) == 11
+    assert cut[1].shape == (64, 64)  # the eleventh is taken as it is
+
+
+def test_a_share_of_exactly_three_quarters_is_drawn_again_and_less_is_not():
+    label = np.zeros((64, 64), np.uint8)
+    label[48:] = 1
+    image = np.zeros((64, 64, 3), np.uint8)
+    exactly, below = counting(), counting()
+    exactly.random_crop(image, label, np.random.default_rng(0))
+    label[47, 0] = 1
+    below.random_crop(image, label, np.random.default_rng(0))
+    assert (len(exactly.drawn), len(below.drawn)) == (11, 1)
+
+
+def test_unlabelled_pixels_do_not_count_for_the_share():
+    """Half of the crop is unlabelled; of the rest one class has three quarters."""
+    label = np.full((64, 64), 255, np.uint8)
+    label[:24], label[24:32] = 5, 6
+    chain = counting()
+    chain.random_crop(np.zeros((64, 64, 3), np.uint8), label, np.random.default_rng(0))
+    assert len(chain.drawn) == 11
+    chain = counting()
+    label[:12] = 7
+    chain.random_crop(np.zeros((64, 64, 3), np.uint8), label, np.random.default_rng(0))
+    assert len(chain.drawn) == 1
+
+
+def test_the_draws_are_those_of_resizing_first():
+    """Step by step as published, on whole arrays, from the same generator."""
+    image, label = scene()
+    chain = augmentation(crop=(64, 80), short_edges=(48, 64, 96, 150), max_class_ratio=0.2, colours=PLAIN)
+    for seed in range(30):
+        rng = np.random.default_rng(seed)
+        size = resized_shape((80, 120), int(rng.choice(chain.short_edges)), 2048)
+        whole = cv2.resize(label, size[::-1], interpolation=cv2.INTER_NEAREST)
+        picture = cv2.resize(image, size[::-1], interpolation=cv2.INTER_LINEAR)
+        window = chain.crop_window(size, rng)
+        for _ in range(10):
+            counts = np.bincount(whole[window].ravel(), minlength=256)[:255]
+            if counts.max() / counts.sum() < 0.2:
+                break
+            window = chain.crop_window(size, rng)
+        expected = pad(picture[window], whole[window], (64, 80))
+        step = slice(None, None, -1) if rng.random() < 0.5 else slice(None)
+        seen, mask = chain(image, label, np.random.default_rng(seed))
+        np.testing.assert_array_equal(mask, expected[1][:, step])
+        assert np.abs(seen.astype(int) - expected[0][:, step]).max() <= 1
+
+
+def test_a_crop_that_lacks_the_wanted_class_is_drawn_again():
+    label = np.zeros((64, 640), np.uint8)
+    label[:, 600:] = 7
+    image = np.zeros((64, 640, 3), np.uint8)
+    chain = augmentation(short_edges=(64,), max_class_ratio=1.0)
+
+    def shown(wanted: Wanted | None) -> float:
+        crops = (chain.geometry(image, label, np.random.default_rng(seed), wanted)[1] for seed in range(100))
+        return float(np.mean([(crop == 7).sum() >= 500 for crop in crops]))
+
+    assert shown(Wanted(7, 500)) > shown(None) + 0.3
+
+
+def test_pixels_of_each_id():
+    label = np.array([[0, 3, 3, 255]], np.uint8)
+    counts = class_counts(label)
+    assert counts.dtype == np.int64 and counts.sum() == 4
+    assert (counts[0], counts[3], counts[255]) == (1, 2, 1)
+    assert class_counts(np.zeros((4096, 4097), np.uint8))[0] == 4096 * 4097
 
 
 def test_result_has_the_crop_size_also_for_small_images():
@@ -94,7 +225,7 @@ def test_image_and_label_move_together():
     _, label = scene()
     image = np.repeat(label[..., None], 3, -1)
     for seed in range(20):
-        chain = augmentation(photometric=0.0, short_edges=(80,))
+        chain = augmentation(colours=PLAIN, short_edges=(80,))
         seen, mask = chain(image, label, np.random.default_rng(seed))
         np.testing.assert_array_equal(seen[..., 0][mask != 255], mask[mask != 255])
 
@@ -110,6 +241,6 @@ def test_same_generator_state_same_sample():
 
 def test_flip_probability_is_respected():
     image, label = scene(64, 64)
-    always = augmentation(flip=1.0, photometric=0.0, short_edges=(64,))(image, label, np.random.default_rng(0))
+    always = augmentation(flip=1.0, colours=PLAIN, short_edges=(64,))(image, label, np.random.default_rng(0))
     np.testing.assert_array_equal(always[0], image[:, ::-1])
     np.testing.assert_array_equal(always[1], label[:, ::-1])

@@ -1,7 +1,8 @@
-"""One BLAS call that neither numpy nor scipy offers as needed: subtract a product in place, without holding the GIL.
+"""BLAS and LAPACK calls that neither numpy nor scipy offers as needed: without holding the GIL.
 
-numpy's products release the GIL but cannot accumulate; scipy's ``dgemm`` accumulates but holds the GIL, so that layers
-in a thread pool would wait for each other. ``scipy.linalg.cython_blas`` publishes the same routine as a C pointer.
+Layers in a thread pool would wait for each other: numpy's products release the GIL but cannot accumulate, scipy's
+``dgemm`` and ``eigh`` hold it, numpy's ``eigh`` computes all eigenvectors. ``scipy.linalg.cython_blas`` and
+``cython_lapack`` publish the same routines as C pointers.
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-from scipy.linalg import cython_blas
+from scipy.linalg import cython_blas, cython_lapack
 
 Array = npt.NDArray[Any]
 
@@ -36,17 +37,63 @@ def subtract_product(left: Array, right: Array, target: Array) -> None:
     m, n, k = (ctypes.byref(ctypes.c_int(size)) for size in (rows, columns, inner))
     minus, one = ctypes.byref(number(-1)), ctypes.byref(number(1))
     a, b, c = (ctypes.c_void_p(array.ctypes.data) for array in arrays)
-    _gemm(target.dtype.char)(b"N", b"T", m, n, k, minus, a, m, b, n, one, c, m)
+    _routine("dgemm" if target.dtype == np.float64 else "sgemm")(b"N", b"T", m, n, k, minus, a, m, b, n, one, c, m)
+
+
+def eigenvectors(matrix: Array, first: int, count: int) -> Array:
+    """Orthonormal eigenvectors (n, count) of a symmetric float64 ``matrix`` (n, n), ascending, from number ``first``.
+
+    The matrix is not changed; only one of its triangles is read.
+
+    Raises:
+        ValueError: for another shape, type or range, or where LAPACK finds no solution.
+    """
+    n = len(matrix)
+    if matrix.shape != (n, n) or matrix.dtype != np.float64 or not 0 <= first < first + count <= n:
+        raise ValueError(f"eigenvectors {first} to {first + count - 1} of a {matrix.shape} {matrix.dtype} matrix")
+    work_matrix = np.array(matrix, order="F")
+    values, vectors = np.empty(n), np.empty((n, count), order="F")
+    support = np.empty(2 * count, dtype=np.intc)
+    work, integers = np.empty(1), np.empty(1, dtype=np.intc)
+    found, info = ctypes.c_int(), ctypes.c_int()
+
+    def pointer(array: Array) -> ctypes.c_void_p:
+        return ctypes.c_void_p(array.ctypes.data)
+
+    def integer(value: int) -> Any:
+        return ctypes.byref(ctypes.c_int(value))
+
+    zero = ctypes.byref(ctypes.c_double(0))
+    for sizes in ((-1, -1), None):  # ask how much work space it wants, then solve
+        if sizes is None:
+            work, integers = np.empty(int(work[0])), np.empty(integers[0], dtype=np.intc)
+            sizes = len(work), len(integers)
+        _routine("dsyevr")(
+            b"V", b"I", b"L", integer(n), pointer(work_matrix), integer(n), zero, zero,
+            integer(first + 1), integer(first + count), zero, ctypes.byref(found), pointer(values), pointer(vectors),
+            integer(n), pointer(support), pointer(work), integer(sizes[0]), pointer(integers), integer(sizes[1]),
+            ctypes.byref(info),
+        )  # fmt: skip
+    if info.value or found.value != count:
+        raise ValueError(f"LAPACK dsyevr: info={info.value}, {found.value} of {count} eigenvectors found")
+    return vectors
+
+
+_LETTERS = {"dgemm": 2, "sgemm": 2, "dsyevr": 3}
+"""How many letters come first; all other arguments are pointers."""
+_POINTERS = {"dgemm": 11, "sgemm": 11, "dsyevr": 18}
 
 
 @cache
-def _gemm(kind: str) -> Callable[..., None]:
-    """``dgemm`` ("d") or ``sgemm`` ("f") as a foreign function; ctypes releases the GIL while it runs."""
-    capsule = cython_blas.__pyx_capi__["dgemm" if kind == "d" else "sgemm"]
+def _routine(name: str) -> Callable[..., None]:
+    """A Fortran routine as a foreign function; ctypes releases the GIL while it runs."""
+    library = cython_blas if name.endswith("gemm") else cython_lapack
+    capsule = library.__pyx_capi__[name]
     api = ctypes.pythonapi
     api.PyCapsule_GetName.restype, api.PyCapsule_GetName.argtypes = ctypes.c_char_p, [ctypes.py_object]
     api.PyCapsule_GetPointer.restype = ctypes.c_void_p
     api.PyCapsule_GetPointer.argtypes = [ctypes.py_object, ctypes.c_char_p]
     address = api.PyCapsule_GetPointer(capsule, api.PyCapsule_GetName(capsule))
-    signature = ctypes.CFUNCTYPE(None, *[ctypes.c_char_p] * 2, *[ctypes.c_void_p] * 11)
+    letters, pointers = _LETTERS[name], _POINTERS[name]
+    signature = ctypes.CFUNCTYPE(None, *[ctypes.c_char_p] * letters, *[ctypes.c_void_p] * pointers)
     return signature(address)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import time
 from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
@@ -12,12 +13,13 @@ from threadpoolctl import threadpool_limits
 from torch import nn
 
 from recyclelora.adapters.factor_cache import FactorCache, Progress, available_cores, factorize
-from recyclelora.adapters.init import INITIALIZERS, Factors, LayerWeight, branch_rng
+from recyclelora.adapters.init import INITIALIZERS, RRQR_MAJOR, RRQR_MINOR, Factors, LayerWeight, branch_rng
 from recyclelora.adapters.low_rank import Branch, LowRankLinear, SplitQKV, split_rows
 from recyclelora.adapters.method import Adapted, Setting
+from recyclelora.adapters.replacing import replace
 from recyclelora.adapters.rrqr import RRQR
-from recyclelora.adapters.selection import select_linears, separate_qkv_bias
-from recyclelora.adapters.spec import AdapterSpec
+from recyclelora.adapters.selection import select_linears
+from recyclelora.adapters.spec import AdapterSpec, BranchSpec
 from recyclelora.adapters.state import parameter_rules
 
 
@@ -65,7 +67,7 @@ def inject(
         decomposed = _decompose(layers, spec, cache, num_threads, progress)
         factors = _initialise(layers, spec, decomposed, seed, num_threads)
     else:
-        factors = {name: _stored_factors(name, layer, spec, initial) for name, layer in layers.items()}
+        factors = {name: _stored_factors(name, layer, spec, initial, seed) for name, layer in layers.items()}
     _replace(model, layers, spec, factors)
     trainable = sum(parameter.numel() for parameter in model.parameters() if parameter.requires_grad)
     deficient = tuple(name for name, found in decomposed.items() if found.rank < min(layers[name].weight.shape))
@@ -126,14 +128,17 @@ def _decompose(
     progress: Progress | None,
 ) -> dict[str, RRQR]:
     """Pivoted QR of every layer, if a branch asks for it."""
-    ranks = {branch.init: branch.rank for branch in sorted(spec.branches.values(), key=lambda branch: branch.rank)}
-    leading, trailing = ranks.get("rrqr_major", 0), ranks.get("rrqr_minor", 0)
+    leading, trailing = (
+        max((branch.rank for branch in spec.branches.values() if branch.init in names), default=0)
+        for names in (RRQR_MAJOR, RRQR_MINOR)
+    )
     if leading == trailing == 0:
         return {}
-    weights = {name: layer.weight for name, layer in layers.items()}
     return factorize(
-        weights, leading, trailing, precision=spec.precision, cache=cache, num_threads=num_threads, progress=progress
-    )
+        {name: layer.weight for name, layer in layers.items()}, leading, trailing, precision=spec.precision,
+        strong=spec.pivoting_f if spec.pivoting == "strong" else None,
+        cache=cache, num_threads=num_threads, progress=progress,
+    )  # fmt: skip
 
 
 def _initialise(
@@ -146,7 +151,7 @@ def _initialise(
     """Layer -> branch -> initial factors; layers in a thread pool, for the SVD initialisations."""
 
     def initialise(name: str) -> dict[str, Factors]:
-        layer = LayerWeight(layers[name].weight, spec.layer_scale, decomposed.get(name))
+        layer = LayerWeight(layers[name].weight, spec.layer_scale, decomposed.get(name), name)
         try:
             return {
                 branch: INITIALIZERS[chosen.init](layer, chosen.rank, branch_rng(seed, name, branch))
@@ -160,15 +165,15 @@ def _initialise(
 
 
 def _stored_factors(
-    name: str, layer: nn.Linear, spec: AdapterSpec, initial: Mapping[str, torch.Tensor]
+    name: str, layer: nn.Linear, spec: AdapterSpec, initial: Mapping[str, torch.Tensor], seed: int
 ) -> dict[str, Factors]:
     """Initial factors of one layer out of a checkpoint; an integer A holds the positions of ones."""
     factors = {}
     for branch, chosen in spec.branches.items():
-        try:
-            a, b = (initial[f"{name}.{branch}.lora_{factor}"] for factor in "ab")
-        except KeyError as error:
-            raise ValueError(f"initial factors: {error.args[0]} is missing; they belong to another adapter") from None
+        if f"{name}.{branch}.lora_a" not in initial:
+            factors[branch] = _seeded_factors(LayerWeight(layer.weight, spec.layer_scale), name, branch, chosen, seed)
+            continue
+        a, b = (initial[f"{name}.{branch}.lora_{factor}"] for factor in "ab")
         expected = (layer.out_features, chosen.rank)
         if tuple(b.shape) != expected or len(a) != chosen.rank:
             raise ValueError(f"initial factors: {name}.{branch}.lora_b is {tuple(b.shape)}, expected {expected}")
@@ -181,23 +186,28 @@ def _stored_factors(
     return factors
 
 
+def _seeded_factors(layer: LayerWeight, name: str, branch: str, chosen: BranchSpec, seed: int) -> Factors:
+    """Factors that `state.initial_state` leaves out: B0 = 0 adds nothing to the weight, and A0 comes from the seed."""
+    with contextlib.suppress(ValueError):  # an initialisation that needs a decomposition
+        factors = INITIALIZERS[chosen.init](layer, chosen.rank, branch_rng(seed, name, branch))
+        if not factors.b.any():
+            return factors
+    raise ValueError(f"initial factors: {name}.{branch}.lora_a is missing; they belong to another adapter")
+
+
 def _replace(
     model: nn.Module,
     layers: Mapping[str, nn.Linear],
     spec: AdapterSpec,
     factors: Mapping[str, Mapping[str, Factors]],
 ) -> None:
-    """Freeze everything and swap the layers; nothing here can fail halfway for a reason of the user's."""
+    """Swap the layers for low-rank ones; nothing here can fail halfway for a reason of the user's."""
     made = {name: _low_rank(layer, spec, factors[name]) for name, layer in layers.items()}
-    model.requires_grad_(False)
     fused = {name.removesuffix(".q") for name in made if spec.split_qkv and name.endswith(".qkv.q")}
     replacements: dict[str, nn.Module] = {
         name: SplitQKV(*(made.pop(f"{name}.{part}") for part in "qkv")) for name in fused
     }
-    replacements.update(made)
-    separate_qkv_bias(model, list(replacements))
-    for name, module in replacements.items():
-        model.set_submodule(name, module)
+    replace(model, replacements | made)
 
 
 def _low_rank(linear: nn.Linear, spec: AdapterSpec, factors: Mapping[str, Factors]) -> LowRankLinear:

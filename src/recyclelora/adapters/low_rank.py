@@ -1,25 +1,41 @@
 """The low-rank layer: a frozen weight plus named branches, y = x W_res^T + b + s (x A^T) B^T.
 
 The frozen weight never changes after construction; merging makes a new tensor. Adapters are float32 whatever the
-backbone's precision, because bfloat16 would round small steps on the 0/1 entries of A away.
+backbone's precision, because bfloat16 would round small steps on the 0/1 entries of A away: ``.to(torch.bfloat16)``
+leaves them as they are.
+
+How exactly a layer starts as the pretrained one:
+
+- float32: W_res = W0 - s sum_i B0_i A0_i, subtracted in float64 and rounded once; outputs differ by float32 rounding.
+- bfloat16, float16: rounding W_res would change the model by up to 2^-9 (2^-12) of each weight touched. So W0 stays as
+  it is, and each forward adds s (B A - B0 A0) as s ((B - B0) A + B0 (A - A0)), with the differences taken in float32:
+  exactly nothing at the start, bit for bit, and small updates survive the rounding to the backbone's precision.
+- float32 under autocast: W_res and the branches are rounded like every weight, to 2^-9 (2^-12) of each.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 import torch
 from torch import nn
-from torch.nn import functional as F
 
+from recyclelora.adapters.fused import autocasted, fused_low_rank
 from recyclelora.adapters.init import Factors
+
+LOW_PRECISION = (torch.bfloat16, torch.float16)
+Conversion = Callable[[torch.Tensor], torch.Tensor]
 
 
 class Branch(nn.Module):
     """One adapter: ``lora_b`` (out, rank) times ``lora_a`` (rank, in).
 
-    ``initial`` keeps B0 and A0 on the CPU as plain data: outside ``state_dict``, untouched by ``.to()``.
+    ``initial`` keeps B0 and A0 on the CPU as plain data: outside ``state_dict``, untouched by ``.to()``. Parameters and
+    buffers move to devices and wider dtypes, but stay float32 when the model is made bfloat16 or float16.
     """
+
+    initial_a: torch.Tensor
+    initial_b: torch.Tensor
 
     def __init__(
         self,
@@ -35,6 +51,16 @@ class Branch(nn.Module):
         a, b = initial.dense_a(in_features), initial.b
         self.lora_a = nn.Parameter(a.to(device, copy=True), requires_grad=train_a)
         self.lora_b = nn.Parameter(b.to(device, copy=True), requires_grad=train_b)
+
+    def hold_initial(self) -> None:
+        """Keep A0 and B0 beside the parameters too, for a layer that subtracts them in every forward."""
+        device = self.lora_a.device
+        self.register_buffer("initial_a", self.initial.dense_a(self.lora_a.shape[1]).to(device), persistent=False)
+        self.register_buffer("initial_b", self.initial.b.to(device), persistent=False)
+
+    def _apply(self, fn: Conversion, recurse: bool = True) -> Branch:
+        super()._apply(_without_rounding(fn), recurse)  # type: ignore[no-untyped-call]
+        return self
 
     def product(self) -> torch.Tensor:
         """B A (out, in), float64."""
@@ -53,8 +79,9 @@ class LowRankLinear(nn.Module):
         linear: the pretrained layer; its tensors are never changed.
         branches: name -> branch (``main`` and optionally ``sub``); they become attributes.
         scale: s, common to all branches.
-        residual: freeze ``W_res = W0 - s sum_i B0_i A0_i``, so the layer starts as ``linear``; otherwise freeze W0.
-        train_bias: train a copy of the bias.
+        residual: start as ``linear``, by freezing ``W_res = W0 - s sum_i B0_i A0_i`` or, where the weight is bfloat16
+            or float16, by subtracting the initial branches in the forward (``subtracts``); otherwise freeze W0.
+        train_bias: train a copy of the bias, at least float32.
     """
 
     def __init__(
@@ -70,12 +97,18 @@ class LowRankLinear(nn.Module):
         self.in_features, self.out_features = linear.in_features, linear.out_features
         self.scale, self.residual = scale, residual
         initial = [branch.initial for branch in branches.values()] if residual else []
-        self.weight = nn.Parameter(residual_weight(linear.weight, initial, scale), requires_grad=False)
+        self.subtracts = linear.weight.dtype in LOW_PRECISION and any(factors.b.any() for factors in initial)
+        folded = [] if self.subtracts else initial
+        self.weight = nn.Parameter(residual_weight(linear.weight, folded, scale), requires_grad=False)
         bias = None if linear.bias is None else linear.bias.detach()
-        self.bias = None if bias is None else nn.Parameter(bias.clone() if train_bias else bias, train_bias)
+        if bias is not None and train_bias:
+            bias = bias.to(torch.promote_types(bias.dtype, torch.float32), copy=True)
+        self.bias = None if bias is None else nn.Parameter(bias, train_bias)
         self.branch_names = tuple(branches)
         for name, branch in branches.items():
             self.add_module(name, branch)
+            if self.subtracts:
+                branch.hold_initial()
 
     def branches(self) -> dict[str, Branch]:
         """The branches by name."""
@@ -83,14 +116,38 @@ class LowRankLinear(nn.Module):
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         """(..., in) -> (..., out) in the dtype of the frozen linear (the autocast dtype under autocast)."""
-        base = F.linear(x, self.weight, self.bias)
-        parts = list(self.branches().values())
-        # All branches as one pair of products; s goes into the small factor, where it is applied in float32.
-        a = torch.cat([part.lora_a for part in parts])
-        b = torch.cat([part.lora_b for part in parts], dim=1) * self.scale
-        hidden = F.linear(x, a.to(x.dtype)).reshape(-1, a.shape[0])
-        flat = base.reshape(-1, self.out_features)
-        return torch.addmm(flat, hidden, b.t().to(x.dtype)).view(base.shape)
+        a, b = self._factors()
+        return fused_low_rank(x, self.weight, self.bias, self.scale, a, b)
+
+    def _factors(self) -> tuple[list[torch.Tensor], list[torch.Tensor]]:
+        """The A (rank, in) and B (out, rank) whose products, times s, the frozen layer lacks."""
+        parts = self.branches().values()
+        a: list[torch.Tensor] = [part.lora_a for part in parts]
+        b: list[torch.Tensor] = [part.lora_b for part in parts]
+        if not self.subtracts:
+            return a, b
+        a_changes = [part.lora_a - part.initial_a for part in parts]
+        b_changes = [part.lora_b - part.initial_b for part in parts]
+        return a + a_changes, b_changes + [part.initial_b for part in parts]
+
+    def _apply(self, fn: Conversion, recurse: bool = True) -> LowRankLinear:
+        """`nn.Module._apply`, which ``.to()`` calls; a residual is not rounded: the pretrained weight is."""
+        before: torch.Tensor = self.weight
+        exact = _without_rounding(fn)  # for the bias, if it trains; branches see to theirs
+        super()._apply(lambda tensor: (exact if tensor.requires_grad else fn)(tensor), recurse)  # type: ignore[no-untyped-call]
+        if self.residual and not self.subtracts and self.weight.dtype in LOW_PRECISION:
+            self._subtract_in_forward(before.to(self.weight.device))
+        return self
+
+    @torch.no_grad()
+    def _subtract_in_forward(self, residual: torch.Tensor) -> None:
+        """Go over from W_res (float32 or wider) to W0 in the present dtype of the weight."""
+        pretrained = residual.double()
+        for branch in self.branches().values():
+            pretrained = pretrained + self.scale * branch.initial_product()
+            branch.hold_initial()
+        self.weight = nn.Parameter(pretrained.to(self.weight.dtype), requires_grad=False)
+        self.subtracts = True
 
     @torch.no_grad()
     def delta_weight(self) -> torch.Tensor:
@@ -104,16 +161,22 @@ class LowRankLinear(nn.Module):
 
     @torch.no_grad()
     def merged_weight(self) -> torch.Tensor:
-        """W_res + s B A as a new tensor (out, in): summed in float64, returned in the weight's dtype."""
+        """The weight that computes the same, as a new tensor (out, in) in the frozen weight's dtype.
+
+        W_res + s B A (or W0 + s (B A - B0 A0)) is summed in float64 and rounded once: each entry errs by at most
+        2^-24 of itself in float32, 2^-9 in bfloat16 (where smaller updates vanish), 2^-12 in float16.
+        """
         total = self.weight.double()
         for branch in self.branches().values():
-            total = total + self.scale * branch.product()
+            change = branch.product() - branch.initial_product() if self.subtracts else branch.product()
+            total = total + self.scale * change
         return total.to(self.weight.dtype)
 
     @torch.no_grad()
     def merged(self) -> nn.Linear:
         """An ordinary linear layer that computes the same, sharing no tensor with this one."""
-        return _linear(self.merged_weight(), None if self.bias is None else self.bias.detach().clone())
+        bias = None if self.bias is None else self.bias.detach().to(self.weight.dtype, copy=True)
+        return frozen_linear(self.merged_weight(), bias)
 
     def extra_repr(self) -> str:
         """Sizes, for ``print(model)``."""
@@ -132,6 +195,7 @@ class SplitQKV(nn.Module):
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         """(..., in) -> (..., q | k | v)."""
+        x = autocasted(x)  # once, so that the three keep the same tensor for their backward
         return torch.cat([self.q(x), self.k(x), self.v(x)], dim=-1)
 
     @torch.no_grad()
@@ -139,14 +203,14 @@ class SplitQKV(nn.Module):
         """One ordinary fused linear layer."""
         parts = [part.merged() for part in (self.q, self.k, self.v)]
         bias = None if parts[0].bias is None else torch.cat([part.bias for part in parts])
-        return _linear(torch.cat([part.weight for part in parts]), bias)
+        return frozen_linear(torch.cat([part.weight for part in parts]), bias)
 
 
 def split_rows(linear: nn.Linear) -> dict[str, nn.Linear]:
     """The q, k and v thirds of a fused linear as layers of their own, viewing the same tensors."""
     biases = [None] * 3 if linear.bias is None else list(linear.bias.detach().chunk(3))
     weights = linear.weight.detach().chunk(3)
-    return {name: _linear(weight, bias) for name, weight, bias in zip("qkv", weights, biases, strict=True)}
+    return {name: frozen_linear(weight, bias) for name, weight, bias in zip("qkv", weights, biases, strict=True)}
 
 
 @torch.no_grad()
@@ -170,11 +234,22 @@ def residual_weight(weight: torch.Tensor, initial: Sequence[Factors], scale: flo
     return result
 
 
-def _linear(weight: torch.Tensor, bias: torch.Tensor | None) -> nn.Linear:
-    """A frozen ``nn.Linear`` around existing tensors, without initialising new ones."""
+def frozen_linear(weight: torch.Tensor, bias: torch.Tensor | None) -> nn.Linear:
+    """A frozen ``nn.Linear`` around existing tensors (out, in) and (out,), without initialising new ones."""
     out_features, in_features = weight.shape
     linear = nn.Linear(in_features, out_features, bias=bias is not None, device="meta")
     linear.weight = nn.Parameter(weight, requires_grad=False)
     if bias is not None:
         linear.bias = nn.Parameter(bias, requires_grad=False)
     return linear
+
+
+def _without_rounding(fn: Conversion) -> Conversion:
+    """``fn`` (a move, a cast) without a cast of wider tensors to bfloat16 or float16."""
+
+    def convert(tensor: torch.Tensor) -> torch.Tensor:
+        converted = fn(tensor)
+        rounded = converted.dtype in LOW_PRECISION and tensor.dtype not in LOW_PRECISION
+        return tensor.to(converted.device) if rounded else converted
+
+    return convert

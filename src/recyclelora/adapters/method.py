@@ -26,6 +26,7 @@ class Setting:
         cache: keeps decompositions between runs.
         initial: the initial tensors of the run that is resumed, by name; nothing is computed then.
         progress: called with (layers done, layers in all, layer).
+        has_queries: whether the decoder has queries that an adapter can speak to.
     """
 
     seed: int = 0
@@ -33,6 +34,19 @@ class Setting:
     cache: FactorCache | None = None
     initial: Mapping[str, Tensor] | None = None
     progress: Progress | None = None
+    has_queries: bool = False
+
+
+class TrainingState(Protocol):
+    """What a method must remember from step to step besides the model, such as running averages."""
+
+    def state_dict(self) -> dict[str, Tensor]:
+        """All of it, by name."""
+        ...
+
+    def load_state_dict(self, state: Mapping[str, Tensor]) -> None:
+        """Go on from what `state_dict` gave."""
+        ...
 
 
 @dataclass(frozen=True)
@@ -44,12 +58,16 @@ class Adapted:
         query: queries (num_queries, width) lent to a decoder that has queries.
         penalty: a loss of the method's own, asked for once a step after the forward.
         after_step: called with the number of finished steps when the optimizer has stepped, gradients still there.
+        training_state: kept in checkpoints, never in adapter files: it means nothing once training is over.
+
+    Callables should be bound methods of modules in the model, so that a deep copy of the model brings its own.
     """
 
     rules: Mapping[str, ParameterRule] = field(default_factory=dict)
     query: Callable[[], Tensor] | None = None
     penalty: Callable[[], Tensor] | None = None
     after_step: Callable[[int], None] | None = None
+    training_state: TrainingState | None = None
 
 
 class Method(Protocol):

@@ -1,20 +1,22 @@
 """Column-pivoted QR of one weight: the pivots and only those columns of Q that an adapter needs.
 
 ``W[:, p] = Q R`` with ``|diag R|`` non-increasing is what ``scipy.linalg.qr(W, mode="economic", pivoting=True)``
-computes; `pivoting` finds the same pivots with products of matrices instead of products with vectors.
+computes; `pivoting` finds the same pivots with products of matrices instead of products with vectors. `strong`
+exchanges some of them afterwards, where greedy pivoting may fail.
 """
 
 from __future__ import annotations
 
 import warnings
-from dataclasses import dataclass
-from typing import Literal
+from dataclasses import dataclass, replace
+from typing import Any, Literal
 
 import numpy as np
 import numpy.typing as npt
 
 from recyclelora.adapters.blas import Array
 from recyclelora.adapters.pivoting import eliminate
+from recyclelora.adapters.strong import major_columns, minor_columns, strong_pivots
 
 Precision = Literal["float64", "float32"]
 
@@ -30,21 +32,28 @@ class RRQR:
     """Pivots and outer columns of Q of one weight W (out x in), k = min(out, in).
 
     Attributes:
-        pivots: (in,) int64, the whole permutation p of ``W[:, p] = Q R``.
+        pivots: (in,) int64, the whole permutation p of ``W[:, p] = Q R`` by greedy pivoting.
         q_leading: (out, leading), the first columns of Q (major directions).
         q_trailing: (out, trailing), the last columns of Q, ``Q[:, k - trailing : k]`` (minor directions).
+        leading_pivots: (leading,) int64, the columns of W that belong to ``q_leading``: ``p[:leading]``.
+        trailing_pivots: (trailing,) int64, those of ``q_trailing``: ``p[k - trailing : k]``. Strong pivoting has a
+            permutation of its own for either end.
         rank: numerical rank, the number of ``|R_jj| > max(out, in) * eps * |R_00|`` (eps of the computation).
     """
 
     pivots: npt.NDArray[np.int64]
     q_leading: Array
     q_trailing: Array
+    leading_pivots: npt.NDArray[np.int64]
+    trailing_pivots: npt.NDArray[np.int64]
     rank: int
 
 
-def rrqr(weight: Array, leading: int, trailing: int, *, precision: Precision = "float64") -> RRQR:
+def rrqr(
+    weight: Array, leading: int, trailing: int, *, precision: Precision = "float64", strong: float | None = None
+) -> RRQR:
     """Decompose ``weight`` (out x in) and warn when its trailing directions are noise; see `decompose`."""
-    result = decompose(weight, leading, trailing, precision=precision)
+    result = decompose(weight, leading, trailing, precision=precision, strong=strong)
     if trailing and result.rank < min(weight.shape):
         warnings.warn(deficiency_message("weight", weight.shape, result.rank), RankDeficientWarning, stacklevel=2)
     return result
@@ -58,23 +67,54 @@ def deficiency_message(name: str, shape: tuple[int, ...], rank: int) -> str:
     )
 
 
-def decompose(weight: Array, leading: int, trailing: int, *, precision: Precision = "float64") -> RRQR:
+def decompose(
+    weight: Array, leading: int, trailing: int, *, precision: Precision = "float64", strong: float | None = None
+) -> RRQR:
     """Column-pivoted economy QR of ``weight`` (out x in), without forming R or all of Q.
 
     Agrees with ``scipy.linalg.qr(weight, mode="economic", pivoting=True)`` in pivots and in Q, signs included, on
     weights of full numerical rank without tied column norms. The weight is not changed.
 
+    With ``strong``, a bound f >= 1, both ends come from strong rank-revealing QR instead, in float64 (see `strong`);
+    a weight of too small a rank for that keeps its greedy pivots.
+
     Raises:
         ValueError: for a weight that is not a finite, non-zero matrix, or more columns than ``min(out, in)``.
     """
     check_request(weight.shape, leading, trailing)
-    _check_values(weight)
+    check_values(weight)
     k = min(weight.shape)
     found = eliminate(weight, np.dtype(precision))
     q = found.columns_of_q(np.concatenate([np.arange(leading), np.arange(k - trailing, k)]))
-    diagonal = np.abs(found.diagonal)
-    rank = int(np.count_nonzero(diagonal > max(weight.shape) * np.finfo(precision).eps * diagonal.max()))
-    return RRQR(found.pivots, q[:, :leading], q[:, leading:], rank)
+    greedy = assemble(found.pivots, q, leading, trailing, numerical_rank(found.diagonal, weight.shape, precision))
+    return greedy if strong is None else _strengthen(greedy, weight, strong)
+
+
+def assemble(pivots: npt.NDArray[np.int64], q: Array, leading: int, trailing: int, rank: int) -> RRQR:
+    """The result of greedy pivoting from the whole permutation and the outer columns of Q side by side."""
+    k = min(len(pivots), len(q))
+    return RRQR(pivots, q[:, :leading], q[:, leading:], pivots[:leading], pivots[k - trailing : k], rank)
+
+
+def numerical_rank(diagonal: Array, shape: tuple[int, ...], precision: Precision) -> int:
+    """How many entries of R's diagonal (k,) are more than rounding noise."""
+    sizes = np.abs(diagonal)
+    return int(np.count_nonzero(sizes > max(shape) * np.finfo(precision).eps * sizes.max()))
+
+
+def _strengthen(greedy: RRQR, weight: Array, bound: float) -> RRQR:
+    """Exchange columns at either end until the bounds of strong rank-revealing QR hold; greedy's own if they do."""
+    weight, k = np.asarray(weight, dtype=np.float64), min(weight.shape)
+    leading, trailing = len(greedy.leading_pivots), len(greedy.trailing_pivots)
+    changes: dict[str, Any] = {}
+    for name, count, split in (("leading", leading, leading), ("trailing", trailing, k - trailing)):
+        if count == 0 or not 0 < split < k or split > greedy.rank:
+            continue
+        order = strong_pivots(weight, greedy.pivots, split, bound)
+        if not np.array_equal(order, greedy.pivots):
+            find = major_columns if name == "leading" else minor_columns
+            changes[f"{name}_pivots"], changes[f"q_{name}"] = find(weight, order, count)
+    return replace(greedy, **changes)
 
 
 def check_request(shape: tuple[int, ...], leading: int, trailing: int) -> None:
@@ -88,7 +128,7 @@ def check_request(shape: tuple[int, ...], leading: int, trailing: int) -> None:
             )
 
 
-def _check_values(weight: Array) -> None:
+def check_values(weight: Array) -> None:
     """Refuse values without a meaningful decomposition, each with one line."""
     largest = max(float(weight.max()), -float(weight.min()))  # NaN and infinity survive max and min
     if not np.isfinite(largest):

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import Literal
 
-from recyclelora.adapters.init import INITIALIZERS
+from recyclelora.adapters.init import INITIALIZERS, RRQR_MAJOR, RRQR_MINOR
 from recyclelora.adapters.rrqr import Precision
 
 ScaleRule = Literal["total_rank", "sqrt_rank", "fixed"]
+Pivoting = Literal["greedy", "strong"]
 
 
 @dataclass(frozen=True)
@@ -50,6 +52,7 @@ class AdapterSpec:
         train_bias: train the biases of adapted layers.
         targets, blocks: see `selection.select_linears`.
         precision: of the pivoted QR.
+        pivoting: greedy as in the paper, or strong rank-revealing QR (see `strong`) with the bound f = ``pivoting_f``.
     """
 
     main: BranchSpec
@@ -63,6 +66,8 @@ class AdapterSpec:
     targets: tuple[str, ...] = ("*",)
     blocks: str = ":"
     precision: Precision = "float64"
+    pivoting: Pivoting = "greedy"
+    pivoting_f: float = 2.0
 
     def __post_init__(self) -> None:
         if self.scale_rule not in ("total_rank", "sqrt_rank", "fixed"):
@@ -71,6 +76,20 @@ class AdapterSpec:
             raise ValueError("scale is given exactly when scale_rule='fixed'; the other rules compute it from alpha")
         if self.layer_scale <= 0:
             raise ValueError(f"alpha={self.alpha}, scale={self.scale}: the layer's scale must be positive")
+        if self.pivoting not in ("greedy", "strong"):
+            raise ValueError(f"pivoting={self.pivoting!r} is unknown; choose greedy or strong")
+        if self.pivoting == "strong":
+            self._check_strong()
+
+    def _check_strong(self) -> None:
+        if not 1 <= self.pivoting_f < math.inf:
+            raise ValueError(f"pivoting_f={self.pivoting_f}: the bound of strong pivoting is a finite number from 1 on")
+        if self.precision != "float64":
+            raise ValueError("pivoting=strong works in float64 only; leave precision=float64")
+        for names in (RRQR_MAJOR, RRQR_MINOR):
+            ranks = {branch.rank for branch in self.branches.values() if branch.init in names}
+            if len(ranks) > 1:
+                raise ValueError("pivoting=strong: two branches in the same directions need the same rank")
 
     @property
     def branches(self) -> dict[str, BranchSpec]:

@@ -29,6 +29,7 @@ class TimmBackbone(nn.Module):
         depth: number of blocks kept.
         patch_size: side of a patch in pixels.
         levels: the blocks (0-based) whose outputs are returned.
+        own_buffers: names of the persistent buffers it came with; what an adapter adds later is not among them.
     """
 
     def __init__(self, model: Any, levels: Sequence[int]) -> None:
@@ -38,6 +39,8 @@ class TimmBackbone(nn.Module):
         self.embed_dim = int(model.embed_dim)
         self.depth = len(model.blocks)
         self.patch_size = int(model.patch_embed.patch_size[0])
+        parameters = dict(self.named_parameters())
+        self.own_buffers = frozenset(name for name in self.state_dict() if name not in parameters)
 
     def forward(self, images: Tensor) -> list[Tensor]:
         """Features of normalised images.

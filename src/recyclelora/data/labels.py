@@ -1,13 +1,20 @@
 """Label ids as datasets store them -> train ids, by look-up table.
 
 Facts from the datasets' own documentation; ids that are not named are ignored (255) unless a table says otherwise.
+Mapillary's tables are beside its class names, in ``datasets/mapillary_classes.py``.
 """
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 import numpy as np
 
 IGNORE = 255
+"""Marks pixels without a label everywhere inside the program."""
+
+UNKNOWN = 254
+"""Mark of an id that the dataset does not define: a defect, never wrapped into a class."""
 
 CITYSCAPES_IDS = {
     7: 0, 8: 1, 11: 2, 12: 3, 13: 4, 17: 5, 19: 6, 20: 7, 21: 8, 22: 9, 23: 10, 24: 11, 25: 12, 26: 13, 27: 14, 28: 15,
@@ -18,18 +25,34 @@ CITYSCAPES_IDS = {
 CITYSCAPES_KNOWN = 35
 """Cityscapes and GTAV define the ids 0 to 34 (and -1, stored as 255, for licence plates)."""
 
+SYNTHIA_IDS = {
+    1: 10, 2: 2, 3: 0, 4: 1, 5: 4, 6: 8, 7: 5, 8: 13, 9: 7, 10: 11, 11: 18, 12: 17, 15: 6, 16: 9, 17: 12, 18: 14,
+    19: 15, 20: 16, 21: 3,
+}  # fmt: skip
+"""SYNTHIA's (RAND_CITYSCAPES) ids to the 19 train ids."""
 
-def lookup_table(train_ids: dict[int, int], known: int) -> np.ndarray:
-    """Build the table (256,) of uint8 for 8-bit label ids.
+SYNTHIA_KNOWN = 23
+"""SYNTHIA defines the ids 0 to 22."""
+
+SYNTHIA_ABSENT = frozenset({9, 14, 16})
+"""Terrain, truck and train have ids in SYNTHIA but occur in none of its images: 16 classes are left."""
+
+URBANSYN_KNOWN = 20
+"""UrbanSyn stores train ids, and 19 for what has none."""
+
+
+def lookup_table(train_ids: dict[int, int], known: int, *, size: int = 256) -> np.ndarray:
+    """Build the table (size,) of uint8 for stored ids below ``size``.
 
     Args:
         train_ids: stored id -> train id.
         known: ids from 0 to ``known - 1`` are defined by the dataset.
+        size: 256 for 8-bit masks, 65536 for 16-bit ones.
 
     Returns:
         train id or 255 for every defined id and for a stored 255; 254 marks ids the dataset does not define.
     """
-    table = np.full(256, UNKNOWN, np.uint8)
+    table = np.full(size, UNKNOWN, np.uint8)
     table[:known] = IGNORE
     table[IGNORE] = IGNORE
     for stored, train in train_ids.items():
@@ -37,10 +60,30 @@ def lookup_table(train_ids: dict[int, int], known: int) -> np.ndarray:
     return table
 
 
-UNKNOWN = 254
-"""Mark of an id that the dataset does not define: a defect, never wrapped into a class."""
+def identity_table(num_classes: int, known: int | None = None) -> np.ndarray:
+    """The table for masks that already hold train ids; defined ids from ``num_classes`` to ``known - 1`` have none."""
+    return lookup_table({index: index for index in range(num_classes)}, known or num_classes)
 
 
-def identity_table(num_classes: int) -> np.ndarray:
-    """The table for masks that already hold train ids."""
-    return lookup_table({index: index for index in range(num_classes)}, num_classes)
+def table_classes(table: np.ndarray) -> frozenset[int]:
+    """The train ids that a table can give."""
+    return frozenset(int(train) for train in np.unique(table) if train < UNKNOWN)
+
+
+def explicit_table(
+    train_ids: dict[int, int], num_classes: int, ignored: Iterable[int], *, ignore_others: bool
+) -> np.ndarray:
+    """The table (65536,) of a user's own masks, 8-bit or 16-bit.
+
+    Args:
+        train_ids: stored id -> train id; empty means that masks hold train ids.
+        num_classes: how many train ids there are.
+        ignored: stored ids of unlabelled pixels.
+        ignore_others: ids that are not named are unlabelled too, rather than defects.
+    """
+    table = np.full(1 << 16, IGNORE if ignore_others else UNKNOWN, np.uint8)
+    for stored in ignored:
+        table[stored] = IGNORE
+    for stored, train in (train_ids or {index: index for index in range(num_classes)}).items():
+        table[stored] = train
+    return table

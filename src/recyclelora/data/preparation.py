@@ -7,7 +7,7 @@ import os
 from collections.abc import Callable, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 
-from recyclelora.data.datasets import Dataset, StreetsDataset, Subset
+from recyclelora.data.datasets import Corrupted, Dataset, StreetsDataset, Subset
 
 Job = tuple[StreetsDataset, int]
 
@@ -17,6 +17,7 @@ def scenes_to_render(datasets: Sequence[Dataset]) -> list[Job]:
     jobs: list[Job] = []
     for dataset in datasets:
         base, wanted = (dataset.base, dataset.indices) if isinstance(dataset, Subset) else (dataset, None)
+        base = base.base if isinstance(base, Corrupted) else base
         if isinstance(base, StreetsDataset):
             jobs += [(base, index) for index in base.missing() if wanted is None or index in wanted]
     return list(dict.fromkeys(jobs))

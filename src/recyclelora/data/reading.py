@@ -2,49 +2,85 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 
 import cv2
 import numpy as np
 from PIL import Image
 
+from recyclelora.data.decoding import decode_indices, decode_rgb
 from recyclelora.data.labels import IGNORE, UNKNOWN
 from recyclelora.errors import UserError
 
 # One process reads one sample; OpenCV's own threads would only fight with the data workers.
 cv2.setNumThreads(0)
 
+ReadIds = Callable[[Path], np.ndarray]
+"""Reads the stored ids (H, W) of a mask exactly as they are; other encodings than indices are in ``masks.py``."""
+
 
 def read_image(path: Path) -> np.ndarray:
-    """Read an image as uint8 RGB (H, W, 3).
+    """Read an image as uint8 RGB (H, W, 3), on the pixel grid it is stored in.
 
     Raises:
-        UserError: the file is missing, truncated or not an image.
+        UserError: the file is missing, truncated, damaged or not an image.
     """
-    image = _decode(path, cv2.IMREAD_COLOR_RGB)
-    return np.ascontiguousarray(image)
+    try:
+        return decode_rgb(read_bytes(path))
+    except (ValueError, cv2.error) as error:
+        raise UserError(f"{path}: cannot be read: {error}") from error
 
 
-def read_label(path: Path, table: np.ndarray) -> np.ndarray:
-    """Read an 8-bit id mask (grey or palette PNG) and map it to uint8 train ids (H, W).
+def read_bytes(path: Path) -> bytes:
+    """A file's content.
 
     Raises:
-        UserError: unreadable, not 8-bit indices, or an id that the dataset does not define.
+        UserError: it is not there, empty or not readable.
     """
-    ids = read_indices(path)
-    label: np.ndarray = table[ids]
+    try:
+        data = path.read_bytes()
+    except OSError as error:
+        raise UserError(f"{path}: cannot be read: {error.strerror}") from error
+    if not data:
+        raise UserError(f"{path}: cannot be read: the file is empty")
+    return data
+
+
+def read_label(path: Path, table: np.ndarray, read_ids: ReadIds | None = None) -> np.ndarray:
+    """Read a mask and map it to uint8 train ids (H, W).
+
+    Args:
+        path: the mask
+        table: stored id -> train id, with an entry for every id that the encoding can store
+        read_ids: how the mask is encoded; by default :func:`read_indices`
+
+    Raises:
+        UserError: unreadable, another encoding, or an id that the dataset does not define.
+    """
+    ids = (read_ids or read_indices)(path)
+    label = mapped(ids, table)
     if (label == UNKNOWN).any():
         unknown = sorted({int(value) for value in np.unique(ids[label == UNKNOWN])})
         raise UserError(f"{path}: label ids {unknown} are not defined by this dataset; is it the right kind of mask?")
     return label
 
 
+def mapped(ids: np.ndarray, table: np.ndarray) -> np.ndarray:
+    """Train ids (H, W) of stored ids; OpenCV's look-up of bytes is several times faster than numpy's indexing."""
+    label: np.ndarray = cv2.LUT(ids, table[:256]) if ids.dtype == np.uint8 else table[ids]
+    return label
+
+
 def read_indices(path: Path) -> np.ndarray:
     """The stored indices (H, W) of a grey or palette PNG; colours are never looked at.
 
-    Pillow keeps the indices of a palette image, where OpenCV would turn them into colours.
+    Pillow keeps the indices of the kinds that :func:`decode_indices` leaves to it; OpenCV would turn them into colours.
     """
     try:
+        ids = decode_indices(read_bytes(path))
+        if ids is not None:
+            return ids
         with Image.open(path) as picture:
             if picture.mode not in ("P", "L"):
                 raise UserError(f"{path}: expected an 8-bit id mask, got mode {picture.mode}")
@@ -61,16 +97,3 @@ def fit_label(label: np.ndarray, size: tuple[int, int]) -> np.ndarray:
     height, width = min(size[0], label.shape[0]), min(size[1], label.shape[1])
     fitted[:height, :width] = label[:height, :width]
     return fitted
-
-
-def _decode(path: Path, flags: int) -> np.ndarray:
-    try:
-        data = path.read_bytes()
-    except OSError as error:
-        raise UserError(f"{path}: cannot be read: {error.strerror}") from error
-    if path.suffix.lower() == ".png" and data.rfind(b"IEND") < 0:  # OpenCV fills the missing rows with zeros
-        raise UserError(f"{path}: truncated PNG")
-    image = cv2.imdecode(np.frombuffer(data, np.uint8), flags) if data else None
-    if image is None:
-        raise UserError(f"{path}: not a readable image")
-    return image

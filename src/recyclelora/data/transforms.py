@@ -3,24 +3,42 @@
 Order: short edge -> random crop without one dominating class -> pad -> flip -> photometric distortion. Every step
 draws from the generator it is given, so that a sample depends on its own seed and on nothing else. Normalisation is
 the model's.
+
+Only the crop is ever resized. Its label is exactly the crop of the resized label, also where the criterion looks at
+it; its image is within one grey level of the crop of the resized image.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import cv2
 import numpy as np
 
 from recyclelora.data.labels import IGNORE
+from recyclelora.data.photometric import Photometric
 
 Pair = tuple[np.ndarray, np.ndarray]
 """uint8 RGB (H, W, 3) and uint8 train ids (H, W)."""
 
+Window = tuple[slice, slice]
+"""Rows and columns."""
+
+WARP_FROM = 2.5
+"""A resized image of more than so many times the crop's pixels costs more than one warp of the crop does."""
+
+
+@dataclass(frozen=True)
+class Wanted:
+    """A crop should show at least ``pixels`` of a class."""
+
+    train_id: int
+    pixels: int
+
 
 @dataclass(frozen=True)
 class Augmentation:
-    """The chain's numbers; sizes in pixels, ``hue`` in OpenCV's 180 degrees."""
+    """The chain's numbers; sizes in pixels."""
 
     crop: tuple[int, int]
     short_edges: tuple[int, ...]
@@ -28,53 +46,56 @@ class Augmentation:
     max_class_ratio: float = 0.75
     max_redraws: int = 10
     flip: float = 0.5
-    brightness: float = 32.0
-    contrast: tuple[float, float] = (0.5, 1.5)
-    saturation: tuple[float, float] = (0.5, 1.5)
-    hue: int = 18
-    photometric: float = 0.5
+    colours: Photometric = field(default_factory=Photometric)
 
     def __call__(self, image: np.ndarray, label: np.ndarray, rng: np.random.Generator) -> Pair:
         """Augment one sample to the crop's size."""
-        size = resized_shape(image.shape[:2], int(rng.choice(self.short_edges)), self.max_long_edge)
-        image, label = resize(image, label, size)
-        image, label = self.random_crop(image, label, rng)
+        image, label = self.geometry(image, label, rng)
+        return self.colours(image, rng), label
+
+    def geometry(
+        self, image: np.ndarray, label: np.ndarray, rng: np.random.Generator, wanted: Wanted | None = None
+    ) -> Pair:
+        """All steps before the photometric one.
+
+        A crop that does not show what is wanted is drawn again, short edge included, up to ``max_redraws`` times.
+        """
+        image, label = self.random_crop(image, label, rng, wanted)
         image, label = pad(image, label, self.crop)
         if rng.random() < self.flip:
-            image, label = image[:, ::-1], label[:, ::-1]
-        return self.distort(np.ascontiguousarray(image), rng), np.ascontiguousarray(label)
+            image, label = cv2.flip(image, 1), cv2.flip(label, 1)
+        return np.ascontiguousarray(image), np.ascontiguousarray(label)
 
-    def random_crop(self, image: np.ndarray, label: np.ndarray, rng: np.random.Generator) -> Pair:
-        """Cut the crop's size; redraw while one class covers too much of the labelled pixels."""
-        window = self.crop_window(label.shape, rng)
-        for _ in range(self.max_redraws):
-            if dominating_share(label[window]) < self.max_class_ratio:
+    def random_crop(
+        self, image: np.ndarray, label: np.ndarray, rng: np.random.Generator, wanted: Wanted | None = None
+    ) -> Pair:
+        """Short edge and crop."""
+        size, window, cut = self.draw_crop(label, rng)
+        for _ in range(self.max_redraws if wanted else 0):
+            if np.count_nonzero(cut == wanted.train_id) >= wanted.pixels:  # type: ignore[union-attr]
                 break
-            window = self.crop_window(label.shape, rng)
-        return image[window], label[window]
+            size, window, cut = self.draw_crop(label, rng)
+        return resized_crop(image, size, window), cut
 
-    def crop_window(self, size: tuple[int, ...], rng: np.random.Generator) -> tuple[slice, slice]:
+    def draw_crop(self, label: np.ndarray, rng: np.random.Generator) -> tuple[tuple[int, int], Window, np.ndarray]:
+        """Draw the size (H, W) to resize to and the window to cut there; also returns the label in the window.
+
+        The window is drawn again, up to ``max_redraws`` times, while one class covers too much of the labelled pixels.
+        """
+        size = resized_shape(label.shape, int(rng.choice(self.short_edges)), self.max_long_edge)
+        rows, columns = nearest_indices(label.shape[0], size[0]), nearest_indices(label.shape[1], size[1])
+        for draw in range(self.max_redraws + 1):
+            window = self.crop_window(size, rng)
+            cut = label[rows[window[0]]].take(columns[window[1]], axis=1)
+            if draw == self.max_redraws or dominating_share(cut) < self.max_class_ratio:
+                break
+        return size, window, cut
+
+    def crop_window(self, size: tuple[int, ...], rng: np.random.Generator) -> Window:
         """A uniformly drawn window of at most the crop's size inside ``size`` (H, W)."""
         top = int(rng.integers(0, max(size[0] - self.crop[0], 0) + 1))
         left = int(rng.integers(0, max(size[1] - self.crop[1], 0) + 1))
-        return slice(top, top + self.crop[0]), slice(left, left + self.crop[1])
-
-    def distort(self, image: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-        """Brightness, contrast (before or after the colours), saturation and hue, each with its own coin."""
-        coins = rng.random(5) < (self.photometric, 0.5, self.photometric, self.photometric, self.photometric)
-        brighter, contrast_first, contrasted, saturated, hued = coins.tolist()
-        delta = rng.uniform(-self.brightness, self.brightness)
-        factor, colour = rng.uniform(*self.contrast), rng.uniform(*self.saturation)
-        turn = int(rng.integers(-self.hue, self.hue + 1))
-        if brighter:
-            image = scaled(image, 1.0, delta)
-        if contrasted and contrast_first:
-            image = scaled(image, factor, 0.0)
-        if saturated or hued:
-            image = recoloured(image, colour if saturated else 1.0, turn if hued else 0)
-        if contrasted and not contrast_first:
-            image = scaled(image, factor, 0.0)
-        return image
+        return slice(top, min(top + self.crop[0], size[0])), slice(left, min(left + self.crop[1], size[1]))
 
 
 def resized_shape(size: tuple[int, ...], short_edge: int, max_long_edge: int) -> tuple[int, int]:
@@ -84,21 +105,48 @@ def resized_shape(size: tuple[int, ...], short_edge: int, max_long_edge: int) ->
     return max(1, int(height * scale + 0.5)), max(1, int(width * scale + 0.5))
 
 
-def resize(image: np.ndarray, label: np.ndarray, size: tuple[int, int]) -> Pair:
-    """Image bilinear, label nearest, to ``size`` (H, W)."""
+def nearest_indices(length: int, resized: int) -> np.ndarray:
+    """Which of ``length`` rows OpenCV takes for each of ``resized`` ones, (resized,): it is asked to resize a ramp."""
+    ramp = np.arange(length, dtype=np.float32)[None]
+    indices: np.ndarray = cv2.resize(ramp, (resized, 1), interpolation=cv2.INTER_NEAREST)[0].astype(np.intp)
+    return indices
+
+
+def resized_crop(image: np.ndarray, size: tuple[int, int], window: Window) -> np.ndarray:
+    """The window of the image resized to ``size`` (H, W), bilinear with aligned corners of pixels.
+
+    A window that is much smaller than ``size`` is warped straight from the image, which differs by at most one level
+    from resizing everything and cutting.
+    """
+    rows, columns = window
+    height, width = rows.stop - rows.start, columns.stop - columns.start
     if size == image.shape[:2]:
-        return image, label
-    shape = size[::-1]
-    return cv2.resize(image, shape, interpolation=cv2.INTER_LINEAR), cv2.resize(
-        label, shape, interpolation=cv2.INTER_NEAREST
+        return image[window]
+    if size[0] * size[1] <= WARP_FROM * height * width:
+        whole: np.ndarray = cv2.resize(image, size[::-1], interpolation=cv2.INTER_LINEAR)
+        return whole[window]
+    down, across = image.shape[0] / size[0], image.shape[1] / size[1]
+    # centre of pixel x of the window lies at (x + left + 0.5) * across - 0.5 in the image
+    matrix = np.array(
+        [[across, 0, (columns.start + 0.5) * across - 0.5], [0, down, (rows.start + 0.5) * down - 0.5]], np.float64
     )
+    flags = cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP
+    warped: np.ndarray = cv2.warpAffine(image, matrix, (width, height), flags=flags, borderMode=cv2.BORDER_REPLICATE)
+    return warped
 
 
 def dominating_share(label: np.ndarray) -> float:
     """Share of the most frequent class among the labelled pixels; 1 where nothing is labelled."""
-    counts = np.bincount(label.ravel(), minlength=256)[:IGNORE]
+    counts = class_counts(label)[:IGNORE]
     total = int(counts.sum())
     return float(counts.max() / total) if total else 1.0
+
+
+def class_counts(label: np.ndarray) -> np.ndarray:
+    """Pixels of every id, (256,) int64; exact below 2^24 pixels of one id, where OpenCV's float32 counts end."""
+    if label.size >= 1 << 24:
+        return np.bincount(label.ravel(), minlength=256)
+    return cv2.calcHist([label], [0], None, [256], [0, 256]).ravel().astype(np.int64)
 
 
 def pad(image: np.ndarray, label: np.ndarray, size: tuple[int, int]) -> Pair:
@@ -108,17 +156,3 @@ def pad(image: np.ndarray, label: np.ndarray, size: tuple[int, int]) -> Pair:
         return image, label
     edges = (0, bottom, 0, right, cv2.BORDER_CONSTANT)
     return cv2.copyMakeBorder(image, *edges, value=(0, 0, 0)), cv2.copyMakeBorder(label, *edges, value=IGNORE)
-
-
-def scaled(image: np.ndarray, factor: float, offset: float) -> np.ndarray:
-    """``image * factor + offset``, clipped to 0..255, as uint8; one table look-up, since there are 256 values."""
-    table = np.clip(np.arange(256, dtype=np.float32) * np.float32(factor) + np.float32(offset), 0, 255)
-    return cv2.LUT(image, table.astype(np.uint8))
-
-
-def recoloured(image: np.ndarray, saturation: float, hue: int) -> np.ndarray:
-    """Scale the saturation and turn the hue (of 180) of an RGB image."""
-    hsv = cv2.cvtColor(image, cv2.COLOR_RGB2HSV)
-    levels = np.arange(256)
-    tables = np.stack([(levels + hue) % 180, np.clip(levels * saturation, 0, 255), levels], axis=-1)
-    return cv2.cvtColor(cv2.LUT(hsv, tables.astype(np.uint8)[None]), cv2.COLOR_HSV2RGB)

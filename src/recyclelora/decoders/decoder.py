@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Protocol
+from typing import ClassVar, Protocol
 
 from torch import Tensor, nn
 
@@ -13,9 +13,13 @@ from recyclelora.losses import cross_entropy
 class Decoder(Protocol):
     """From the features of four levels to scores of every pixel.
 
-    ``query`` (num_queries, width) comes from adapters that speak to the decoder's queries (Rein); decoders without
-    queries never see one.
+    Features are four maps (B, C, h, w), one for each depth that is read, all at the stride of a patch.
+
+    ``query`` (num_queries, width) comes from adapters that speak to the decoder's queries (Rein). Only a decoder with
+    ``has_queries`` is given one.
     """
+
+    has_queries: ClassVar[bool]
 
     def __call__(self, features: Sequence[Tensor], size: tuple[int, int], query: Tensor | None = None) -> Tensor:
         """Scores (B, num_classes, H, W) for ``size`` (H, W); the class of a pixel is the one with the highest."""
@@ -31,9 +35,15 @@ class Decoder(Protocol):
         """Scores (B, num_classes, H, W) as probabilities that sum to 1 over the classes."""
         ...
 
+    def undecayed(self) -> set[str]:
+        """Names of the parameters whose weight decay is 0."""
+        ...
+
 
 class DenseDecoder(nn.Module):
     """A decoder of per-pixel class logits, trained by cross-entropy."""
+
+    has_queries: ClassVar[bool] = False
 
     def losses(
         self, features: Sequence[Tensor], labels: Tensor, ignore_index: int, query: Tensor | None = None
@@ -45,3 +55,20 @@ class DenseDecoder(nn.Module):
     def probabilities(self, scores: Tensor) -> Tensor:
         """Softmax over the classes."""
         return scores.float().softmax(1)
+
+    def undecayed(self) -> set[str]:
+        """Weights and biases of the norms."""
+        return norm_parameters(self)
+
+
+NORMS = (nn.LayerNorm, nn.GroupNorm, nn.modules.batchnorm._BatchNorm)
+
+
+def norm_parameters(module: nn.Module) -> set[str]:
+    """Names of the parameters that belong to normalisation layers."""
+    return {
+        f"{path}.{name}"
+        for path, norm in module.named_modules()
+        if isinstance(norm, NORMS)
+        for name, _ in norm.named_parameters()
+    }

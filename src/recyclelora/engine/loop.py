@@ -98,20 +98,19 @@ def fit(
             hooks.log(step, {**meter.averages(), "lr": optimizer.param_groups[0]["lr"]})
         if cadence.due(step, cadence.eval_every):
             hooks.evaluate(step)
-            meter.pause()
         stop = hooks.stop_requested()
         # after each evaluation too: the best one must be there to go back to
         if cadence.due(step, cadence.checkpoint_every) or cadence.due(step, cadence.eval_every) or stop:
             hooks.save(step)
-            meter.pause()
         if stop:
             break
+        meter.pause()
     return step
 
 
 def _backward(fabric: Fabric, model: nn.Module, images: Tensor, labels: Tensor, accumulate: int) -> dict[str, Tensor]:
     """Gradients of the mean loss over the parts of a batch; returns the mean of every named loss."""
-    images, labels = images.to(fabric.device), labels.to(fabric.device)
+    images, labels = (batch.to(fabric.device, non_blocking=True) for batch in (images, labels))
     parts = list(zip(images.chunk(accumulate), labels.chunk(accumulate), strict=True))
     means: dict[str, Tensor] = {}
     for index, (part, truth) in enumerate(parts):
@@ -157,7 +156,10 @@ def _not_finite(step: int, loss: Tensor, optimizer: Optimizer) -> UserError:
 
 
 class _Meter:
-    """Averages between two log points: losses, seconds a step, share of time spent waiting for data."""
+    """Averages between two log points: losses, seconds a step, seconds and share of them spent waiting for data.
+
+    Only the time in which the next batch is asked for counts as waiting, not what hooks take after a step.
+    """
 
     def __init__(self) -> None:
         self._mark = time.perf_counter()
@@ -189,6 +191,10 @@ class _Meter:
         """Averages since the last call."""
         values = {name: sum(known) / len(known) for name, known in self.values.items()}
         total = self.waiting + self.working
-        values |= {"seconds_per_step": total / self.steps, "data_wait_share": self.waiting / total}
+        values |= {
+            "seconds_per_step": total / self.steps,
+            "data_wait_seconds": self.waiting / self.steps,
+            "data_wait_share": self.waiting / total,
+        }
         self._reset()
         return values

@@ -8,11 +8,11 @@ from recyclelora.errors import UserError
 
 
 def trainable_state(segmenter: nn.Module) -> dict[str, Tensor]:
-    """Every trainable parameter and every persistent buffer outside the frozen backbone, by name."""
+    """Every trainable parameter and every persistent buffer but those the pretrained backbone came with, by name."""
+    pretrained = {f"backbone.{name}" for name in getattr(segmenter.backbone, "own_buffers", ())}
     trained = {name: p.detach() for name, p in segmenter.named_parameters() if p.requires_grad}
-    stored = segmenter.state_dict().keys()
-    buffers = {name: b for name, b in segmenter.named_buffers() if name in stored and name.startswith("decoder.")}
-    return trained | buffers
+    stored = segmenter.state_dict().keys() - pretrained
+    return trained | {name: buffer for name, buffer in segmenter.named_buffers() if name in stored}
 
 
 def load_trainable_state(segmenter: nn.Module, state: dict[str, Tensor]) -> None:

@@ -6,42 +6,77 @@ composed. One file for each config group; what other rooms use is named here.
 
 from recyclelora.schemas.adapter import (
     ADAPTERS,
+    AdaLoraConfig,
     AdapterConfig,
     BranchConfig,
+    DoraConfig,
     FrozenConfig,
     FullConfig,
     LowRankConfig,
+    OwnAdapter,
+    ReinConfig,
+    VeraConfig,
 )
 from recyclelora.schemas.backbone import BackboneConfig
 from recyclelora.schemas.checks import Problem, nearest
-from recyclelora.schemas.commands import EvaluateConfig, PredictConfig
+from recyclelora.schemas.commands import AnalyzeConfig, EvaluateConfig, PredictConfig
 from recyclelora.schemas.data import AugmentConfig, ClassesConfig, DataConfig, DatasetConfig, ProtocolConfig
-from recyclelora.schemas.decoder import DECODERS, DecoderConfig, LinearDecoderConfig
+from recyclelora.schemas.decoder import (
+    DECODERS,
+    DecoderConfig,
+    DptDecoderConfig,
+    EomtDecoderConfig,
+    FpnDecoderConfig,
+    LinearDecoderConfig,
+    Mask2FormerDecoderConfig,
+    MaskLossConfig,
+    SegformerDecoderConfig,
+    UpernetDecoderConfig,
+)
+from recyclelora.schemas.folder import CodingConfig, FolderConfig, SplitConfig, class_index, parse_colour
 from recyclelora.schemas.run import Config
 from recyclelora.schemas.training import OptimizerConfig, TrackingConfig, TrainerConfig
 
 __all__ = [
     "ADAPTERS",
     "DECODERS",
+    "AdaLoraConfig",
     "AdapterConfig",
+    "AnalyzeConfig",
     "AugmentConfig",
     "BackboneConfig",
     "BranchConfig",
     "ClassesConfig",
+    "CodingConfig",
     "Config",
     "DataConfig",
     "DatasetConfig",
     "DecoderConfig",
+    "DoraConfig",
+    "DptDecoderConfig",
+    "EomtDecoderConfig",
     "EvaluateConfig",
+    "FolderConfig",
+    "FpnDecoderConfig",
     "FrozenConfig",
     "FullConfig",
     "LinearDecoderConfig",
     "LowRankConfig",
+    "Mask2FormerDecoderConfig",
+    "MaskLossConfig",
     "OptimizerConfig",
+    "OwnAdapter",
     "PredictConfig",
     "Problem",
     "ProtocolConfig",
+    "ReinConfig",
+    "SegformerDecoderConfig",
+    "SplitConfig",
     "TrackingConfig",
     "TrainerConfig",
+    "UpernetDecoderConfig",
+    "VeraConfig",
+    "class_index",
     "nearest",
+    "parse_colour",
 ]

@@ -5,17 +5,24 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass, field
-from typing import Optional
+from typing import TYPE_CHECKING, Optional, Protocol, runtime_checkable
 
 from omegaconf import MISSING
 
 from recyclelora.schemas.checks import Problem, above_zero, at_least, one_of
 
+if TYPE_CHECKING:  # at run time nothing here imports torch
+    from recyclelora.adapters.method import Method
+
 # OmegaConf reads these annotations at run time and wants Optional[...], not "... | None".
 # ruff: noqa: UP045
 
 
-INITS = ("kaiming", "gaussian", "orthogonal", "svd_major", "svd_minor", "qr", "rrqr_major", "rrqr_minor")
+INITS = (
+    "kaiming", "gaussian", "orthogonal", "orthonormal",
+    "svd_major", "svd_minor", "svd_minor_left", "svd_minor_unloaded",
+    "qr", "rrqr_major", "rrqr_minor", "rrqr_major_values", "rrqr_minor_values",
+)  # fmt: skip
 SCALE_RULES = ("total_rank", "sqrt_rank", "fixed")
 
 
@@ -57,6 +64,8 @@ class LowRankConfig:
     targets: list[str] = field(default_factory=lambda: ["*"])
     blocks: str = ":"
     precision: str = "float64"
+    pivoting: str = "greedy"
+    pivoting_f: float = 2.0
     main: BranchConfig = field(default_factory=BranchConfig)
     sub: Optional[BranchConfig] = None
 
@@ -65,14 +74,124 @@ class LowRankConfig:
         yield from above_zero("alpha", self.alpha)
         yield from one_of("scale_rule", self.scale_rule, SCALE_RULES)
         yield from one_of("precision", self.precision, ("float64", "float32"))
+        yield from one_of("pivoting", self.pivoting, ("greedy", "strong"))
+        yield from at_least("pivoting_f", self.pivoting_f, 1)
+        if self.pivoting == "strong" and self.precision != "float64":
+            yield "precision", "must be float64 with pivoting=strong"
         if self.scale is not None:
             yield from above_zero("scale", self.scale)
         if (self.scale is None) == (self.scale_rule == "fixed"):
             yield "scale", "is needed with scale_rule=fixed, and only there"
-        if not self.targets:
-            yield "targets", "must hold at least one pattern over module names, such as '*.attn.qkv'"
-        if not re.fullmatch(r"-?\d*:-?\d*|\d+(,\d+)*", self.blocks):
-            yield "blocks", "must be a range such as ':', '8:', '0:8' or a list such as '0,3,5'"
+        yield from _selection(self.targets, self.blocks)
+
+
+@dataclass
+class LayersConfig:
+    """Which linear layers a method adapts, and how what it adds learns."""
+
+    targets: list[str] = field(default_factory=lambda: ["*"])
+    blocks: str = ":"
+    lr_mult: float = 1.0
+    weight_decay: float = 0.0
+
+    def check(self) -> Iterator[Problem]:
+        """Yield every bad value."""
+        yield from _selection(self.targets, self.blocks)
+        yield from above_zero("lr_mult", self.lr_mult)
+        yield from at_least("weight_decay", self.weight_decay, 0)
+
+
+@dataclass
+class DoraConfig(LayersConfig):
+    """DoRA: magnitude and direction of every weight row apart; s = alpha / rank."""
+
+    kind: str = "dora"
+    name: str = "dora"
+    rank: int = 16
+    alpha: float = 16.0
+
+    def check(self) -> Iterator[Problem]:
+        """Yield every bad value."""
+        yield from super().check()
+        yield from at_least("rank", self.rank, 1)
+        yield from above_zero("alpha", self.alpha)
+
+
+@dataclass
+class VeraConfig(LayersConfig):
+    """VeRA: two small vectors a layer around a random pair that ``projection_seed`` brings back bit for bit."""
+
+    kind: str = "vera"
+    name: str = "vera"
+    rank: int = 256
+    d_initial: float = 0.1
+    projection_seed: int = 0
+
+    def check(self) -> Iterator[Problem]:
+        """Yield every bad value."""
+        yield from super().check()
+        yield from at_least("rank", self.rank, 1)
+        yield from above_zero("d_initial", self.d_initial)
+        yield from at_least("projection_seed", self.projection_seed, 0)
+
+
+@dataclass
+class AdaLoraConfig(LayersConfig):
+    """AdaLoRA: a budget of ranks over all layers. Null steps: a tenth, a half and a 400th of ``trainer.max_steps``."""
+
+    kind: str = "adalora"
+    name: str = "adalora"
+    init_rank: int = 24
+    target_rank: int = 16
+    alpha: float = 24.0
+    t_init: Optional[int] = None
+    t_final: Optional[int] = None
+    delta_t: Optional[int] = None
+    beta1: float = 0.85
+    beta2: float = 0.85
+    orthogonality: float = 0.5
+
+    def check(self) -> Iterator[Problem]:
+        """Yield every bad value."""
+        yield from super().check()
+        yield from at_least("init_rank", self.init_rank, 1)
+        if not 1 <= self.target_rank <= self.init_rank:
+            yield "target_rank", f"must lie between 1 and init_rank, {self.init_rank}"
+        yield from above_zero("alpha", self.alpha)
+        yield from at_least("orthogonality", self.orthogonality, 0)
+        for name, low in (("t_init", 0), ("t_final", 0), ("delta_t", 1)):
+            if getattr(self, name) is not None:
+                yield from at_least(name, getattr(self, name), low)
+        for name in ("beta1", "beta2"):
+            if not 0 < getattr(self, name) < 1:
+                yield name, "must lie between 0 and 1"
+
+
+@dataclass
+class ReinConfig:
+    """Rein: tokens that refine the features between blocks; ``link`` null lends them to a decoder with queries."""
+
+    kind: str = "rein"
+    name: str = "rein"
+    num_tokens: int = 100
+    token_rank: int = 16
+    scale: float = 0.001
+    link: Optional[bool] = None
+    query_width: int = 256
+    lr_mult: float = 1.0
+    weight_decay: Optional[float] = None
+    blocks: str = ":"
+
+    def check(self) -> Iterator[Problem]:
+        """Yield every bad value."""
+        yield from at_least("num_tokens", self.num_tokens, 2)
+        yield from at_least("token_rank", self.token_rank, 1)
+        yield from above_zero("scale", self.scale)
+        yield from at_least("query_width", self.query_width, 1)
+        yield from above_zero("lr_mult", self.lr_mult)
+        if self.weight_decay is not None:
+            yield from at_least("weight_decay", self.weight_decay, 0)
+        yield from _selection(["*"], self.blocks)
 
 
 @dataclass
@@ -97,5 +216,35 @@ class FullConfig:
         yield from above_zero("lr_mult", self.lr_mult)
 
 
-AdapterConfig = LowRankConfig | FrozenConfig | FullConfig
-ADAPTERS: dict[str, type] = {"low_rank": LowRankConfig, "frozen": FrozenConfig, "full": FullConfig}
+@runtime_checkable
+class OwnAdapter(Protocol):
+    """The configuration of an adapter from another package: a dataclass named by an entry point of the group
+    ``recyclelora.adapters``. It may also have a ``check()`` as those here do."""
+
+    kind: str
+    name: str
+
+    def method(self) -> Method:
+        """What adapts a backbone as this configuration says."""
+        ...
+
+
+AdapterConfig = (
+    LowRankConfig | DoraConfig | VeraConfig | AdaLoraConfig | ReinConfig | FrozenConfig | FullConfig | OwnAdapter
+)
+ADAPTERS: dict[str, type] = {
+    "low_rank": LowRankConfig,
+    "dora": DoraConfig,
+    "vera": VeraConfig,
+    "adalora": AdaLoraConfig,
+    "rein": ReinConfig,
+    "frozen": FrozenConfig,
+    "full": FullConfig,
+}
+
+
+def _selection(targets: list[str], blocks: str) -> Iterator[Problem]:
+    if not targets:
+        yield "targets", "must hold at least one pattern over module names, such as '*.attn.qkv'"
+    if not re.fullmatch(r"-?\d*:-?\d*|\d+(,\d+)*", blocks):
+        yield "blocks", "must be a range such as ':', '8:', '0:8' or a list such as '0,3,5'"

@@ -46,3 +46,30 @@ class PredictConfig:
         """Yield every bad value."""
         yield from one_of("checkpoint", self.checkpoint, ("last", "best_source", "best_target"))
         yield from one_of("accelerator", self.accelerator, ACCELERATORS)
+
+
+@dataclass
+class AnalyzeConfig:
+    """Looking at what training did; ``run`` is a run directory or a list of them.
+
+    ``images`` is a folder or a list whose features are compared (null: the first image of source validation and of
+    every target), ``subspaces`` decomposes every pretrained weight, ``blocks`` are shown as cosine maps (null: the
+    first, the middle and the last).
+    """
+
+    run: Any = MISSING
+    output: Optional[str] = None
+    checkpoint: str = "last"
+    features: bool = True
+    images: Any = None
+    subspaces: bool = True
+    blocks: Optional[list[int]] = None
+    accelerator: str = "auto"
+
+    def check(self) -> Iterator[Problem]:
+        """Yield every bad value."""
+        runs = self.run if isinstance(self.run, list) else [self.run]
+        if not runs or not all(isinstance(run, str) for run in runs):
+            yield "run", "must be a run directory or a list of run directories"
+        yield from one_of("checkpoint", self.checkpoint, ("last", "best_source", "best_target"))
+        yield from one_of("accelerator", self.accelerator, ACCELERATORS)

@@ -33,6 +33,7 @@ class Config:
     init_from: Optional[str] = None
     output_dir: str = "outputs"
     cache: str = MISSING
+    factor_cache_gib: float = 4.0
     study: Optional[str] = None
     fresh: bool = False
 
@@ -40,6 +41,7 @@ class Config:
         """Yield every bad value."""
         yield from one_of("objective", self.objective, ("source_val", "target_mean"))
         yield from at_least("seed", self.seed, 0)
+        yield from at_least("factor_cache_gib", self.factor_cache_gib, 0)
         for side, crop in zip(("height", "width"), self.data.augment.crop, strict=False):
             if self.backbone.patch_size > 0 and crop % self.backbone.patch_size:
                 yield (

@@ -1,0 +1,6 @@
+"""See what training did to the backbone of one run, or of several: python analyze.py run=<run dir>."""
+
+from recyclelora.analyze import main
+
+if __name__ == "__main__":
+    main()

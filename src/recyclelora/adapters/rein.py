@@ -1,0 +1,174 @@
+"""Rein (Wei et al., 2024, arXiv 2312.04265): learned tokens refine the features between the blocks.
+
+After block i, for the patch tokens f (N, c), with T_i = A_i B_i (m, c):
+a = softmax(f T_i^T / sqrt c); delta = a[:, 1:] (W_T T_i[1:] + b_T); f <- f + g (W_f (delta + f) + b_f).
+W_T, W_f and the scalar g are shared by all layers. The tokens can also become queries of the decoder.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from recyclelora.adapters.method import Adapted, Setting
+from recyclelora.adapters.selection import parse_blocks
+from recyclelora.adapters.state import ParameterRule, Unmergeable
+
+
+class ReinTokens(Unmergeable):
+    """All that Rein adds to a transformer.
+
+    Args:
+        depth: number of refined blocks.
+        width: c, channels of a token.
+        num_tokens: m; token 0 takes part in the softmax but adds nothing.
+        token_rank: inner size of A_i B_i.
+        patch_size: side of a patch in pixels; it enters the spread of the tokens.
+        scale: where g starts.
+        query_width: channels of the decoder's queries; None makes no query link.
+        seed: of the tokens and layers.
+    """
+
+    method = "rein"
+
+    def __init__(
+        self,
+        depth: int,
+        width: int,
+        *,
+        num_tokens: int,
+        token_rank: int,
+        patch_size: int,
+        scale: float,
+        query_width: int | None,
+        seed: int,
+    ) -> None:
+        super().__init__()
+        self.width = width
+        generator = torch.Generator().manual_seed(seed)
+        bound = math.sqrt(6 / (3 * patch_size**2 + math.sqrt(token_rank * width)))
+        self.token_a = nn.Parameter(_uniform((depth, num_tokens, token_rank), bound, generator))
+        self.token_b = nn.Parameter(_uniform((depth, token_rank, width), bound, generator))
+        self.token_to_feature = _linear(width, width, generator)  # W_T
+        self.feature_to_feature = _linear(width, width, generator)  # W_f
+        self.scale = nn.Parameter(torch.tensor(float(scale)))  # g
+        if query_width is not None:
+            self.token_to_query = _linear(width, query_width, generator)  # W_Q
+            self.merge_queries = _linear(3 * query_width, query_width, generator)  # W_M
+
+    def refine(self, layer: int, features: Tensor) -> Tensor:
+        """Patch tokens (B, N, c) after refined block ``layer`` -> (B, N, c)."""
+        tokens = (self.token_a[layer] @ self.token_b[layer]).to(features.dtype)
+        attention = (features @ tokens.T / math.sqrt(self.width)).softmax(-1)
+        delta = attention[..., 1:].to(features.dtype) @ _apply(self.token_to_feature, tokens[1:])
+        delta = _apply(self.feature_to_feature, delta + features)
+        return features + (self.scale * delta).to(features.dtype)
+
+    def queries(self) -> Tensor:
+        """Q = W_M [max_i Q_i; mean_i Q_i; Q_L] + b with Q_i = W_Q T_i + b (num_tokens, query_width)."""
+        queries = self.token_to_query(self.token_a @ self.token_b)
+        summary = torch.cat([queries.amax(0), queries.mean(0), queries[-1]], dim=-1)
+        merged: Tensor = self.merge_queries(summary)
+        return merged
+
+
+@dataclass(frozen=True, eq=False)
+class Refinement:
+    """The forward hook of one block: leaves class and register tokens alone.
+
+    An object, not a closure, so that a deep copy of the model refers to its own tokens.
+    """
+
+    tokens: ReinTokens
+    layer: int
+    num_prefix_tokens: int
+
+    def __call__(self, block: nn.Module, arguments: tuple[Any, ...], output: Tensor) -> Tensor:
+        """Output of the block, (B, prefix + N, c) or (B, H, W, c) without prefix -> the same shape, refined."""
+        if output.ndim == 4:
+            return self.tokens.refine(self.layer, output.flatten(1, 2)).view(output.shape)
+        prefix, patches = output[:, : self.num_prefix_tokens], output[:, self.num_prefix_tokens :]
+        return torch.cat([prefix, self.tokens.refine(self.layer, patches)], dim=1)
+
+
+@dataclass(frozen=True)
+class Rein:
+    """Rein as a method; it adds ``model.rein`` and a hook to every refined block.
+
+    Attributes:
+        num_tokens, token_rank, scale: see `ReinTokens`.
+        link: lend the decoder queries; None: where it has any.
+        query_width: channels of these queries.
+        lr_mult: of everything.
+        weight_decay: of the linear layers; None takes the optimizer's own. Tokens and g do not decay.
+        blocks: see `selection.parse_blocks`.
+    """
+
+    num_tokens: int = 100
+    token_rank: int = 16
+    scale: float = 0.001
+    link: bool | None = None
+    query_width: int = 256
+    lr_mult: float = 1.0
+    weight_decay: float | None = None
+    blocks: str = ":"
+
+    def apply(self, model: nn.Module, setting: Setting) -> Adapted:
+        """See `method.Method.apply`."""
+        if self.link and not setting.has_queries:
+            raise ValueError("link=true: the decoder has no queries that tokens could become; use adapter.link=false")
+        link = setting.has_queries if self.link is None else self.link
+        blocks: Any = model.blocks
+        chosen = parse_blocks(self.blocks, len(blocks))
+        tokens = ReinTokens(
+            len(chosen), _width(model), num_tokens=self.num_tokens, token_rank=self.token_rank,
+            patch_size=_patch_size(model), scale=self.scale, query_width=self.query_width if link else None,
+            seed=setting.seed,
+        ).to(next(model.parameters()).device)  # fmt: skip
+        model.requires_grad_(False)
+        model.add_module("rein", tokens)
+        for layer, number in enumerate(chosen):
+            blocks[number].register_forward_hook(Refinement(tokens, layer, getattr(model, "num_prefix_tokens", 0)))
+        return Adapted(self._rules(tokens), query=tokens.queries if link else None)
+
+    def _rules(self, tokens: ReinTokens) -> dict[str, ParameterRule]:
+        linear = ParameterRule(self.lr_mult, self.weight_decay, "rein")
+        plain = ParameterRule(self.lr_mult, 0.0, "rein.tokens")
+        no_decay = ("token_a", "token_b", "scale")
+        return {f"rein.{name}": plain if name in no_decay else linear for name, _ in tokens.named_parameters()}
+
+
+def _width(model: nn.Module) -> int:
+    """Channels of a token: what the model says, or what its first linear layer takes in."""
+    stated = getattr(model, "embed_dim", None)
+    if isinstance(stated, int):
+        return stated
+    return next(module.in_features for module in model.modules() if isinstance(module, nn.Linear))
+
+
+def _patch_size(model: nn.Module) -> int:
+    """Side of a patch in pixels; 16 for a bare stack of blocks."""
+    patch_embed = getattr(model, "patch_embed", None)
+    return 16 if patch_embed is None else int(patch_embed.patch_size[0])
+
+
+def _uniform(shape: tuple[int, ...], bound: float, generator: torch.Generator) -> Tensor:
+    return torch.empty(shape).uniform_(-bound, bound, generator=generator)
+
+
+def _linear(inputs: int, outputs: int, generator: torch.Generator) -> nn.Linear:
+    """A linear layer with PyTorch's usual start, U(-1/sqrt inputs, 1/sqrt inputs), from its own generator."""
+    linear = nn.Linear(inputs, outputs, device="meta")
+    linear.weight = nn.Parameter(_uniform((outputs, inputs), inputs**-0.5, generator))
+    linear.bias = nn.Parameter(_uniform((outputs,), inputs**-0.5, generator))
+    return linear
+
+
+def _apply(linear: nn.Linear, x: Tensor) -> Tensor:
+    """The layer in the precision of ``x``; its own tensors stay float32."""
+    return F.linear(x, linear.weight.to(x.dtype), linear.bias.to(x.dtype))

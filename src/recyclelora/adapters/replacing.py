@@ -1,0 +1,61 @@
+"""Put layers of a method into the places of a model's linear layers."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+import torch
+from torch import nn
+
+from recyclelora.adapters.low_rank import frozen_linear
+from recyclelora.adapters.selection import select_linears, separate_qkv_bias
+
+
+class AdaptedLinear(nn.Module):
+    """Takes the place of an ``nn.Linear`` and keeps its tensors, frozen and never written to.
+
+    A subclass adds parameters of its own, in float32 whatever the precision of the weight, and tells by
+    `merged_weight` which weight computes the same.
+    """
+
+    def __init__(self, linear: nn.Linear) -> None:
+        super().__init__()
+        self.in_features, self.out_features = linear.in_features, linear.out_features
+        self.weight = nn.Parameter(linear.weight.detach(), requires_grad=False)
+        self.bias = None if linear.bias is None else nn.Parameter(linear.bias.detach(), requires_grad=False)
+
+    def merged_weight(self) -> torch.Tensor:
+        """The weight (out, in) of an ordinary linear layer that computes the same, as a new tensor."""
+        raise NotImplementedError
+
+    @torch.no_grad()
+    def merged(self) -> nn.Linear:
+        """That layer, sharing no tensor with this one."""
+        weight = self.merged_weight().to(self.weight.dtype)
+        return frozen_linear(weight, None if self.bias is None else self.bias.detach().clone())
+
+
+def selected_linears(model: nn.Module, targets: Sequence[str], blocks: str) -> dict[str, nn.Linear]:
+    """The layers that `selection.select_linears` names, by name; raises what it raises."""
+    linears = {}
+    for name in select_linears(model, targets, blocks):
+        linear = model.get_submodule(name)
+        assert isinstance(linear, nn.Linear)
+        linears[name] = linear
+    return linears
+
+
+def replace(model: nn.Module, replacements: Mapping[str, nn.Module]) -> None:
+    """Freeze ``model`` and put modules into the places of linear layers by name; nothing here can fail halfway."""
+    model.requires_grad_(False)
+    separate_qkv_bias(model, list(replacements))
+    for name, module in replacements.items():
+        model.set_submodule(name, module)
+
+
+def check_rank(rank: int, linears: Mapping[str, nn.Linear]) -> None:
+    """Raise a ValueError naming a layer that has no room for ``rank`` independent directions."""
+    for name, linear in linears.items():
+        allowed = min(linear.in_features, linear.out_features)
+        if not 1 <= rank <= allowed:
+            raise ValueError(f"rank={rank} at {name}: allowed are 1 to {allowed}")

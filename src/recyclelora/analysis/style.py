@@ -1,0 +1,100 @@
+"""How every figure of the analysis looks: sizes, fonts and colours that colour-blind readers tell apart."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import matplotlib as mpl
+
+# Okabe and Ito, "Color Universal Design" (2008), without the yellow that vanishes on white.
+BLUE, ORANGE, GREEN, VERMILLION, PURPLE, SKY = "#0072B2", "#E69F00", "#009E73", "#D55E00", "#CC79A7", "#56B4E9"
+PALETTE = (BLUE, VERMILLION, GREEN, ORANGE, PURPLE, SKY, "#000000")
+GREY = "#8C8C8C"
+DASHES = ("-", "--", "-.", ":")
+MARKERS = ("o", "s", "^", "D", "v", "P", "X")
+
+STAGE_COLOURS = {"init": GREY, "trained": BLUE, "update": VERMILLION}
+STAGE_LABELS = {"init": "$B_0A_0$ (start)", "trained": "$BA$ (trained)", "update": "$BA - B_0A_0$ (update)"}
+SIDE_LABELS = {"b": "column space of B", "a": "row space of A"}
+SIDES_OF_W = {"left": "output side", "right": "input side"}
+DIRECTIONS = "singular directions of $W_0$, largest first (%)"
+
+PANEL = (3.1, 2.5)
+"""Inches of one panel of a grid."""
+
+
+def grid(
+    rows: int, columns: int, title: str, about: str = "", panel: tuple[float, float] = PANEL, **options: Any
+) -> tuple[Any, Any]:
+    """A figure with a title, a line about the run, and (rows, columns) panels; the axes are a two-dimensional array."""
+    mpl.use("Agg")
+    from matplotlib import pyplot
+
+    size = (max(panel[0] * columns + 0.5, 7.0), panel[1] * rows + 1.0)
+    with mpl.rc_context({"axes.spines.top": False, "axes.spines.right": False}):
+        figure, axes = pyplot.subplots(rows, columns, figsize=size, layout="constrained", squeeze=False, **options)
+    figure.suptitle(f"{title}\n{about}" if about else title, fontsize=11, linespacing=1.4)
+    for axis in axes.flat:
+        axis.tick_params(labelsize=8)
+        axis.grid(alpha=0.25, linewidth=0.6)
+        axis.set_axisbelow(True)
+    return figure, axes
+
+
+def heading(axis: Any, text: str, detail: str = "") -> None:
+    """A panel's title, and below it, smaller, what is worth knowing in numbers."""
+    axis.set_title(f"{text}\n{detail}" if detail else text, fontsize=8.5 if detail else 9.5)
+
+
+def colour_bar(figure: Any, picture: Any, axes: Any, label: str = "", **options: Any) -> None:
+    """A colour bar beside one or several axes."""
+    bar = figure.colorbar(picture, ax=axes, pad=0.015, **options)
+    bar.set_label(label, fontsize=9)
+    bar.ax.tick_params(labelsize=8)
+
+
+def shared_legend(figure: Any, axes: Any, columns: int | None = None) -> None:
+    """One legend below all panels, each label once."""
+    found = {
+        label: handle for axis in axes.flat for handle, label in zip(*axis.get_legend_handles_labels(), strict=True)
+    }
+    if found:
+        count = columns or min(len(found), 5)
+        figure.legend(found.values(), found.keys(), loc="outside lower center", ncols=count, fontsize=9, frameon=False)
+
+
+def label_grid(axes: Any, x: str, y: Sequence[str]) -> None:
+    """The x label below the last row, one y label for each row."""
+    for axis in axes[-1]:
+        axis.set_xlabel(x, fontsize=9)
+    for axis, text in zip(axes[:, 0], y, strict=True):
+        axis.set_ylabel(text, fontsize=9)
+
+
+def whole_numbers(axis: Any) -> None:
+    """Ticks of the x axis at whole numbers only."""
+    from matplotlib.ticker import MaxNLocator
+
+    axis.xaxis.set_major_locator(MaxNLocator(integer=True, nbins=8))
+
+
+def plain_log_ticks(axis: Any) -> None:
+    """Ticks 1, 2, 5, 10 with plain numbers on a logarithmic y axis of few decades; powers of ten on one of many."""
+    from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
+
+    low, high = axis.get_ylim()
+    axis.yaxis.set_minor_formatter(NullFormatter())
+    if high < 200 * low:
+        axis.yaxis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0)))
+        axis.yaxis.set_major_formatter(FuncFormatter(lambda value, position: f"{value:g}"))
+
+
+def save(figure: Any, path: Path) -> None:
+    """Write a PNG and let go of the figure."""
+    from matplotlib import pyplot
+
+    path.parent.mkdir(parents=True, exist_ok=True)
+    figure.savefig(path, dpi=120, pil_kwargs={"compress_level": 3})
+    pyplot.close(figure)

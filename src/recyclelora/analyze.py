@@ -1,0 +1,25 @@
+"""What training did to a run's backbone, or to those of several runs; also ``python -m recyclelora.analyze``."""
+
+from __future__ import annotations
+
+from recyclelora.cli import launch
+from recyclelora.schemas import AnalyzeConfig
+
+
+def analyze(config: AnalyzeConfig, trial: int | None = None) -> None:
+    """Write tables and figures to ``<run>/analysis``, or for several runs to ``outputs/analysis/<name>``."""
+    from recyclelora.analysis.runs import analyze_run, compare_runs
+
+    if isinstance(config.run, list) and len(config.run) > 1:
+        compare_runs([str(run) for run in config.run], config)
+    else:
+        analyze_run(str(config.run[0] if isinstance(config.run, list) else config.run), config)
+
+
+def main() -> None:
+    """``python analyze.py run=<run dir>`` or ``run=[<run dir>,<run dir>,...]``."""
+    launch("analyze", analyze)
+
+
+if __name__ == "__main__":
+    main()

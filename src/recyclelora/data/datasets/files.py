@@ -1,0 +1,84 @@
+"""Finding the files of a dataset, and saying in one line what is not where it should be."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from pathlib import Path
+
+import numpy as np
+
+from recyclelora.data.datasets.base import Item
+from recyclelora.errors import UserError
+
+NAMED = 3
+"""As many unpaired files are named; all are counted."""
+
+HELD_OUT = 500
+"""Images that the splits ``train`` and ``val`` of a dataset without official ones set apart for validation."""
+
+
+class UnpairedFiles(UserError):
+    """Images without their masks."""
+
+    def __init__(self, folder: Path, items: list[Item], unpaired: list[Item]) -> None:
+        self.items = items
+        """every image with the mask that it should have"""
+        self.unpaired = unpaired
+        """those whose mask is not there"""
+        shown = "; ".join(
+            f"{item.image.relative_to(folder)}, expected {item.label.relative_to(folder)}"
+            for item in unpaired[:NAMED]
+            if item.label is not None
+        )
+        more = f"; and {len(unpaired) - NAMED} more" if len(unpaired) > NAMED else ""
+        super().__init__(f"{folder.absolute()}: {len(unpaired)} of {len(items)} images have no label: {shown}{more}")
+
+
+def check_choice(what: str, given: str | None, allowed: Iterable[str]) -> None:
+    """Refuse a split or variant that a dataset does not have; ``what`` is such as "gta has no split"."""
+    if given not in (names := list(allowed)):
+        raise UserError(f"{what} {given!r}; it has: {', '.join(names)}")
+
+
+def no_variant(dataset: str, variant: str | None) -> None:
+    """Refuse a variant of a dataset that has only one."""
+    if variant is not None:
+        raise UserError(f"{dataset} has no variants, but variant={variant!r} is asked for")
+
+
+def existing(folder: Path, dataset: str, layout: str) -> Path:
+    """The folder itself, or a UserError with the layout that is expected in it."""
+    if not folder.is_dir():
+        raise UserError(f"{dataset} is not at {folder.absolute()}: expected {layout} in it, as downloaded")
+    return folder
+
+
+def found(folder: Path, *patterns: str) -> list[Path]:
+    """All files that match one of the patterns, sorted; refuses an empty set."""
+    images = sorted({image for pattern in patterns for image in folder.glob(pattern)})
+    if not images:
+        raise UserError(f"{folder.absolute()}: no image matches {' or '.join(patterns)}")
+    return images
+
+
+def paired(folder: Path, images: list[Path], label_of: Callable[[Path], Path]) -> tuple[Item, ...]:
+    """Images with their labels; refuses images without one, counted and named."""
+    items = [Item(image, label_of(image)) for image in images]
+    unpaired = [item for item in items if item.label is not None and not item.label.is_file()]
+    if unpaired:
+        raise UnpairedFiles(folder, items, unpaired)
+    return tuple(items)
+
+
+def unlabelled(images: list[Path]) -> tuple[Item, ...]:
+    """Images of a split whose labels are not public."""
+    return tuple(Item(image, None) for image in images)
+
+
+def held_out(items: tuple[Item, ...], split: str, seed: int) -> tuple[Item, ...]:
+    """``all``; or ``val``, a seeded draw of 500 images (a tenth of a smaller set); or ``train``, the others."""
+    if split == "all":
+        return items
+    num_val = max(1, min(HELD_OUT, len(items) // 10))
+    chosen = set(np.random.default_rng((seed, len(items))).permutation(len(items))[:num_val].tolist())
+    return tuple(item for index, item in enumerate(items) if (index in chosen) == (split == "val"))

@@ -1,0 +1,103 @@
+"""A user's own images and masks, found by patterns; an image and its mask are paired by what the wildcards match."""
+
+from __future__ import annotations
+
+import os
+import re
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from recyclelora.data.datasets.base import FolderDataset, Item
+from recyclelora.data.datasets.files import UnpairedFiles, existing
+from recyclelora.data.reading import ReadIds
+from recyclelora.errors import UserError
+
+WILDCARD = re.compile(r"\*\*/|\*\*|\*|\?|\{[^}]*\}")
+CAPTURES = {"**/": r"((?:[^/]+/)*)", "**": r"(.*)", "*": r"([^/]*)", "?": r"([^/])"}
+
+
+@dataclass(frozen=True)
+class OwnSplit:
+    """Where the files of one split are and how its masks are stored."""
+
+    root: Path
+    images: str
+    """pattern relative to ``root``: ``*`` and ``?`` within a name, ``**`` across folders, ``{png,jpg}`` alternatives"""
+    masks: str | None
+    """pattern with the same wildcards as ``images``; None for images without masks"""
+    table: np.ndarray
+    read_ids: ReadIds
+
+
+def own_folder(name: str, split: OwnSplit) -> FolderDataset:
+    """Open a split of a user's own data.
+
+    Raises:
+        UserError: folder or files are not there, images without a mask, or patterns that do not tell files apart.
+    """
+    root = existing(
+        split.root, f"{name} (data.folder.root)", split.images + (f" and {split.masks}" if split.masks else "")
+    )
+    images = matches(root, split.images)
+    if not images:
+        raise UserError(f"{root.absolute()}: no image matches {split.images}")
+    masks = matches(root, split.masks) if split.masks else {}
+    items = [Item(image, masks.get(key) if split.masks else None) for key, image in images.items()]
+    if split.masks and None in [item.label for item in items]:
+        raise _without_masks(root, images, masks, split.masks)
+    return FolderDataset(name, root, tuple(items), split.table, split.read_ids)
+
+
+def matches(root: Path, pattern: str) -> dict[tuple[str, ...], Path]:
+    """Files below ``root`` that match a pattern, sorted by path, keyed by what its wildcards match.
+
+    Raises:
+        UserError: two files with the same key.
+    """
+    expression = re.compile(translated(pattern))
+    fixed = root / pattern[: (WILDCARD.search(pattern) or re.search("$", pattern)).start()].rpartition("/")[0]  # type: ignore[union-attr]
+    found: dict[tuple[str, ...], Path] = {}
+    for folder, folders, files in os.walk(fixed, followlinks=True):
+        folders.sort()
+        for path in sorted(Path(folder) / file for file in files):
+            match = expression.fullmatch(path.relative_to(root).as_posix())
+            if match is None:
+                continue
+            if match.groups() in found:
+                other = found[match.groups()].relative_to(root)
+                raise UserError(f"{root}: {pattern} matches both {other} and {path.relative_to(root)} as one sample")
+            found[match.groups()] = path
+    return dict(sorted(found.items(), key=lambda pair: pair[1]))
+
+
+def translated(pattern: str) -> str:
+    """A pattern as a regular expression with one group for each wildcard; alternatives in braces are no wildcard."""
+    parts, end = [], 0
+    for wildcard in WILDCARD.finditer(pattern):
+        parts.append(re.escape(pattern[end : wildcard.start()]))
+        text = wildcard.group()
+        alternatives = "|".join(re.escape(word) for word in text[1:-1].split(","))
+        parts.append(CAPTURES.get(text) or f"(?:{alternatives})")
+        end = wildcard.end()
+    return "".join([*parts, re.escape(pattern[end:])])
+
+
+def wildcards(pattern: str) -> list[str]:
+    """The wildcards of a pattern in order; image and mask patterns must have the same."""
+    return [text for text in WILDCARD.findall(pattern) if not text.startswith("{")]
+
+
+def _without_masks(
+    root: Path, images: dict[tuple[str, ...], Path], masks: dict[tuple[str, ...], Path], pattern: str
+) -> UnpairedFiles:
+    """The refusal of images without a mask, with the name that each mask should have had."""
+    items = [Item(image, masks.get(key, root / _filled(pattern, key))) for key, image in images.items()]
+    return UnpairedFiles(root, items, [item for item, key in zip(items, images, strict=True) if key not in masks])
+
+
+def _filled(pattern: str, key: tuple[str, ...]) -> str:
+    """A pattern with its wildcards replaced by what they should match."""
+    values = iter(key)
+    return WILDCARD.sub(lambda wildcard: wildcard.group() if wildcard.group()[0] == "{" else next(values), pattern)

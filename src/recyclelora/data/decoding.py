@@ -1,0 +1,105 @@
+"""Bytes of an image file -> pixels, by the fastest decoder that gives exactly what the file holds.
+
+PNG goes through libspng and JPEG through libjpeg-turbo; OpenCV reads the rarer kinds (16 bits, interlaced, BMP, TIFF,
+WebP). Pixels stay as they are stored: an EXIF orientation never turns an image, since masks are drawn on the stored
+grid and carry no orientation. What is damaged is refused, never filled in.
+"""
+
+from __future__ import annotations
+
+import struct
+import zlib
+from collections.abc import Iterator
+
+import cv2
+import numpy as np
+import pyspng
+import simplejpeg
+
+PNG, JPEG = b"\x89PNG\r\n\x1a\n", b"\xff\xd8\xff"
+GREY, PALETTE = 0, 3
+"""Colour types of a PNG whose pixels are single numbers."""
+
+
+def decode_rgb(data: bytes) -> np.ndarray:
+    """Decode an image file's bytes to contiguous uint8 RGB (H, W, 3); 16 bits keep their upper 8, alpha is dropped.
+
+    Raises:
+        ValueError: not an image, truncated or damaged.
+    """
+    if data.startswith(JPEG):
+        pixels: np.ndarray = simplejpeg.decode_jpeg(data)  # strict: whatever libjpeg would patch up is an error
+        return pixels
+    if data.startswith(PNG):
+        chunks = list(png_chunks(data))
+        *_, bits, _, interlaced = _header(chunks)
+        if bits == 8 and not interlaced:
+            return _spng(data, "RGB")
+    flags = cv2.IMREAD_COLOR_RGB | cv2.IMREAD_IGNORE_ORIENTATION
+    image = cv2.imdecode(np.frombuffer(data, np.uint8), flags) if data else None
+    if image is None:
+        raise ValueError("not a readable image")
+    return np.ascontiguousarray(image)
+
+
+def decode_indices(data: bytes) -> np.ndarray | None:
+    """The stored numbers (H, W), uint8, of an 8-bit grey or palette PNG; None for every other kind of file.
+
+    No decoder hands out palette indices directly, so a palette PNG is relabelled as a grey one, which is stored alike.
+
+    Raises:
+        ValueError: a truncated or damaged PNG.
+    """
+    if not data.startswith(PNG):
+        return None
+    chunks = list(png_chunks(data))
+    width, height, bits, colour, interlaced = _header(chunks)
+    if bits != 8 or interlaced or colour not in (GREY, PALETTE):
+        return None
+    header = struct.pack(">IIBBBBB", width, height, bits, GREY, 0, 0, interlaced)
+    kept = [(b"IHDR", memoryview(header)), *((kind, body) for kind, body in chunks if kind in (b"IDAT", b"IEND"))]
+    return _spng(b"".join([PNG, *(part for chunk in kept for part in _packed(*chunk))]), "L")
+
+
+def png_chunks(data: bytes) -> Iterator[tuple[bytes, memoryview]]:
+    """Type and body of every chunk up to IEND.
+
+    libspng does not look at checksums (a flipped bit gave other pixels in 225 of 300 trials), so they are checked here.
+
+    Raises:
+        ValueError: the file ends before IEND, or a checksum is wrong.
+    """
+    view, position, kind = memoryview(data), len(PNG), b""
+    while kind != b"IEND":
+        if position + 12 > len(data):
+            raise ValueError("truncated PNG")
+        (length,) = struct.unpack_from(">I", data, position)
+        kind, end = bytes(view[position + 4 : position + 8]), position + 12 + length
+        if end > len(data):
+            raise ValueError("truncated PNG")
+        if zlib.crc32(view[position + 4 : end - 4]) != struct.unpack_from(">I", data, end - 4)[0]:
+            raise ValueError(f"damaged PNG: wrong checksum of {kind.decode('latin-1')}")
+        yield kind, view[position + 8 : end - 4]
+        position = end
+
+
+def _header(chunks: list[tuple[bytes, memoryview]]) -> tuple[int, int, int, int, int]:
+    """Width, height, bits, colour type and interlacing."""
+    kind, body = chunks[0]
+    if kind != b"IHDR" or len(body) != 13:
+        raise ValueError("damaged PNG: no header")
+    width, height, bits, colour, _, _, interlaced = struct.unpack(">IIBBBBB", body)
+    return width, height, bits, colour, interlaced
+
+
+def _packed(kind: bytes, body: memoryview) -> tuple[bytes, bytes, memoryview, bytes]:
+    """One chunk as it stands in a file."""
+    return struct.pack(">I", len(body)), kind, body, struct.pack(">I", zlib.crc32(body, zlib.crc32(kind)))
+
+
+def _spng(data: bytes, layout: str) -> np.ndarray:
+    try:
+        pixels: np.ndarray = pyspng.load(data, layout)
+    except RuntimeError as error:
+        raise ValueError(f"damaged PNG: {error}") from error
+    return pixels

@@ -1,0 +1,98 @@
+"""Masks in other encodings than 8-bit indices, read to stored ids exactly as they are: 16 bits are never cut to 8."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+
+import cv2
+import numpy as np
+from PIL import Image
+
+from recyclelora.data.labels import IGNORE, UNKNOWN
+from recyclelora.errors import UserError
+
+
+def read_red16(path: Path) -> np.ndarray:
+    """The ids (H, W), uint16, in the red channel of a 16-bit RGB PNG, as SYNTHIA stores them.
+
+    Pillow reads such a file as 8-bit RGB, where every id is 0. OpenCV keeps the 16 bits and orders channels B, G, R.
+
+    Raises:
+        UserError: unreadable, truncated, or not a 16-bit colour PNG.
+    """
+    try:
+        data = path.read_bytes()
+    except OSError as error:
+        raise UserError(f"{path}: cannot be read: {error.strerror}") from error
+    mask = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_UNCHANGED) if data else None
+    if mask is None or data.rfind(b"IEND") < 0:  # OpenCV fills the missing rows with zeros
+        raise UserError(f"{path}: {'not a readable image' if mask is None else 'truncated PNG'}")
+    if mask.dtype != np.uint16 or mask.ndim != 3:
+        raise UserError(f"{path}: expected a 16-bit RGB mask, got {mask.dtype} of shape {mask.shape}")
+    return np.ascontiguousarray(mask[..., 2])
+
+
+def read_ids16(path: Path) -> np.ndarray:
+    """The stored ids (H, W), uint8 or uint16, of a bilevel, grey, palette or 16-bit grey mask.
+
+    Raises:
+        UserError: unreadable, a colour image, or ids that do not fit 16 bits.
+    """
+    try:
+        with Image.open(path) as picture:
+            mode, ids = picture.mode, np.asarray(picture)
+    except (OSError, SyntaxError, ValueError) as error:
+        raise UserError(f"{path}: cannot be read: {error}") from error
+    if mode in ("P", "L", "1"):
+        return ids.astype(np.uint8, copy=False)
+    if not mode.startswith("I"):
+        raise UserError(f"{path}: expected ids, got mode {mode}; for masks in colours set data.folder.coding.kind")
+    if ids.min() < 0 or ids.max() >= 1 << 16:
+        raise UserError(f"{path}: ids from {ids.min()} to {ids.max()} do not fit 16 bits")
+    return ids.astype(np.uint16, copy=False)
+
+
+@dataclass(frozen=True)
+class ColourIds:
+    """Reads masks that are painted in colours; instances are a ``ReadIds`` whose ids are train ids."""
+
+    train_ids: tuple[tuple[tuple[int, int, int], int], ...]
+    """((red, green, blue), train id or 255)"""
+    ignore_others: bool = False
+    """colours that are not named are unlabelled pixels rather than a defect"""
+
+    def __call__(self, path: Path) -> np.ndarray:
+        """Train ids (H, W), uint8.
+
+        Raises:
+            UserError: unreadable, a mask of 16 bits or without colours, or a colour that is not named.
+        """
+        try:
+            with Image.open(path) as picture:
+                if picture.mode not in ("RGB", "RGBA", "P") or _is_16_bit(picture):
+                    raise UserError(f"{path}: expected a mask in 8-bit colours, got mode {picture.mode} or 16 bits")
+                rgb = np.asarray(picture.convert("RGB")).astype(np.uint32)
+        except (OSError, SyntaxError, ValueError) as error:
+            raise UserError(f"{path}: cannot be read: {error}") from error
+        packed = rgb[..., 0] << 16 | rgb[..., 1] << 8 | rgb[..., 2]
+        ids: np.ndarray = _colour_table(self)[packed]
+        if (ids == UNKNOWN).any():
+            strange = [f"#{value:06x}" for value in np.unique(packed[ids == UNKNOWN])[:4]]
+            raise UserError(f"{path}: colours that are no class, such as {', '.join(strange)}")
+        return ids
+
+
+def _is_16_bit(picture: Image.Image) -> bool:
+    """Whether Pillow would cut 16-bit colours to 8 bits while it decodes: its raw mode then is RGB;16B."""
+    return any("16" in str(tile[3]) for tile in getattr(picture, "tile", []))
+
+
+@lru_cache(maxsize=4)
+def _colour_table(colours: ColourIds) -> np.ndarray:
+    """Train id of each of the 2^24 colours; few of them occur in a mask, so that the look-up stays in the cache."""
+    table = np.full(1 << 24, IGNORE if colours.ignore_others else UNKNOWN, np.uint8)
+    for (red, green, blue), train in colours.train_ids:
+        table[red << 16 | green << 8 | blue] = train
+    return table

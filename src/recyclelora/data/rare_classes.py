@@ -1,0 +1,134 @@
+"""Rare-class sampling as in DAFormer (Hoyer et al., 2022, section 3.2): images with rare classes come more often.
+
+Which image shows which class is counted once for each source, in parallel, and kept by the content it was counted on.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import multiprocessing
+import os
+import warnings
+from collections.abc import Callable
+from concurrent.futures import ProcessPoolExecutor, as_completed
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from recyclelora.data.datasets import Dataset, digest
+from recyclelora.data.identity import how_it_reads
+from recyclelora.data.transforms import Wanted, class_counts
+from recyclelora.errors import UserError
+from recyclelora.storage import write_bytes
+
+VERSION = 1
+_CHUNK = 16
+
+
+@dataclass(frozen=True)
+class RareClasses:
+    """Draws from one source: first a class, then one of the images that show enough of it.
+
+    Arrays instead of lists, so that data workers share their memory.
+    """
+
+    train_ids: np.ndarray
+    """(C,) classes that any image shows"""
+    probabilities: np.ndarray
+    """(C,) P(c) ~ exp((1 - f_c) / T), f_c the class's share of the source's labelled pixels"""
+    images: tuple[np.ndarray, ...]
+    """for each of them the indices of its images"""
+    crop_pixels: int
+    """of the class that a crop should show"""
+
+    @classmethod
+    def of(cls, counts: np.ndarray, *, temperature: float, image_pixels: int, crop_pixels: int) -> RareClasses:
+        """From pixels per image and class, (N, K).
+
+        An image counts for a class with at least ``image_pixels`` of it; for a class that no image shows so much of,
+        any pixel counts.
+        """
+        totals = counts.sum(0, dtype=np.float64)
+        present = np.flatnonzero(totals)
+        if not len(present):
+            raise UserError("rare-class sampling: no image of a source has a labelled pixel")
+        share = totals[present] / totals.sum()
+        weight = np.exp((share.min() - share) / temperature)  # the largest exponent is 0
+        images = [np.flatnonzero(counts[:, c] >= image_pixels) for c in present]
+        images = [own if len(own) else np.flatnonzero(counts[:, c]) for own, c in zip(images, present, strict=True)]
+        return cls(present, weight / weight.sum(), tuple(images), crop_pixels)
+
+    def draw(self, rng: np.random.Generator) -> tuple[int, Wanted]:
+        """An image's index and what its crop should show."""
+        chosen = int(rng.choice(len(self.train_ids), p=self.probabilities))
+        index = int(rng.choice(self.images[chosen]))
+        return index, Wanted(int(self.train_ids[chosen]), self.crop_pixels)
+
+
+@dataclass(frozen=True)
+class ClassCounts:
+    """Pixels per image and class of datasets, kept in ``directory``."""
+
+    directory: Path
+    num_classes: int
+
+    def load(self, dataset: Dataset) -> np.ndarray | None:
+        """The counts (N, K) of a dataset, if this content was counted before."""
+        try:
+            counts: np.ndarray = np.load(self._path(dataset), allow_pickle=False)
+        except (OSError, ValueError, EOFError):
+            return None
+        return counts if counts.shape == (len(dataset), self.num_classes) else None
+
+    def count(self, dataset: Dataset, advance: Callable[[int], None]) -> np.ndarray:
+        """Count on all cores and keep the result; ``advance`` is told of images done.
+
+        Raises:
+            UserError: a sample cannot be read.
+        """
+        counts = np.zeros((len(dataset), self.num_classes), np.uint32)
+        chunks = [range(i, min(i + _CHUNK, len(dataset))) for i in range(0, len(dataset), _CHUNK)]
+        # "spawn": forking a process that runs torch's threads can hang
+        context = multiprocessing.get_context("spawn")
+        workers = min(len(os.sched_getaffinity(0)), len(chunks))
+        with ProcessPoolExecutor(workers, context, _start, (dataset, self.num_classes)) as pool:
+            try:
+                for done in as_completed([pool.submit(_count, chunk) for chunk in chunks]):
+                    chunk, values = done.result()
+                    counts[chunk.start : chunk.stop] = values
+                    advance(len(chunk))
+            except BaseException:
+                pool.shutdown(cancel_futures=True)
+                raise
+        self._store(dataset, counts)
+        return counts
+
+    def _store(self, dataset: Dataset, counts: np.ndarray) -> None:
+        """Keep the counts; where that fails, they are counted again next time."""
+        file = io.BytesIO()
+        np.save(file, counts)
+        try:
+            self.directory.mkdir(parents=True, exist_ok=True)
+            write_bytes(self._path(dataset), file.getvalue())
+        except (OSError, UserError) as error:
+            warnings.warn(f"class counts are not kept: {error}", stacklevel=2)
+
+    def _path(self, dataset: Dataset) -> Path:
+        content = f"v{VERSION} {self.num_classes} {digest([dataset])} {how_it_reads(dataset)}"
+        return self.directory / f"{hashlib.sha256(content.encode()).hexdigest()[:32]}.npy"
+
+
+_dataset: Dataset
+_num_classes: int
+
+
+def _start(dataset: Dataset, num_classes: int) -> None:
+    """Hand the dataset to a worker once instead of with every chunk."""
+    global _dataset, _num_classes
+    _dataset, _num_classes = dataset, num_classes
+
+
+def _count(chunk: range) -> tuple[range, np.ndarray]:
+    return chunk, np.stack([class_counts(_dataset.load(index).label)[:_num_classes] for index in chunk])

@@ -1,0 +1,140 @@
+"""The loss of decoders whose queries each predict one class and one mask (Mask2Former, section 3.3).
+
+All outputs (deep supervision) and images of a batch are matched and compared at once, with two waits for the device.
+Everything is worked out in float32, also under autocast.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from recyclelora.decoders.matching import assign, matching_cost
+from recyclelora.decoders.points import sample, sample_classes, uncertain_points
+from recyclelora.distributed import mean_over_processes
+
+
+@dataclass(frozen=True)
+class MaskLoss:
+    """Class cross-entropy, mask binary cross-entropy and dice, summed over the outputs.
+
+    Attributes:
+        class_weight: of the class loss, in the matching too
+        mask_weight: of the masks' binary cross-entropy, in the matching too
+        dice_weight: of the masks' dice loss, in the matching too
+        no_object_weight: of queries without a class, relative to 1 for the others
+        num_points: where masks are compared
+        oversample: points drawn for each that is kept for being uncertain
+        importance: share of the points that are uncertain ones
+    """
+
+    class_weight: float = 2.0
+    mask_weight: float = 5.0
+    dice_weight: float = 5.0
+    no_object_weight: float = 0.1
+    num_points: int = 12544
+    oversample: float = 3.0
+    importance: float = 0.75
+
+    @torch.compiler.disable  # type: ignore[untyped-decorator]
+    def __call__(
+        self, classes: Sequence[Tensor], masks: Sequence[Tensor], labels: Tensor, ignore_index: int
+    ) -> dict[str, Tensor]:
+        """``loss_cls``, ``loss_mask`` and ``loss_dice`` of a batch.
+
+        Each class of an image is one target, its mask the pixels with that label; ignored pixels are in no mask. An
+        image without labels has no target: all its queries learn "no object".
+
+        Args:
+            classes: logits (B, Q, C + 1) of every output, no-object last; Q must not be below C
+            masks: logits (B, Q, h, w) of every output
+            labels: (B, H, W) train ids
+            ignore_index: train id that does not count
+        """
+        with torch.autocast(labels.device.type, enabled=False):
+            logits = torch.stack([c.float() for c in classes])
+            drawn = [m.float() for m in masks]
+            present = presence(labels, logits.shape[-1] - 1, ignore_index).cpu()
+            queries = self.match(logits, drawn, labels, present)
+            losses = self.compare(logits, drawn, labels, present, queries)
+        return {name: loss.sum() for name, loss in losses.items()}
+
+    @torch.no_grad()
+    def match(self, classes: Tensor, masks: Sequence[Tensor], labels: Tensor, present: Tensor) -> Tensor:
+        """The query of every (image, class) pair of ``present`` (B, C): (outputs, T), on the CPU.
+
+        Every output and image is compared at random points of its own.
+        """
+        num_classes = present.shape[1]
+        ids = torch.arange(num_classes, device=labels.device)[None]
+        weights = {name: getattr(self, name) for name in ("class_weight", "mask_weight", "dice_weight")}
+        costs = []
+        for logits, drawn in zip(classes, masks, strict=True):
+            points = torch.rand(len(labels), self.num_points, 2, device=labels.device)
+            costs.append(matching_cost(logits, sample(drawn, points), sample_classes(labels, points, ids), **weights))
+        return assign(torch.stack(costs).cpu(), present)
+
+    def compare(
+        self, classes: Tensor, masks: Sequence[Tensor], labels: Tensor, present: Tensor, queries: Tensor
+    ) -> dict[str, Tensor]:
+        """The three losses (outputs,) of matched ``queries`` (outputs, T)."""
+        counts = present.sum(1)
+        batch, num_queries = classes.shape[1:3]
+        matched = counts.sum()
+        # as published, an image without targets counts as one mask
+        both = torch.stack(
+            [matched + self.no_object_weight * (batch * num_queries - matched), counts.clamp(min=1).sum()]
+        )
+        class_norm, num_masks = mean_over_processes(both.to(labels.device, torch.float32))
+        bce, dice = self._mask_losses(masks, labels, present, queries)
+        return {
+            "loss_cls": self.class_weight * self._class_losses(classes, present, queries) / class_norm,
+            "loss_mask": self.mask_weight * bce / num_masks,
+            "loss_dice": self.dice_weight * dice / num_masks,
+        }
+
+    def _class_losses(self, classes: Tensor, present: Tensor, queries: Tensor) -> Tensor:
+        """Weighted sums (outputs,) of the queries' cross-entropy."""
+        images, wanted = present.nonzero(as_tuple=True)
+        num_classes = present.shape[1]
+        target = torch.full(classes.shape[:3], num_classes)
+        target[torch.arange(len(target))[:, None], images, queries] = wanted
+        weight = torch.ones(num_classes + 1)
+        weight[-1] = self.no_object_weight
+        device = classes.device
+        each = F.cross_entropy(classes.flatten(0, 2), target.flatten().to(device), weight.to(device), reduction="none")
+        return each.view(len(classes), -1).sum(1)
+
+    def _mask_losses(
+        self, masks: Sequence[Tensor], labels: Tensor, present: Tensor, queries: Tensor
+    ) -> tuple[Tensor, Tensor]:
+        """Sums (outputs,) over the pairs of binary cross-entropy and dice at points chosen for every mask."""
+        device = labels.device
+        images, wanted = (x.to(device) for x in present.nonzero(as_tuple=True))
+        chosen = torch.cat([m[images, q] for m, q in zip(masks, queries.to(device), strict=True)])
+        if not len(chosen):
+            nothing = chosen.sum()  # keeps every parameter in the graph, with a gradient of 0
+            return nothing.expand(len(masks)), nothing.expand(len(masks))
+        with torch.no_grad():
+            points = uncertain_points(chosen, self.num_points, self.oversample, self.importance)
+            # the pairs are the same in every output: one look at the labels serves them all
+            together = torch.cat(points.chunk(len(masks)), 1)
+            target = sample_classes(labels[images], together, wanted[:, None])[:, 0]
+            target = torch.cat(target.chunk(len(masks), 1))
+        logits = sample(chosen[:, None], points)[:, 0]
+        bce = F.binary_cross_entropy_with_logits(logits, target, reduction="none").mean(1)
+        sigmoid = logits.sigmoid()
+        dice = 1 - (2 * (sigmoid * target).sum(1) + 1) / (sigmoid.sum(1) + target.sum(1) + 1)
+        return bce.view(len(masks), -1).sum(1), dice.view(len(masks), -1).sum(1)
+
+
+def presence(labels: Tensor, num_classes: int, ignore_index: int) -> Tensor:
+    """Which classes images (B, H, W) contain: (B, num_classes)."""
+    flat = labels.flatten(1).long()
+    counted = torch.where((flat == ignore_index) | (flat >= num_classes), num_classes, flat)
+    found = torch.zeros(len(flat), num_classes + 1, dtype=torch.bool, device=flat.device)
+    return found.scatter_(1, counted, True)[:, :num_classes]

@@ -1,0 +1,115 @@
+"""From the configured datasets of a pair to open ones: files, corruptions, subsets, a user's own folders."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from recyclelora.data.datasets import (
+    Corrupted,
+    Dataset,
+    FolderDataset,
+    OwnSplit,
+    Subset,
+    open_dataset,
+    own_folder,
+    seeded_subset,
+)
+from recyclelora.data.decode_cache import CachedDataset, DecodeCache
+from recyclelora.data.labels import IGNORE, explicit_table, lookup_table
+from recyclelora.data.masks import ColourIds, read_ids16
+from recyclelora.data.reading import ReadIds
+from recyclelora.errors import UserError
+from recyclelora.schemas import CodingConfig, DataConfig, DatasetConfig, class_index, parse_colour
+
+
+def open_all(configs: list[DatasetConfig], data: DataConfig, cache: str) -> list[Dataset]:
+    """Open datasets in their order; a UserError lists all that are not there."""
+    opened: list[Dataset] = []
+    problems: list[str] = []
+    for config in configs:
+        try:
+            opened.append(open_one(config, data, cache))
+        except UserError as error:
+            problems.append(str(error))
+    if problems:
+        advice = (
+            "set DATA_ROOT or data.root to the folder that holds one folder for each dataset; data=streets needs none"
+        )
+        raise UserError("\n".join([*dict.fromkeys(problems), advice]))
+    return opened
+
+
+def open_one(config: DatasetConfig, data: DataConfig, cache: str) -> Dataset:
+    """Open one dataset: its files, corrupted if that is asked for, and of them a subset."""
+    dataset: Dataset
+    if config.dataset == "folder":
+        dataset = open_own(config.split, data)
+    else:
+        dataset = open_dataset(
+            config.dataset, config.split, root=Path(data.root).expanduser(), name=config.name,
+            variant=config.variant, seed=data.subset_seed, cache_dir=Path(cache) / "streets",
+        )  # fmt: skip
+    if data.decode_cache is not None and isinstance(dataset, FolderDataset):
+        dataset = CachedDataset(dataset, DecodeCache(Path(cache) / "decoded", int(data.decode_cache * 1e9)))
+    if config.corruption is not None:
+        c = config.corruption
+        dataset = Corrupted(dataset, c.name, c.severity, c.seed)
+    return seeded_subset(dataset, config.subset, data.subset_seed)
+
+
+def open_own(split: str, data: DataConfig) -> FolderDataset:
+    """Open a split of a user's own images and masks."""
+    assert data.folder is not None  # the configuration's check
+    where = data.folder.splits[split]
+    coding = where.coding or data.folder.coding
+    ignore = data.classes.ignore_index
+
+    def train_id(given: object) -> int:
+        index = class_index(given, data.classes.names, ignore)
+        return IGNORE if index is None or index == ignore else index
+
+    read_ids: ReadIds
+    if coding.kind == "colours":
+        read_ids = colour_ids(coding, data, train_id)
+        table = lookup_table({train: train for _, train in read_ids.train_ids}, 0)
+    else:
+        read_ids = read_ids16
+        mapped = {stored: train_id(given) for stored, given in coding.ids.items()}
+        table = explicit_table(mapped, len(data.classes.names), {ignore}, ignore_others=coding.others == "ignore")
+    own = OwnSplit(Path(data.folder.root).expanduser(), where.images, where.masks, table, read_ids)
+    return own_folder("folder", own)
+
+
+def colour_ids(coding: CodingConfig, data: DataConfig, train_id: Callable[[object], int]) -> ColourIds:
+    """The colours of masks: those of ``data.classes``, and what ``coding.colours`` says beside or instead."""
+    colours = {(c[0], c[1], c[2]): index for index, c in enumerate(data.classes.colours)}
+    for text, given in coding.colours.items():
+        colour = parse_colour(text)
+        assert colour is not None  # the configuration's check
+        colours[colour] = train_id(given)
+    return ColourIds(tuple(sorted(colours.items())), coding.others == "ignore")
+
+
+def describe_datasets(data: DataConfig, opened: list[Dataset]) -> list[dict[str, Any]]:
+    """What ``run.json`` tells of every dataset: which part of it was used, and how subsets were drawn.
+
+    Args:
+        data: the pair
+        opened: its sources, source validation and targets, in this order
+    """
+    configs = [*data.sources, data.source_val, *data.targets]
+    roles = [*["source"] * len(data.sources), "source_val", *["target"] * len(data.targets)]
+    records = []
+    for role, config, dataset in zip(roles, configs, opened, strict=True):
+        subset = dataset if isinstance(dataset, Subset) else None
+        drawn = None if subset is None else {
+            "of": len(subset.base), "seed": data.subset_seed,
+            "indices_sha256": hashlib.sha256(" ".join(map(str, subset.indices)).encode()).hexdigest(),
+        }  # fmt: skip
+        asked = asdict(config) | {"name": config.label, "subset": drawn}
+        records.append({"role": role, **asked, "images": len(dataset), "labelled": dataset.labelled})
+    return records

@@ -1,0 +1,57 @@
+"""What a model says of images, and the files it is written to: id masks, overlays and confidence."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
+
+import numpy as np
+import torch
+
+from recyclelora.data.datasets import Dataset
+from recyclelora.engine.evaluation import Evaluator
+from recyclelora.figures import ClassColours, save_png
+from recyclelora.segmenter import Segmenter
+
+
+@dataclass(frozen=True)
+class Prediction:
+    """What a model says of one image."""
+
+    ids: np.ndarray
+    """uint8 train ids (H, W)"""
+    confidence: np.ndarray
+    """float32 probability of the chosen class (H, W)"""
+
+
+def predict(segmenter: Segmenter, evaluator: Evaluator, image: np.ndarray, dataset: str = "") -> Prediction:
+    """Segment one uint8 RGB image (H, W, 3) as the test protocol shows images of ``dataset`` to the model."""
+    scores = evaluator.scores(segmenter, [image], dataset)
+    confidence, ids = segmenter.decoder.probabilities(scores)[0].max(0)  # type: ignore[operator]
+    return Prediction(ids.to(torch.uint8).cpu().numpy(), confidence.cpu().numpy())
+
+
+def save_prediction(folder: Path, name: str, image: np.ndarray, prediction: Prediction, classes: ClassColours) -> None:
+    """Write ``ids/<name>.png``, ``overlays/<name>.png`` and ``confidence/<name>.png`` below a folder."""
+    save_png(prediction.ids, folder / "ids" / f"{name}.png")
+    save_png(classes.overlay(image, prediction.ids), folder / "overlays" / f"{name}.png")
+    save_png((255 * prediction.confidence).astype("uint8"), folder / "confidence" / f"{name}.png")
+
+
+def predict_dataset(
+    segmenter: Segmenter,
+    evaluator: Evaluator,
+    dataset: Dataset,
+    folder: Path,
+    classes: ClassColours,
+    advance: Callable[[int], None],
+) -> None:
+    """Write the predictions of a whole dataset, under the names of its images; ``advance`` is told of each."""
+    segmenter.eval()
+    shown = evaluator.protocol.prepared(dataset)
+    for index in range(len(shown)):
+        sample = shown.load(index)
+        prediction = predict(segmenter, evaluator, sample.image, dataset.name)
+        save_prediction(folder, str(PurePosixPath(sample.name).with_suffix("")), sample.image, prediction, classes)
+        advance(1)

@@ -1,0 +1,65 @@
+"""Every decoder at its defaults and in a size for tests."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import torch
+from torch import Tensor, nn
+
+from recyclelora.decoders.convolutional import Dpt, FeaturePyramid, Segformer, UperNet
+from recyclelora.decoders.eomt import QueryTokens
+from recyclelora.decoders.linear import LinearDecoder
+from recyclelora.decoders.mask2former import Mask2Former
+from recyclelora.decoders.mask_loss import MaskLoss
+
+CHANNELS, CLASSES, PATCH, IGNORED = 32, 4, 16, 255
+LOSS = MaskLoss(num_points=256)
+
+DEFAULT: dict[str, Callable[[list[int], int], nn.Module]] = {
+    "linear": LinearDecoder,
+    "segformer": Segformer,
+    "fpn": FeaturePyramid,
+    "upernet": UperNet,
+    "dpt": Dpt,
+    "eomt": QueryTokens,
+    "mask2former": Mask2Former,
+}
+
+SMALL_OPTIONS = {
+    "linear": {},
+    "segformer": {"width": 32},
+    "fpn": {"width": 32, "head_width": 32, "dropout": 0.0},
+    "upernet": {"width": 32},
+    "dpt": {"width": 32},
+    "eomt": {"width": 32, "num_queries": 8, "num_heads": 2, "num_blocks": 2, "loss": LOSS},
+    "mask2former": {
+        "width": 32, "num_queries": 8, "num_heads": 2, "encoder_layers": 1, "encoder_width": 64, "decoder_layers": 3,
+        "decoder_width": 64, "loss": LOSS,
+    },
+}  # fmt: skip
+
+
+def small(name: str, **options: object) -> nn.Module:
+    """A decoder of four levels of 32 channels and 4 classes, initialised from a seed."""
+    torch.manual_seed(0)
+    return DEFAULT[name]([CHANNELS] * 4, CLASSES, **(SMALL_OPTIONS[name] | options))
+
+
+def features(batch: int = 2, size: tuple[int, int] = (4, 6)) -> list[Tensor]:
+    """Four levels at the stride of a patch."""
+    generator = torch.Generator().manual_seed(1)
+    return [torch.randn(batch, CHANNELS, *size, generator=generator) for _ in range(4)]
+
+
+def labels(batch: int = 2, size: tuple[int, int] = (4, 6)) -> Tensor:
+    """One class for every patch, the first of each image ignored."""
+    generator = torch.Generator().manual_seed(2)
+    ids = torch.randint(0, CLASSES, (batch, *size), generator=generator)
+    ids[:, 0, 0] = IGNORED
+    return ids.repeat_interleave(PATCH, 1).repeat_interleave(PATCH, 2)
+
+
+def total_loss(decoder: nn.Module, batch: list[Tensor], ids: Tensor) -> Tensor:
+    """The sum of a decoder's losses."""
+    return torch.stack(list(decoder.losses(batch, ids, IGNORED).values())).sum()

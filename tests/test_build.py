@@ -1,0 +1,59 @@
+"""From a configuration to decoders, and how their parameters learn."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from conftest import TINY
+
+from recyclelora.build import build_decoder, build_model, decoder_rules
+from recyclelora.engine.optimizer import parameter_groups
+from recyclelora.errors import UserError
+
+DECODERS = {
+    "linear": "LinearDecoder", "segformer": "Segformer", "fpn": "FeaturePyramid", "upernet": "UperNet", "dpt": "Dpt",
+    "eomt": "QueryTokens", "mask2former": "Mask2Former",
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", DECODERS)
+def test_every_decoder_is_built_with_a_rule_for_every_parameter(name, make_config):
+    config = make_config(*TINY, f"decoder={name}", "decoder.lr_mult=0.5")
+    with torch.device("meta"):
+        decoder = build_decoder(config.decoder, [64] * 4, 19)
+    assert type(decoder).__name__ == DECODERS[name]
+    named = [(f"decoder.{n}", p) for n, p in decoder.named_parameters()]
+    groups = parameter_groups(named, decoder_rules(decoder, 0.5), lr=1e-3, weight_decay=0.05)
+    assert {g["name"]: (g["lr"], g["weight_decay"]) for g in groups} == {
+        "decoder": (5e-4, 0.05),
+        "decoder.undecayed": (5e-4, 0.0),
+    }
+    assert {n for g in groups if not g["weight_decay"] for n in g["names"]} == {
+        f"decoder.{n}" for n in decoder.undecayed()
+    }
+
+
+def test_options_reach_the_decoder(make_config):
+    config = make_config(*TINY, "decoder=mask2former", "decoder.num_queries=30", "decoder.loss.num_points=99",
+                         "decoder.pyramid=learned", "decoder.decoder_layers=2")  # fmt: skip
+    decoder = build_decoder(config.decoder, [32] * 4, 19)
+    assert decoder.transformer.queries_embedder.weight.shape == (30, 256)
+    assert decoder.loss.num_points == 99 and len(decoder.transformer.decoder.layers) == 2
+    assert any("pyramid" in n for n, _ in decoder.named_parameters())
+
+
+def test_lent_queries(make_config):
+    config = make_config(*TINY, "decoder=mask2former").decoder
+    borrowing = build_decoder(config, [32] * 4, 19, torch.zeros(100, 256))
+    assert not [n for n, _ in borrowing.named_parameters() if "queries_embedder" in n]
+    with pytest.raises(ValueError, match=r"100 queries of width 64.*\(100, 256\)"):
+        build_decoder(config, [32] * 4, 19, torch.zeros(100, 64))
+    with pytest.raises(ValueError, match="linear has no queries"):
+        build_decoder(make_config(*TINY).decoder, [32] * 4, 19, torch.zeros(100, 256))
+
+
+def test_too_many_classes_for_the_queries_are_the_users_mistake(make_config):
+    options = [o for o in TINY if not o.startswith("adapter.")]
+    config = make_config(*options, "adapter=frozen", "decoder=eomt", "decoder.num_queries=10")
+    with pytest.raises(UserError, match="num_queries=10"):
+        build_model(config, None)
