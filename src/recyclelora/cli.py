@@ -31,13 +31,19 @@ USAGE_EXIT = 2
 """Exit code for a mistake in the command or its input."""
 
 
-def launch(command: str, task: Task) -> None:
-    """Compose ``conf/<command>.yaml`` with the command line and call ``task``; end the process on a mistake."""
+def launch(command: str, task: Task, *, config_name: str | None = None) -> None:
+    """Compose a configuration with the command line and call ``task``; end the process on a mistake.
+
+    Args:
+        command: its name in messages
+        task: what it does
+        config_name: the file in ``conf/``; by default the command's own
+    """
     os.environ["HYDRA_FULL_ERROR"] = "1"  # makes Hydra raise, so that the message is ours
     register_schemas()
     with one_clear_line(command):
         sys.argv[1:] = checked_arguments(command, sys.argv[1:])
-        hydra.main(config_path=str(home() / "conf"), config_name=command)(Job(command, task))()
+        hydra.main(config_path=str(home() / "conf"), config_name=config_name or command)(Job(command, task))()
 
 
 @contextmanager

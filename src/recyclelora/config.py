@@ -23,6 +23,7 @@ from recyclelora.schemas import (
     Config,
     DataConfig,
     EvaluateConfig,
+    InspectConfig,
     PredictConfig,
     nearest,
 )
@@ -48,7 +49,13 @@ def register_schemas() -> None:
     os.environ.setdefault("RECYCLELORA_HOME", str(home()))
     OmegaConf.register_resolver("with_plugins", lambda own: [own, *conf_folders()], replace=True)
     store = ConfigStore.instance()
-    commands = {"train": Config, "evaluate": EvaluateConfig, "predict": PredictConfig, "analyze": AnalyzeConfig}
+    commands = {
+        "train": Config,
+        "evaluate": EvaluateConfig,
+        "predict": PredictConfig,
+        "analyze": AnalyzeConfig,
+        "inspect_data": InspectConfig,
+    }
     for name, schema in commands.items():
         store.store(group="schema", name=name, node=schema, replace=True)
     own = own_adapters(ADAPTERS)

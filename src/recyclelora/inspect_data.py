@@ -2,38 +2,49 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+from typing import TYPE_CHECKING
+
 from recyclelora.cli import launch
-from recyclelora.schemas import InspectConfig
+from recyclelora.schemas import DataConfig, InspectConfig
+
+if TYPE_CHECKING:
+    from recyclelora.progress import Reporter
 
 
 def inspect_data(config: InspectConfig, trial: int | None = None) -> None:
-    """Scan all sources and targets; write ``report.json`` and ``index.html`` to ``<output_dir>/inspect/<data>``.
+    """Scan all sources and targets; write ``report.json`` and ``index.html`` to ``<output_dir>/inspect/<data>``."""
+    from recyclelora.progress import Reporter
+
+    inspect_pair(config.data, config.cache, Path(config.output_dir), config.num_workers, Reporter(), config.num_samples)
+
+
+def inspect_pair(
+    data: DataConfig, cache: str, output_dir: Path, num_workers: int, reporter: Reporter, num_samples: int = 8
+) -> None:
+    """Scan a pair, print and write its report.
 
     Raises:
         UserError: there are errors in the data; the report is written first.
     """
-    from pathlib import Path
-
     from recyclelora.build import class_colours
     from recyclelora.errors import UserError
     from recyclelora.inspection.page import write_page
     from recyclelora.inspection.parts import data_report
     from recyclelora.inspection.tables import tables
-    from recyclelora.progress import Reporter
     from recyclelora.storage import write_json, write_text
 
-    reporter = Reporter()
-    report, parts = data_report(config.data, config.cache, config.num_workers, reporter)
-    folder = Path(config.output_dir) / "inspect" / config.data.name
+    report, parts = data_report(data, cache, num_workers, reporter)
+    folder = output_dir / "inspect" / data.name
     folder.mkdir(parents=True, exist_ok=True)
     write_json(folder / "report.json", report.to_json())
-    write_text(folder / "index.html", write_page(report, parts, class_colours(config.data), config.num_samples))
+    write_text(folder / "index.html", write_page(report, parts, class_colours(data), num_samples))
     for table in tables(report):
         reporter.table(table)
     reporter.note(f"dataset digest: {report.digest}")
     reporter.note(f"written: {folder}/index.html, {folder}/report.json")
     if report.errors:
-        shown = [f"{d.dataset}: {d.file}: {d.kind}: {d.detail}" for d in report.errors[:5]]
+        shown = [f"{d.dataset}: {d.kind}: {d.file} {d.detail}" for d in report.errors[:5]]
         more = [f"and {len(report.errors) - 5} more"] if len(report.errors) > 5 else []
         raise UserError("\n".join([f"{len(report.errors)} errors in the data:", *shown, *more]))
 

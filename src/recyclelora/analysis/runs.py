@@ -24,10 +24,11 @@ from recyclelora.analysis.measure import Measured, measure
 from recyclelora.analysis.summary import comparison, group_table, run_table, summary
 from recyclelora.analysis.tables import Tables, write_csv
 from recyclelora.backbones.timm import TimmBackbone
-from recyclelora.build import build_backbone, locate_weights, open_all, user_errors
+from recyclelora.build import build_backbone, locate_weights, user_errors
 from recyclelora.data.reading import read_image
 from recyclelora.errors import UserError
 from recyclelora.inference import TrainedModel, load
+from recyclelora.open_data import open_all
 from recyclelora.predict import list_images
 from recyclelora.progress import Reporter
 from recyclelora.provenance import Identity, signature

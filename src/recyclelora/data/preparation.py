@@ -1,15 +1,17 @@
-"""What a data set needs once before its first use: rendered scenes."""
+"""What is done once for a data set, before its first use: rendered scenes, decoded samples."""
 
 from __future__ import annotations
 
 import multiprocessing
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 
 from recyclelora.data.datasets import Corrupted, Dataset, StreetsDataset, Subset
+from recyclelora.data.decode_cache import CachedDataset
 
 Job = tuple[StreetsDataset, int]
+Address = tuple[Dataset, int]
 
 
 def scenes_to_render(datasets: Sequence[Dataset]) -> list[Job]:
@@ -25,14 +27,39 @@ def scenes_to_render(datasets: Sequence[Dataset]) -> list[Job]:
 
 def render_scenes(jobs: Sequence[Job], advance: Callable[[int], None]) -> None:
     """Render scenes into the cache on all cores; ``advance`` is told of each that is done."""
+    _load_all(jobs, advance)
+
+
+def samples_to_decode(datasets: Sequence[Dataset]) -> list[Address]:
+    """Every sample that a decode cache would keep."""
+    return [
+        (dataset, index)
+        for dataset in datasets
+        if any(isinstance(layer, CachedDataset) for layer in _layers(dataset))
+        for index in range(len(dataset))
+    ]
+
+
+def decode(samples: Sequence[Address], advance: Callable[[int], None]) -> None:
+    """Read samples through their decode cache on all cores; ``advance`` is told of each that is done."""
+    _load_all(samples, advance)
+
+
+def _layers(dataset: Dataset) -> Iterator[Dataset]:
+    """A dataset and what it is a view of."""
+    yield dataset
+    if hasattr(dataset, "base"):
+        yield from _layers(dataset.base)
+
+
+def _load_all(samples: Sequence[Address], advance: Callable[[int], None]) -> None:
     # "spawn": forking a process that runs torch's threads can hang
     context = multiprocessing.get_context("spawn")
     with ProcessPoolExecutor(len(os.sched_getaffinity(0)), mp_context=context) as pool:
-        for done in as_completed([pool.submit(_render, job) for job in jobs]):
+        for done in as_completed([pool.submit(_load, *sample) for sample in samples]):
             done.result()
             advance(1)
 
 
-def _render(job: Job) -> None:
-    dataset, index = job
+def _load(dataset: Dataset, index: int) -> None:
     dataset.load(index)

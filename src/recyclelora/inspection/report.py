@@ -120,9 +120,7 @@ def inspect(
     return reports, sorted(defects, key=lambda d: (d.severity, d.dataset, d.kind, d.file))
 
 
-def _scanned(
-    jobs: list[tuple[Part, int]], min_size: tuple[int, int], num_workers: int
-) -> Iterator[tuple[Part, Scan]]:
+def _scanned(jobs: list[tuple[Part, int]], min_size: tuple[int, int], num_workers: int) -> Iterator[tuple[Part, Scan]]:
     if num_workers == 0:
         for part, index in jobs:
             yield part, _job((part, index, min_size))

@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 
 from recyclelora.data.datasets import Dataset, FolderDataset, Item, Subset
+from recyclelora.data.datasets.base import fits
 from recyclelora.data.labels import IGNORE, UNKNOWN
 from recyclelora.data.reading import read_image
 from recyclelora.errors import UserError
@@ -107,7 +108,7 @@ def _scan_files(dataset: FolderDataset, item: Item, label: str, min_size: tuple[
         add(WARNING, "nothing labelled", item.label, "every pixel is ignored")
     if result.size is not None and result.size != train_ids.shape:
         (high, wide), (height, width) = train_ids.shape, result.size
-        severity, fate = (WARNING, "cut or padded") if dataset.fits(train_ids.shape, result.size) else (ERROR, "refused")
+        severity, fate = (WARNING, "cut or padded") if fits(train_ids.shape, result.size) else (ERROR, "refused")
         add(severity, "size mismatch", item.label, f"{wide}x{high}, its image {width}x{height} pixels: {fate}")
     return result
 

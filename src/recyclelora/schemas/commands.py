@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Optional
 
 from omegaconf import MISSING
 
-from recyclelora.schemas.checks import Problem, one_of
+from recyclelora.schemas.checks import Problem, at_least, one_of
 from recyclelora.schemas.data import DataConfig
 from recyclelora.schemas.training import ACCELERATORS
 
@@ -73,3 +73,19 @@ class AnalyzeConfig:
             yield "run", "must be a run directory or a list of run directories"
         yield from one_of("checkpoint", self.checkpoint, ("last", "best_source", "best_target"))
         yield from one_of("accelerator", self.accelerator, ACCELERATORS)
+
+
+@dataclass
+class InspectConfig:
+    """Looking at the data of a ``data`` option; ``num_samples`` pictures of each dataset are shown on the page."""
+
+    data: DataConfig = field(default_factory=DataConfig)
+    num_workers: int = 4
+    num_samples: int = 8
+    output_dir: str = "outputs"
+    cache: str = MISSING
+
+    def check(self) -> Iterator[Problem]:
+        """Yield every bad value."""
+        yield from at_least("num_workers", self.num_workers, 0)
+        yield from at_least("num_samples", self.num_samples, 0)

@@ -84,6 +84,11 @@ NEARLY = 0.8
 """Least ratio of the sides of a mask and its image; GTAV ships a few that differ by some rows."""
 
 
+def fits(label: tuple[int, ...], image: tuple[int, ...]) -> bool:
+    """Whether a mask of size (h, w) can belong to an image of size (H, W): it is then cut or padded to it."""
+    return all(NEARLY <= mine / its <= 1 / NEARLY for mine, its in zip(label, image, strict=True))
+
+
 @dataclass(frozen=True)
 class FolderDataset:
     """Images with or without masks under one root."""
@@ -119,8 +124,8 @@ class FolderDataset:
         if item.label is None:
             return Sample(image, np.full(image.shape[:2], IGNORE, np.uint8), name)
         label = read_label(item.label, self.table, self.read_ids)
-        (height, width), (high, wide) = image.shape[:2], label.shape
-        if not (NEARLY <= high / height <= 1 / NEARLY and NEARLY <= wide / width <= 1 / NEARLY):
+        if not fits(label.shape, image.shape[:2]):
+            (height, width), (high, wide) = image.shape[:2], label.shape
             raise UserError(f"{item.label}: {wide}x{high} pixels, but its image has {width}x{height}: not its mask")
         return Sample(image, fit_label(label, image.shape[:2]), name)
 

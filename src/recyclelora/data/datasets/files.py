@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
 from pathlib import Path
 
 import numpy as np
@@ -32,6 +34,31 @@ class UnpairedFiles(UserError):
         )
         more = f"; and {len(unpaired) - NAMED} more" if len(unpaired) > NAMED else ""
         super().__init__(f"{folder.absolute()}: {len(unpaired)} of {len(items)} images have no label: {shown}{more}")
+
+
+_tolerated: ContextVar[list[Item] | None] = ContextVar("_tolerated", default=None)
+
+
+@contextmanager
+def tolerating_unpaired() -> Iterator[list[Item]]:
+    """Datasets opened inside leave images without their masks out, and put them into the list that is yielded."""
+    found: list[Item] = []
+    token = _tolerated.set(found)
+    try:
+        yield found
+    finally:
+        _tolerated.reset(token)
+
+
+def with_masks(folder: Path, items: list[Item], unpaired: list[Item]) -> tuple[Item, ...]:
+    """The items that have their masks; refuses the others unless :func:`tolerating_unpaired` collects them."""
+    tolerated = _tolerated.get()
+    if unpaired and tolerated is None:
+        raise UnpairedFiles(folder, items, unpaired)
+    if tolerated is not None:
+        tolerated += unpaired
+    missing = {item.image for item in unpaired}
+    return tuple(item for item in items if item.image not in missing)
 
 
 def check_choice(what: str, given: str | None, allowed: Iterable[str]) -> None:
@@ -65,9 +92,7 @@ def paired(folder: Path, images: list[Path], label_of: Callable[[Path], Path]) -
     """Images with their labels; refuses images without one, counted and named."""
     items = [Item(image, label_of(image)) for image in images]
     unpaired = [item for item in items if item.label is not None and not item.label.is_file()]
-    if unpaired:
-        raise UnpairedFiles(folder, items, unpaired)
-    return tuple(items)
+    return with_masks(folder, items, unpaired)
 
 
 def unlabelled(images: list[Path]) -> tuple[Item, ...]:

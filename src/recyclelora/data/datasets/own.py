@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 
 from recyclelora.data.datasets.base import FolderDataset, Item
-from recyclelora.data.datasets.files import UnpairedFiles, existing
+from recyclelora.data.datasets.files import existing, unlabelled, with_masks
 from recyclelora.data.reading import ReadIds
 from recyclelora.errors import UserError
 
@@ -44,10 +44,13 @@ def own_folder(name: str, split: OwnSplit) -> FolderDataset:
     if not images:
         raise UserError(f"{root.absolute()}: no image matches {split.images}")
     masks = matches(root, split.masks) if split.masks else {}
-    items = [Item(image, masks.get(key) if split.masks else None) for key, image in images.items()]
-    if split.masks and None in [item.label for item in items]:
-        raise _without_masks(root, images, masks, split.masks)
-    return FolderDataset(name, root, tuple(items), split.table, split.read_ids)
+    if split.masks is None:
+        items = unlabelled(list(images.values()))
+    else:
+        expected = {key: masks.get(key, root / _filled(split.masks, key)) for key in images}
+        pairs = [Item(image, expected[key]) for key, image in images.items()]
+        items = with_masks(root, pairs, [p for p, key in zip(pairs, images, strict=True) if key not in masks])
+    return FolderDataset(name, root, items, split.table, split.read_ids)
 
 
 def matches(root: Path, pattern: str) -> dict[tuple[str, ...], Path]:
@@ -87,14 +90,6 @@ def translated(pattern: str) -> str:
 def wildcards(pattern: str) -> list[str]:
     """The wildcards of a pattern in order; image and mask patterns must have the same."""
     return [text for text in WILDCARD.findall(pattern) if not text.startswith("{")]
-
-
-def _without_masks(
-    root: Path, images: dict[tuple[str, ...], Path], masks: dict[tuple[str, ...], Path], pattern: str
-) -> UnpairedFiles:
-    """The refusal of images without a mask, with the name that each mask should have had."""
-    items = [Item(image, masks.get(key, root / _filled(pattern, key))) for key, image in images.items()]
-    return UnpairedFiles(root, items, [item for item, key in zip(items, images, strict=True) if key not in masks])
 
 
 def _filled(pattern: str, key: tuple[str, ...]) -> str:

@@ -1,0 +1,62 @@
+"""The datasets of a ``data=`` option as parts of a report, also where some of them cannot be opened."""
+
+from __future__ import annotations
+
+from recyclelora.data.datasets import Dataset, digest
+from recyclelora.data.datasets.files import tolerating_unpaired
+from recyclelora.data.preparation import render_scenes, scenes_to_render
+from recyclelora.errors import UserError
+from recyclelora.inspection.report import Part, Report, inspect
+from recyclelora.inspection.scan import ERROR, Defect
+from recyclelora.open_data import open_one
+from recyclelora.progress import Reporter
+from recyclelora.schemas import DataConfig, DatasetConfig
+
+
+def data_report(data: DataConfig, cache: str, num_workers: int, reporter: Reporter) -> tuple[Report, list[Part]]:
+    """Open and scan all sources and targets of a pair.
+
+    Args:
+        data: the pair
+        cache: where rendered scenes are kept
+        num_workers: processes that scan
+        reporter: shows the progress
+
+    Returns:
+        the report, and the datasets that could be opened.
+    """
+    parts, defects = open_parts(data, cache)
+    datasets = [part.dataset for part in parts]
+    jobs = scenes_to_render(datasets)
+    if jobs:
+        with reporter.bar("rendering streets (once)", len(jobs)) as update:
+            render_scenes(jobs, update)
+    min_size = (data.augment.crop[0], data.augment.crop[1])
+    with reporter.bar("scanning", sum(map(len, datasets))) as update:
+        reports, found = inspect(parts, data.classes.names, min_size=min_size, num_workers=num_workers, advance=update)
+    whole = digest(datasets) if not any(defect.severity == ERROR for defect in defects) else None
+    return Report(data.name, whole, data.classes.names, reports, defects + found), parts
+
+
+def open_parts(data: DataConfig, cache: str) -> tuple[list[Part], list[Defect]]:
+    """Open every dataset that can be opened; what cannot, and images without masks, are defects."""
+    asked: list[tuple[str, str, DatasetConfig]] = [("source", _named(c, "source"), c) for c in data.sources]
+    asked.append(("source_val", "source_val", data.source_val))
+    asked += [("target", c.label, c) for c in data.targets]
+    parts: list[Part] = []
+    defects: list[Defect] = []
+    for role, name, config in asked:
+        try:
+            with tolerating_unpaired() as unpaired:
+                dataset: Dataset = open_one(config, data, cache)
+        except UserError as error:
+            defects.append(Defect(ERROR, "cannot be opened", name, "", str(error)))
+            continue
+        defects += [Defect(ERROR, "no mask", name, str(item.image), f"expected {item.label}") for item in unpaired]
+        parts.append(Part(name, role, dataset))
+    return parts, defects
+
+
+def _named(config: DatasetConfig, role: str) -> str:
+    """A source's name in the report; ``source_val`` and targets have their own."""
+    return f"{config.label} ({role})"
