@@ -1,0 +1,142 @@
+"""Every defect of a data set is found, by file name, in one pass."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+from conftest import make_cityscapes, make_gta, picture, save_palette, save_rgb
+from PIL import Image
+
+from recyclelora.config import register_schemas
+from recyclelora.errors import UserError
+from recyclelora.inspect_data import inspect_pair
+from recyclelora.progress import Reporter
+
+CITY = "cityscapes/leftImg8bit/val/lindau/lindau_{:06d}_000019_leftImg8bit.png"
+CITY_MASK = "cityscapes/gtFine/val/lindau/lindau_{:06d}_000019_gtFine_labelIds.png"
+
+
+def break_gta(root: Path) -> None:
+    """One file for each kind of damage; image 2 is shipped with a taller mask already."""
+    images, labels = root / "gta/images", root / "gta/labels"
+    ids = np.full((96, 192), 7, np.uint8)
+    rng = np.random.default_rng(0)
+    (labels / "00001.png").unlink()  # no mask
+    data = (images / "00003.png").read_bytes()
+    (images / "00003.png").write_bytes(data[: len(data) // 2])  # truncated image
+    (images / "00004.png").write_bytes(b"")  # empty image
+    data = (labels / "00005.png").read_bytes()
+    (labels / "00005.png").write_bytes(data[: len(data) // 2])  # truncated mask
+    save_rgb(labels / "00006.png", picture(rng, ids))  # colours instead of ids
+    Image.fromarray(np.full((96, 192), 300, np.uint16)).save(labels / "00007.png")  # 16 bit
+    save_palette(labels / "00008.png", np.full((96, 192), 99))  # unknown ids
+    save_palette(labels / "00009.png", np.zeros((96, 192)))  # nothing labelled
+    save_palette(labels / "00010.png", np.full((40, 60), 7))  # another image's mask
+    save_rgb(images / "00011.png", picture(rng, ids)[:48, :48])  # smaller than the crop
+    save_palette(labels / "00011.png", ids[:48, :48])
+    (images / "00012.png").write_bytes((root / CITY.format(0)).read_bytes())  # a test image among the training ones
+
+
+@pytest.fixture
+def broken(tmp_path: Path, make_config):
+    make_gta(tmp_path / "data")
+    make_cityscapes(tmp_path / "data")
+    break_gta(tmp_path / "data")
+    config = make_config("data.augment.crop=[64,64]", "data.sources.0.split=all")
+    with pytest.raises(UserError) as refused:
+        inspect_pair(config.data, config.cache, tmp_path / "out", 0, Reporter(enabled=False), num_samples=2)
+    return json.loads((tmp_path / "out/inspect/gta2city/report.json").read_text()), str(refused.value)
+
+
+def found(report: dict, severity: str) -> set[tuple[str, str]]:
+    """(kind, last part of the file's name) of all defects of files of the training set and the target."""
+    return {
+        (d["kind"], Path(d["file"]).name)
+        for d in report["defects"]
+        if d["severity"] == severity and d["dataset"] in ("gta (source)", "cityscapes") and d["file"]
+    }
+
+
+def test_all_damage_is_found_in_one_pass(broken):
+    report, _ = broken
+    assert found(report, "error") == {
+        ("no mask", "00001.png"),
+        ("unreadable image", "00003.png"),
+        ("unreadable image", "00004.png"),
+        ("unreadable mask", "00005.png"),
+        ("unreadable mask", "00006.png"),
+        ("unreadable mask", "00007.png"),
+        ("unknown ids", "00008.png"),
+        ("size mismatch", "00010.png"),
+        ("scored image is trained on", "lindau_000000_000019_leftImg8bit.png"),
+    }
+    assert found(report, "warning") == {
+        ("size mismatch", "00002.png"),
+        ("nothing labelled", "00009.png"),
+        ("smaller than the crop", "00011.png"),
+    }
+
+
+def test_details_say_what_is_wrong(broken):
+    report, message = broken
+    details = {(d["kind"], Path(d["file"]).name): d["detail"] for d in report["defects"]}
+    assert details["unknown ids", "00008.png"] == "99 in 18,432 pixels"
+    assert details["size mismatch", "00010.png"] == "60x40, its image 192x96 pixels: refused"
+    assert details["size mismatch", "00002.png"] == "192x104, its image 192x96 pixels: cut or padded"
+    assert details["scored image is trained on", "lindau_000000_000019_leftImg8bit.png"].endswith("images/00012.png")
+    first, *shown = message.splitlines()
+    errors = sum(d["severity"] == "error" for d in report["defects"])
+    assert first == f"{errors} errors in the data:" and shown[-1] == f"and {errors - 5} more"
+
+
+def test_frequencies_by_hand(tmp_path: Path, make_config):
+    root = tmp_path / "data"
+    ids = np.full((96, 192), 7, np.uint8)  # road
+    ids[:24] = 23  # sky in a quarter
+    ids[24:48] = 0  # ignored in another
+    rng = np.random.default_rng(0)
+    for index in range(1, 5):
+        save_rgb(root / f"gta/images/{index:05d}.png", picture(rng, ids))
+        save_palette(root / f"gta/labels/{index:05d}.png", ids)
+    make_cityscapes(root)
+    config = make_config("data.augment.crop=[64,64]")
+    inspect_pair(config.data, config.cache, tmp_path / "out", 2, Reporter(enabled=False))
+    report = json.loads((tmp_path / "out/inspect/gta2city/report.json").read_text())
+    source, source_val, _ = report["datasets"]
+    assert (source["images"], source_val["images"]) == (3, 1)
+    assert source["ignored"] == 0.25 and source["sizes"] == {"192x96": 3}
+    assert source["frequencies"]["road"] == pytest.approx(2 / 3)
+    assert source["frequencies"]["sky"] == pytest.approx(1 / 3)
+    assert source["images_with_class"]["sky"] == 3 and source["images_with_class"]["car"] == 0
+    assert report["dataset_digest"] is not None
+    never = [d["file"] for d in report["defects"] if d["kind"] == "class never trained"]
+    assert len(never) == 17 and "road" not in never
+
+
+def test_a_missing_dataset_does_not_hide_the_others(tmp_path: Path, make_config):
+    make_cityscapes(tmp_path / "data")
+    (tmp_path / "data" / CITY_MASK.format(1)).unlink()
+    config = make_config()
+    with pytest.raises(UserError, match="gta is not at"):
+        inspect_pair(config.data, config.cache, tmp_path / "out", 0, Reporter(enabled=False))
+    report = json.loads((tmp_path / "out/inspect/gta2city/report.json").read_text())
+    errors = {(d["dataset"], d["kind"]) for d in report["defects"] if d["severity"] == "error"}
+    assert errors == {
+        ("gta (source)", "cannot be opened"),
+        ("source_val", "cannot be opened"),
+        ("cityscapes", "no mask"),
+    }
+    assert report["dataset_digest"] is None and [d["images"] for d in report["datasets"]] == [2]
+    page = (tmp_path / "out/inspect/gta2city/index.html").read_text()
+    assert "lindau_000001_000019" in page and page.count("<img") == 4
+
+
+def test_nothing_is_written_beside_the_data(tmp_path: Path, make_config, gta2city: Path):
+    register_schemas()
+    before = sorted(p for p in gta2city.rglob("*"))
+    config = make_config("data.augment.crop=[64,64]")
+    inspect_pair(config.data, config.cache, tmp_path / "out", 0, Reporter(enabled=False))
+    assert sorted(p for p in gta2city.rglob("*")) == before
