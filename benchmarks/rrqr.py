@@ -1,6 +1,6 @@
 """Pivoted QR of all linear layers of a ViT: the published way, this project's, and its cache. Writes rrqr.json.
 
-    .venv/bin/python benchmarks/rrqr.py                     # about 4 minutes on one core
+    .venv/bin/python benchmarks/rrqr.py                     # about 7 minutes on one core
     .venv/bin/python benchmarks/rrqr.py --models S --repeats 1
 
 Every way decomposes the same matrices, in turns, on one BLAS thread. Each model's four layer shapes are timed with
@@ -30,12 +30,16 @@ from recyclelora.adapters.factor_cache import FactorCache, available_cores, fact
 from recyclelora.adapters.rrqr import decompose
 
 LEADING, TRAILING = 4, 32
-MODELS = {"S": (384, 12), "B": (768, 12), "L": (1024, 24)}  # width, blocks
+MODELS = {"S": (384, 12), "B": (768, 12), "L": (1024, 24), "g": (1536, 40)}  # width, blocks
 
 
-def shapes(width: int) -> dict[str, tuple[int, int]]:
-    """(out, in) of the four linear layers of a block."""
-    return {"qkv": (3 * width, width), "proj": (width, width), "fc1": (4 * width, width), "fc2": (width, 4 * width)}
+def shapes(model: str) -> dict[str, tuple[int, int]]:
+    """(out, in) of the four linear layers of a block; ViT-g has SwiGLU."""
+    width, _ = MODELS[model]
+    attention = {"qkv": (3 * width, width), "proj": (width, width)}
+    if model == "g":
+        return attention | {"w12": (8192, width), "w3": (width, 4096)}
+    return attention | {"fc1": (4 * width, width), "fc2": (width, 4 * width)}
 
 
 def random_weight(shape: tuple[int, int], spread: float, seed: int) -> np.ndarray:
@@ -64,13 +68,14 @@ WAYS: dict[str, Callable[[np.ndarray], object]] = {
 }
 
 
-def time_model(width: int, blocks: int, spread: float, repeats: int) -> dict[str, object]:
+def time_model(model: str, spread: float, repeats: int) -> dict[str, object]:
     """Seconds per way for a whole model: CPU and wall, extrapolated from ``repeats`` blocks."""
+    _, blocks = MODELS[model]
     cpu: dict[str, list[float]] = {way: [0.0] * repeats for way in WAYS}
     wall: dict[str, list[float]] = {way: [0.0] * repeats for way in WAYS}
     layers: dict[str, dict[str, float]] = {way: {} for way in WAYS}
     for repeat in range(repeats):
-        for index, (layer, shape) in enumerate(shapes(width).items()):
+        for index, (layer, shape) in enumerate(shapes(model).items()):
             weight = random_weight(shape, spread, seed=100 * repeat + index)
             for way, run in WAYS.items():
                 cpu_start, wall_start = time.process_time(), time.perf_counter()
@@ -93,11 +98,10 @@ def time_model(width: int, blocks: int, spread: float, repeats: int) -> dict[str
 
 def time_cache(spread: float) -> dict[str, float]:
     """A whole ViT-L, 96 different layers: decomposed and stored, then found again (hash, read, check); wall seconds."""
-    width, blocks = MODELS["L"]
     weights = {
         f"blocks.{block}.{layer}": random_weight(shape, spread, seed=1000 + 4 * block + index)
-        for block in range(blocks)
-        for index, (layer, shape) in enumerate(shapes(width).items())
+        for block in range(MODELS["L"][1])
+        for index, (layer, shape) in enumerate(shapes("L").items())
     }
     with tempfile.TemporaryDirectory() as directory:
         cache = FactorCache(Path(directory))
@@ -152,7 +156,7 @@ def main() -> None:
     with threadpool_limits(1):
         for spread in options.spreads:
             for model in options.models:
-                timing = time_model(*MODELS[model], spread, options.repeats)
+                timing = time_model(model, spread, options.repeats)
                 result[f"vit_{model}_spread_{spread:g}"] = timing
                 print(f"ViT-{model}, spread {spread:g}")
                 for way, share in timing["share_of_published_float32"].items():

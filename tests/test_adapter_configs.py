@@ -7,7 +7,7 @@ from recyclelora.adapters.low_rank import LowRankLinear
 from recyclelora.adapters.method import Setting
 from recyclelora.adapters.state import low_rank_layers
 from recyclelora.build import adapter_method, build_backbone
-from recyclelora.config import home
+from recyclelora.config import ConfigError, home
 
 ADAPTERS = sorted(path.stem for path in (home() / "conf" / "adapter").glob("*.yaml"))
 DEEP = ["backbone=vit_tiny_test", "backbone.model_args.depth=10", "data.augment.crop=[32,32]"]  # published: block 8 on
@@ -74,3 +74,19 @@ def test_mica_trains_a_alone(make_config):
 def test_first_blocks_are_skipped(make_config, blocks, first):
     _, model, _ = adapted(make_config, "adapter=recyclelora", f"adapter.blocks='{blocks}'", "adapter.main.rank=4")
     assert {int(name.split(".")[1]) for name, _ in low_rank_layers(model)} == set(range(first, 10))
+
+
+@pytest.mark.parametrize(
+    ("override", "message"),
+    [
+        ("adapter.pivoting=strng", "adapter.pivoting='strng': must be one of greedy, strong (did you mean strong?)"),
+        ("adapter.pivoting_f=0.5", "adapter.pivoting_f=0.5: must be a finite number of at least 1"),
+        ("adapter.precision=float32", "adapter.precision='float32': must be float64 with pivoting=strong"),
+        ("adapter.main.init=rrqr_minor_value", "(did you mean rrqr_minor_values?)"),
+        ("factor_cache_gib=-1", "factor_cache_gib=-1.0: must be a finite number of at least 0"),
+    ],
+)
+def test_bad_values_are_refused_by_key(make_config, override, message):
+    with pytest.raises(ConfigError) as caught:
+        make_config("adapter=recyclelora_strong", override)
+    assert message in str(caught.value)

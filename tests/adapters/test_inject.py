@@ -6,7 +6,9 @@ import torch
 from torch import nn
 
 from recyclelora.adapters.factor_cache import FactorCache
+from recyclelora.adapters.init import INITIALIZERS
 from recyclelora.adapters.inject import count_trainable, inject, plan
+from recyclelora.adapters.rrqr import RankDeficientWarning
 from recyclelora.adapters.selection import parse_blocks, select_linears
 from recyclelora.adapters.spec import AdapterSpec, BranchSpec
 from recyclelora.adapters.state import adapter_state, initial_state, merge
@@ -207,6 +209,13 @@ def test_bad_selections_leave_the_model_alone(spec, message):
         (lambda: AdapterSpec(BranchSpec("kaiming", 4), scale=2.0), "exactly when scale_rule='fixed'"),
         (lambda: AdapterSpec(BranchSpec("kaiming", 4), scale_rule="fixed"), "exactly when"),
         (lambda: AdapterSpec(BranchSpec("kaiming", 4), alpha=0), "must be positive"),
+        (lambda: AdapterSpec(BranchSpec("rrqr_minor", 4), pivoting="weak"), "pivoting='weak' is unknown"),
+        (lambda: AdapterSpec(BranchSpec("rrqr_minor", 4), pivoting="strong", pivoting_f=0.9), "pivoting_f=0.9"),
+        (lambda: AdapterSpec(BranchSpec("rrqr_minor", 4), pivoting="strong", precision="float32"), "float64 only"),
+        (
+            lambda: AdapterSpec(BranchSpec("rrqr_minor", 4), BranchSpec("rrqr_minor_values", 2), pivoting="strong"),
+            "need the same rank",
+        ),
     ],
 )
 def test_bad_specs(make, message):
@@ -229,6 +238,53 @@ def test_a_damaged_layer_is_named_and_nothing_is_replaced():
         with pytest.raises(ValueError, match=r"^blocks.1.mlp.fc1: weight holds NaN"):
             inject(model, AdapterSpec(BranchSpec(init, 4)))
     assert isinstance(model.blocks[0].attn.qkv, nn.Linear)
+
+
+@pytest.mark.parametrize("init", ["rrqr_minor", "rrqr_major_values", "svd_minor", "svd_minor_left", "qr"])
+def test_a_layer_of_zeros_is_named(init):
+    model = tiny_vit()
+    nn.init.zeros_(model.blocks[0].attn.proj.weight)
+    with pytest.raises(ValueError, match=r"^blocks.0.attn.proj: weight is all zeros"):
+        inject(model, AdapterSpec(BranchSpec(init, 4)))
+
+
+@pytest.mark.parametrize("init", ["rrqr_minor", "rrqr_minor_values", "svd_minor"])
+def test_a_layer_without_minor_directions_is_named_and_adapted(init):
+    model = tiny_vit().eval()
+    with torch.no_grad():
+        weight = model.blocks[1].mlp.fc1.weight
+        weight[:, 8:] = weight[:, :8].repeat(1, 7)  # eight columns, each eight times
+    expected = model.forward_features(IMAGES)
+    with pytest.warns(RankDeficientWarning, match=r"^blocks.1.mlp.fc1: ") as caught:
+        report = inject(model, AdapterSpec(BranchSpec(init, 4)))
+    assert len([w for w in caught if issubclass(w.category, RankDeficientWarning)]) == 1
+    assert report.rank_deficient == (("blocks.1.mlp.fc1",) if init.startswith("rrqr") else ())
+    torch.testing.assert_close(model.forward_features(IMAGES), expected, atol=2e-5, rtol=0)
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+@pytest.mark.parametrize("init", INITIALIZERS)
+def test_low_precision_weights_start_from_the_factors_of_their_exact_values(init, dtype):
+    low, high = tiny_vit(depth=1).to(dtype), tiny_vit(depth=1)
+    high.load_state_dict({name: value.float() for name, value in low.state_dict().items()})
+    for model in (low, high):
+        inject(model, AdapterSpec(BranchSpec(init, 4)))
+    for (name, left), right in zip(initial_state(low).items(), initial_state(high).values(), strict=True):
+        assert torch.equal(left, right), name
+
+
+def test_strong_pivoting_reaches_the_layers(tmp_path):
+    main, sub = BranchSpec("rrqr_minor", 16), BranchSpec("rrqr_major", 2)
+    states = []
+    for options in ({}, {"pivoting": "strong", "pivoting_f": 1.0}, {"pivoting": "strong", "pivoting_f": 50.0}):
+        model = tiny_vit().eval()
+        expected = model.forward_features(IMAGES)
+        inject(model, AdapterSpec(main, sub, **options), cache=FactorCache(tmp_path))
+        torch.testing.assert_close(model.forward_features(IMAGES), expected, atol=2e-5, rtol=0)
+        states.append(initial_state(model))
+    greedy, strong, loose = states
+    assert any(not torch.equal(strong[name], value) for name, value in greedy.items())
+    assert all(torch.equal(loose[name], value) for name, value in greedy.items())
 
 
 def test_tied_and_foreign_layers_are_refused_by_name():
