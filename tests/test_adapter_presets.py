@@ -1,0 +1,132 @@
+"""The shipped files of the group ``adapter``: published sizes on DINOv2-L, and overrides that are checked by key."""
+
+from __future__ import annotations
+
+import functools
+from pathlib import Path
+from typing import Any
+
+import pytest
+import timm
+import torch
+from conftest import compose_config
+from torch import nn
+
+from recyclelora.adapters.inject import LowRank, count_trainable
+from recyclelora.adapters.method import Setting
+from recyclelora.build import adapter_method
+from recyclelora.config import ConfigError, home
+
+BLOCK = {"attn.qkv": (1024, 3072), "attn.proj": (1024, 1024), "mlp.fc1": (1024, 4096), "mlp.fc2": (4096, 1024)}
+PAIRS = 24 * sum(inputs + outputs for inputs, outputs in BLOCK.values())
+OUTPUTS = 24 * sum(outputs for _, outputs in BLOCK.values())
+TRAINABLE = {
+    "frozen": 0,
+    "lora": 786_432,  # published as 0.79M
+    "rslora": 786_432,
+    "lora_plus": 786_432,
+    "pissa": 16 * PAIRS,
+    "milora": 16 * PAIRS,
+    "olora": 16 * PAIRS,
+    "orthogonal": 16 * PAIRS,
+    "soma": 4_866_048,
+    "dora": 16 * PAIRS + OUTPUTS,
+    "vera": 24 * (256 + 3072),
+    "adalora": 24 * PAIRS + 24 * 96,
+    "rein": 2_530_817,
+    "recyclelora": 14_155_776,
+    "recyclelora_short": 14_155_776,
+    "recyclelora_main": 12_582_912,
+    "recyclelora_sub": 1_572_864,
+}
+
+
+@functools.cache
+def composed(*overrides: str) -> Any:
+    """The adapter's configuration; nothing is read from or written to a folder."""
+    return compose_config(Path("nowhere"), *overrides).adapter
+
+
+def dinov2_large() -> nn.Module:
+    with torch.device("meta"):
+        return timm.create_model("vit_large_patch14_dinov2", pretrained=False)
+
+
+def trainable(adapter, has_queries: bool = False) -> int:
+    method, model = adapter_method(adapter), dinov2_large()
+    if isinstance(method, LowRank):
+        return count_trainable(model, method.spec)
+    method.apply(model, Setting(max_steps=40_000, has_queries=has_queries))
+    return sum(p.numel() for p in model.parameters() if p.requires_grad)
+
+
+@pytest.mark.parametrize("name", TRAINABLE)
+def test_trainable_parameters_on_dinov2_large(name):
+    adapter = composed(f"adapter={name}")
+    assert adapter.name == name
+    assert trainable(adapter) == TRAINABLE[name]
+
+
+def test_the_query_link_and_full_fine_tuning_on_dinov2_large():
+    assert trainable(composed("adapter=rein"), has_queries=True) == 2_990_081
+    full = composed("adapter=full")
+    assert trainable(full) == sum(p.numel() for p in dinov2_large().parameters())
+
+
+@pytest.mark.parametrize("path", sorted((home() / "conf/adapter").glob("*.yaml")), ids=lambda path: path.stem)
+def test_every_file_says_what_it_is(path):
+    assert path.read_text().startswith("# ")
+    assert f"name: {path.stem}\n" in path.read_text()
+
+
+def test_presets_differ_in_what_their_papers_change():
+    def spec(name: str):
+        return adapter_method(composed(f"adapter={name}")).spec
+
+    lora = spec("lora")
+    assert lora.layer_scale == 1.0 and lora.targets == ("*.attn.qkv",) and not lora.residual
+    assert spec("rslora").layer_scale == 8 / 8**0.5
+    assert spec("lora_plus").main.lr_mult_b == 16.0
+    soma = spec("soma").main
+    assert (soma.lr_mult, soma.weight_decay, soma.init) == (0.5, 0.05, "svd_minor")
+    inits = {name: spec(name).main.init for name in ("pissa", "milora", "olora", "orthogonal")}
+    assert inits == {"pissa": "svd_major", "milora": "svd_minor", "olora": "qr", "orthogonal": "orthogonal"}
+    assert {spec(name).layer_scale for name in inits} == {1.0}
+
+
+@pytest.mark.parametrize(
+    ("overrides", "expected"),
+    [
+        (("rein", "num_tokens=50"), 24 * (50 * 16 + 16 * 1024) + 2 * (1024 * 1024 + 1024) + 1),
+        (("dora", "rank=8"), 8 * PAIRS + OUTPUTS),
+        (("vera", "targets=['*']", "rank=8"), 96 * 8 + OUTPUTS),
+        (("adalora", "init_rank=3", "target_rank=2", "blocks='8:'"), 16 * (3 * PAIRS // 24 + 3 * 4)),
+        (("pissa", "main.rank=4"), 4 * PAIRS),
+    ],
+)
+def test_overrides_reach_the_method(overrides, expected):
+    name, *keys = overrides
+    assert trainable(composed(f"adapter={name}", *(f"adapter.{key}" for key in keys))) == expected
+
+
+@pytest.mark.parametrize(
+    ("overrides", "message"),
+    [
+        (("dora", "rank=0"), r"adapter.rank=0: must be a finite number of at least 1"),
+        (("dora", "alpha=-1"), r"adapter.alpha=-1.0: must be a finite number above 0"),
+        (("dora", "targets=[]"), r"adapter.targets=\[\]: must hold at least one pattern"),
+        (("vera", "d_initial=0"), r"adapter.d_initial=0.0"),
+        (("vera", "projection_seed=-1"), r"adapter.projection_seed=-1"),
+        (("adalora", "target_rank=25"), r"adapter.target_rank=25: must lie between 1 and init_rank, 24"),
+        (("adalora", "beta2=1"), r"adapter.beta2=1.0: must lie between 0 and 1"),
+        (("adalora", "delta_t=0"), r"adapter.delta_t=0"),
+        (("adalora", "lr_mult=0"), r"adapter.lr_mult=0.0"),
+        (("rein", "num_tokens=1"), r"adapter.num_tokens=1: must be a finite number of at least 2"),
+        (("rein", "blocks=some"), r"adapter.blocks='some': must be a range"),
+        (("rein", "weight_decay=-1"), r"adapter.weight_decay=-1.0"),
+    ],
+)
+def test_bad_values_are_refused_by_key(overrides, message):
+    name, *keys = overrides
+    with pytest.raises(ConfigError, match=message):
+        composed(f"adapter={name}", *(f"adapter.{key}" for key in keys))
