@@ -61,8 +61,9 @@ class Measured:
     spaces: dict[str, dict[str, Tensor]] = field(default_factory=dict)
 
     def add(self, table: str, rows: Iterable[Row]) -> None:
-        """Append rows to a table."""
-        self.tables.setdefault(table, []).extend(rows)
+        """Append rows to a table; one without any does not come to be."""
+        for row in rows:
+            self.tables.setdefault(table, []).append(row)
 
 
 def measure(

@@ -268,12 +268,15 @@ def _by_block(axis: Any, rows: list[Row], blocks: list[int], marker: str = "") -
     """One line for each block over the index, its colour the depth."""
     import matplotlib as mpl
 
-    colours = mpl.colormaps["viridis"]
-    for block in blocks:
-        points = [(row.index + 1, row.value) for row in select(rows, block=block) if row.index is not None]
+    lines: dict[int, list[tuple[int, float]]] = {block: [] for block in blocks}
+    for row in rows:
+        if row.block is not None and row.index is not None:
+            lines[row.block].append((row.index + 1, row.value))
+    for block, points in lines.items():
         if points:
             depth = (block - blocks[0]) / max(1, blocks[-1] - blocks[0])
-            axis.plot(*zip(*points, strict=True), color=colours(0.92 * depth), lw=1.0, marker=marker, ms=3)
+            colour = mpl.colormaps["viridis"](0.92 * depth)
+            axis.plot(*zip(*points, strict=True), color=colour, lw=1.0, marker=marker, ms=3)
 
 
 def _block_bar(figure: Any, axes: Any, blocks: list[int]) -> None:

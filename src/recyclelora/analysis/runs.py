@@ -117,8 +117,8 @@ def analyze_run(run: str, config: AnalyzeConfig) -> None:
         for stale in [*folder.glob("*.png"), *folder.glob("*.csv"), *folder.glob("summary.json")]:
             stale.unlink()
     measured = measure_run(opened, config, reporter)
-    with reporter.bar("drawing", 1):
-        if measured.tables:
+    if config.figures and measured.tables:
+        with reporter.bar("drawing", 1):
             run_figures.draw(measured, folder, opened.label)
     if config.features:
         _features(opened, config, measured.tables, folder, reporter)
@@ -155,10 +155,11 @@ def _features(opened: Opened, config: AnalyzeConfig, tables: Tables, folder: Pat
             views: list[LevelView] = compare_features(
                 shown, opened.adapted, opened.pretrained, segmenter.mean, segmenter.std
             )
-            feature_picture(shown, views, folder / names[name], name, opened.label)
+            if config.figures:
+                feature_picture(shown, views, folder / names[name], name, opened.label)
             tables.setdefault("features", []).extend(feature_rows(name, views))
             update(1)
-    if tables.get("features"):
+    if config.figures and images:
         feature_change(tables["features"], folder / "feature_change.png", opened.label)
 
 
@@ -213,8 +214,9 @@ def compare_runs(runs: Sequence[str], config: AnalyzeConfig) -> None:
     found = overlaps(labels)
     folder = Path(config.output) if config.output else _comparison_folder(runs, [g.label for g in groups])
     folder.mkdir(parents=True, exist_ok=True)
-    with reporter.bar("drawing", 1):
-        compare_figures.draw(groups, found, labels, folder)
+    if config.figures:
+        with reporter.bar("drawing", 1):
+            compare_figures.draw(groups, found, labels, folder)
     for table in dict.fromkeys(name for m in measurements for name in m.tables):
         rows = {label: m.tables.get(table, []) for label, m in labels.items()}
         write_csv(folder / f"{table}.csv", rows, with_run=True)

@@ -82,7 +82,7 @@ def group_table(title: str, groups: Sequence[Group]) -> Table:
 def _table(title: str, columns: Mapping[str, tuple[Sequence[Tables], Mapping[str, str]]]) -> Table:
     """Lines down, ``columns`` across: each the runs it averages and the rows it takes of them."""
     table = Table(title=title, title_justify="left")
-    table.add_column("mean over layers")
+    table.add_column("mean over layers", no_wrap=True)
     for heading in columns:
         table.add_column(heading, justify="right")
     for name, (source, chosen, form) in LINES.items():

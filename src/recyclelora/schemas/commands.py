@@ -53,14 +53,15 @@ class AnalyzeConfig:
     """Looking at what training did; ``run`` is a run directory or a list of them.
 
     ``images`` is a folder or a list whose features are compared (null: the first image of source validation and of
-    every target), ``subspaces`` decomposes every pretrained weight, ``blocks`` are shown as cosine maps (null: the
-    first, the middle and the last).
+    every target; ``features=false``: none), ``subspaces`` decomposes every pretrained weight, ``blocks`` are shown as
+    cosine maps (null: the first, the middle and the last), ``figures=false`` writes tables only.
     """
 
     run: Any = MISSING
     output: Optional[str] = None
     checkpoint: str = "last"
     features: bool = True
+    figures: bool = True
     images: Any = None
     subspaces: bool = True
     blocks: Optional[list[int]] = None
