@@ -146,4 +146,4 @@ def _add_rows(table: Table, summaries: Sequence[dict[str, Any]], remark: str) ->
 
 
 def _percent(value: float | None) -> str:
-    return "absent" if value is None else f"{100 * value:.2f}"
+    return "not scored" if value is None else f"{100 * value:.2f}"

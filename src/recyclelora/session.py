@@ -263,4 +263,4 @@ class Session:
 
 
 def _percent(value: float | None) -> str:
-    return "absent" if value is None else f"{100 * value:.2f} %"
+    return "not scored" if value is None else f"{100 * value:.2f} %"

@@ -1,0 +1,183 @@
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+from conftest import TINY, compose_config, make_gta, save_rgb
+from fixture_data import make_acdc, make_everything, make_own, save_ids16
+from omegaconf import OmegaConf
+
+from recyclelora.build import build_datasets
+from recyclelora.config import ConfigError, typed
+from recyclelora.data.datasets import Corrupted, Subset
+from recyclelora.data.labels import IGNORE
+from recyclelora.data.preparation import scenes_to_render
+from recyclelora.errors import UserError
+from recyclelora.open_data import describe_datasets
+from recyclelora.results import Scores, result_json
+from recyclelora.schemas.data import distinct_colours
+
+
+@pytest.fixture(scope="module")
+def folder_data(tmp_path_factory):
+    """``data=folder`` as it is composed, once for all tests here."""
+    return compose_config(tmp_path_factory.mktemp("composed"), *TINY, "data=folder")
+
+
+@pytest.fixture
+def own(folder_data, tmp_path):
+    """``own(key=value)``: the configuration of ``data=folder`` in ``tmp_path/own`` as if a YAML had given these values.
+
+    Keys are below ``data``, with ``__`` for dots.
+    """
+
+    def changed(**values: Any):
+        node = OmegaConf.structured(folder_data)
+        for key, value in {"folder__root": str(tmp_path / "own"), **values}.items():
+            OmegaConf.update(node, "data." + key.replace("__", "."), value, force_add=True)
+        return typed(node)
+
+    return changed
+
+
+def opened(config):
+    return build_datasets(config.data, config.cache)
+
+
+def test_subsets_variants_and_corruptions_are_opened_and_described(make_config, tmp_path):
+    make_everything(tmp_path / "data")
+    target = "{dataset: acdc, split: val, variant: fog, corruption: {name: fog, severity: 2}}"
+    config = make_config(*TINY, "data=gta2acdc", "data.sources.0.subset=4", f"data.targets=[{target}]")
+    assert [t.label for t in config.data.targets] == ["acdc_fog_fog2"]
+    datasets = opened(config)
+    (source,) = datasets.sources
+    assert isinstance(source, Subset) and len(source) == 4 and isinstance(datasets.scored["acdc_fog_fog2"], Corrupted)
+    first, val, foggy = describe_datasets(config.data, datasets.all)
+    assert (first["role"], first["dataset"], first["images"]) == ("source", "gta", 4)
+    assert (first["subset"]["of"], first["subset"]["seed"], len(first["subset"]["indices_sha256"])) == (9, 0, 64)
+    assert (val["role"], val["subset"], val["labelled"]) == ("source_val", None, True)
+    assert (foggy["name"], foggy["variant"], foggy["corruption"]["severity"]) == ("acdc_fog_fog2", "fog", 2)
+    config.data.subset_seed = 1
+    assert (
+        describe_datasets(config.data, opened(config).all)[0]["subset"]["indices_sha256"]
+        != (first["subset"]["indices_sha256"])
+    )
+
+
+def test_everything_that_is_missing_is_listed(make_config):
+    with pytest.raises(UserError) as refusal:
+        opened(make_config(*TINY, "data=gsu2cbm"))
+    for name in ("gta", "synthia", "urbansyn", "cityscapes", "bdd100k", "mapillary"):
+        assert f"{name} is not at" in str(refusal.value)
+
+
+def test_the_classes_that_sources_hold(make_config, tmp_path):
+    make_everything(tmp_path / "data")
+    names = make_config(*TINY).data.classes.names
+    held = opened(make_config(*TINY, "data=synthia2cbm")).source_classes(19)
+    assert {names[i] for i in set(range(19)) - held} == {"terrain", "truck", "train"}
+    assert opened(make_config(*TINY, "data=gs2cbm")).source_classes(19) is None
+
+
+def test_a_source_needs_labels(make_config, tmp_path):
+    make_gta(tmp_path / "data")
+    make_acdc(tmp_path / "data", split="test")
+    source = "data.sources=[{dataset: acdc, split: test}]"
+    with pytest.raises(UserError, match="acdc has no labels in the split that is asked for: it can only be a target"):
+        opened(make_config(*TINY, "data=gta2acdc", source, "data.targets=[{dataset: gta, split: val}]"))
+
+
+def test_a_corrupted_street_is_rendered_once_before_training(make_config):
+    target = "{dataset: streets, split: fog, subset: 2, corruption: {name: snow}}"
+    config = make_config(*TINY, "data=streets", f"data.targets=[{target}]")
+    dataset = opened(config).scored["streets_snow3"]
+    assert len(scenes_to_render([dataset])) == 2
+
+
+# --- own folders ------------------------------------------------------------------------------------------------------
+
+
+def test_ids_by_name_number_and_ignore(own, tmp_path):
+    make_own(tmp_path / "own", [300, 7, 9], save_ids16)
+    classes = {"names": ["street", "house"], "colours": []}
+    datasets = opened(own(classes=classes, folder__coding__ids={300: "street", 7: 1, 9: "ignore"}))
+    label = datasets.sources[0].load(0).label
+    assert set(np.unique(label)) == {0, 1, IGNORE}
+    assert list(datasets.scored) == ["source_val", "test"]
+
+
+def test_the_users_ignore_id_is_255_inside(own, tmp_path):
+    make_own(tmp_path / "own", [0, 1, 200], save_ids16)
+    datasets = opened(own(classes={"names": ["a", "b"], "colours": [], "ignore_index": 200}))
+    assert set(np.unique(datasets.sources[0].load(0).label)) == {0, 1, IGNORE}
+
+
+def test_masks_in_the_colours_of_the_classes_and_others(own, tmp_path):
+    palette = np.array([[128, 64, 128], [70, 70, 70], [0, 0, 0], [1, 1, 1]], np.uint8)
+    make_own(tmp_path / "own", [0, 1, 2, 3], lambda path, ids: save_rgb(path, palette[ids]))
+    coding = {"kind": "colours", "colours": {"#000000": "ignore", "1,1,1": "sky"}}
+    label = opened(own(folder__coding=coding)).sources[0].load(0).label
+    assert set(np.unique(label)) == {0, 2, 10, IGNORE}
+    classes = {"names": ["road", "sky"], "colours": [[128, 64, 128], [70, 70, 70]]}
+    assert set(np.unique(opened(own(folder__coding=coding, classes=classes)).sources[0].load(0).label)) == {
+        0,
+        1,
+        IGNORE,
+    }
+
+
+def test_a_split_may_be_coded_differently(own, tmp_path):
+    make_own(tmp_path / "own", [0, 1], save_ids16, splits=["train", "val"])
+    make_own(tmp_path / "own", [50, 60], save_ids16, splits=["test"])
+    datasets = opened(own(folder__splits__test__coding={"ids": {50: "road", 60: "car"}}))
+    assert set(np.unique(datasets.scored["test"].load(0).label)) == {0, 13}
+    assert datasets.source_classes(19) is None
+
+
+@pytest.mark.parametrize(
+    ("values", "words"),
+    [
+        ({"folder": None}, ["data.folder", "conf/data/folder.yaml"]),
+        ({"source_val__split": "dev"}, ["data.folder.splits", "no split 'dev'", "train, val, test"]),
+        ({"folder__splits__val__masks": "masks/*/*.png"}, ["data.folder.splits.val.masks", "same wildcards"]),
+        ({"folder__splits__val__images": "/etc/*"}, ["data.folder.splits.val.images", "below data.folder.root"]),
+        ({"folder__coding__kind": "rgb"}, ["data.folder.coding.kind", "ids, colours"]),
+        ({"folder__coding__others": "skip"}, ["data.folder.coding.others", "refuse, ignore"]),
+        ({"folder__coding__ids": {7: "raod"}}, ["data.folder.coding.ids", "'raod' is no class"]),
+        ({"folder__coding__ids": {7: 19}}, ["data.folder.coding.ids", "19 is no class"]),
+        ({"folder__coding__ids": {70000: "road"}}, ["data.folder.coding.ids", "0 to 65535"]),
+        ({"folder__coding__colours": {"#12": "road"}}, ["data.folder.coding.colours", "#rrggbb"]),
+        ({"folder__coding__colours": {"1,2,256": "road"}}, ["data.folder.coding.colours", "#rrggbb"]),
+        ({"source_val__corruption": {"name": "jpg_compression"}}, ["corruption.name", "did you mean jpeg_compression"]),
+        ({"source_val__corruption": {"name": "fog", "severity": 9}}, ["corruption.severity=9", "between 1 and 5"]),
+        ({"source_val__name": "../x"}, ["data.source_val.name", "letters"]),
+        ({"protocol__fit": {"mapillary": [9, 3]}}, ["data.protocol.fit.mapillary", "short edge, long edge"]),
+        ({"protocol__sizes": {"mapillary": [3, 9]}}, ["data.protocol.fit.mapillary", "beside sizes"]),
+        ({"classes__names": ["a"]}, ["data.classes.names", "2 to 254"]),
+        ({"classes__names": ["a", "b", "c"]}, ["data.classes.colours", "3 names; [] has them made"]),
+    ],
+)
+def test_mistakes_are_refused_by_key(own, values, words):
+    with pytest.raises(ConfigError) as refusal:
+        own(**values)
+    for word in words:
+        assert word in str(refusal.value)
+
+
+def test_made_colours_are_different_and_never_black():
+    for count in (2, 40, 254):
+        colours = {tuple(colour) for colour in distinct_colours(count)}
+        assert len(colours) == count and (0, 0, 0) not in colours
+
+
+def test_the_16_classes_of_synthia_by_hand():
+    iou = [0.5] * 19
+    iou[9], iou[14], iou[16] = 0.0, 0.0, None
+    scores = {"last": Scores(1, {"source_val": [0.25] * 19, "city": iou})}
+    held = set(range(19)) - {9, 14, 16}
+    result = result_json(scores, "source_val", [str(i) for i in range(19)], {}, held)
+    assert result["miou"]["targets"]["city"] == pytest.approx(8 / 18)
+    assert result["miou"]["source_classes"] == {"targets": {"city": 0.5}, "mean": 0.5, "source_val": 0.25}
+    assert len(result["source_classes"]) == 16 and "9" not in result["source_classes"]
+    assert "source_classes" not in result_json(scores, "source_val", ["a"] * 19, {})["miou"]
