@@ -13,8 +13,8 @@ from recyclelora.data.labels import IGNORE
 
 def channel_statistics(image: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Mean and standard deviation of each channel, (3,) float64 each, in grey levels."""
-    flat = image.reshape(-1, image.shape[-1]).astype(np.float32)
-    return flat.mean(0, dtype=np.float64), flat.std(0, dtype=np.float64)
+    mean, std = cv2.meanStdDev(image)
+    return mean[:, 0], std[:, 0]
 
 
 def restyled(image: np.ndarray, mean: np.ndarray, std: np.ndarray) -> np.ndarray:
@@ -61,8 +61,9 @@ def mixed_fourier(image: np.ndarray, other: np.ndarray, beta: float, share: floa
     amplitude = np.abs(own)
     phase = np.where(amplitude > 0, own / np.maximum(amplitude, 1e-12), 1)
     change = share * (np.abs(foreign) - amplitude) * phase
-    back = np.einsum("kh,klc,lw->hwc", rows.conj(), change, columns.conj(), optimize=True).real / (height * width)
-    mixed: np.ndarray = np.rint(np.clip(image + back, 0, 255)).astype(np.uint8)
+    half = np.einsum("klc,lw->kwc", change, columns.conj()).reshape(len(rows), -1)
+    back = _product(rows.real.T, half.real) + _product(rows.imag.T, half.imag)  # the real part of rows^H @ half
+    mixed: np.ndarray = np.rint(np.clip(image + back.reshape(image.shape) / (height * width), 0, 255)).astype(np.uint8)
     return mixed
 
 
@@ -75,8 +76,17 @@ def _waves(order: int, length: int) -> np.ndarray:
 
 def _low_frequencies(image: np.ndarray, rows: np.ndarray, columns: np.ndarray) -> np.ndarray:
     """Fourier coefficients (2 order + 1, 2 order + 1, 3) of an image around frequency zero."""
-    found: np.ndarray = np.einsum("kh,hwc,lw->klc", rows, image.astype(np.float32), columns, optimize=True)
+    flat = image.reshape(len(image), -1).astype(np.float32)
+    half = _product(rows.real, flat) + 1j * _product(rows.imag, flat)
+    half = half.reshape(len(rows), *image.shape[1:])
+    found: np.ndarray = np.einsum("kwc,lw->klc", half, columns)
     return found
+
+
+def _product(a: np.ndarray, b: np.ndarray) -> np.ndarray:
+    """``a @ b`` without BLAS, whose rounding may depend on its number of threads: samples must not."""
+    product: np.ndarray = np.einsum("ij,jk->ik", np.ascontiguousarray(a), np.ascontiguousarray(b))
+    return product
 
 
 def mixed_classes(
