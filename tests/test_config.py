@@ -79,7 +79,7 @@ def test_config_round_trip(make_config, tmp_path: Path):
         (["data.sources=[]"], ["data.sources", "at least one"]),
         (["data.augment.crop=[100,512]"], ["data.augment.crop", "100", "patch size 16"]),
         (["data.protocol.stride=600"], ["data.protocol.stride", "512"]),
-        (["trainer.batch_size=3", "trainer.devices=2"], ["trainer.batch_size", "2 processes"]),
+        (["trainer.batch_size=3", "trainer.devices=2"], ["trainer.batch_size", "2 parts"]),
         (["trainer.precision=fp32"], ["trainer.precision", "32-true"]),
         (["trainer.precision=16-mixed"], ["trainer.precision", "bf16-mixed"]),
         (["data.augment.crop=[512]"], ["data.augment.crop", "height, width"]),
