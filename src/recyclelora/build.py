@@ -175,7 +175,8 @@ def build_protocol(protocol: ProtocolConfig) -> Protocol:
     sizes, fit = (
         {name: (size[0], size[1]) for name, size in given.items()} for given in (protocol.sizes, protocol.fit)
     )
-    return Protocol(**(asdict(protocol) | {"sizes": sizes, "fit": fit, "half": tuple(protocol.half)}))
+    fields = {"sizes": sizes, "fit": fit, "half": tuple(protocol.half), "scales": tuple(protocol.scales)}
+    return Protocol(**(asdict(protocol) | fields))
 
 
 def class_colours(data: DataConfig) -> ClassColours:

@@ -9,11 +9,13 @@ from recyclelora.schemas import EvaluateConfig
 def evaluate(config: EvaluateConfig, trial: int | None = None) -> float | None:
     """Write ``<run>/evaluations/<data>-<protocol>.json`` and print the table; returns the targets' mean mIoU."""
     import dataclasses
+    import shutil
     import time
     from pathlib import Path
 
     from recyclelora.build import build_datasets, build_targets, class_colours
     from recyclelora.data.datasets import digest
+    from recyclelora.engine.partial import PartialCounts
     from recyclelora.errors import UserError
     from recyclelora.inference import load, single_evaluator
     from recyclelora.metrics import ConfusionMatrix
@@ -35,12 +37,16 @@ def evaluate(config: EvaluateConfig, trial: int | None = None) -> float | None:
     evaluator = single_evaluator(run_config, device, about["precision"], config.num_workers)
     began = time.perf_counter()
     matrices: dict[str, ConfusionMatrix] = {}
-    with reporter.bar("evaluating", sum(map(len, scored.values()))) as update:
-        for name, dataset in scored.items():
-            matrices[name] = evaluator(model.segmenter, dataset, update)
-    scores = Scores.of(model.step, matrices)
     path = Path(config.run) / "evaluations" / f"{data.name}-{data.protocol.name}-{config.checkpoint}.json"
     path.parent.mkdir(exist_ok=True)
+    stopped = path.parent / "partial" / path.stem
+    with reporter.bar("evaluating", sum(map(len, scored.values()))) as update:
+        for name, dataset in scored.items():
+            key = f"{model.step} {digest([dataset])} {dataclasses.asdict(data.protocol)} {evaluator.batch_size}"
+            partial = PartialCounts(stopped / f"{name}.json", key)
+            matrices[name] = evaluator(model.segmenter, dataset, update, partial)
+    shutil.rmtree(stopped, ignore_errors=True)
+    scores = Scores.of(model.step, matrices)
     held = about.get("source_classes")
     held_ids = None if held is None else {data.classes.names.index(name) for name in held}
     summary = {

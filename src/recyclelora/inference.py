@@ -127,4 +127,5 @@ def single_evaluator(config: Config, device: torch.device, precision: str, num_w
     return Evaluator(
         build_protocol(config.data.protocol), len(config.data.classes.names), IGNORE,
         device, autocast, lambda tensor: tensor, config.trainer.eval_batch_size, num_workers,
+        window_batch=config.trainer.eval_window_batch,
     )  # fmt: skip

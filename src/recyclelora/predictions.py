@@ -27,8 +27,7 @@ class Prediction:
 
 def predict(segmenter: Segmenter, evaluator: Evaluator, image: np.ndarray, dataset: str = "") -> Prediction:
     """Segment one uint8 RGB image (H, W, 3) as the test protocol shows images of ``dataset`` to the model."""
-    scores = evaluator.scores(segmenter, [image], dataset)
-    confidence, ids = segmenter.decoder.probabilities(scores)[0].max(0)  # type: ignore[operator]
+    confidence, ids = evaluator.probabilities(segmenter, [image], dataset)[0].float().max(0)
     return Prediction(ids.to(torch.uint8).cpu().numpy(), confidence.cpu().numpy())
 
 

@@ -28,7 +28,7 @@ NOT_IDENTITY = (
     "output_dir", "cache", "study", "fresh", "tracking", "init_from", "factor_cache_gib", "data.root",
     "data.folder.root", "data.decode_cache", "backbone.checkpoint", "trainer.num_workers", "trainer.log_every",
     "trainer.num_figures", "trainer.accelerator", "trainer.devices", "trainer.num_nodes", "trainer.precision",
-    "trainer.checkpoint_every",
+    "trainer.checkpoint_every", "trainer.eval_window_batch",
 )  # fmt: skip
 """Keys that do not change what is computed, or whose meaning enters by content (paths) or resolved (devices)."""
 

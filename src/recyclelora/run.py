@@ -175,7 +175,7 @@ class Run:
         evaluator = Evaluator(
             build_protocol(self.config.data.protocol), len(classes.names), IGNORE,
             self.fabric.device, self.fabric.autocast, lambda tensor: _summed(self.fabric, tensor),
-            t.eval_batch_size, t.num_workers, self.fabric.global_rank, self.fabric.world_size,
+            t.eval_batch_size, t.num_workers, self.fabric.global_rank, self.fabric.world_size, t.eval_window_batch,
         )  # fmt: skip
         session = Session(self.config, self.fabric, model, self.datasets, evaluator, self.directory, reporter)
         counts = session.parameter_counts()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import shutil
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -20,6 +21,7 @@ from recyclelora.engine.checkpoint import Checkpoint, load_checkpoint, point, po
 from recyclelora.engine.evaluation import Evaluator
 from recyclelora.engine.loop import Cadence, fit
 from recyclelora.engine.optimizer import adamw, load_optimizer_state, optimizer_state, parameter_groups
+from recyclelora.engine.partial import PartialCounts
 from recyclelora.engine.runtime import StopRequest
 from recyclelora.engine.schedule import Schedule
 from recyclelora.engine.trainables import load_trainable_state, trainable_state
@@ -169,13 +171,20 @@ class Session:
             mean, source = scores.target_mean, scores.miou("source_val")
             self.reporter.note(f"step {step}: mIoU targets {_percent(mean)}, source validation {_percent(source)}")
 
-    def score(self, step: int, sets: dict[str, Dataset]) -> Scores:
-        """Score the model as it is on every given set."""
+    def score(self, step: int, sets: dict[str, Dataset], *, resumable: bool = False) -> Scores:
+        """Score the model as it is on every given set; a ``resumable`` scoring goes on where it was stopped."""
         matrices: dict[str, ConfusionMatrix] = {}
         with self.reporter.bar("evaluating", sum(map(len, sets.values()))) as update:
             for name, dataset in sets.items():
-                matrices[name] = self.evaluator(self.segmenter, dataset, update)
+                partial = self._partial(step, name) if resumable else None
+                matrices[name] = self.evaluator(self.segmenter, dataset, update, partial)
         return Scores.of(step, matrices)
+
+    def _partial(self, step: int, name: str) -> PartialCounts:
+        """Where this process keeps its counts of one set; the run's directory stands for model, data and protocol."""
+        rank, world_size = self.fabric.global_rank, self.fabric.world_size
+        key = f"{step} {name} {rank}/{world_size} {self.evaluator.batch_size}"
+        return PartialCounts(self.directory.path / "evaluations/partial" / f"{step}-{name}-{rank}.json", key)
 
     def save(self, step: int) -> None:
         """Write a checkpoint and move the pointers."""
@@ -232,9 +241,12 @@ class Session:
             if step not in known:
                 self.reporter.note(f"scoring {pointer} (step {step}) on the full sets")
                 load_trainable_state(self.segmenter, last if step == self.step else load_checkpoint(folder).model)
-                known[step] = self.score(step, self.datasets.scored)
+                known[step] = self.score(step, self.datasets.scored, resumable=True)
             selection[pointer] = known[step]
         load_trainable_state(self.segmenter, last)
+        self.fabric.barrier()
+        if self.fabric.is_global_zero:
+            shutil.rmtree(self.directory.path / "evaluations/partial", ignore_errors=True)
         return selection
 
     def parameter_groups(self) -> list[dict[str, Any]]:

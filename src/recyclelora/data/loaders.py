@@ -166,11 +166,14 @@ class _Samples(TorchDataset[Pair]):
 
 
 def eval_loader(
-    dataset: Dataset, *, batch_size: int = 1, num_workers: int = 0, rank: int = 0, world_size: int = 1
+    dataset: Dataset, *, batch_size: int = 1, num_workers: int = 0, rank: int = 0, world_size: int = 1, skip: int = 0
 ) -> Iterator[list[Pair]]:
-    """Every sample once over all ranks, in lists of at most ``batch_size``; sizes may differ within a list."""
+    """Every sample once over all ranks, in lists of at most ``batch_size``; sizes may differ within a list.
+
+    The first ``skip`` lists of this rank are left out.
+    """
     indices = list(range(rank, len(dataset), world_size))
-    batches = [indices[i : i + batch_size] for i in range(0, len(indices), batch_size)]
+    batches = [indices[i : i + batch_size] for i in range(0, len(indices), batch_size)][skip:]
     for batch in Loader(_Samples(dataset), batches, _as_tensors, num_workers=num_workers):
         yield [(image.numpy(), label.numpy()) for image, label in batch]
 

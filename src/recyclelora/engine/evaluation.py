@@ -14,6 +14,8 @@ from torch.nn import functional as F
 
 from recyclelora.data.datasets import Dataset, HalfSize
 from recyclelora.data.loaders import eval_loader
+from recyclelora.engine.partial import PartialCounts
+from recyclelora.engine.test_time import averaged
 from recyclelora.metrics import ConfusionMatrix
 from recyclelora.segmenter import Segmenter
 
@@ -32,6 +34,15 @@ class Protocol:
     """dataset -> (short edge, long edge) within which its images are made as large as their shape allows"""
     half: tuple[str, ...] = ()
     """datasets whose images and labels are halved first"""
+    scales: tuple[float, ...] = (1.0,)
+    """factors on the shown size over which probabilities are averaged"""
+    flip: bool = False
+    """whether mirror images count as well"""
+
+    @property
+    def augmented(self) -> bool:
+        """Whether there is anything to average."""
+        return self.flip or self.scales != (1.0,)
 
     def prepared(self, dataset: Dataset) -> Dataset:
         """The dataset as it is scored: itself, or its half-size copies."""
@@ -46,7 +57,10 @@ class Protocol:
 
 @dataclass(frozen=True)
 class Evaluator:
-    """Scores datasets; ``autocast`` gives the precision's context, ``reduce`` sums over processes."""
+    """Scores datasets; ``autocast`` gives the precision's context, ``reduce`` sums over processes.
+
+    ``window_batch`` sliding windows go through the model at once.
+    """
 
     protocol: Protocol
     num_classes: int
@@ -58,14 +72,25 @@ class Evaluator:
     num_workers: int = 0
     rank: int = 0
     world_size: int = 1
+    window_batch: int = 4
 
     @torch.inference_mode()
     def __call__(
-        self, segmenter: Segmenter, dataset: Dataset, advance: Callable[[int], None] = lambda count: None
+        self,
+        segmenter: Segmenter,
+        dataset: Dataset,
+        advance: Callable[[int], None] = lambda count: None,
+        partial: PartialCounts | None = None,
     ) -> ConfusionMatrix:
-        """The confusion matrix of a whole dataset, summed over all processes; ``advance`` is told of images done.
+        """The confusion matrix of a whole dataset, summed over all processes.
 
         Without labels there is nothing to score: every class is absent.
+
+        Args:
+            segmenter: the model
+            dataset: what it is scored on
+            advance: told of images done
+            partial: what an earlier call had counted when it was stopped
         """
         confusion = ConfusionMatrix(self.num_classes, self.ignore_index)
         if not dataset.labelled:
@@ -73,17 +98,19 @@ class Evaluator:
             return confusion
         was_training = segmenter.training
         segmenter.eval()
+        done, confusion.counts = (0, confusion.counts) if partial is None else partial.load(self.num_classes)
         loader = eval_loader(
             self.protocol.prepared(dataset), batch_size=self.batch_size, num_workers=self.num_workers,
-            rank=self.rank, world_size=self.world_size,
+            rank=self.rank, world_size=self.world_size, skip=done,
         )  # fmt: skip
-        for samples in loader:
+        advance(done * self.batch_size)
+        for number, samples in enumerate(loader, start=done + 1):
             for group in by_shape(samples):
-                labels = [label for _, label in group]
-                for prediction, label in zip(
-                    self.predict(segmenter, [image for image, _ in group], dataset.name), labels, strict=True
-                ):
+                predictions = self.predict(segmenter, [image for image, _ in group], dataset.name)
+                for (_, label), prediction in zip(group, predictions, strict=True):
                     confusion.update(label, prediction)
+            if partial is not None:
+                partial.update(number, confusion.counts)
             advance(len(samples))
         segmenter.train(was_training)
         return confusion.all_reduced(self.reduce)
@@ -93,19 +120,33 @@ class Evaluator:
         ids = self.scores(segmenter, images, dataset).argmax(1).to(torch.uint8)
         return list(ids.cpu().numpy())
 
+    def probabilities(self, segmenter: Segmenter, images: list[np.ndarray], dataset: str = "") -> Tensor:
+        """Class probabilities (B, num_classes, H, W) at the images' own size."""
+        scores = self.scores(segmenter, images, dataset)
+        found: Tensor = scores if self.protocol.augmented else segmenter.decoder.probabilities(scores)  # type: ignore[operator]
+        return found
+
     def scores(self, segmenter: Segmenter, images: list[np.ndarray], dataset: str = "") -> Tensor:
-        """Logits (B, num_classes, H, W) at the images' own size."""
+        """The decoder's scores (B, num_classes, H, W) at the images' own size; of several views mean probabilities."""
         size = (images[0].shape[0], images[0].shape[1])
         shown = [_resized(image, self.protocol.shown_size(dataset, size)) for image in images]
         batch = torch.from_numpy(np.stack(shown).transpose(0, 3, 1, 2).copy()).to(self.device)
         with torch.inference_mode(), self.autocast():
-            if self.protocol.mode == "slide":
-                logits = segmenter.sliding_logits(batch, self.protocol.window, self.protocol.stride)
+            if self.protocol.augmented:
+                scores = averaged(
+                    lambda view: segmenter.decoder.probabilities(self._scores(segmenter, view)),  # type: ignore[operator]
+                    batch, self.protocol.scales, self.protocol.flip,
+                )  # fmt: skip
             else:
-                logits = segmenter.logits(batch)
-        if tuple(logits.shape[-2:]) != size:
-            logits = F.interpolate(logits.float(), size=size, mode="bilinear", align_corners=False)
-        return logits
+                scores = self._scores(segmenter, batch)
+        if tuple(scores.shape[-2:]) != size:
+            scores = F.interpolate(scores.float(), size=size, mode="bilinear", align_corners=False)
+        return scores
+
+    def _scores(self, segmenter: Segmenter, images: Tensor) -> Tensor:
+        if self.protocol.mode == "slide":
+            return segmenter.sliding_logits(images, self.protocol.window, self.protocol.stride, self.window_batch)
+        return segmenter.logits(images)
 
 
 def by_shape(samples: list[tuple[np.ndarray, np.ndarray]]) -> list[list[tuple[np.ndarray, np.ndarray]]]:

@@ -196,6 +196,8 @@ class ProtocolConfig:
 
     ``sizes`` resizes a dataset's images to [height, width]; ``fit`` scales them, keeping their shape, to the largest
     size within [short edge, long edge]; ``half`` lists datasets that are scored on half-size copies, masks too.
+    Test-time augmentation averages probabilities over ``scales`` of the shown size, and with ``flip`` over mirror
+    images.
     """
 
     name: str = MISSING
@@ -205,6 +207,8 @@ class ProtocolConfig:
     sizes: dict[str, list[int]] = field(default_factory=dict)
     fit: dict[str, list[int]] = field(default_factory=dict)
     half: list[str] = field(default_factory=list)
+    scales: list[float] = field(default_factory=lambda: [1.0])
+    flip: bool = False
 
     def check(self) -> Iterator[Problem]:
         """Yield every bad value."""
@@ -212,6 +216,10 @@ class ProtocolConfig:
         yield from at_least("window", self.window, 1)
         if not 1 <= self.stride <= self.window:
             yield "stride", f"must lie between 1 and the window, {self.window}"
+        if not self.scales:
+            yield "scales", "must hold at least one factor, such as 1.0"
+        for scale in self.scales:
+            yield from above_zero("scales", scale)
         for dataset, size in self.sizes.items():
             if len(size) != 2 or min(size) < 1:
                 yield f"sizes.{dataset}", "must be [height, width] in pixels"

@@ -42,6 +42,7 @@ class TrainerConfig:
     log_every: int = 50
     eval_every: int = 4_000
     eval_batch_size: int = 1
+    eval_window_batch: int = 4
     eval_images: Optional[int] = None
     checkpoint_every: Optional[int] = None
     num_figures: int = 3
@@ -50,7 +51,7 @@ class TrainerConfig:
         """Yield every bad value."""
         for name in (
             "max_steps", "batch_size", "devices", "num_nodes", "accumulate", "log_every", "eval_every",
-            "eval_batch_size",
+            "eval_batch_size", "eval_window_batch",
         ):  # fmt: skip
             yield from at_least(name, getattr(self, name), 1)
         for name in ("eval_images", "checkpoint_every"):
