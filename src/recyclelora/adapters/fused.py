@@ -18,7 +18,6 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.nn import functional as F
 
 Gradients = tuple[Tensor | None, ...]
 
@@ -65,10 +64,10 @@ class _FusedLowRank(torch.autograd.Function):
     def forward(ctx: Any, x: Tensor, weight: Tensor, bias: Tensor | None, scale: float, *factors: Tensor) -> Tensor:
         """See `fused_low_rank`, but for x (tokens, in) as it is multiplied; ``factors`` are all A_i, then all B_i."""
         ctx.scale, ctx.bias_dtype = scale, None if bias is None else bias.dtype
-        y = F.linear(x, autocasted(weight), None if bias is None else bias.to(x.dtype))
-        a, b = _stacked(factors, scale, x.dtype)
-        hidden = a @ x.t()
-        y.addmm_(hidden.t(), b)
+        a, b = _stacked(factors, bias, x.dtype)
+        hidden = _hidden(x, a, scale, len(b))
+        # The large product is added to the small one: a pass over y less, and in bfloat16 the small one is rounded.
+        y = (hidden.t() @ b).addmm_(x, autocasted(weight).t())
         need_a, need_b = _needed(ctx)
         ctx.save_for_backward(x if need_a else None, hidden if need_b else None, weight, *factors)
         return y
@@ -88,31 +87,37 @@ def _gradients(ctx: Any, grad: Tensor) -> Gradients:
     need_a, need_b = _needed(ctx)
     half = len(factors) // 2
     ranks = [len(factor) for factor in factors[:half]]
-    a, b = _stacked(factors, ctx.scale, grad.dtype)
-    grad_hidden = b @ grad.t()
+    a, b = _stacked(factors, None, grad.dtype)
+    grad_hidden = grad.new_empty(len(b), len(grad)).addmm_(b, grad.t(), beta=0, alpha=ctx.scale)
     grad_x: Tensor | None = None
     grad_bias: Tensor | None = None
     grad_a: Gradients = (None,) * half
     grad_b: Gradients = (None,) * half
     if need_x:
-        grad_x = (grad @ weight.to(grad.dtype)).addmm_(grad_hidden.t(), a)
+        grad_x = (grad_hidden.t() @ a).addmm_(grad, weight.to(grad.dtype))
     if need_bias:
         grad_bias = grad.sum(0, dtype=ctx.bias_dtype)
     if need_a:
         grad_a = (grad_hidden @ x).to(factors[0].dtype).split(ranks)
     if need_b:
-        hidden = _differentiable(x, a) if torch.is_grad_enabled() else hidden
-        scaled = (hidden @ grad).to(factors[-1].dtype) * ctx.scale
-        grad_b = tuple(part.t() for part in scaled.split(ranks))
+        hidden = _differentiable(x, a, ctx.scale) if torch.is_grad_enabled() else hidden[: len(b)]
+        grad_b = tuple(part.t() for part in (hidden @ grad).to(factors[-1].dtype).split(ranks))
     return grad_x, None, grad_bias, None, *grad_a, *grad_b
 
 
-def _stacked(factors: Sequence[Tensor], scale: float, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
-    """All A (rank, in) and s B^T (rank, out); s is applied before rounding to ``dtype``."""
+def _stacked(factors: Sequence[Tensor], bias: Tensor | None, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
+    """All A (rank, in), and all B^T (rank, out) with the bias as one row more."""
     half = len(factors) // 2
-    a = factors[0] if half == 1 else torch.cat([*factors[:half]])
-    b = torch.cat([factor.t() for factor in factors[half:]])
-    return a.to(dtype), (b * scale).to(dtype)
+    rows = [factor.t() for factor in factors[half:]]
+    b = torch.cat(rows if bias is None else [*rows, bias.to(rows[0].dtype)[None]])
+    return torch.cat([*factors[:half]]).to(dtype), b.to(dtype)
+
+
+def _hidden(x: Tensor, a: Tensor, scale: float, rows: int) -> Tensor:
+    """s A x^T (rank, tokens), and ones below, to ``rows`` rows in all: a bias in B^T then costs no pass over y."""
+    hidden = x.new_ones(rows, len(x))
+    hidden[: len(a)].addmm_(a, x.t(), beta=0, alpha=scale)
+    return hidden
 
 
 def _needed(ctx: Any) -> tuple[bool, bool]:
@@ -122,8 +127,8 @@ def _needed(ctx: Any) -> tuple[bool, bool]:
     return any(factors[:half]), any(factors[half:])
 
 
-def _differentiable(x: Tensor | None, a: Tensor) -> Tensor:
+def _differentiable(x: Tensor | None, a: Tensor, scale: float) -> Tensor:
     """The hidden states once more, as a function of x and A: a second derivative (create_graph) goes through them."""
     if x is None:
         raise RuntimeError("a low-rank layer whose every A is frozen has no second derivative: x is not kept for it")
-    return a @ x.t()
+    return (a @ x.t()) * scale

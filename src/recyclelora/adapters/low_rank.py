@@ -96,23 +96,31 @@ class LowRankLinear(nn.Module):
         super().__init__()
         self.in_features, self.out_features = linear.in_features, linear.out_features
         self.scale, self.residual = scale, residual
-        initial = [branch.initial for branch in branches.values()] if residual else []
-        self.subtracts = linear.weight.dtype in LOW_PRECISION and any(factors.b.any() for factors in initial)
-        folded = [] if self.subtracts else initial
+        self.branch_names = tuple(branches)
+        for name, branch in branches.items():
+            self.add_module(name, branch)
+        self.subtracts = bool(self._initial()) and linear.weight.dtype in LOW_PRECISION
+        if self.subtracts:
+            self._hold_initial()
+        folded = [] if self.subtracts else self._initial()
         self.weight = nn.Parameter(residual_weight(linear.weight, folded, scale), requires_grad=False)
         bias = None if linear.bias is None else linear.bias.detach()
         if bias is not None and train_bias:
             bias = bias.to(torch.promote_types(bias.dtype, torch.float32), copy=True)
         self.bias = None if bias is None else nn.Parameter(bias, train_bias)
-        self.branch_names = tuple(branches)
-        for name, branch in branches.items():
-            self.add_module(name, branch)
-            if self.subtracts:
-                branch.hold_initial()
 
     def branches(self) -> dict[str, Branch]:
         """The branches by name."""
         return {name: getattr(self, name) for name in self.branch_names}
+
+    def _initial(self) -> list[Factors]:
+        """What has to be taken from W0 for the layer to start as the pretrained one."""
+        initial = [branch.initial for branch in self.branches().values()]
+        return [factors for factors in initial if factors.b.any()] if self.residual else []
+
+    def _hold_initial(self) -> None:
+        for branch in self.branches().values():
+            branch.hold_initial()
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         """(..., in) -> (..., out) in the dtype of the frozen linear (the autocast dtype under autocast)."""
@@ -132,22 +140,17 @@ class LowRankLinear(nn.Module):
 
     def _apply(self, fn: Conversion, recurse: bool = True) -> LowRankLinear:
         """`nn.Module._apply`, which ``.to()`` calls; a residual is not rounded: the pretrained weight is."""
-        before: torch.Tensor = self.weight
+        before = self.weight.detach()
         exact = _without_rounding(fn)  # for the bias, if it trains; branches see to theirs
         super()._apply(lambda tensor: (exact if tensor.requires_grad else fn)(tensor), recurse)  # type: ignore[no-untyped-call]
-        if self.residual and not self.subtracts and self.weight.dtype in LOW_PRECISION:
-            self._subtract_in_forward(before.to(self.weight.device))
+        if self._initial() and not self.subtracts and self.weight.dtype in LOW_PRECISION:
+            pretrained = before.to(self.weight.device).double()
+            for branch in self.branches().values():
+                pretrained = pretrained + self.scale * branch.initial_product()
+            self.weight = nn.Parameter(pretrained.to(self.weight.dtype), requires_grad=False)
+            self.subtracts = True
+            self._hold_initial()
         return self
-
-    @torch.no_grad()
-    def _subtract_in_forward(self, residual: torch.Tensor) -> None:
-        """Go over from W_res (float32 or wider) to W0 in the present dtype of the weight."""
-        pretrained = residual.double()
-        for branch in self.branches().values():
-            pretrained = pretrained + self.scale * branch.initial_product()
-            branch.hold_initial()
-        self.weight = nn.Parameter(pretrained.to(self.weight.dtype), requires_grad=False)
-        self.subtracts = True
 
     @torch.no_grad()
     def delta_weight(self) -> torch.Tensor:
@@ -219,7 +222,6 @@ def residual_weight(weight: torch.Tensor, initial: Sequence[Factors], scale: flo
 
     Where every A0 selects columns (0/1 rows), only those columns are touched.
     """
-    initial = [factors for factors in initial if factors.b.any()]
     if not initial:
         return weight.detach()
     device, in_features = weight.device, weight.shape[1]

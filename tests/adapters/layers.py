@@ -1,0 +1,54 @@
+"""Single low-rank layers for the adapter tests, and the formula they are held against."""
+
+import torch
+from torch import nn
+
+from recyclelora.adapters.init import INITIALIZERS, LayerWeight, branch_rng
+from recyclelora.adapters.low_rank import Branch, LowRankLinear
+from recyclelora.adapters.rrqr import rrqr
+
+SCALE = 1 / 6
+RECYCLE = ("rrqr_minor", "rrqr_major")
+
+
+def linear(in_features=24, out_features=40, bias=True) -> nn.Linear:
+    torch.manual_seed(0)
+    return nn.Linear(in_features, out_features, bias=bias)
+
+
+def make(linear: nn.Linear, inits=RECYCLE, ranks=(4, 2), train=("a", "b"), **options) -> LowRankLinear:
+    """``linear`` with branches ``main`` and ``sub``; ``train``: the factors that train."""
+    k = min(linear.weight.shape)
+    source = LayerWeight(linear.weight, SCALE, rrqr(linear.weight.detach().float().numpy(), k, k))
+    branches = {
+        name: Branch(
+            INITIALIZERS[init](source, rank, branch_rng(0, "l", name)),
+            linear.in_features,
+            train_a="a" in train,
+            train_b="b" in train,
+        )
+        for name, init, rank in zip(("main", "sub"), inits, ranks, strict=False)
+    }
+    return LowRankLinear(linear, branches, scale=SCALE, **options)
+
+
+def shake(layer: nn.Module, size: float = 1.0) -> None:
+    """Add noise to every factor, as training would."""
+    generator = torch.Generator().manual_seed(1)
+    with torch.no_grad():
+        for name, parameter in layer.named_parameters():
+            if "lora_" in name:
+                parameter += size * torch.randn(parameter.shape, generator=generator)
+
+
+def formula(layer: LowRankLinear, x: torch.Tensor) -> torch.Tensor:
+    """The published form: the frozen layer and two products for each branch, through plain autograd."""
+    y = x @ layer.weight.T + (0 if layer.bias is None else layer.bias)
+    for branch in layer.branches().values():
+        y = y + layer.scale * ((x @ branch.lora_a.T) @ branch.lora_b.T)
+    return y
+
+
+def wanted(layer: nn.Module) -> list[nn.Parameter]:
+    """The parameters that train."""
+    return [parameter for parameter in layer.parameters() if parameter.requires_grad]

@@ -1,0 +1,201 @@
+"""What rounding does to the start of training, to small updates and to merging; nothing else may differ."""
+
+import copy
+import io
+
+import pytest
+import torch
+from torch import nn
+
+from recyclelora.adapters.init import INITIALIZERS
+from recyclelora.adapters.inject import inject
+from recyclelora.adapters.low_rank import SplitQKV, split_rows
+from recyclelora.adapters.spec import AdapterSpec, BranchSpec
+from recyclelora.adapters.state import adapter_state, initial_state, load_adapter_state
+
+from .layers import SCALE, linear, make, shake, wanted
+from .models import tiny_vit, train_a_little
+
+LOW = (torch.bfloat16, torch.float16)
+RECYCLE = AdapterSpec(main=BranchSpec("rrqr_minor", 4), sub=BranchSpec("rrqr_major", 2))
+
+
+def tokens(dtype=torch.float32) -> torch.Tensor:
+    return torch.randn(7, 24, generator=torch.Generator().manual_seed(2)).to(dtype)
+
+
+def exact_weight(layer: nn.Module, pretrained: torch.Tensor) -> torch.Tensor:
+    """W0 + s (B A - B0 A0), float64."""
+    changes = (branch.product() - branch.initial_product() for branch in layer.branches().values())
+    return pretrained.double() + layer.scale * sum(changes)
+
+
+@pytest.mark.parametrize("dtype", LOW)
+@pytest.mark.parametrize("bias", [True, False])
+@pytest.mark.parametrize("init", INITIALIZERS)
+def test_a_low_precision_layer_starts_as_the_frozen_one_bit_for_bit(init, dtype, bias):
+    base = linear(bias=bias).to(dtype)
+    layer = make(base, (init, "rrqr_major"))
+    assert torch.equal(layer.weight, base.weight)
+    y, x = layer(tokens(dtype)), tokens(dtype)
+    assert y.dtype == dtype and torch.equal(y, base(x))
+    assert torch.equal(layer.merged_weight(), base.weight)
+    with torch.autocast("cpu", torch.bfloat16):
+        assert torch.equal(layer(x), base(x))
+
+
+def test_autocast_starts_within_its_own_rounding():
+    base, x = linear(), tokens()
+    layer = make(base)
+    with torch.autocast("cpu", torch.bfloat16):
+        difference = (layer(x).float() - base(x).float()).abs()
+    # x, W_res, A and B are rounded to 8 bits each (2^-9), and so is the output, twice.
+    sizes = sum(branch.initial_product().abs() for branch in layer.branches().values()) * SCALE
+    size = x.double().abs() @ (base.weight.double().abs() + 2 * sizes).T + base.bias.abs()
+    assert (difference <= 4 * 2**-9 * size).all()
+    assert difference.max() > 0  # a residual rounded to bfloat16 is not W0
+
+
+@pytest.mark.parametrize("dtype", LOW)
+def test_low_precision_outputs_are_as_good_as_the_format(dtype):
+    base = linear().to(dtype)
+    layer, x = make(base), tokens(dtype)
+    shake(layer)
+    found = layer(x).double()
+    expected = x.double() @ exact_weight(layer, base.weight).T + base.bias.double()
+    assert (found - expected).norm() < 2 * torch.finfo(dtype).eps * expected.norm()
+
+
+@pytest.mark.parametrize("dtype", LOW)
+def test_updates_far_below_the_format_s_resolution_arrive(dtype):
+    base = linear(bias=False).to(dtype)
+    layer, x = make(base), tokens(dtype)
+    shake(layer, 1e-5)  # the entries of A are ones, whose neighbours in bfloat16 are 4e-3 away
+    layer.weight.data.zero_()  # leaves the change alone
+    change = SCALE * sum(branch.product() - branch.initial_product() for branch in layer.branches().values())
+    expected = x.double() @ change.T
+    assert 0 < (layer(x).double() - expected).norm() < 4 * torch.finfo(dtype).eps * expected.norm()
+
+
+@pytest.mark.parametrize("dtype", LOW)
+def test_training_a_low_precision_layer_leaves_its_weight_alone(dtype):
+    base = linear().to(dtype)
+    layer = make(base, train_bias=True)
+    assert all(parameter.dtype == torch.float32 for parameter in wanted(layer))
+    optimizer = torch.optim.AdamW(wanted(layer), lr=1e-2)
+    for _ in range(3):
+        optimizer.zero_grad()
+        layer(tokens(dtype)).float().square().mean().backward()
+        optimizer.step()
+    assert all(parameter.grad.dtype == torch.float32 and parameter.grad.any() for parameter in wanted(layer))
+    assert torch.equal(layer.weight, base.weight)
+    assert not torch.equal(layer.bias, base.bias.float())
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, *LOW])
+@pytest.mark.parametrize("residual", [True, False])
+def test_a_merged_weight_is_rounded_once(dtype, residual):
+    base = linear().to(dtype)
+    layer = make(base, residual=residual)
+    shake(layer, 0.1)
+    before = copy.deepcopy(layer.state_dict())
+    merged, exact = layer.merged_weight(), exact_weight(layer, base.weight)
+    if not residual:
+        exact = exact + SCALE * sum(branch.initial_product() for branch in layer.branches().values())
+    assert merged.dtype == dtype
+    # W_res in float32 has been rounded before, too.
+    slack = 2**-24 * layer.weight.double().abs() if dtype == torch.float32 else 0
+    assert (
+        (merged.double() - exact).abs() <= torch.finfo(dtype).eps / 2 * exact.abs() + slack + 1e-7 * (dtype in LOW)
+    ).all()
+    assert all(torch.equal(value, before[name]) for name, value in layer.state_dict().items())
+    assert merged.data_ptr() != layer.weight.data_ptr()
+
+
+@pytest.mark.parametrize("dtype", LOW)
+def test_a_merged_low_precision_layer_computes_the_same(dtype):
+    base = linear().to(dtype)
+    layer, x = make(base, train_bias=True), tokens(dtype)
+    shake(layer, 0.1)
+    with torch.no_grad():
+        layer.bias += 0.1
+    merged = layer.merged()
+    assert {parameter.dtype for parameter in merged.parameters()} == {dtype}
+    size = x.double().abs() @ merged.weight.double().abs().T + 1
+    # The merged weight is rounded (half an eps of each entry), and the outputs of both once or twice.
+    assert ((merged(x) - layer(x)).abs() <= 2 * torch.finfo(dtype).eps * size).all()
+
+
+@pytest.mark.parametrize("dtype", LOW)
+@pytest.mark.parametrize("init", ["rrqr_minor", "svd_major", "kaiming"])
+def test_a_model_converted_after_the_injection_rounds_the_pretrained_weight(dtype, init):
+    base = linear()
+    layer = make(base, (init,), train_bias=True).to(dtype)
+    base = base.to(dtype)
+    assert torch.equal(layer.weight, base.weight) and layer.weight.dtype == dtype
+    assert {parameter.dtype for parameter in wanted(layer)} == {torch.float32}
+    assert torch.equal(layer(tokens(dtype)), base(tokens(dtype)))
+    wide = copy.deepcopy(layer).float()
+    expected = tokens() @ base.weight.float().T + linear().bias  # the trained bias was never rounded
+    torch.testing.assert_close(wide(tokens()), expected, atol=3e-6, rtol=0)
+
+
+def test_a_trained_layer_keeps_its_update_when_it_is_converted():
+    base = linear()
+    layer = make(base)
+    shake(layer, 0.1)
+    expected, factors = layer.delta_weight(), [parameter.clone() for parameter in wanted(layer)]
+    layer.half().bfloat16().to("cpu", torch.float16)
+    assert torch.equal(layer.delta_weight(), expected)
+    assert all(torch.equal(*pair) for pair in zip(wanted(layer), factors, strict=True))
+    x = tokens(torch.float16)
+    y = x.double() @ (layer.weight.double() + expected.double()).T + base.bias.double()
+    assert (layer(x).double() - y).norm() < 2**-9 * y.norm()
+
+
+def test_double_widens_everything():
+    layer = make(linear()).double()
+    assert {parameter.dtype for parameter in layer.parameters()} == {torch.float64}
+
+
+@pytest.mark.parametrize("dtype", LOW)
+def test_low_precision_layers_can_be_copied_and_pickled(dtype):
+    layer, x = make(linear().to(dtype)), tokens(dtype)
+    shake(layer)
+    buffer = io.BytesIO()
+    torch.save(layer, buffer)
+    buffer.seek(0)
+    for other in (copy.deepcopy(layer), torch.load(buffer, weights_only=False)):
+        assert torch.equal(other(x), layer(x))
+        assert set(other.state_dict()) == set(make(linear()).state_dict())
+
+
+def test_split_qkv_rounds_its_input_once():
+    split = SplitQKV(**{name: make(part) for name, part in split_rows(linear(24, 72)).items()})
+    x, kept = tokens().requires_grad_(), set()
+    with (
+        torch.autocast("cpu", torch.bfloat16),
+        torch.autograd.graph.saved_tensors_hooks(
+            lambda tensor: kept.add((tensor.data_ptr(), tensor.dtype, tuple(tensor.shape))), lambda tensor: tensor
+        ),
+    ):
+        assert split(x).dtype == torch.bfloat16
+    assert sum(dtype == torch.bfloat16 and shape == (7, 24) for _, dtype, shape in kept) == 1
+
+
+@pytest.mark.parametrize("split_qkv", [False, True])
+def test_a_bfloat16_model_starts_as_it_was_and_resumes_as_it_is(split_qkv):
+    spec = AdapterSpec(RECYCLE.main, RECYCLE.sub, split_qkv=split_qkv)
+    images = torch.randn(2, 3, 32, 32, generator=torch.Generator().manual_seed(0))
+    pretrained, model, resumed = (tiny_vit().bfloat16() for _ in range(3))
+    inject(model, spec)
+    with torch.no_grad():
+        assert torch.equal(model.forward_features(images.bfloat16()), pretrained.forward_features(images.bfloat16()))
+    with torch.autocast("cpu", torch.bfloat16):
+        train_a_little(model)
+    inject(resumed, spec, initial=initial_state(model))
+    load_adapter_state(resumed, adapter_state(model))
+    with torch.no_grad():
+        features = model.forward_features(images.bfloat16())
+        assert torch.equal(resumed.forward_features(images.bfloat16()), features)
+        assert not torch.equal(features, pretrained.forward_features(images.bfloat16()))
