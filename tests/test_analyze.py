@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import csv
 import json
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -12,6 +14,7 @@ from conftest import TINY, save_rgb
 from PIL import Image
 
 from recyclelora.analyze import analyze
+from recyclelora.config import home
 from recyclelora.errors import UserError
 from recyclelora.run import Run
 from recyclelora.schemas import AnalyzeConfig
@@ -116,6 +119,26 @@ def test_data_that_is_not_here_is_a_warning(runs, capsys, monkeypatch: pytest.Mo
     assert "warning: no features of source_val: gone" in capsys.readouterr().out
     assert (runs["lora"] / "analysis/rank.csv").exists()
     assert not (runs["lora"] / "analysis/features.csv").exists()
+
+
+def command(*overrides: str) -> subprocess.CompletedProcess[str]:
+    line = [sys.executable, str(home() / "analyze.py"), *overrides]
+    return subprocess.run(line, capture_output=True, text=True, timeout=240, check=False)
+
+
+def test_the_command_and_its_mistakes(runs, tmp_path: Path):
+    few = ["features=false", "figures=false", "subspaces=false", f"output={tmp_path / 'out'}"]
+    done = command(f"run=[{runs['lora']},{runs['recyclelora']}]", *few)
+    assert done.returncode == 0, done.stderr
+    assert "lora 4" in done.stdout and "recyclelora 4+2" in done.stdout and (tmp_path / "out/rank.csv").exists()
+    for overrides, words in (
+        (["run=3"], "run=3: must be a run directory"),
+        (["run=x", "checkpoint=lst"], "did you mean last?"),
+        (["run=x"], "x: not a run directory"),
+        ([], "run"),
+    ):
+        wrong = command(*overrides)
+        assert wrong.returncode == 2 and words in wrong.stderr and "Traceback" not in wrong.stderr
 
 
 def test_what_is_no_run_is_refused():

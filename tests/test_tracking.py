@@ -12,7 +12,7 @@ from conftest import TINY
 
 from recyclelora.config import to_yaml
 from recyclelora.metrics_log import MetricsLog
-from recyclelora.tracking import Mirror, flat_parameters, run_name, sync
+from recyclelora.tracking import Mirror, flat_parameters, run_name, send, sync
 
 
 def finished_run(config, name="run", points=((1, 0.5), (2, 0.25))) -> Path:
@@ -71,6 +71,31 @@ def test_parameters_names_tags_pictures_and_state(sent):
     assert run.info.status == "FINISHED"
     assert {f.path for f in client.list_artifacts(run_id)} == {"config.yaml", "figures", "result.json", "run.json"}
     assert [f.path for f in client.list_artifacts(run_id, "figures")] == ["figures/overview.png"]
+
+
+def test_an_analysis_is_sent_once_and_again_when_it_changes(make_config):
+    path = finished_run(make_config(*TINY))
+    (path / "analysis").mkdir()
+    (path / "analysis/rank.csv").write_text("layer\n")
+    (path / "analysis/spectra.png").write_bytes(b"png")
+    summary = {"step": 4, "metrics": {"rank_efficiency/main/trained": 0.75}}
+    (path / "analysis/summary.json").write_text(json.dumps(summary))
+    assert send(path) is None and send(path) is None
+    client, run_id = client_of(make_config(*TINY)), sync(path)
+    name = "analysis/rank_efficiency/main/trained"
+    assert [(m.step, m.value) for m in client.get_metric_history(run_id, name)] == [(4, 0.75)]
+    files = {f.path for f in client.list_artifacts(run_id, "analysis")}
+    assert files == {"analysis/rank.csv", "analysis/spectra.png", "analysis/summary.json"}
+    summary["metrics"]["rank_efficiency/main/trained"] = 0.5
+    (path / "analysis/summary.json").write_text(json.dumps(summary))
+    sync(path)
+    assert client.get_run(run_id).data.metrics[name] == 0.5
+
+
+def test_sending_to_a_server_that_is_not_there_says_so(make_config):
+    path = finished_run(make_config(*TINY, "tracking.uri='http://127.0.0.1:9'"))
+    failure = send(path)
+    assert failure is not None and "127.0.0.1" in failure
 
 
 def test_a_run_that_was_killed_says_so_until_it_goes_on(make_config):

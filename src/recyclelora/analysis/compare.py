@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import statistics
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import combinations
 from typing import Any
 
@@ -55,9 +55,25 @@ def grouped(runs: Sequence[Measurement]) -> list[Group]:
         groups.setdefault(run.signature, []).append(run)
     titles = [members[0].title for members in groups.values()]
     return [
-        Group(title if titles.count(title) == 1 else f"{title} ({signature[:4]})", tuple(members))
+        Group(
+            title if titles.count(title) == 1 else f"{title} ({signature[:4]})",
+            tuple(sorted(members, key=lambda run: run.seed)),
+        )
         for title, (signature, members) in zip(titles, groups.items(), strict=True)
     ]
+
+
+def fused(groups: Sequence[Group]) -> list[Group]:
+    """The groups with q, k and v counted as qkv, so that methods that adapt them separately share its panel."""
+
+    def run(measurement: Measurement) -> Measurement:
+        tables = {
+            name: [replace(row, type="qkv") if ".qkv." in row.layer else row for row in rows]
+            for name, rows in measurement.tables.items()
+        }
+        return replace(measurement, tables=tables)
+
+    return [Group(group.label, tuple(run(measurement) for measurement in group.runs)) for group in groups]
 
 
 def run_labels(groups: Sequence[Group]) -> dict[str, Measurement]:

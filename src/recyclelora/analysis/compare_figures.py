@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from recyclelora.analysis import style
-from recyclelora.analysis.compare import Group, Measurement, Overlap, spread
+from recyclelora.analysis.compare import Group, Measurement, Overlap, fused, spread
 from recyclelora.analysis.layers import ALL, INIT, TRAINED, UPDATE
 from recyclelora.analysis.measure import CURVE_STEPS, SIDES
 from recyclelora.analysis.tables import Row, mean, mean_by, select
@@ -21,14 +21,16 @@ Points = dict[Any, tuple[float, float]]
 
 def draw(groups: Sequence[Group], found: Sequence[Overlap], runs: dict[str, Measurement], folder: Path) -> None:
     """Write every comparison that the measurements allow."""
+    together = fused(groups)
     efficiency_bars(groups, folder / "rank_efficiency.png")
-    effective_rank(groups, folder / "effective_rank.png")
-    relative_size(groups, folder / "relative_size.png")
-    spectra(groups, folder / "spectra.png")
+    effective_rank(together, folder / "effective_rank.png")
+    relative_size(together, folder / "relative_size.png")
+    spectra(together, folder / "spectra.png")
     if _types(groups, "shares"):
         update_shares(groups, folder / "update_shares.png")
     if found:
-        similarity_between_runs(found, list(runs), folder / "similarity_between_runs.png")
+        adapted = [label for label, run in runs.items() if run.spaces]
+        similarity_between_runs(found, adapted, folder / "similarity_between_runs.png")
 
 
 def efficiency_bars(groups: Sequence[Group], path: Path) -> None:
@@ -41,7 +43,7 @@ def efficiency_bars(groups: Sequence[Group], path: Path) -> None:
         for x, group in enumerate(groups):
             wanted = group.values("rank", branch=ALL, stage=stage, quantity="rank_efficiency")
             seeds = [mean(row.value for row in rows) for rows in wanted]
-            _bar(axis, x + shift, seeds, stage)
+            _bar(axis, x + shift, seeds, stage, "zero matrix" if any(wanted) else "no factors")
     axis.set_xticks(range(len(groups)), [_wrapped(group) for group in groups], fontsize=9)
     axis.set_xlim(-0.6, len(groups) - 0.4)
     axis.set_ylim(0, 1.15)
@@ -50,12 +52,11 @@ def efficiency_bars(groups: Sequence[Group], path: Path) -> None:
     style.save(figure, path)
 
 
-def _bar(axis: Any, x: float, seeds: Sequence[float], stage: str) -> None:
-    """One bar with its number; a missing one is said to be missing."""
+def _bar(axis: Any, x: float, seeds: Sequence[float], stage: str, otherwise: str) -> None:
+    """One bar with its number, or why there is none."""
     centre, deviation = spread(seeds)
     if not math.isfinite(centre):
-        text = "zero matrix" if stage == INIT else "undefined"
-        axis.text(x, 0.02, text, ha="center", va="bottom", fontsize=8, color=style.GREY, rotation=90)
+        axis.text(x, 0.02, otherwise, ha="center", va="bottom", fontsize=8, color=style.GREY, rotation=90)
         return
     axis.bar(x, centre, 0.25, color=style.STAGE_COLOURS[stage], alpha=0.85, label=style.STAGE_LABELS[stage])
     if len(seeds) > 1:
@@ -75,7 +76,7 @@ def effective_rank(groups: Sequence[Group], path: Path) -> None:
                 _line(axes[r, c], _over(rows, "block"), index, group.label)
             style.heading(axes[r, c], kind)
             style.whole_numbers(axes[r, c])
-        axes[r, 0].set_ylim(bottom=0)
+        _from_zero(axes[r, 0])
     style.label_grid(axes, "block", [f"effective rank\n{style.STAGE_LABELS[s]}" for s in (TRAINED, UPDATE)])
     style.shared_legend(figure, axes)
     style.save(figure, path)
@@ -159,9 +160,10 @@ def similarity_between_runs(found: Sequence[Overlap], runs: list[str], path: Pat
     for axis, side in zip(axes.flat, SIDES, strict=True):
         values, chance = _similarity_tables(found, runs, side)
         axis.grid(False)
+        axis.set_facecolor("#E5E5E5")
         picture = axis.imshow(values, cmap="viridis", vmin=0, vmax=1, aspect="auto")
         for (r, c), value in np.ndenumerate(values):
-            if r != c and math.isfinite(value):
+            if math.isfinite(value):
                 colour = "black" if value > 0.6 else "white"
                 text = f"{value:.2f}\n({chance[r, c]:.2f})"
                 axis.text(c, r, text, ha="center", va="center", fontsize=8.5, color=colour)
@@ -216,15 +218,26 @@ def _line(axis: Any, points: Points, index: int, label: str, *, marked: bool = T
         axis.fill_between(x, centre - deviation, centre + deviation, color=colour, alpha=0.2)
 
 
+def _from_zero(axis: Any) -> None:
+    """A y axis that begins at 0, or is logarithmic where the lines lie decades apart."""
+    values = np.concatenate(
+        [line.get_ydata() for other in axis.get_shared_y_axes().get_siblings(axis) for line in other.lines] or [[1.0]]
+    )
+    if values.min() > 0 and values.max() > 10 * values.min():
+        axis.set_yscale("log")
+        style.plain_log_ticks(axis)
+    else:
+        axis.set_ylim(bottom=0)
+
+
 def _wrapped(group: Group) -> str:
     seeds = len(group.runs)
     return f"{group.label.replace(' ', chr(10), 1)}\n({seeds} seed{'s' if seeds > 1 else ''})"
 
 
 def _similarity_tables(found: Sequence[Overlap], runs: list[str], side: str) -> tuple[np.ndarray, np.ndarray]:
-    """Mean similarity and its random expectation, (runs, runs); the diagonal is 1, NaN where runs share no layer."""
+    """Mean similarity and its random expectation, (runs, runs); NaN on the diagonal and where runs share no layer."""
     values, chance = (np.full((len(runs), len(runs)), np.nan) for _ in range(2))
-    np.fill_diagonal(values, 1.0)
     for r, first in enumerate(runs):
         for c, second in enumerate(runs):
             part = [o for o in found if o.side == side and o.runs in ((first, second), (second, first))]

@@ -37,6 +37,10 @@ from recyclelora.storage import write_json
 from recyclelora.tracking import send
 
 
+class NothingToAnalyse(UserError):
+    """A run whose method leaves the backbone as it was."""
+
+
 @dataclass(frozen=True)
 class Opened:
     """A run's model beside the pretrained backbone it started from."""
@@ -73,11 +77,12 @@ def open_run(run: str, config: AnalyzeConfig) -> Opened:
     """Load a run and its pretrained backbone.
 
     Raises:
-        UserError: no run, no such checkpoint, other weights than it was trained on, or nothing was adapted.
+        UserError: no run, no such checkpoint, or other weights than it was trained on.
+        NothingToAnalyse: the backbone was frozen.
     """
     model = load(run, config.checkpoint, accelerator=config.accelerator)
     if isinstance(model.config.adapter, FrozenConfig):
-        raise UserError(f"{run}: adapter={model.config.adapter.name} changes nothing in the backbone to analyse")
+        raise NothingToAnalyse(f"{run}: adapter={model.config.adapter.name} changes nothing in the backbone to analyse")
     with user_errors():
         weights = locate_weights(model.config.backbone)
         pretrained = build_backbone(model.config, weights)
@@ -103,6 +108,16 @@ def _first_middle_last(count: int) -> list[int]:
     return sorted({0, (count - 1) // 2, count - 1})
 
 
+def _output(config: AnalyzeConfig, own: Path) -> Path:
+    """The folder asked for, or ``own`` without what an earlier analysis, perhaps of another checkpoint, left there."""
+    folder = Path(config.output) if config.output else own
+    folder.mkdir(parents=True, exist_ok=True)
+    if config.output is None:
+        for stale in [*folder.glob("*.png"), *folder.glob("*.csv"), *folder.glob("summary.json")]:
+            stale.unlink()
+    return folder
+
+
 # --- one run ----------------------------------------------------------------------------------------------------------
 
 
@@ -111,11 +126,7 @@ def analyze_run(run: str, config: AnalyzeConfig) -> None:
     began = time.perf_counter()
     reporter = Reporter()
     opened = open_run(run, config)
-    folder = Path(config.output) if config.output else Path(run) / "analysis"
-    folder.mkdir(parents=True, exist_ok=True)
-    if config.output is None:  # what an earlier analysis, perhaps of another checkpoint, left there
-        for stale in [*folder.glob("*.png"), *folder.glob("*.csv"), *folder.glob("summary.json")]:
-            stale.unlink()
+    folder = _output(config, Path(run) / "analysis")
     measured = measure_run(opened, config, reporter)
     if config.figures and measured.tables:
         with reporter.bar("drawing", 1):
@@ -199,9 +210,7 @@ def compare_runs(runs: Sequence[str], config: AnalyzeConfig) -> None:
     for run in runs:
         try:
             opened = open_run(run, config)
-        except UserError as error:
-            if "changes nothing" not in str(error):
-                raise
+        except NothingToAnalyse as error:
             reporter.warn(str(error))
             continue
         measured = measure_run(opened, config, reporter)
@@ -212,8 +221,7 @@ def compare_runs(runs: Sequence[str], config: AnalyzeConfig) -> None:
     groups = grouped(measurements)
     labels = run_labels(groups)
     found = overlaps(labels)
-    folder = Path(config.output) if config.output else _comparison_folder(runs, [g.label for g in groups])
-    folder.mkdir(parents=True, exist_ok=True)
+    folder = _output(config, _comparison_folder(runs, [g.label for g in groups]))
     if config.figures:
         with reporter.bar("drawing", 1):
             compare_figures.draw(groups, found, labels, folder)
