@@ -45,7 +45,8 @@ def execute(config) -> tuple[Path, dict]:
 
 
 @pytest.mark.parametrize("pair", PAIRS)
-def test_every_pair_trains_and_is_scored(pair, data, tmp_path):
+def test_every_pair_trains_and_is_scored(pair, data, tmp_path, monkeypatch):
+    monkeypatch.setattr("recyclelora.run.save_pictures", lambda *about: None)  # takes longer than all the rest
     config = compose_config(tmp_path, f"data={pair}", *QUICK, f"data.root={data}", *SMALL.get(pair, []))
     path, result = execute(config)
     assert set(result["miou"]["targets"]) == {target.label for target in config.data.targets}

@@ -66,6 +66,8 @@ def test_parameters_names_tags_pictures_and_state(sent):
     client = client_of(configs[0])
     run = client.get_run(run_id)
     assert run.data.params["adapter.main.rank"] == "4" and run.data.params["adapter.sub.init"] == "rrqr_major"
+    assert run.data.params["data.num_classes"] == "19"
+    assert run.data.params["data.class_names"].startswith("road, sidewalk, building")
     assert run.info.run_name == "recyclelora-4+2 vit_tiny_test gta2city seed 0" == run_name(configs[0])
     assert run.data.tags["mlflow.source.git.commit"] == "abc" and run.data.tags["signature"] == "0" * 16
     assert run.info.status == "FINISHED"

@@ -62,7 +62,8 @@ def panel(rows: Sequence[Shown], colours: ClassColours, width: int = 420) -> np.
         cells[0] = _labelled(cells[0], row.title)
         if row.truth is None:
             cells[1] = _labelled(cells[1], "no labels")
-            cells[3] = _fitted(colours.overlay(row.image, row.prediction), width, nearest=False)
+            overlay = _fitted(colours.overlay(row.image, row.prediction), width, nearest=False)
+            cells[3] = _labelled(overlay, "overlay")
         lines.append(_line(cells))
     lines.append(_legend(colours, lines[0].shape[1]))
     return np.concatenate(lines)

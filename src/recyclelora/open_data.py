@@ -25,6 +25,8 @@ from recyclelora.data.reading import ReadIds
 from recyclelora.errors import UserError
 from recyclelora.schemas import CodingConfig, DataConfig, DatasetConfig, class_index, parse_colour
 
+ADVICE = "set DATA_ROOT or data.root to the folder that holds one folder for each dataset; data=streets needs none"
+
 
 def open_all(configs: list[DatasetConfig], data: DataConfig, cache: str) -> list[Dataset]:
     """Open datasets in their order; a UserError lists all that are not there."""
@@ -36,10 +38,8 @@ def open_all(configs: list[DatasetConfig], data: DataConfig, cache: str) -> list
         except UserError as error:
             problems.append(str(error))
     if problems:
-        advice = (
-            "set DATA_ROOT or data.root to the folder that holds one folder for each dataset; data=streets needs none"
-        )
-        raise UserError("\n".join([*dict.fromkeys(problems), advice]))
+        downloads = any(config.dataset != "folder" for config in configs)
+        raise UserError("\n".join([*dict.fromkeys(problems), *[ADVICE] * downloads]))
     return opened
 
 

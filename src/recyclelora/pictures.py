@@ -15,7 +15,8 @@ def save_pictures(directory: RunDirectory, session: Session, result: dict[str, A
     """Write curves, IoU by class, an overview of all sets and a panel for each."""
     folder = directory.figures
     classes = session.config.data.classes
-    figures.save_iou_heatmap(result["iou_per_class"], classes.names, folder / "iou_per_class.png")
+    scored = {name: row for name, row in result["iou_per_class"].items() if session.datasets.scored[name].labelled}
+    figures.save_iou_heatmap(scored, classes.names, folder / "iou_per_class.png")
     figures.save_curves(directory.metrics, folder / "curves.png")
     colours = class_colours(session.config.data)
     first_rows = []

@@ -26,6 +26,8 @@ from recyclelora.storage import read_json, write_json
 STATE = "mlflow.json"
 POLL_SECONDS = 2.0
 BATCH = 1000
+LONGEST_PARAM = 5000
+"""Characters; MLflow refuses parameters of more than 6000."""
 ARTIFACTS = ("config.yaml", "run.json", "result.json", "train.log")
 ARTIFACT_PATTERNS = ("figures/*.png", "analysis/*.png", "analysis/*.csv", "analysis/summary.json")
 
@@ -189,8 +191,10 @@ def flat_parameters(config: Any) -> dict[str, Any]:
             flat[path] = node
 
     walk(OmegaConf.to_container(OmegaConf.create(to_yaml(config))), "")
-    skipped = ("output_dir", "cache", "fresh", "study", "data.classes", "tracking")
-    return {key: value for key, value in flat.items() if not key.startswith(skipped)}
+    skipped = ("output_dir", "cache", "fresh", "study", "data.classes", "data.folder", "tracking")
+    names = config.data.classes.names
+    classes = {"data.num_classes": len(names), "data.class_names": ", ".join(names)[:LONGEST_PARAM]}
+    return {key: value for key, value in flat.items() if not key.startswith(skipped)} | classes
 
 
 def _experiment(client: Any, config: Any, outputs: Path, local: bool) -> str:

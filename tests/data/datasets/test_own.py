@@ -78,7 +78,7 @@ def test_missing_masks_are_named_with_the_place_where_they_should_be(tmp_path: P
         own_folder("folder", split(tmp_path, "images/val/*.jpg", "masks/val/*.png"))
     with pytest.raises(UserError, match=r"no image matches images/train/\*\.jpg"):
         own_folder("folder", split(tmp_path, "images/train/*.jpg", "masks/train/*.png"))
-    with pytest.raises(UserError, match=r"folder \(data.folder.root\) is not at .*/nowhere"):
+    with pytest.raises(UserError, match=r"data\.folder\.root=.*/nowhere: no such folder"):
         own_folder("folder", split(tmp_path / "nowhere", "*.jpg", None))
 
 

@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 
 from recyclelora.data.datasets.base import FolderDataset, Item
-from recyclelora.data.datasets.files import existing, unlabelled, with_masks
+from recyclelora.data.datasets.files import unlabelled, with_masks
 from recyclelora.data.reading import ReadIds
 from recyclelora.errors import UserError
 
@@ -37,9 +37,9 @@ def own_folder(name: str, split: OwnSplit) -> FolderDataset:
     Raises:
         UserError: folder or files are not there, images without a mask, or patterns that do not tell files apart.
     """
-    root = existing(
-        split.root, f"{name} (data.folder.root)", split.images + (f" and {split.masks}" if split.masks else "")
-    )
+    root = split.root
+    if not root.is_dir():
+        raise UserError(f"data.folder.root={root}: no such folder; it is to hold your images and masks")
     images = matches(root, split.images)
     if not images:
         raise UserError(f"{root.absolute()}: no image matches {split.images}")
