@@ -20,8 +20,8 @@ from recyclelora.adapters.state import initial_state
 from recyclelora.adapters.whole import Frozen, Full
 from recyclelora.backbones.timm import TimmBackbone, create_backbone
 from recyclelora.backbones.weights import WeightsFile, WeightsNotFound, WeightsUnreadable, find_weights, read_weights
-from recyclelora.data.datasets import Dataset, FolderDataset, open_dataset, seeded_subset
-from recyclelora.data.decode_cache import CachedDataset, DecodeCache
+from recyclelora.data.datasets import Dataset, open_dataset, seeded_subset
+from recyclelora.data.decode_cache import kept_decoded
 from recyclelora.data.extras import Extras
 from recyclelora.data.photometric import Photometric
 from recyclelora.data.rare_classes import ClassCounts, RareClasses
@@ -105,7 +105,8 @@ def open_all(configs: list[DatasetConfig], data: DataConfig, cache: str) -> list
                 config.dataset, config.split, root=Path(data.root).expanduser(), name=config.name,
                 seed=data.subset_seed, cache_dir=Path(cache) / "streets",
             )  # fmt: skip
-            opened.append(seeded_subset(_kept_decoded(dataset, data, cache), config.subset, data.subset_seed))
+            dataset = kept_decoded(dataset, Path(cache) / "decoded", data.decode_cache)
+            opened.append(seeded_subset(dataset, config.subset, data.subset_seed))
         except UserError as error:
             problems.append(str(error))
     if problems:
@@ -114,13 +115,6 @@ def open_all(configs: list[DatasetConfig], data: DataConfig, cache: str) -> list
         )
         raise UserError("\n".join([*dict.fromkeys(problems), advice]))
     return opened
-
-
-def _kept_decoded(dataset: Dataset, data: DataConfig, cache: str) -> Dataset:
-    """A dataset of files behind the decode cache, where ``data.decode_cache`` asks for one."""
-    if data.decode_cache is None or not isinstance(dataset, FolderDataset):
-        return dataset
-    return CachedDataset(dataset, DecodeCache(Path(cache) / "decoded", int(data.decode_cache * 1e9)))
 
 
 def build_rare_classes(
