@@ -114,8 +114,7 @@ def explain(error: Exception) -> str:
     Hydra and OmegaConf spread the key, the reason and the allowed values over an exception and its causes.
     """
     if isinstance(error, ConfigError | UserError):
-        text = str(error)  # from a data worker it comes wrapped in the worker's traceback
-        return text.rstrip().splitlines()[-1].partition("UserError: ")[2] if text.startswith("Caught ") else text
+        return str(error)
     lines: list[str] = []
     cause: BaseException | None = error
     while cause is not None:

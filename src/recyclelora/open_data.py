@@ -18,7 +18,7 @@ from recyclelora.data.datasets import (
     own_folder,
     seeded_subset,
 )
-from recyclelora.data.decode_cache import CachedDataset, DecodeCache
+from recyclelora.data.decode_cache import kept_decoded
 from recyclelora.data.labels import IGNORE, explicit_table, lookup_table
 from recyclelora.data.masks import ColourIds, read_ids16
 from recyclelora.data.reading import ReadIds
@@ -53,8 +53,7 @@ def open_one(config: DatasetConfig, data: DataConfig, cache: str) -> Dataset:
             config.dataset, config.split, root=Path(data.root).expanduser(), name=config.name,
             variant=config.variant, seed=data.subset_seed, cache_dir=Path(cache) / "streets",
         )  # fmt: skip
-    if data.decode_cache is not None and isinstance(dataset, FolderDataset):
-        dataset = CachedDataset(dataset, DecodeCache(Path(cache) / "decoded", int(data.decode_cache * 1e9)))
+    dataset = kept_decoded(dataset, Path(cache) / "decoded", data.decode_cache)
     if config.corruption is not None:
         c = config.corruption
         dataset = Corrupted(dataset, c.name, c.severity, c.seed)

@@ -3,7 +3,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from recyclelora.data.corruption import KINDS, corrupted
+from recyclelora.data.light_corruption import KINDS, corrupted
 from recyclelora.data.mixing import (
     channel_statistics,
     jittered_style,

@@ -22,7 +22,7 @@ from pathlib import Path
 
 import numpy as np
 
-from recyclelora.data.datasets import FolderDataset, Sample
+from recyclelora.data.datasets import Dataset, FolderDataset, Sample
 from recyclelora.data.identity import how_it_reads
 
 HEADER = struct.Struct("<8sIIIIQ")
@@ -75,6 +75,13 @@ class CachedDataset:
     def entries(self) -> list[str]:
         """The dataset's own entries: a cache changes no content."""
         return self.base.entries()
+
+
+def kept_decoded(dataset: Dataset, directory: Path, gigabytes: float | None) -> Dataset:
+    """A dataset of files behind a cache of so many GB; any other dataset, or without a size, the dataset itself."""
+    if gigabytes is None or not isinstance(dataset, FolderDataset):
+        return dataset
+    return CachedDataset(dataset, DecodeCache(directory, int(gigabytes * 1e9)))
 
 
 def sample_key(dataset: FolderDataset, index: int) -> str:

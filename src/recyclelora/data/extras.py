@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from recyclelora.data.corruption import KINDS, corrupted
+from recyclelora.data.light_corruption import KINDS, corrupted
 from recyclelora.data.mixing import jittered_style, mixed_classes, mixed_fourier, mixed_style
 from recyclelora.data.transforms import Pair
 

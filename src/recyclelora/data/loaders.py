@@ -148,7 +148,7 @@ def train_loader(
     stream: TrainStream, sampler: StepSampler, *, num_workers: int, pin_memory: bool = False
 ) -> Loader[Batch]:
     """Batches of a stream in the order of its steps."""
-    return Loader(stream, sampler, collate, num_workers=num_workers, pin_memory=pin_memory)
+    return Loader(stream, sampler, collate, num_workers=num_workers, prefetch=4, pin_memory=pin_memory)
 
 
 class _Samples(TorchDataset[Pair]):

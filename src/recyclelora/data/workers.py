@@ -14,9 +14,6 @@ from recyclelora.errors import UserError
 
 T = TypeVar("T")
 
-PREFETCH = 4
-"""Batches each worker is ahead: a slow file then does not stop the model."""
-
 
 class Loader(Generic[T]):
     """Batches of a map-style dataset, in the order of ``batches`` whatever the number of workers.
@@ -29,6 +26,7 @@ class Loader(Generic[T]):
         batches: lists of indices.
         collate: samples -> batch.
         num_workers: processes; 0 reads in this one. Never more than there are cores: the samples are the same.
+        prefetch: batches each worker is ahead, so that a slow file does not stop the model; they wait in shared memory.
         pin_memory: put batches into memory that a GPU copies from while it computes.
     """
 
@@ -39,12 +37,13 @@ class Loader(Generic[T]):
         collate: Callable[[list[Any]], T],
         *,
         num_workers: int,
+        prefetch: int = 2,
         pin_memory: bool = False,
     ) -> None:
         workers = min(num_workers, len(os.sched_getaffinity(0)))
         self.loader: DataLoader[Any] = DataLoader(
             dataset, batch_sampler=batches, num_workers=workers, collate_fn=collate, pin_memory=pin_memory,
-            worker_init_fn=_one_thread, prefetch_factor=PREFETCH if workers else None,
+            worker_init_fn=_one_thread, prefetch_factor=prefetch if workers else None,
         )  # fmt: skip
 
     def __len__(self) -> int:
