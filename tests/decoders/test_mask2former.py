@@ -8,7 +8,7 @@ from safetensors.torch import load_file
 
 from recyclelora.decoders.mask2former import Mask2Former
 from recyclelora.decoders.mask2former_keys import from_mmdet, our_names
-from recyclelora.decoders.mask_loss import MaskLoss, presence
+from recyclelora.decoders.mask_loss import MaskLoss, class_masks
 
 from .fixtures import rule
 
@@ -65,17 +65,19 @@ def test_predictions_are_those_of_the_published_head(decoder, published):
 def test_matching_is_that_of_the_published_head(decoder, published, monkeypatch):
     monkeypatch.setattr(torch, "rand", rule.points)
     classes, masks = decoder.predict(rule.features(), None)
-    present = presence(rule.labels(), rule.CLASSES, rule.IGNORED)
-    queries = decoder.loss.match(torch.stack(classes), masks, rule.labels(), present)
+    targets = class_masks(rule.labels(), rule.CLASSES, rule.IGNORED)
+    present = targets.any(-1).any(-1)
+    queries = decoder.loss.match(torch.stack(classes), masks, targets, present)
     assert torch.equal(queries, published["matches"][:, present])
     assert torch.equal(present, published["matches"][0] >= 0)
 
 
 def each_loss(decoder, labels):
     classes, masks = decoder.predict(rule.features(), None)
-    present = presence(labels, rule.CLASSES, rule.IGNORED)
-    queries = decoder.loss.match(torch.stack(classes), masks, labels, present)
-    losses = decoder.loss.compare(torch.stack(classes), masks, labels, present, queries)
+    targets = class_masks(labels, rule.CLASSES, rule.IGNORED)
+    present = targets.any(-1).any(-1)
+    queries = decoder.loss.match(torch.stack(classes), masks, targets, present)
+    losses = decoder.loss.compare(torch.stack(classes), masks, targets, present, queries)
     return torch.stack(list(losses.values()), 1)
 
 

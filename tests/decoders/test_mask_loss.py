@@ -9,7 +9,7 @@ from transformers import Mask2FormerConfig
 from transformers.models.mask2former.modeling_mask2former import Mask2FormerLoss
 
 from recyclelora.decoders import mask_loss
-from recyclelora.decoders.mask_loss import MaskLoss, presence
+from recyclelora.decoders.mask_loss import MaskLoss, class_masks
 
 from .fixtures import rule
 
@@ -110,7 +110,9 @@ def test_half_precision_inputs_are_compared_in_float32(half, monkeypatch):
 
 def test_the_labels_that_count():
     ids = torch.tensor([[[0, 1], [255, 1]], [[200, 3], [3, 255]]], dtype=torch.uint8)
-    assert presence(ids, 4, 255).int().tolist() == [[1, 1, 0, 0], [0, 0, 0, 1]]
+    masks = class_masks(ids, 4, 255)
+    assert masks.any(-1).any(-1).int().tolist() == [[1, 1, 0, 0], [0, 0, 0, 1]]
+    assert masks[1, 3].tolist() == [[0, 1], [1, 0]] and masks.sum() == 5
 
 
 def test_weights_scale_their_losses(monkeypatch):

@@ -14,7 +14,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from recyclelora.decoders.matching import assign, matching_cost
-from recyclelora.decoders.points import sample, sample_classes, uncertain_points
+from recyclelora.decoders.points import sample, uncertain_points
 from recyclelora.distributed import mean_over_processes
 
 
@@ -58,28 +58,27 @@ class MaskLoss:
         with torch.autocast(labels.device.type, enabled=False):
             logits = torch.stack([c.float() for c in classes])
             drawn = [m.float() for m in masks]
-            present = presence(labels, logits.shape[-1] - 1, ignore_index).cpu()
-            queries = self.match(logits, drawn, labels, present)
-            losses = self.compare(logits, drawn, labels, present, queries)
+            targets = class_masks(labels, logits.shape[-1] - 1, ignore_index)
+            present = targets.flatten(2).any(-1).cpu()
+            queries = self.match(logits, drawn, targets, present)
+            losses = self.compare(logits, drawn, targets, present, queries)
         return {name: loss.sum() for name, loss in losses.items()}
 
     @torch.no_grad()
-    def match(self, classes: Tensor, masks: Sequence[Tensor], labels: Tensor, present: Tensor) -> Tensor:
+    def match(self, classes: Tensor, masks: Sequence[Tensor], targets: Tensor, present: Tensor) -> Tensor:
         """The query of every (image, class) pair of ``present`` (B, C): (outputs, T), on the CPU.
 
-        Every output and image is compared at random points of its own.
+        Masks and ``targets`` (B, C, H, W) of every output and image are compared at random points of its own.
         """
-        num_classes = present.shape[1]
-        ids = torch.arange(num_classes, device=labels.device)[None]
         weights = {name: getattr(self, name) for name in ("class_weight", "mask_weight", "dice_weight")}
         costs = []
         for logits, drawn in zip(classes, masks, strict=True):
-            points = torch.rand(len(labels), self.num_points, 2, device=labels.device)
-            costs.append(matching_cost(logits, sample(drawn, points), sample_classes(labels, points, ids), **weights))
+            points = torch.rand(len(targets), self.num_points, 2, device=targets.device)
+            costs.append(matching_cost(logits, sample(drawn, points), sample(targets, points), **weights))
         return assign(torch.stack(costs).cpu(), present)
 
     def compare(
-        self, classes: Tensor, masks: Sequence[Tensor], labels: Tensor, present: Tensor, queries: Tensor
+        self, classes: Tensor, masks: Sequence[Tensor], targets: Tensor, present: Tensor, queries: Tensor
     ) -> dict[str, Tensor]:
         """The three losses (outputs,) of matched ``queries`` (outputs, T)."""
         counts = present.sum(1)
@@ -89,8 +88,8 @@ class MaskLoss:
         both = torch.stack(
             [matched + self.no_object_weight * (batch * num_queries - matched), counts.clamp(min=1).sum()]
         )
-        class_norm, num_masks = mean_over_processes(both.to(labels.device, torch.float32))
-        bce, dice = self._mask_losses(masks, labels, present, queries)
+        class_norm, num_masks = mean_over_processes(both.to(targets.device, torch.float32))
+        bce, dice = self._mask_losses(masks, targets, present, queries)
         return {
             "loss_cls": self.class_weight * self._class_losses(classes, present, queries) / class_norm,
             "loss_mask": self.mask_weight * bce / num_masks,
@@ -110,10 +109,10 @@ class MaskLoss:
         return each.view(len(classes), -1).sum(1)
 
     def _mask_losses(
-        self, masks: Sequence[Tensor], labels: Tensor, present: Tensor, queries: Tensor
+        self, masks: Sequence[Tensor], targets: Tensor, present: Tensor, queries: Tensor
     ) -> tuple[Tensor, Tensor]:
         """Sums (outputs,) over the pairs of binary cross-entropy and dice at points chosen for every mask."""
-        device = labels.device
+        device = targets.device
         images, wanted = (x.to(device) for x in present.nonzero(as_tuple=True))
         chosen = torch.cat([m[images, q] for m, q in zip(masks, queries.to(device), strict=True)])
         if not len(chosen):
@@ -121,10 +120,10 @@ class MaskLoss:
             return nothing.expand(len(masks)), nothing.expand(len(masks))
         with torch.no_grad():
             points = uncertain_points(chosen, self.num_points, self.oversample, self.importance)
-            # the pairs are the same in every output: one look at the labels serves them all
+            # the pairs are the same in every output: one look at their targets serves them all
             together = torch.cat(points.chunk(len(masks)), 1)
-            target = sample_classes(labels[images], together, wanted[:, None])[:, 0]
-            target = torch.cat(target.chunk(len(masks), 1))
+            truth = sample(targets[images, wanted][:, None], together)[:, 0]
+            target = torch.cat(truth.chunk(len(masks), 1))
         logits = sample(chosen[:, None], points)[:, 0]
         bce = F.binary_cross_entropy_with_logits(logits, target, reduction="none").mean(1)
         sigmoid = logits.sigmoid()
@@ -132,9 +131,8 @@ class MaskLoss:
         return bce.view(len(masks), -1).sum(1), dice.view(len(masks), -1).sum(1)
 
 
-def presence(labels: Tensor, num_classes: int, ignore_index: int) -> Tensor:
-    """Which classes images (B, H, W) contain: (B, num_classes)."""
-    flat = labels.flatten(1).long()
-    counted = torch.where((flat == ignore_index) | (flat >= num_classes), num_classes, flat)
-    found = torch.zeros(len(flat), num_classes + 1, dtype=torch.bool, device=flat.device)
-    return found.scatter_(1, counted, True)[:, :num_classes]
+def class_masks(labels: Tensor, num_classes: int, ignore_index: int) -> Tensor:
+    """Labels (B, H, W) as a mask of 0 and 1 for every class: (B, num_classes, H, W)."""
+    classes = torch.arange(num_classes, device=labels.device).view(-1, 1, 1)
+    masks = (labels[:, None] == classes) & (labels != ignore_index)[:, None]
+    return masks.float()
