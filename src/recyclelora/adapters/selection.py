@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import difflib
 import fnmatch
-import inspect
 import re
 from collections.abc import Sequence
 from typing import Any
 
 from torch import nn
+
+from recyclelora.adapters.adaptable import check_adaptable
 
 
 def select_linears(model: nn.Module, targets: Sequence[str] = ("*",), blocks: str = ":") -> list[str]:
@@ -34,9 +35,7 @@ def select_linears(model: nn.Module, targets: Sequence[str] = ("*",), blocks: st
     names = [name for name in available if name in chosen]
     if not names:
         raise ValueError("targets: no pattern given; use '*' for every linear layer of the blocks")
-    _refuse_shared(names, available)
-    for name in names:
-        _refuse_unsupported(model, name, available[name])
+    check_adaptable(model, names)
     return names
 
 
@@ -76,33 +75,6 @@ def _hint(target: str, available: dict[str, nn.Linear]) -> str:
     nearest = difflib.get_close_matches(target, names, n=1, cutoff=0.0)
     shown = ", ".join(names[:4])
     return f"did you mean {nearest[0]!r}? Available: {shown}, ..." if nearest else "those blocks hold no linear layer"
-
-
-def _refuse_shared(names: Sequence[str], available: dict[str, nn.Linear]) -> None:
-    """A tensor used by two layers cannot get two different residuals."""
-    owners: dict[int, str] = {}
-    for name in names:
-        first = owners.setdefault(id(available[name].weight), name)
-        if first != name:
-            raise ValueError(f"{first} and {name} share one weight; adapt a model without tied layers")
-
-
-def _refuse_unsupported(model: nn.Module, name: str, module: nn.Linear) -> None:
-    """Layers whose parent reads ``.weight`` instead of calling them would silently lose the adapters."""
-    if type(module) is not nn.Linear:
-        raise ValueError(
-            f"{name} is a {type(module).__name__}, not a plain nn.Linear; narrow `targets` to leave it out"
-        )
-    path, _, child = name.rpartition(".")
-    parent = model.get_submodule(path)
-    if hasattr(parent, "qkv_bias_separate"):
-        return  # timm's EVA and BEiT attention: `separate_qkv_bias` makes them call the layer
-    try:
-        source = inspect.getsource(type(parent).forward)
-    except (OSError, TypeError):
-        return  # no source to look at (compiled or generated code)
-    if re.search(rf"self\.{re.escape(child)}\.weight\b", source):
-        raise ValueError(f"{name}: {type(parent).__name__} reads its weight directly, so adapters would have no effect")
 
 
 def separate_qkv_bias(model: nn.Module, names: Sequence[str]) -> None:
