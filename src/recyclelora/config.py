@@ -15,7 +15,16 @@ from hydra.core.config_store import ConfigStore
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from recyclelora.schemas import ADAPTERS, DECODERS, Config, DataConfig, EvaluateConfig, PredictConfig, nearest
+from recyclelora.schemas import (
+    ADAPTERS,
+    DECODERS,
+    Config,
+    DataConfig,
+    EvaluateConfig,
+    ExportConfig,
+    PredictConfig,
+    nearest,
+)
 
 
 class ConfigError(ValueError):
@@ -36,7 +45,8 @@ def register_schemas() -> None:
     """
     os.environ.setdefault("RECYCLELORA_HOME", str(home()))
     store = ConfigStore.instance()
-    for name, schema in {"train": Config, "evaluate": EvaluateConfig, "predict": PredictConfig}.items():
+    commands = {"train": Config, "evaluate": EvaluateConfig, "predict": PredictConfig, "export": ExportConfig}
+    for name, schema in commands.items():
         store.store(group="schema", name=name, node=schema, replace=True)
     groups: dict[str, dict[str, type]] = {"adapter": ADAPTERS, "decoder": DECODERS, "data": {"pair": DataConfig}}
     for group, kinds in groups.items():

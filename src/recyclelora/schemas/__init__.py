@@ -14,7 +14,7 @@ from recyclelora.schemas.adapter import (
 )
 from recyclelora.schemas.backbone import BackboneConfig
 from recyclelora.schemas.checks import Problem, nearest
-from recyclelora.schemas.commands import EvaluateConfig, PredictConfig
+from recyclelora.schemas.commands import EvaluateConfig, ExportConfig, PredictConfig
 from recyclelora.schemas.data import AugmentConfig, ClassesConfig, DataConfig, DatasetConfig, ProtocolConfig
 from recyclelora.schemas.decoder import DECODERS, DecoderConfig, LinearDecoderConfig
 from recyclelora.schemas.run import Config
@@ -33,6 +33,7 @@ __all__ = [
     "DatasetConfig",
     "DecoderConfig",
     "EvaluateConfig",
+    "ExportConfig",
     "FrozenConfig",
     "FullConfig",
     "LinearDecoderConfig",

@@ -8,7 +8,7 @@ from typing import Any, Optional
 
 from omegaconf import MISSING
 
-from recyclelora.schemas.checks import Problem, one_of
+from recyclelora.schemas.checks import Problem, at_least, one_of
 from recyclelora.schemas.data import DataConfig
 from recyclelora.schemas.training import ACCELERATORS
 
@@ -46,3 +46,37 @@ class PredictConfig:
         """Yield every bad value."""
         yield from one_of("checkpoint", self.checkpoint, ("last", "best_source", "best_target"))
         yield from one_of("accelerator", self.accelerator, ACCELERATORS)
+
+
+EXPORT_FORMATS = ("timm", "peft", "segmenter", "onnx")
+
+
+@dataclass
+class ExportConfig:
+    """A finished run for users without this project.
+
+    ``size`` [height, width] fixes the image size of ``segmenter`` and ``onnx``, null leaves it open; ``precision`` is
+    that of ``onnx``; ``output`` is the folder that is written, ``<run>/export/<format>`` without one.
+    """
+
+    run: str = MISSING
+    format: str = MISSING
+    output: Optional[str] = None
+    checkpoint: str = "last"
+    size: Optional[list[int]] = None
+    precision: str = "fp32"
+
+    def check(self) -> Iterator[Problem]:
+        """Yield every bad value."""
+        yield from one_of("format", self.format, EXPORT_FORMATS)
+        yield from one_of("checkpoint", self.checkpoint, ("last", "best_source", "best_target"))
+        yield from one_of("precision", self.precision, ("fp32", "fp16"))
+        if self.precision != "fp32" and self.format != "onnx":
+            yield "precision", "can be chosen with format=onnx only"
+        if self.size is not None:
+            if self.format not in ("segmenter", "onnx"):
+                yield "size", "can be fixed with format=segmenter and format=onnx only"
+            if len(self.size) != 2:
+                yield "size", "must be [height, width] in pixels"
+            for side in self.size:
+                yield from at_least("size", side, 1)
