@@ -71,6 +71,19 @@ def test_stored_adapter_has_trainables_and_initial_factors(config):
     assert not [name for name in tensors if name.endswith("qkv.weight")]
 
 
+def test_the_adapter_file_is_no_larger_than_trainables_and_initial_b(config):
+    path = execute(config)
+    params = json.loads((path / "result.json").read_text())["params"]
+    tensors = load_file(path / "adapter.safetensors")
+    indices = {name for name, value in tensors.items() if name.startswith("initial/") and name.endswith("lora_a")}
+    assert {tensors[name].numel() for name in indices} == {4, 2} and len(indices) == 32
+    initial_b = sum(t.numel() for name, t in tensors.items() if name.startswith("initial/") and name not in indices)
+    assert initial_b == 4 * 6 * (96 + 32 + 128 + 32)
+    floats = params["backbone_trainable"] + params["decoder"] + initial_b
+    names = sum(len(name) + 80 for name in tensors)  # the header: name, type, shape and offsets of every tensor
+    assert (path / "adapter.safetensors").stat().st_size <= 4 * floats + 8 * 16 * 6 + names
+
+
 def test_the_same_command_reports_the_finished_run(config, capsys):
     path = execute(config)
     before = (path / "result.json").stat().st_mtime_ns

@@ -23,6 +23,7 @@ from recyclelora.schemas import (
     Config,
     DataConfig,
     EvaluateConfig,
+    ExportConfig,
     InspectConfig,
     PredictConfig,
     nearest,
@@ -53,6 +54,7 @@ def register_schemas() -> None:
         "train": Config,
         "evaluate": EvaluateConfig,
         "predict": PredictConfig,
+        "export": ExportConfig,
         "analyze": AnalyzeConfig,
         "inspect_data": InspectConfig,
     }

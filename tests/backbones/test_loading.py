@@ -2,7 +2,8 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from recyclelora.backbones.timm import TimmBackbone, create_backbone
+from recyclelora.backbones.loading import load_available, resampled_names
+from recyclelora.backbones.timm import TimmBackbone, build_timm, create_backbone, timm_arguments
 
 SHRUNK = {"embed_dim": 32, "depth": 4, "num_heads": 2}
 IMAGES = torch.randn(2, 3, 70, 42, generator=torch.Generator().manual_seed(1))
@@ -10,8 +11,9 @@ IMAGES = torch.randn(2, 3, 70, 42, generator=torch.Generator().manual_seed(1))
 
 def build(model: str, weights=None, patch: int = 14, side: int = 70, **options) -> TimmBackbone:
     args = SHRUNK | options.pop("model_args", {})
+    options = {"levels": None} | options
     return create_backbone(
-        model, patch_size=patch, image_size=(side, side), levels=None, model_args=args, weights=weights, **options
+        model, patch_size=patch, image_size=(side, side), model_args=args, weights=weights, **options
     ).eval()
 
 
@@ -177,3 +179,24 @@ def test_dinov3s_own_names_give_the_same_features(capsys):
     renamed |= {f"blocks.{index}.attn.qkv.bias": torch.zeros(96) for index in range(4)}
     assert_same_features(original, build("vit_base_patch16_dinov3", renamed))
     assert capsys.readouterr().out == ""
+
+
+def test_a_whole_model_gets_what_the_weights_hold_resampled_in_the_same_way():
+    published = with_rest(as_published(randomise(build("vit_large_patch14_dinov2")).model.state_dict(), False, False))
+    published["norm.weight"] = torch.full((32,), 2.0)
+    pruned = build("vit_large_patch14_dinov2", published, patch=16, side=64, levels=[0, 1, 2, 3]).model.state_dict()
+    arguments = timm_arguments("vit_large_patch14_dinov2", 16, (64, 64), SHRUNK | {"depth": 5})
+    whole = build_timm("vit_large_patch14_dinov2", 0, arguments)
+    before = {name: tensor.clone() for name, tensor in whole.state_dict().items()}
+    missing = load_available(whole, published, "bicubic")
+    after = whole.state_dict()
+    assert missing == {name for name in before if name.startswith("blocks.4.")}
+    assert all(torch.equal(after[name], before[name]) for name in missing)
+    assert all(torch.equal(after[name], tensor) for name, tensor in pruned.items())
+    assert (after["norm.weight"] == 2).all()
+    assert resampled_names(whole) == ["pos_embed", "patch_embed.proj.weight"]
+
+
+def test_tensors_of_another_shape_are_left_alone():
+    whole = build_timm("vit_large_patch14_dinov2", 0, timm_arguments("vit_large_patch14_dinov2", 14, (70, 70), SHRUNK))
+    assert load_available(whole, {"norm.weight": torch.ones(64)}, "bicubic") == set(whole.state_dict())

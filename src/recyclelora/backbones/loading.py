@@ -48,6 +48,25 @@ def load_weights(model: Any, weights: Mapping[str, Tensor], resampling: Resampli
     model.load_state_dict(fitted, strict=True)
 
 
+def load_available(model: Any, weights: Mapping[str, Tensor], resampling: Resampling) -> set[str]:
+    """Fill what `weights` hold of a whole timm transformer, as `load_weights` fills a pruned one.
+
+    Returns:
+        names of the tensors that they do not hold, or in another shape; these stay as they are.
+    """
+    own = model.state_dict()
+    named = {name: tensor for name, tensor in timm_names(model, weights).items() if name in own}
+    fitted = {name: _fit(model, name, tensor, resampling) for name, tensor in named.items()}
+    found = {name: tensor for name, tensor in fitted.items() if tensor.shape == own[name].shape}
+    model.load_state_dict(found, strict=False)
+    return set(own) - set(found)
+
+
+def resampled_names(model: nn.Module) -> list[str]:
+    """Names of the tensors of `model` that depend on its patch size or grid."""
+    return [name for name in model.state_dict() if name.rpartition(".attn.")[2] in FITS]
+
+
 def timm_names(model: Any, weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """`weights` under timm's names for `model`; sizes unchanged."""
     kernels = (tensor for tensor in weights.values() if tensor.dim() == 4 and tensor.shape[1] == 3)

@@ -89,7 +89,7 @@ def create_backbone(
     """
     if any(side % patch_size for side in image_size):
         raise ValueError(f"image size {tuple(image_size)}: sides must be multiples of patch {patch_size}")
-    built = _build(model, seed, patch_size=patch_size, img_size=tuple(image_size), **model_args)
+    built = build_timm(model, seed, timm_arguments(model, patch_size, image_size, model_args))
     chosen = _checked_levels(levels, len(built.blocks))
     # What lies behind the last level would hold parameters without gradient, which break distributed training.
     built.prune_intermediate_layers(list(chosen), prune_norm=True, prune_head=True)
@@ -104,15 +104,27 @@ def default_levels(depth: int) -> tuple[int, ...]:
     return PUBLISHED_LEVELS.get(depth, quarters)
 
 
-def _build(model: str, seed: int, **options: Any) -> Any:
-    """timm's model, randomly initialised from `seed` on a generator of its own."""
+def timm_arguments(
+    model: str, patch_size: int, image_size: tuple[int, int], model_args: Mapping[str, Any]
+) -> dict[str, Any]:
+    """What `timm.create_model` is given besides the name; see `create_backbone`."""
     dynamic = {} if model.startswith(ALWAYS_DYNAMIC) else {"dynamic_img_size": True}
+    sizes = {"img_size": tuple(image_size), "patch_size": patch_size}
+    return {**dynamic, **sizes, **model_args, "num_classes": 0}
+
+
+def build_timm(model: str, seed: int, arguments: Mapping[str, Any]) -> Any:
+    """timm's whole model, randomly initialised from `seed` on a generator of its own.
+
+    Raises:
+        ValueError: timm refuses the arguments, or the model is no plain vision transformer.
+    """
     with torch.random.fork_rng(devices=[]):
         torch.default_generator.manual_seed(seed)  # torch.manual_seed would also reseed every GPU
         try:
-            built = timm.create_model(model, pretrained=False, num_classes=0, **(dynamic | options))
+            built = timm.create_model(model, pretrained=False, **arguments)
         except (TypeError, RuntimeError) as error:
-            raise ValueError(f"timm cannot build {model!r} with {options}: {error}") from error
+            raise ValueError(f"timm cannot build {model!r} with {dict(arguments)}: {error}") from error
     if not hasattr(built, "blocks") or not hasattr(built, "patch_embed"):
         raise ValueError(f"{model!r} is no plain vision transformer")
     return built

@@ -19,7 +19,7 @@ from recyclelora.schemas.adapter import (
 )
 from recyclelora.schemas.backbone import BackboneConfig
 from recyclelora.schemas.checks import Problem, nearest
-from recyclelora.schemas.commands import AnalyzeConfig, EvaluateConfig, InspectConfig, PredictConfig
+from recyclelora.schemas.commands import AnalyzeConfig, EvaluateConfig, ExportConfig, InspectConfig, PredictConfig
 from recyclelora.schemas.data import AugmentConfig, ClassesConfig, DataConfig, DatasetConfig, ProtocolConfig
 from recyclelora.schemas.decoder import (
     DECODERS,
@@ -56,6 +56,7 @@ __all__ = [
     "DptDecoderConfig",
     "EomtDecoderConfig",
     "EvaluateConfig",
+    "ExportConfig",
     "FolderConfig",
     "FpnDecoderConfig",
     "FrozenConfig",

@@ -90,3 +90,37 @@ class InspectConfig:
         """Yield every bad value."""
         yield from at_least("num_workers", self.num_workers, 0)
         yield from at_least("num_samples", self.num_samples, 0)
+
+
+EXPORT_FORMATS = ("timm", "peft", "segmenter", "onnx")
+
+
+@dataclass
+class ExportConfig:
+    """A finished run for users without this project.
+
+    ``size`` [height, width] fixes the image size of ``segmenter`` and ``onnx``, null leaves it open; ``precision`` is
+    that of ``onnx``; ``output`` is the folder that is written, ``<run>/export/<format>`` without one.
+    """
+
+    run: str = MISSING
+    format: str = MISSING
+    output: Optional[str] = None
+    checkpoint: str = "last"
+    size: Optional[list[int]] = None
+    precision: str = "fp32"
+
+    def check(self) -> Iterator[Problem]:
+        """Yield every bad value."""
+        yield from one_of("format", self.format, EXPORT_FORMATS)
+        yield from one_of("checkpoint", self.checkpoint, ("last", "best_source", "best_target"))
+        yield from one_of("precision", self.precision, ("fp32", "fp16"))
+        if self.precision != "fp32" and self.format != "onnx":
+            yield "precision", "can be chosen with format=onnx only"
+        if self.size is not None:
+            if self.format not in ("segmenter", "onnx"):
+                yield "size", "can be fixed with format=segmenter and format=onnx only"
+            if len(self.size) != 2:
+                yield "size", "must be [height, width] in pixels"
+            for side in self.size:
+                yield from at_least("size", side, 1)

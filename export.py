@@ -1,0 +1,6 @@
+"""A finished run for use without this project: python export.py run=<run dir> format=timm|peft|segmenter|onnx."""
+
+from recyclelora.export import main
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,96 @@
+"""A finished run's model in a form that needs nothing of this project; also ``python -m recyclelora.export``."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from recyclelora.cli import launch
+from recyclelora.errors import UserError
+from recyclelora.schemas import ExportConfig
+
+if TYPE_CHECKING:
+    from recyclelora.exports.agreement import Outcome
+    from recyclelora.exports.source import Source
+
+Writer = Callable[["Source", Path], "Outcome"]
+
+
+def export(config: ExportConfig, trial: int | None = None) -> None:
+    """Write ``output`` or ``<run>/export/<format>`` and say how far it is from the adapted model."""
+    write = writer(config)
+    source = open_run(Path(config.run), config.checkpoint)
+    from recyclelora.exports.folder import REPORT, replaced
+    from recyclelora.progress import Reporter
+    from recyclelora.storage import write_json
+
+    reporter = Reporter()
+    final = Path(config.output).expanduser() if config.output else Path(config.run) / "export" / config.format
+    with replaced(final) as folder:
+        outcome = write(source, folder)
+        outcome.verify()
+        write_json(folder / REPORT, {"format": config.format, **source.about, **outcome.to_json()})
+    for check in outcome.checks:
+        reporter.note(f"compared with the adapted model {check}")
+    if outcome.remark:
+        reporter.warn(outcome.remark)
+    reporter.note(f"written: {final} (README.md says how to load it)")
+
+
+def open_run(run: Path, checkpoint: str) -> Source:
+    """Load and merge a finished run.
+
+    Raises:
+        UserError: no run, not finished, no such checkpoint, or its adapter cannot be merged.
+    """
+    if not (run / "config.yaml").is_file():
+        raise UserError(f"run={run}: not a run directory (it has no config.yaml)")
+    if not (run / "result.json").is_file():
+        raise UserError(f"run={run}: has not finished; the command that started it goes on from its last checkpoint")
+    from recyclelora.exports.source import Source
+    from recyclelora.inference import load
+
+    return Source.of(load(run, checkpoint, accelerator="cpu"), checkpoint)
+
+
+def writer(config: ExportConfig) -> Writer:
+    """The function that writes a format, with the options that are the format's own.
+
+    Raises:
+        UserError: a package is missing that the format needs.
+    """
+    size = None if config.size is None else (config.size[0], config.size[1])
+    try:
+        match config.format:
+            case "timm":
+                from recyclelora.exports import timm
+
+                return timm.write
+            case "peft":
+                from recyclelora.exports import peft
+
+                return peft.write
+            case "segmenter":
+                from recyclelora.exports import segmenter
+
+                return lambda source, folder: segmenter.write(source, folder, size)
+            case _:
+                import onnxruntime  # noqa: F401
+                import onnxscript  # noqa: F401
+
+                from recyclelora.exports import onnx
+
+                return lambda source, folder: onnx.write(source, folder, size, config.precision)
+    except ModuleNotFoundError as missing:
+        advice = "pip install 'recyclelora[export]'"
+        raise UserError(f"format={config.format} needs the package {missing.name}: {advice}") from missing
+
+
+def main() -> None:
+    """``python export.py run=<run dir> format=timm|peft|segmenter|onnx``."""
+    launch("export", export)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,55 @@
+"""``format=onnx``: the segmenter as an ONNX graph, checked with onnxruntime."""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import logging
+import warnings
+from pathlib import Path
+
+import torch
+from torch.export import ExportedProgram
+
+from recyclelora.exports.agreement import FLOAT16, FLOAT32, Outcome
+from recyclelora.exports.portable import PROBABILITIES, SCORES, compare_programs, describe, trace, write_loader
+from recyclelora.exports.source import Source
+from recyclelora.exports.texts import portable_readme
+from recyclelora.storage import write_text
+
+PRECISIONS = {"fp32": (torch.float32, FLOAT32), "fp16": (torch.float16, FLOAT16)}
+
+
+def write(source: Source, folder: Path, size: tuple[int, int] | None, precision: str) -> Outcome:
+    """Write ``segmenter.onnx``, ``probabilities.onnx``, ``segmenter.json``, ``load.py`` and ``README.md``.
+
+    Args:
+        source: the run
+        folder: an empty folder
+        size: (H, W) of the images, or None for any
+        precision: ``fp32`` or ``fp16``, of backbone and decoder; images and scores are float32
+
+    Raises:
+        UserError: a size that cannot be.
+    """
+    dtype, tolerance = PRECISIONS[precision]
+    traced = trace(source, size, dtype)
+    convert(traced.scores, "images", "scores", folder / f"{SCORES}.onnx")
+    convert(traced.probabilities, "scores", "probabilities", folder / f"{PROBABILITIES}.onnx")
+    about = describe(source, traced, precision)
+    write_loader(folder, about)
+    write_text(folder / "README.md", portable_readme(about, f"{SCORES}.onnx", "onnxruntime"))
+    details = {"size": traced.size or "dynamic", "precision": precision}
+    return Outcome(compare_programs(source, traced, folder), tolerance, details, traced.remark)
+
+
+def convert(program: ExportedProgram, given: str, result: str, path: Path) -> None:
+    """Write a traced program of one tensor ``given`` and one ``result`` as ONNX; weights above 2 GB lie beside it."""
+    logging.getLogger("torch.onnx").setLevel(logging.ERROR)
+    with warnings.catch_warnings(), contextlib.redirect_stdout(io.StringIO()):
+        warnings.simplefilter("ignore")
+        converted = torch.onnx.export(program, dynamo=True, input_names=[given], output_names=[result], verbose=False)
+    assert converted is not None
+    for node in converted.model.graph.all_nodes():
+        node.metadata_props.clear()  # names of this project's modules and files
+    converted.save(path)

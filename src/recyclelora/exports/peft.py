@@ -1,0 +1,147 @@
+"""``format=peft``: what training changed, as an ordinary PEFT LoRA adapter on the original weights."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from peft import LoraConfig, PeftModel
+from safetensors.torch import save_file
+from torch import Tensor, nn
+
+from recyclelora.adapters.low_rank import LowRankLinear, SplitQKV
+from recyclelora.backbones.loading import load_available, resampled_names
+from recyclelora.backbones.timm import build_timm
+from recyclelora.errors import UserError
+from recyclelora.exports import texts
+from recyclelora.exports.agreement import FLOAT32, Outcome
+from recyclelora.exports.source import Source
+from recyclelora.exports.timm import compare_backbones
+from recyclelora.exports.updates import Update, update_of
+from recyclelora.schemas import FrozenConfig, FullConfig
+from recyclelora.storage import write_json, write_text
+
+ADAPTER, RESAMPLED, BASE = "adapter_model.safetensors", "resampled.safetensors", "base.json"
+PREFIX = "base_model.model."
+"""PEFT's name of the wrapped model."""
+
+
+def write(source: Source, folder: Path) -> Outcome:
+    """Write PEFT's two files, ``resampled.safetensors``, ``base.json``, ``load.py`` and ``README.md``.
+
+    Raises:
+        UserError: the run's method is no LoRA; names it.
+    """
+    base = original(source)
+    updates = collect(source, base)
+    lora_config(updates, source.backbone.hub or source.backbone.model).save_pretrained(str(folder))
+    save_file(adapter_tensors(updates), folder / ADAPTER)
+    resampled = {name: base.state_dict()[name].contiguous() for name in resampled_names(base)}
+    save_file(resampled, folder / RESAMPLED)
+    sums = {name: base.get_parameter(f"{name}.weight").double().abs().sum().item() for name in updates}
+    write_json(folder / BASE, sums)
+    words = _words(source, updates)
+    write_text(folder / "load.py", texts.PEFT_LOAD.format_map(words))
+    write_text(folder / "README.md", texts.PEFT_README.format_map(words))
+    loaded = PeftModel.from_pretrained(base, str(folder)).eval()
+    ranks = {name: update.rank for name, update in updates.items()}
+    return Outcome(compare_backbones(source, loaded), FLOAT32, {"ranks": ranks})
+
+
+def original(source: Source) -> nn.Module:
+    """A whole timm backbone with the weights from which the run started."""
+    b = source.backbone
+    model: nn.Module = build_timm(b.model, source.run.config.seed, source.timm_arguments)
+    if source.pretrained is not None:
+        load_available(model, source.pretrained, source.resampling)
+    if _separate_bias(source):
+        for module in model.modules():
+            if hasattr(module, "qkv_bias_separate"):
+                setattr(module, "qkv_bias_separate", True)  # noqa: B010  (an attribute of timm's)
+    return model.eval().requires_grad_(False)
+
+
+def collect(source: Source, base: nn.Module) -> dict[str, Update]:
+    """The update of every layer that training changed, by its name in timm's model.
+
+    A method that PEFT has under another name (DoRA) would be one more case here, and a word in `lora_config`.
+
+    Raises:
+        UserError: naming the method that has no LoRA form.
+    """
+    adapter = source.run.config.adapter
+    other = "format=timm, segmenter and onnx hold it merged"
+    if isinstance(adapter, FrozenConfig):
+        raise UserError(
+            f"format=peft: adapter={adapter.name} changes nothing, so there is no adapter to export; {other}"
+        )
+    if isinstance(adapter, FullConfig):
+        raise UserError(f"format=peft: adapter={adapter.name} changes every tensor, which no LoRA adapter can; {other}")
+    updates: dict[str, Update] = {}
+    adapted = dict(source.adapted.model.named_modules())  # without the blocks that the run does not have
+    for name, linear in base.named_modules():
+        if not isinstance(linear, nn.Linear) or type(adapted.get(name, linear)) is nn.Linear:
+            continue
+        match adapted[name]:
+            case LowRankLinear() | SplitQKV() as layer:
+                updates[name] = update_of(layer, linear.bias)
+            case layer:
+                raise UserError(f"format=peft: adapter={adapter.name} is no LoRA ({type(layer).__name__}); {other}")
+    changed = {name: update for name, update in updates.items() if update.rank > 0}
+    if not changed:
+        raise UserError(f"format=peft: training has not changed any layer of adapter={adapter.name}")
+    return changed
+
+
+def lora_config(updates: Mapping[str, Update], base: str) -> LoraConfig:
+    """PEFT's configuration; layers of another rank than most are named in its patterns."""
+    ranks = {name: update.rank for name, update in updates.items()}
+    usual = Counter(ranks.values()).most_common(1)[0][0]
+    scale = next(iter(updates.values())).scale
+    others = {name: rank for name, rank in ranks.items() if rank != usual}
+    return LoraConfig(
+        base_model_name_or_path=base,
+        r=usual,
+        lora_alpha=scale * usual,  # type: ignore[arg-type]  # any number will do: PEFT's scale is lora_alpha / r
+        target_modules=list(updates),
+        rank_pattern=others,
+        alpha_pattern={name: scale * rank for name, rank in others.items()},
+        lora_bias=any(update.bias is not None for update in updates.values()),
+        inference_mode=True,
+    )
+
+
+def adapter_tensors(updates: Mapping[str, Update]) -> dict[str, Tensor]:
+    """The factors under PEFT's names; a trained bias is that of ``lora_B``, which PEFT scales like the product."""
+    biased = any(update.bias is not None for update in updates.values())
+    tensors: dict[str, Tensor] = {}
+    for name, update in updates.items():
+        tensors[f"{PREFIX}{name}.lora_A.weight"] = update.a.contiguous()
+        tensors[f"{PREFIX}{name}.lora_B.weight"] = update.b.contiguous()
+        if biased:
+            change = torch.zeros(len(update.b)) if update.bias is None else update.bias
+            tensors[f"{PREFIX}{name}.lora_B.bias"] = change / update.scale
+    return tensors
+
+
+def _separate_bias(source: Source) -> bool:
+    """Whether timm's attention had to be told to call its qkv layer (EVA and DINOv3)."""
+    return any(getattr(module, "qkv_bias_separate", False) for module in source.adapted.model.modules())
+
+
+def _words(source: Source, updates: Mapping[str, Update]) -> dict[str, Any]:
+    """What the texts leave open."""
+    seed, hub = source.run.config.seed, source.backbone.hub
+    words = source.words | {
+        "hub": hub, "seed": seed, "resampled": RESAMPLED, "base": BASE, "adapter_file": ADAPTER,
+        "num_layers": len(updates), "ranks": ", ".join(map(str, sorted({update.rank for update in updates.values()}))),
+        "prepare": texts.PEFT_SEPARATE_BIAS if _separate_bias(source) else "",
+    }  # fmt: skip
+    if source.pretrained is None:
+        create, origin = texts.PEFT_RANDOM, f"on the random weights of seed {seed}"
+    else:
+        create, origin = texts.PEFT_PRETRAINED, f"on {hub} from the Hugging Face hub, or weights=<your file>"
+    return words | {"create": create.format_map(words), "origin": origin}

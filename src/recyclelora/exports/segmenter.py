@@ -1,0 +1,30 @@
+"""``format=segmenter``: backbone, decoder, preprocessing, classes and test protocol as torch programs in one folder."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import torch
+
+from recyclelora.exports.agreement import FLOAT32, Outcome
+from recyclelora.exports.portable import PROBABILITIES, SCORES, compare_programs, describe, trace, write_loader
+from recyclelora.exports.source import Source
+from recyclelora.exports.texts import portable_readme
+from recyclelora.storage import write_text
+
+
+def write(source: Source, folder: Path, size: tuple[int, int] | None) -> Outcome:
+    """Write ``segmenter.pt2``, ``probabilities.pt2``, ``segmenter.json``, ``load.py`` and ``README.md``.
+
+    Raises:
+        UserError: a size that cannot be.
+    """
+    traced = trace(source, size)
+    for name, program in ((SCORES, traced.scores), (PROBABILITIES, traced.probabilities)):
+        program.example_inputs = None
+        torch.export.save(program, folder / f"{name}.pt2")
+    about = describe(source, traced, "fp32")
+    write_loader(folder, about)
+    write_text(folder / "README.md", portable_readme(about, f"{SCORES}.pt2", "torch"))
+    details = {"size": traced.size or "dynamic"}
+    return Outcome(compare_programs(source, traced, folder), FLOAT32, details, traced.remark)

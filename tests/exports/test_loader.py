@@ -1,0 +1,86 @@
+"""The load.py that goes with a segmenter, on programs that are easy to follow."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from recyclelora import segmenter
+from recyclelora.exports import loader
+from recyclelora.exports.loader import Segmenter
+
+MEAN = [100.5, 110.25, 120.0]
+IMAGES = {"size": None, "multiple": 16, "least": 32, "mean": MEAN}
+SLIDE = {"mode": "slide", "window": 64, "stride": 48}
+
+
+def opened(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, protocol=SLIDE, **images) -> tuple[Segmenter, list]:
+    """A segmenter whose scores are the colours themselves, and the batches that it was asked for."""
+    classes = {"names": ["red", "green", "blue"], "colours": [[255, 0, 0], [0, 255, 0], [0, 0, 255]]}
+    about = {"images": IMAGES | images, "protocol": protocol, "autocast": None}
+    (tmp_path / "segmenter.json").write_text(json.dumps(about | {"classes": classes | {"ignore_index": 255}}))
+    batches: list[np.ndarray] = []
+
+    def run(batch: np.ndarray) -> np.ndarray:
+        batches.append(batch)
+        return batch
+
+    monkeypatch.setattr(loader, "_torch_program", lambda path, device, autocast: run)
+    return Segmenter(tmp_path), batches
+
+
+def picture(height: int, width: int) -> np.ndarray:
+    return np.random.default_rng(0).integers(0, 256, (height, width, 3)).astype(np.uint8)
+
+
+@pytest.mark.parametrize("size", [(64, 64), (96, 192), (97, 131), (30, 200), (5, 7)])
+def test_windows_are_the_platforms(size):
+    for window, stride in ((64, 48), (64, 64), (32, 5)):
+        assert list(loader.windows(size, window, stride)) == list(segmenter.windows(size, window, stride))
+
+
+@pytest.mark.parametrize("size", [(96, 192), (97, 131), (30, 200), (5, 7)])
+def test_every_pixel_is_the_mean_of_its_windows(tmp_path, monkeypatch, size):
+    model, batches = opened(tmp_path, monkeypatch)
+    image = picture(*size)
+    np.testing.assert_array_equal(model.scores(image)[0], image.transpose(2, 0, 1))  # means of equal values
+    assert all(len(batch) <= 4 and batch.dtype == np.float32 for batch in batches)
+    assert all(side % 16 == 0 and side >= 32 for batch in batches for side in batch.shape[-2:])
+
+
+def test_padding_is_the_mean_colour(tmp_path, monkeypatch):
+    model, batches = opened(tmp_path, monkeypatch, protocol={"mode": "whole"})
+    image = picture(33, 47)
+    np.testing.assert_array_equal(model.scores(image)[0], image.transpose(2, 0, 1))
+    (batch,) = batches
+    assert batch.shape == (1, 3, 48, 48)
+    np.testing.assert_array_equal(batch[0, :, 33:, :], np.broadcast_to(np.float32(MEAN)[:, None, None], (3, 15, 48)))
+    np.testing.assert_array_equal(batch[0, :, :, 47], np.broadcast_to(np.float32(MEAN)[:, None], (3, 48)))
+
+
+def test_a_fixed_size(tmp_path, monkeypatch):
+    model, batches = opened(tmp_path, monkeypatch, size=[64, 80])
+    model.scores(picture(40, 100))
+    assert {batch.shape[-2:] for batch in batches} == {(64, 80)}
+    with pytest.raises(ValueError, match="takes images up to 64x80 pixels, not 65x80"):
+        model.batch_scores(np.zeros((1, 3, 65, 80), np.float32))
+
+
+def test_ids_confidence_and_colours(tmp_path, monkeypatch):
+    model, _ = opened(tmp_path, monkeypatch)
+    image = np.zeros((32, 48, 3), np.uint8)
+    image[:, :24, 1], image[:, 24:, 2] = 7, 9
+    ids, confidence = model.predict(image)
+    assert ids.dtype == np.uint8 and (ids[:, :24] == 1).all() and (ids[:, 24:] == 2).all()
+    assert (confidence[:, :24] == 7).all() and (confidence[:, 24:] == 9).all()
+    assert (model.colours(ids)[0, 0] == [0, 255, 0]).all() and (model.colours(ids + 200) == 0).all()
+    assert model.classes == ["red", "green", "blue"] and model.ignore_index == 255
+
+
+@pytest.mark.parametrize("image", [np.zeros((8, 8), np.uint8), np.zeros((8, 8, 4), np.uint8), np.zeros((8, 8, 3))])
+def test_what_is_no_image_is_refused(tmp_path, monkeypatch, image):
+    with pytest.raises(ValueError, match=r"expected a uint8 RGB image \(H, W, 3\), got"):
+        opened(tmp_path, monkeypatch)[0].predict(image)

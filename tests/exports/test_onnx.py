@@ -1,0 +1,70 @@
+"""``format=onnx``: onnxruntime gives the adapted model's scores."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import onnx
+import onnxruntime
+import pytest
+import torch
+
+import recyclelora
+from recyclelora.exports import onnx as onnx_export
+from recyclelora.exports.agreement import probe
+from recyclelora.exports.loader import Segmenter
+
+from .conftest import TINY, moved_source
+from .test_segmenter import pictures
+
+
+def dimensions(path: Path) -> list[object]:
+    (given,) = onnxruntime.InferenceSession(path).get_inputs()
+    assert given.type == "tensor(float)"
+    return given.shape
+
+
+def test_batch_and_size_are_open(finished: Path, exported: Callable[[str], Path]):
+    folder, run = exported("onnx"), recyclelora.load(finished)
+    batch, colours, rows, columns = dimensions(folder / "segmenter.onnx")
+    assert colours == 3 and all(isinstance(side, str) for side in (batch, rows, columns))
+    session = onnxruntime.InferenceSession(folder / "segmenter.onnx")
+    for count, size in ((1, (32, 32)), (3, (128, 80)), (5, (96, 192))):
+        images = probe(count, size)
+        with torch.inference_mode():
+            expected = run.segmenter.logits(images).numpy()
+        (found,) = session.run(None, {"images": images.numpy()})
+        np.testing.assert_allclose(found, expected, atol=1e-5)
+
+
+def test_the_graph_is_valid_and_says_nothing_of_this_machine(exported: Callable[[str], Path]):
+    folder = exported("onnx")
+    for name in ("segmenter", "probabilities"):
+        onnx.checker.check_model(folder / f"{name}.onnx")
+        content = (folder / f"{name}.onnx").read_bytes()
+        assert b"recyclelora" not in content and b"site-packages" not in content
+
+
+def test_half_precision_at_a_fixed_size(tmp_path: Path):
+    source = moved_source(tmp_path, *TINY)
+    outcome = onnx_export.write(source, tmp_path, (64, 64), "fp16")
+    outcome.verify()
+    (check,) = outcome.checks
+    assert 0 < check.max_abs_difference < 5e-3 * check.largest and check.equal_pixels > 0.99
+    assert dimensions(tmp_path / "segmenter.onnx")[1:] == [3, 64, 64]
+    weights = onnx.load(tmp_path / "segmenter.onnx").graph.initializer
+    matrices = [w for w in weights if len(w.dims) >= 2]
+    assert {w.data_type for w in matrices if len(w.dims) == 2} == {onnx.TensorProto.FLOAT16}
+    assert next(source.plain.parameters()).dtype == torch.float32  # the run's own model is left alone
+    image = pictures()[0]
+    assert (Segmenter(tmp_path).predict(image)[0] == source.run.predict(image).ids).mean() > 0.99
+
+
+@pytest.mark.slow
+def test_half_precision_at_any_size(tmp_path: Path):
+    source = moved_source(tmp_path, *TINY)
+    onnx_export.write(source, tmp_path, None, "fp16").verify()
+    for image in pictures():
+        assert (Segmenter(tmp_path).predict(image)[0] == source.run.predict(image).ids).mean() > 0.98

@@ -1,0 +1,119 @@
+"""``format=segmenter``: the folder alone predicts what the run predicts."""
+
+from __future__ import annotations
+
+import json
+import zipfile
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+import recyclelora
+from recyclelora.decoders.decoder import DenseDecoder
+from recyclelora.errors import UserError
+from recyclelora.exports import segmenter as segmenter_export
+from recyclelora.exports.loader import Segmenter
+from recyclelora.exports.source import Source
+
+from .conftest import PLAIN, TINY, moved_source
+
+
+def pictures() -> list[np.ndarray]:
+    rng = np.random.default_rng(0)
+    return [rng.integers(0, 256, (*size, 3)).astype(np.uint8) for size in ((96, 192), (71, 133), (40, 90))]
+
+
+def test_the_folder_holds_no_pickle_and_nothing_of_this_machine(exported: Callable[[str], Path]):
+    folder = exported("segmenter")
+    for name in ("segmenter", "probabilities"):
+        with zipfile.ZipFile(folder / f"{name}.pt2") as archive:
+            for file in archive.namelist():
+                content = archive.read(file)
+                assert not content.startswith((b"PK", b"\x80")), file
+                assert b"/home" not in content and str(Path(recyclelora.__file__).parent).encode() not in content
+    about = json.loads((folder / "segmenter.json").read_text())
+    assert about["images"]["size"] is None and about["images"]["multiple"] == 16
+    assert about["images"]["mean"] == pytest.approx([123.675, 116.28, 103.53])
+    assert about["protocol"] == {"name": "recyclelora", "mode": "slide", "window": 64, "stride": 48}
+    assert about["classes"]["names"][0] == "road" and about["classes"]["ignore_index"] == 255
+    assert (folder / "probabilities.pt2").stat().st_size < 50_000
+
+
+@pytest.mark.parametrize("method", [["adapter=frozen"], ["adapter=full"]])
+def test_other_methods(tmp_path: Path, method: list[str]):
+    source = moved_source(tmp_path, *PLAIN, *method)
+    segmenter_export.write(source, tmp_path, None).verify()
+    image = pictures()[1]
+    np.testing.assert_array_equal(Segmenter(tmp_path).predict(image)[0], source.run.predict(image).ids)
+
+
+def test_a_fixed_size(tmp_path: Path):
+    source = moved_source(tmp_path, *TINY)
+    outcome = segmenter_export.write(source, tmp_path, (64, 96))
+    outcome.verify()
+    assert outcome.details == {"size": (64, 96)} and outcome.remark is None
+    assert [check.input for check in outcome.checks] == [(2, 3, 64, 96)]
+    image = pictures()[0]
+    ids = Segmenter(tmp_path).predict(image)[0]
+    assert (ids == source.run.predict(image).ids).mean() > 0.9  # windows of 64x64 are padded to 64x96
+
+
+@pytest.mark.parametrize(
+    ("size", "words"), [((64, 72), "multiples of patch 16"), ((48, 64), "protocol recyclelora looks at windows of 64")]
+)
+def test_a_size_that_cannot_be_is_refused(tmp_path: Path, size: tuple[int, int], words: str):
+    with pytest.raises(UserError, match=rf"size=\[{size[0]},{size[1]}\].*{words}"):
+        segmenter_export.write(moved_source(tmp_path, *TINY), tmp_path, size)
+
+
+class Stubborn(DenseDecoder):
+    """Knows what it does for one size only, and has probabilities of its own."""
+
+    def __init__(self, inner: nn.Module) -> None:
+        super().__init__()
+        self.inner = inner
+
+    def forward(self, features, size, query=None):
+        if size[0] == 64:
+            return self.inner(features, size).sigmoid()
+        return self.inner(features, size).relu() if size[0] > 512 else -self.inner(features, size).sigmoid()
+
+    def probabilities(self, scores):
+        return scores / scores.sum(1, keepdim=True)
+
+
+def test_what_cannot_be_traced_for_all_sizes_is_fixed_and_said(tmp_path: Path):
+    source = moved_source(tmp_path, *TINY)
+    source.run.segmenter.decoder = Stubborn(source.run.segmenter.decoder)
+    outcome = segmenter_export.write(Source.of(source.run, "last"), tmp_path, None)
+    outcome.verify()
+    assert outcome.details == {"size": (64, 64)}
+    assert outcome.remark.startswith("not all sizes can be traced: Constraints violated")
+    image = pictures()[0]
+    ids, confidence = Segmenter(tmp_path).predict(image)
+    expected = source.run.predict(image)
+    np.testing.assert_array_equal(ids, expected.ids)
+    np.testing.assert_allclose(confidence, expected.confidence, atol=1e-6)
+    assert "H and W are 64 and 64" in (tmp_path / "README.md").read_text()
+
+
+def test_a_run_in_mixed_precision_predicts_in_mixed_precision(tmp_path: Path):
+    from recyclelora.inference import TrainedModel, single_evaluator
+
+    source = moved_source(tmp_path, *TINY)
+    mixed = single_evaluator(source.run.config, torch.device("cpu"), "bf16-mixed")
+    run = TrainedModel(tmp_path, source.run.config, source.run.segmenter, mixed, 1)
+    (tmp_path / "run.json").write_text(json.dumps({"precision": "bf16-mixed"}))
+    segmenter_export.write(Source.of(run, "last"), tmp_path, None).verify()
+    image = pictures()[0]
+    with torch.inference_mode():
+        expected = mixed.scores(run.segmenter, [image]).numpy()
+        exact = source.run.evaluator.scores(run.segmenter, [image]).numpy()
+    found = Segmenter(tmp_path).scores(image)
+    plain = Segmenter(tmp_path, autocast=False).scores(image)
+    assert np.abs(plain - exact).max() < 1e-5 < np.abs(found - exact).max()
+    assert np.abs(found - expected).max() < 0.01 * np.abs(exact).max()

@@ -1,0 +1,104 @@
+"""``format=timm``: what plain timm loads is the adapted backbone."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+import timm
+import torch
+from safetensors.torch import load_file
+
+from recyclelora.backbones.weights import find_weights, read_weights
+from recyclelora.exports import timm as timm_export
+from recyclelora.exports.source import features
+
+from .conftest import PLAIN, TINY, moved_source
+
+LEVELS = ["backbone.model_args.depth=6", "backbone.levels=[0,1,2,3]"]
+SOMA = ["adapter.residual=true", "adapter.split_qkv=true", "adapter.train_bias=true"]
+SOMA += ["adapter.main={init: svd_minor, rank: 4}", "adapter.sub=null"]
+METHODS = {
+    "recyclelora": TINY,
+    "lora": [*PLAIN, "adapter=lora", "adapter.main.rank=4"],
+    "soma": [*PLAIN, "adapter=lora", *SOMA],
+    "full": [*PLAIN, "adapter=full"],
+    "frozen": [*PLAIN, "adapter=frozen"],
+}
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_every_method_that_can_be_merged(tmp_path: Path, method: str):
+    source = moved_source(tmp_path, *METHODS[method])
+    timm_export.write(source, tmp_path).verify()
+    loaded = timm.create_model(f"local-dir:{tmp_path}", pretrained=True).eval()
+    images = torch.randn(2, 3, 64, 96)
+    expected = source.adapted(images)
+    for a, b in zip(expected, features(loaded, source.adapted.levels, images), strict=True):
+        torch.testing.assert_close(a, b, atol=1e-5, rtol=1e-5)
+    start = moved_source(tmp_path, *PLAIN, "adapter=frozen").adapted(images)
+    assert torch.equal(expected[-1], start[-1]) == (method == "frozen")
+
+
+def test_what_the_run_does_not_read_is_as_it_was_before(tmp_path: Path):
+    source = moved_source(tmp_path, *TINY, *LEVELS)
+    outcome = timm_export.write(source, tmp_path)
+    outcome.verify()
+    assert len(source.adapted.model.blocks) == 4
+    untouched = timm.create_model("vit_tiny_patch16_224", **source.timm_arguments)
+    tensors = load_file(tmp_path / "model.safetensors")
+    assert tensors.keys() == untouched.state_dict().keys()
+    restored = set(outcome.details["restored"])
+    assert restored == {n for n in tensors if n.startswith(("blocks.4.", "blocks.5.", "norm."))}
+    assert outcome.details["initialised"] == []
+    before = timm_export.build_timm("vit_tiny_patch16_224", source.run.config.seed, source.timm_arguments).state_dict()
+    assert all(torch.equal(tensors[name], before[name]) for name in restored)
+    assert (
+        "blocks 0 to 3 of 6. What it does not read is as it was before training: blocks.4, blocks.5, norm."
+        in (tmp_path / "README.md").read_text()
+    )
+
+
+def test_config_json_holds_sizes_and_preprocessing(tmp_path: Path):
+    timm_export.write(moved_source(tmp_path, *TINY, "backbone.mean=[0.1,0.2,0.3]"), tmp_path)
+    config = json.loads((tmp_path / "config.json").read_text())
+    assert config["architecture"] == "vit_tiny_patch16_224"
+    assert config["model_args"]["img_size"] == [64, 64] and config["model_args"]["patch_size"] == 16
+    assert config["pretrained_cfg"]["mean"] == [0.1, 0.2, 0.3] and config["pretrained_cfg"]["input_size"] == [3, 64, 64]
+
+
+def test_a_backbone_in_bfloat16_is_exported_without_rounding_the_update(tmp_path: Path):
+    from recyclelora.adapters.inject import LowRank
+    from recyclelora.adapters.method import Setting
+    from recyclelora.build import adapter_spec
+
+    source = moved_source(tmp_path, *PLAIN, "adapter=frozen")
+    config = moved_source(tmp_path, *TINY).run.config
+    model = source.adapted.model.bfloat16()
+    LowRank(adapter_spec(config.adapter)).apply(model, Setting())
+    for name, parameter in model.named_parameters():
+        if name.endswith("lora_b"):
+            parameter.data += 1e-4  # below the resolution of bfloat16 for most weights
+    again = type(source).of(source.run, "last")
+    timm_export.write(again, tmp_path).verify()
+    exported = load_file(tmp_path / "model.safetensors")["blocks.0.mlp.fc1.weight"]
+    layer = again.adapted.model.blocks[0].mlp.fc1
+    expected = layer.weight.double() + sum(layer.scale * branch.product() for branch in layer.branches().values())
+    torch.testing.assert_close(exported.double(), expected, atol=1e-8, rtol=1e-6)
+
+
+@pytest.mark.weights
+def test_real_weights(tmp_path: Path):
+    source = moved_source(tmp_path, *TINY, "backbone=dinov2_small", "backbone.levels=[2,4,6,8]")
+    outcome = timm_export.write(source, tmp_path)
+    outcome.verify()
+    pretrained = read_weights(find_weights("dinov2_small", None, None))
+    tensors = load_file(tmp_path / "model.safetensors")
+    assert outcome.details["initialised"] == []
+    assert all(torch.equal(tensors[name], pretrained[name]) for name in outcome.details["restored"])
+    assert {name.split(".")[1] for name in outcome.details["restored"] if "blocks" in name} == {"9", "10", "11"}
+    images = torch.randn(1, 3, 96, 128)
+    loaded = timm.create_model(f"local-dir:{tmp_path}", pretrained=True).eval()
+    for a, b in zip(source.adapted(images), features(loaded, (2, 4, 6, 8), images), strict=True):
+        torch.testing.assert_close(a, b, atol=1e-4, rtol=1e-4)
