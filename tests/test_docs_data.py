@@ -18,7 +18,7 @@ import recyclelora.evaluate
 import recyclelora.train
 from recyclelora.config import home
 from recyclelora.data.datasets import READERS
-from recyclelora.schemas.data import CORRUPTIONS
+from recyclelora.schemas.data import COMMON_CORRUPTIONS
 
 TEXT = (home() / "docs" / "data.md").read_text()
 EXAMPLE = TEXT[TEXT.index("## Your own images and masks") :]
@@ -81,4 +81,4 @@ def test_every_dataset_pair_and_corruption_is_documented():
         assert f"\n| `{pair.stem}` |" in TEXT
     for protocol in (home() / "conf/data/protocol").glob("*.yaml"):
         assert f"\n| `{protocol.stem}`" in TEXT
-    assert all(name in TEXT for name in CORRUPTIONS)
+    assert all(name in TEXT for name in COMMON_CORRUPTIONS)

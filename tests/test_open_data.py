@@ -181,3 +181,8 @@ def test_the_16_classes_of_synthia_by_hand():
     assert result["miou"]["source_classes"] == {"targets": {"city": 0.5}, "mean": 0.5, "source_val": 0.25}
     assert len(result["source_classes"]) == 16 and "9" not in result["source_classes"]
     assert "source_classes" not in result_json(scores, "source_val", ["a"] * 19, {})["miou"]
+
+
+def test_a_density_may_be_written_as_a_number(own):
+    config = own(source_val={"dataset": "foggy_cityscapes", "split": "val", "variant": 0.02})
+    assert config.data.source_val.variant == "0.02" and config.data.source_val.label == "foggy_cityscapes_0.02"

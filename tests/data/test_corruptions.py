@@ -7,17 +7,17 @@ import pytest
 from recyclelora.data import corruptions
 from recyclelora.data.corruptions import corrupt, plasma
 from recyclelora.errors import UserError
-from recyclelora.schemas.data import CORRUPTIONS
+from recyclelora.schemas.data import COMMON_CORRUPTIONS
 
 IMAGE = cv2.GaussianBlur(np.random.default_rng(0).integers(0, 256, (64, 96, 3)).astype(np.uint8), (0, 0), 2)
 NOISE_FREE = ("defocus_blur", "zoom_blur", "brightness", "contrast", "pixelate", "jpeg_compression")
 
 
 def test_names_in_the_configuration_are_the_ones_that_exist():
-    assert tuple(corruptions.CORRUPTIONS) == CORRUPTIONS
+    assert tuple(corruptions.CORRUPTIONS) == COMMON_CORRUPTIONS
 
 
-@pytest.mark.parametrize("name", CORRUPTIONS)
+@pytest.mark.parametrize("name", COMMON_CORRUPTIONS)
 def test_image_name_and_seed_decide(name):
     first = corrupt(IMAGE, name, 3, name="a")
     assert first.dtype == np.uint8 and first.shape == IMAGE.shape
@@ -27,7 +27,7 @@ def test_image_name_and_seed_decide(name):
         assert (first == other).all() == (name in NOISE_FREE)
 
 
-@pytest.mark.parametrize("name", [name for name in CORRUPTIONS if name not in ("fog", "snow", "motion_blur")])
+@pytest.mark.parametrize("name", [name for name in COMMON_CORRUPTIONS if name not in ("fog", "snow", "motion_blur")])
 def test_severity_moves_an_image_further_away(name):
     away = [np.abs(corrupt(IMAGE, name, s, name="a").astype(int) - IMAGE).mean() for s in (1, 3, 5)]
     assert away[0] < away[1] < away[2]

@@ -20,7 +20,7 @@ from recyclelora.schemas.folder import FolderConfig, class_index
 MAX_CLASSES = 254
 """Train ids fit 8 bits beside the marks of unlabelled pixels and of unknown ids."""
 
-CORRUPTIONS = (
+COMMON_CORRUPTIONS = (
     "gaussian_noise", "shot_noise", "impulse_noise", "defocus_blur", "glass_blur", "motion_blur", "zoom_blur", "snow",
     "fog", "brightness", "contrast", "elastic_transform", "pixelate", "jpeg_compression",
 )  # fmt: skip
@@ -75,7 +75,7 @@ class CorruptionConfig:
 
     def check(self) -> Iterator[Problem]:
         """Yield every bad value."""
-        yield from one_of("name", self.name, CORRUPTIONS)
+        yield from one_of("name", self.name, COMMON_CORRUPTIONS)
         if not 1 <= self.severity <= 5:
             yield "severity", "must lie between 1 and 5"
         yield from at_least("seed", self.seed, 0)

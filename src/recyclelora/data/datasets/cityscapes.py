@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 
 from recyclelora.data.datasets.base import FolderDataset, Request
-from recyclelora.data.datasets.files import check_choice, existing, found, no_variant, paired, unlabelled
+from recyclelora.data.datasets.files import check_choice, existing, found, no_variant, not_there, paired, unlabelled
 from recyclelora.data.labels import CITYSCAPES_IDS, CITYSCAPES_KNOWN, identity_table, lookup_table
 from recyclelora.errors import UserError
 
@@ -54,7 +54,7 @@ def _weather(request: Request, kind: str, ending: str) -> FolderDataset:
     own = request.root / name
     folder = own if own.is_dir() else request.root / "cityscapes"
     if not (folder / inside).is_dir():
-        existing(own / inside, name, layout)
+        raise not_there(own, name, layout)
     images = found(folder, f"{inside}/{split}/*/*{ending}")
     return _with_fine_labels(name, request.root, images, _fine_labels(request.root, own, split))
 

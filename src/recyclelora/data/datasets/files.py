@@ -76,8 +76,13 @@ def no_variant(dataset: str, variant: str | None) -> None:
 def existing(folder: Path, dataset: str, layout: str) -> Path:
     """The folder itself, or a UserError with the layout that is expected in it."""
     if not folder.is_dir():
-        raise UserError(f"{dataset} is not at {folder.absolute()}: expected {layout} in it, as downloaded")
+        raise not_there(folder, dataset, layout)
     return folder
+
+
+def not_there(folder: Path, dataset: str, layout: str) -> UserError:
+    """The refusal of a dataset that is not where it should be."""
+    return UserError(f"{dataset} is not at {folder.absolute()}: expected {layout} in it, as downloaded")
 
 
 def found(folder: Path, *patterns: str) -> list[Path]:
