@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -112,3 +113,10 @@ def test_not_a_run_and_missing_checkpoints_are_named(finished: Path, tmp_path: P
 def test_wrong_input_to_predict_is_refused(finished: Path):
     with pytest.raises(ValueError, match="uint8 RGB"):
         recyclelora.load(finished).predict(np.zeros((4, 4), np.uint8))
+
+
+def test_other_pretrained_weights_are_refused(finished: Path, monkeypatch: pytest.MonkeyPatch):
+    other = SimpleNamespace(path="other.safetensors", sha256="1" * 64)
+    monkeypatch.setattr("recyclelora.inference.locate_weights", lambda backbone: other)
+    with pytest.raises(UserError, match=r"trained on weights with sha256 None, but other\.safetensors has 1{64}"):
+        recyclelora.load(finished)
