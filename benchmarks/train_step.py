@@ -1,0 +1,240 @@
+"""One training step of the published experiment: this project beside the published form, in one process.
+
+    PYTHONPATH=src python benchmarks/train_step.py                 # DINOv2-L, Mask2Former, 512 crop, batch 4: a GPU
+    PYTHONPATH=src python benchmarks/train_step.py --small         # DINOv2-S, 128 x 256, batch 2: a CPU, two minutes
+
+Published form: float32, the two branches of every layer one after the other as the formula is written, eager. Ours: the
+fused branch, float32 and bfloat16 autocast, eager and compiled. Needs torch, timm, transformers and no Hydra; weights
+are random, which changes no time. Writes train_step-<device>.json: steps per second, peak memory, share of the device's
+arithmetic (FLOPs of the frozen model's forward and backward, torch's counter, over a measured matrix product), where
+the time of a step goes, and on a GPU the largest batch that fits.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import json
+import platform
+import statistics
+import time
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+from torch.utils.flop_counter import FlopCounterMode
+
+from recyclelora.adapters.inject import LowRank
+from recyclelora.adapters.low_rank import LowRankLinear
+from recyclelora.adapters.method import Setting
+from recyclelora.adapters.spec import AdapterSpec, BranchSpec
+from recyclelora.backbones.timm import create_backbone
+from recyclelora.decoders.mask2former import Mask2Former
+from recyclelora.segmenter import Segmenter
+
+NUM_CLASSES = 19
+# Random directions cost what RRQR's cost, once training runs.
+RECYCLELORA = AdapterSpec(main=BranchSpec("orthonormal", 32), sub=BranchSpec("orthonormal", 4, lr_mult=0.5), alpha=1.0)
+
+
+class TwoBranches(nn.Module):
+    """A low-rank layer in its published form: every branch a pass of its own over the output."""
+
+    def __init__(self, layer: LowRankLinear) -> None:
+        super().__init__()
+        self.layer = layer
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(..., in) -> (..., out)."""
+        layer = self.layer
+        y = F.linear(x, layer.weight, layer.bias)
+        for branch in layer.branches().values():
+            y = y + layer.scale * F.linear(F.linear(x, branch.lora_a), branch.lora_b)
+        return y
+
+
+def build(name: str, size: tuple[int, int], device: str, *, published: bool) -> Segmenter:
+    backbone = create_backbone(name, patch_size=16, image_size=size, levels=None, model_args={}, weights=None, seed=0)
+    LowRank(RECYCLELORA).apply(backbone.model, Setting())
+    if published:
+        for path, module in list(backbone.model.named_modules()):
+            if isinstance(module, LowRankLinear):
+                backbone.model.set_submodule(path, TwoBranches(module))
+    decoder = Mask2Former([backbone.embed_dim] * 4, NUM_CLASSES)
+    return Segmenter(backbone, decoder, mean=(0.5,) * 3, std=(0.2,) * 3, ignore_index=255).to(device).train()
+
+
+def batch(size: tuple[int, int], count: int, device: str) -> tuple[Tensor, Tensor]:
+    """Images of noise and labels of rectangles with eight classes each, as a crop of a street has."""
+    generator = torch.Generator().manual_seed(0)
+    images = torch.randint(0, 256, (count, 3, *size), dtype=torch.uint8, generator=generator)
+    coarse = torch.randint(0, 8, (count, 1, 8, 8), generator=generator).float()
+    return images.to(device), F.interpolate(coarse, size=size)[:, 0].to(torch.uint8).to(device)
+
+
+class Step:
+    """Forward, loss, backward and optimizer step of one form."""
+
+    def __init__(self, segmenter: Segmenter, data: tuple[Tensor, Tensor], *, bf16: bool, compiled: bool) -> None:
+        self.segmenter, self.data, self.bf16 = segmenter, data, bf16
+        trained = [p for p in segmenter.parameters() if p.requires_grad]
+        self.optimizer = torch.optim.AdamW(trained, lr=1e-4)
+        if compiled:
+            segmenter.backbone.compile()
+
+    def __call__(self) -> None:
+        """One step."""
+        device = self.data[0].device.type
+        with torch.autocast(device, torch.bfloat16) if self.bf16 else contextlib.nullcontext():
+            losses = self.segmenter(*self.data)
+        torch.stack(list(losses.values())).sum().backward()
+        self.optimizer.step()
+        self.optimizer.zero_grad()
+
+    def timed(self) -> float:
+        """Seconds of one step."""
+        synchronise(self.data[0].device)
+        began = time.perf_counter()
+        self()
+        synchronise(self.data[0].device)
+        return time.perf_counter() - began
+
+
+def synchronise(device: torch.device) -> None:
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
+
+
+FORMS = {
+    "published: float32, two branches, eager": {"published": True, "bf16": False, "compiled": False},
+    "ours: float32, eager": {"published": False, "bf16": False, "compiled": False},
+    "ours: bfloat16, eager": {"published": False, "bf16": True, "compiled": False},
+    "ours: bfloat16, compiled": {"published": False, "bf16": True, "compiled": True},
+}
+
+
+def measure(name: str, size: tuple[int, int], count: int, device: str, repeats: int) -> dict[str, dict]:
+    """Seconds per step of every form, repeats interleaved where all fit together, and peak memory of each alone."""
+    data = batch(size, count, device)
+    steps, table = {}, {}
+    for form, options in FORMS.items():
+        before = torch.cuda.memory_allocated() if device == "cuda" else 0
+        segmenter = build(name, size, device, published=options["published"])
+        step = Step(segmenter, data, bf16=options["bf16"], compiled=options["compiled"])
+        if device == "cuda":
+            torch.cuda.reset_peak_memory_stats()
+        for _ in range(3):
+            step()
+        synchronise(data[0].device)
+        table[form] = {}
+        if device == "cuda":
+            table[form]["peak_memory_gib"] = round((torch.cuda.max_memory_allocated() - before) / 2**30, 2)
+        steps[form] = step
+    seconds: dict[str, list[float]] = {form: [] for form in steps}
+    for _ in range(repeats):
+        for form, step in steps.items():
+            seconds[form].append(step.timed())
+    baseline = statistics.median(next(iter(seconds.values())))
+    for form, values in seconds.items():
+        middle = statistics.median(values)
+        table[form] |= {
+            "seconds_per_step": round(middle, 4),
+            "steps_per_second": round(1 / middle, 3),
+            "faster_than_published": round(baseline / middle, 2),
+        }
+    return table
+
+
+def flops(name: str, size: tuple[int, int], count: int, device: str) -> int:
+    """Floating-point operations of one step in its published form."""
+    segmenter = build(name, size, device, published=True)
+    with FlopCounterMode(display=False) as counter:
+        losses = segmenter(*batch(size, count, device))
+        torch.stack(list(losses.values())).sum().backward()
+    return counter.get_total_flops()
+
+
+def matrix_product_rate(device: str, dtype: torch.dtype) -> float:
+    """Floating-point operations per second of a large matrix product: what the device gives at best here."""
+    n = 8192 if device == "cuda" else 2048
+    a, b = (torch.randn(n, n, device=device, dtype=dtype) for _ in range(2))
+    best = float("inf")
+    for _ in range(5):
+        synchronise(a.device)
+        began = time.perf_counter()
+        _ = a @ b
+        synchronise(a.device)
+        best = min(best, time.perf_counter() - began)
+    return 2 * n**3 / best
+
+
+def where_the_time_goes(name: str, size: tuple[int, int], count: int, device: str) -> dict[str, float]:
+    """Share of the ten most expensive operations in a step of ours (bfloat16, eager), and of the model's parts."""
+    segmenter = build(name, size, device, published=False)
+    step = Step(segmenter, batch(size, count, device), bf16=True, compiled=False)
+    step()
+    activities = [torch.profiler.ProfilerActivity.CPU]
+    if device == "cuda":
+        activities.append(torch.profiler.ProfilerActivity.CUDA)
+    with torch.profiler.profile(activities=activities) as profile:
+        step()
+    key = "self_device_time_total" if device == "cuda" else "self_cpu_time_total"
+    events = sorted(profile.key_averages(), key=lambda event: getattr(event, key), reverse=True)
+    total = sum(getattr(event, key) for event in events)
+    return {event.key[:80]: round(getattr(event, key) / total, 3) for event in events[:10]}
+
+
+def largest_batch(name: str, size: tuple[int, int]) -> int:
+    """Images of the largest batch that trains on this GPU in bfloat16, to a multiple of 4."""
+    fits = 0
+    for count in range(8, 257, 8):
+        try:
+            step = Step(
+                build(name, size, "cuda", published=False), batch(size, count, "cuda"), bf16=True, compiled=False
+            )
+            step()
+            torch.cuda.synchronize()
+        except torch.cuda.OutOfMemoryError:
+            break
+        finally:
+            step = None
+            torch.cuda.empty_cache()
+        fits = count
+    return fits
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser()
+    parser.add_argument("--small", action="store_true", help="DINOv2-S, 128 x 256, batch 2")
+    parser.add_argument("--repeats", type=int, default=10)
+    parser.add_argument("--out", type=Path, default=Path(__file__).parent)
+    options = parser.parse_args()
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    name, size, count = ("vit_small_patch14_dinov2", (128, 256), 2) if options.small else (
+        "vit_large_patch14_dinov2", (512, 512), 4
+    )  # fmt: skip
+    if device == "cuda":
+        torch.set_float32_matmul_precision("highest")  # float32 means float32 in the published form
+    output: dict[str, object] = {
+        "what": f"{name} at patch 16, RecycleLoRA 32 + 4, Mask2Former, crop {size[0]} x {size[1]}, batch {count}",
+        "device": torch.cuda.get_device_name() if device == "cuda" else f"CPU, {torch.get_num_threads()} threads",
+        "versions": {"torch": torch.__version__, "python": platform.python_version()},
+        "forms": measure(name, size, count, device, options.repeats),
+        "profile_of_ours_bfloat16": where_the_time_goes(name, size, count, device),
+    }
+    operations = flops(name, size, count, device)
+    rates = {str(d).removeprefix("torch."): matrix_product_rate(device, d) for d in (torch.float32, torch.bfloat16)}
+    ours = output["forms"]["ours: bfloat16, compiled"]["steps_per_second"]  # type: ignore[index]
+    output["tflop_per_step"] = round(operations / 1e12, 3)
+    output["matrix_product_tflop_per_second"] = {d: round(rate / 1e12, 3) for d, rate in rates.items()}
+    output["utilisation_of_ours"] = round(operations * ours / rates["bfloat16"], 3)
+    if device == "cuda" and not options.small:
+        output["largest_batch"] = largest_batch(name, size)
+    path = options.out / f"train_step-{device}.json"
+    path.write_text(json.dumps(output, indent=2) + "\n")
+    print(json.dumps(output, indent=2))
+
+
+if __name__ == "__main__":
+    main()
