@@ -25,7 +25,7 @@ LINES = {
     "eff. rank of BA − B₀A₀": ("rank", {"quantity": "effective_rank", "branch": ALL, "stage": UPDATE}, "{:.1f}"),
     "main · sub, columns of B": ("similarity", {"quantity": "grassmann_b", "stage": TRAINED}, "{:.5f}"),
     "main · sub, rows of A": ("similarity", {"quantity": "grassmann_a", "stage": TRAINED}, "{:.5f}"),
-    "‖ΔW‖ / ‖W₀‖": ("size", {"quantity": "relative_norm"}, "{:.3%}"),
+    "‖ΔW‖ / ‖W₀‖": ("size", {"quantity": "relative_norm"}, "{:.2%}"),
     "ΔW in top r of W₀, out": ("shares", {"quantity": "left_top_share"}, "{:.1%}"),
     "ΔW in bottom r of W₀, out": ("shares", {"quantity": "left_bottom_share"}, "{:.1%}"),
     "ΔW in top r of W₀, in": ("shares", {"quantity": "right_top_share"}, "{:.1%}"),
