@@ -8,7 +8,7 @@ from typing import Any
 
 from rich.table import Table
 
-from recyclelora.analysis.compare import Group, Overlap, spread
+from recyclelora.analysis.compare import Group, Overlap, fused, spread
 from recyclelora.analysis.layers import ALL, INIT, TRAINED, UPDATE
 from recyclelora.analysis.tables import Tables, distinct, mean, scalar_means, select
 
@@ -25,7 +25,7 @@ LINES = {
     "eff. rank of BA − B₀A₀": ("rank", {"quantity": "effective_rank", "branch": ALL, "stage": UPDATE}, "{:.1f}"),
     "main · sub, columns of B": ("similarity", {"quantity": "grassmann_b", "stage": TRAINED}, "{:.5f}"),
     "main · sub, rows of A": ("similarity", {"quantity": "grassmann_a", "stage": TRAINED}, "{:.5f}"),
-    "‖ΔW‖ / ‖W₀‖": ("size", {"quantity": "relative_norm"}, "{:.2%}"),
+    "‖ΔW‖ / ‖W₀‖": ("size", {"quantity": "relative_norm"}, "{:.3%}"),
     "ΔW in top r of W₀, out": ("shares", {"quantity": "left_top_share"}, "{:.1%}"),
     "ΔW in bottom r of W₀, out": ("shares", {"quantity": "left_bottom_share"}, "{:.1%}"),
     "ΔW in top r of W₀, in": ("shares", {"quantity": "right_top_share"}, "{:.1%}"),
@@ -70,6 +70,7 @@ def _group(group: Group) -> dict[str, Any]:
 
 def run_table(title: str, tables: Tables) -> Table:
     """Means of one run: a column for each layer type, and one for all layers."""
+    tables = fused(tables)
     columns: dict[str, dict[str, str]] = {kind: {"type": kind} for kind in distinct(tables["rank"], "type")}
     return _table(title, {name: ([tables], wanted) for name, wanted in (columns | {"all": {}}).items()})
 
