@@ -7,7 +7,7 @@ from dataclasses import replace
 import pytest
 import torch
 
-from recyclelora.analysis.compare import Measurement, fused, grouped, overlaps, run_labels, spread
+from recyclelora.analysis.compare import Measurement, grouped, overlaps, run_labels, spread, with_fused_qkv
 from recyclelora.analysis.summary import comparison, summary
 from recyclelora.analysis.tables import COLUMNS, Row, mean_by, scalar_means, select, write_csv
 
@@ -77,7 +77,7 @@ def test_seeds_of_one_configuration_are_one_group():
 def test_separate_q_k_and_v_count_as_qkv():
     parts = [replace(ROW, layer=f"blocks.0.attn.qkv.{part}", type=part) for part in "qkv"]
     run = measurement("r", tables={"size": [*parts, LATER]})
-    (group,) = fused(grouped([run]))
+    (group,) = with_fused_qkv(grouped([run]))
     assert [row.type for row in group.runs[0].tables["size"]] == ["qkv", "qkv", "qkv", "fc1"]
     assert run.tables["size"][0].type == "q"
 

@@ -63,17 +63,17 @@ def grouped(runs: Sequence[Measurement]) -> list[Group]:
     ]
 
 
-def fused(groups: Sequence[Group]) -> list[Group]:
-    """The groups with q, k and v counted as qkv, so that methods that adapt them separately share its panel."""
+def fused(tables: Tables) -> Tables:
+    """The tables with q, k and v counted as qkv, so that methods that adapt them separately share its place."""
+    return {
+        name: [replace(row, type="qkv") if ".qkv." in row.layer else row for row in rows]
+        for name, rows in tables.items()
+    }
 
-    def run(measurement: Measurement) -> Measurement:
-        tables = {
-            name: [replace(row, type="qkv") if ".qkv." in row.layer else row for row in rows]
-            for name, rows in measurement.tables.items()
-        }
-        return replace(measurement, tables=tables)
 
-    return [Group(group.label, tuple(run(measurement) for measurement in group.runs)) for group in groups]
+def with_fused_qkv(groups: Sequence[Group]) -> list[Group]:
+    """Every group with `fused` tables."""
+    return [Group(group.label, tuple(replace(run, tables=fused(run.tables)) for run in group.runs)) for group in groups]
 
 
 def run_labels(groups: Sequence[Group]) -> dict[str, Measurement]:

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from recyclelora.analysis import style
-from recyclelora.analysis.compare import Group, Measurement, Overlap, fused, spread
+from recyclelora.analysis.compare import Group, Measurement, Overlap, spread, with_fused_qkv
 from recyclelora.analysis.layers import ALL, INIT, TRAINED, UPDATE
 from recyclelora.analysis.measure import CURVE_STEPS, SIDES
 from recyclelora.analysis.tables import Row, mean, mean_by, select
@@ -21,7 +21,7 @@ Points = dict[Any, tuple[float, float]]
 
 def draw(groups: Sequence[Group], found: Sequence[Overlap], runs: dict[str, Measurement], folder: Path) -> None:
     """Write every comparison that the measurements allow."""
-    together = fused(groups)
+    together = with_fused_qkv(groups)
     efficiency_bars(groups, folder / "rank_efficiency.png")
     effective_rank(together, folder / "effective_rank.png")
     relative_size(together, folder / "relative_size.png")

@@ -8,7 +8,7 @@ from typing import Any
 
 from rich.table import Table
 
-from recyclelora.analysis.compare import Group, Overlap, spread
+from recyclelora.analysis.compare import Group, Overlap, fused, spread
 from recyclelora.analysis.layers import ALL, INIT, TRAINED, UPDATE
 from recyclelora.analysis.tables import Tables, distinct, mean, scalar_means, select
 
@@ -70,6 +70,7 @@ def _group(group: Group) -> dict[str, Any]:
 
 def run_table(title: str, tables: Tables) -> Table:
     """Means of one run: a column for each layer type, and one for all layers."""
+    tables = fused(tables)
     columns: dict[str, dict[str, str]] = {kind: {"type": kind} for kind in distinct(tables["rank"], "type")}
     return _table(title, {name: ([tables], wanted) for name, wanted in (columns | {"all": {}}).items()})
 
