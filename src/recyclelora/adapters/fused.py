@@ -88,7 +88,7 @@ def _gradients(ctx: Any, grad: Tensor) -> Gradients:
     half = len(factors) // 2
     ranks = [len(factor) for factor in factors[:half]]
     a, b = _stacked(factors, None, grad.dtype)
-    grad_hidden = grad.new_empty(len(b), len(grad)).addmm_(b, grad.t(), beta=0, alpha=ctx.scale)
+    grad_hidden = _rows(grad, len(b)).addmm_(b, grad.t(), beta=0, alpha=ctx.scale)
     grad_x: Tensor | None = None
     grad_bias: Tensor | None = None
     grad_a: Gradients = (None,) * half
@@ -115,9 +115,15 @@ def _stacked(factors: Sequence[Tensor], bias: Tensor | None, dtype: torch.dtype)
 
 def _hidden(x: Tensor, a: Tensor, scale: float, rows: int) -> Tensor:
     """s A x^T (rank, tokens), and ones below, to ``rows`` rows in all: a bias in B^T then costs no pass over y."""
-    hidden = x.new_ones(rows, len(x))
+    hidden = _rows(x, rows).fill_(1)
     hidden[: len(a)].addmm_(a, x.t(), beta=0, alpha=scale)
     return hidden
+
+
+def _rows(like: Tensor, rows: int) -> Tensor:
+    """An unfilled matrix (rows, tokens); each row starts at a multiple of 8 elements, as tensor cores ask for."""
+    tokens = len(like)
+    return like.new_empty(rows, -(-tokens // 8) * 8)[:, :tokens]
 
 
 def _needed(ctx: Any) -> tuple[bool, bool]:

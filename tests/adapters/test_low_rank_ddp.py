@@ -1,0 +1,53 @@
+"""Two processes that see half a batch each take the step of one process that sees all of it."""
+
+import pytest
+import torch
+from torch import multiprocessing as mp
+from torch import nn
+from torch.distributed import FileStore, destroy_process_group, init_process_group
+from torch.nn.parallel import DistributedDataParallel
+
+from recyclelora.adapters.inject import inject
+from recyclelora.adapters.spec import AdapterSpec, BranchSpec
+
+from .models import tiny_vit
+
+SPEC = AdapterSpec(BranchSpec("rrqr_minor", 4), BranchSpec("rrqr_major", 2, train_a=False), train_bias=True)
+IMAGES = torch.randn(4, 3, 32, 32, generator=torch.Generator().manual_seed(0))
+
+
+class Features(nn.Module):
+    """The features' mean square as a loss: DDP wraps a forward."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.model = tiny_vit()
+        inject(self.model, SPEC)
+
+    def forward(self, images: torch.Tensor) -> torch.Tensor:
+        return self.model.forward_features(images).square().mean()
+
+
+def gradients(module: nn.Module, images: torch.Tensor) -> dict[str, torch.Tensor]:
+    module(images).backward()
+    found = {name.removeprefix("module."): parameter.grad for name, parameter in module.named_parameters()}
+    return {name: grad for name, grad in found.items() if grad is not None}
+
+
+def train(rank: int, directory: str) -> None:
+    torch.set_num_threads(1)
+    init_process_group("gloo", store=FileStore(f"{directory}/store", 2), rank=rank, world_size=2)
+    module = DistributedDataParallel(Features())
+    torch.save(gradients(module, IMAGES[2 * rank : 2 * rank + 2]), f"{directory}/{rank}.pt")
+    destroy_process_group()
+
+
+@pytest.mark.slow
+def test_two_processes_have_the_gradients_of_one(tmp_path):
+    mp.start_processes(train, (str(tmp_path),), nprocs=2, start_method="spawn")
+    first, second = (torch.load(tmp_path / f"{rank}.pt", weights_only=True) for rank in range(2))
+    expected = gradients(Features(), IMAGES)
+    assert set(first) == set(second) == set(expected) and len(expected) == 8 * 4
+    for name, grad in expected.items():
+        assert torch.equal(first[name], second[name])
+        torch.testing.assert_close(first[name], grad, atol=1e-6, rtol=1e-4)
