@@ -1,7 +1,10 @@
 from __future__ import annotations
 
 import os
+import re
 import signal
+import subprocess
+import sys
 from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
@@ -185,9 +188,22 @@ def test_a_workers_refusal_comes_in_its_own_words(num_workers: int):
         list(eval_loader(Broken(9), num_workers=num_workers))
 
 
+KILLED = """
+import sys
+sys.path[:0] = {path!r}
+from test_loaders import Broken, eval_loader
+try:
+    list(eval_loader(Broken(9, kill=True), num_workers=1))
+except Exception as error:
+    print(type(error).__name__, error, flush=True)
+"""
+
+
 def test_a_killed_worker_is_explained():
-    with pytest.raises(UserError, match=r"a data worker was killed.*lower trainer\.num_workers"):
-        list(eval_loader(Broken(9, kill=True), num_workers=1))
+    """In a process of its own: torch reports a child's death by an exception in whatever the parent is doing."""
+    script = KILLED.format(path=sys.path)
+    done = subprocess.run([sys.executable, "-c", script], cwd=Path(__file__).parent, capture_output=True, text=True)
+    assert re.fullmatch(r"UserError a data worker was killed.*lower trainer\.num_workers\n", done.stdout), done
 
 
 def test_no_more_workers_than_cores(monkeypatch: pytest.MonkeyPatch):

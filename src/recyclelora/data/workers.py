@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any, Generic, TypeVar
 
@@ -60,7 +61,7 @@ class Loader(Generic[T]):
         except UserError as error:
             raise UserError(_own_words(str(error))) from None
         except RuntimeError as error:
-            if "exited unexpectedly" not in str(error):
+            if not re.search("exited unexpectedly|is killed by signal", str(error)):
                 raise
             raise UserError(
                 "a data worker was killed, most likely because memory ran out (RAM, or /dev/shm in a container): "
