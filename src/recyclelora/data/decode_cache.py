@@ -23,6 +23,7 @@ from pathlib import Path
 import numpy as np
 
 from recyclelora.data.datasets import Dataset, FolderDataset, Sample
+from recyclelora.data.datasets.base import View
 from recyclelora.data.identity import how_it_reads
 
 HEADER = struct.Struct("<8sIIIIQ")
@@ -39,29 +40,11 @@ RESCAN_AFTER = 3600
 
 
 @dataclass(frozen=True)
-class CachedDataset:
-    """A dataset whose samples are kept decoded."""
+class CachedDataset(View):
+    """A dataset whose samples are kept decoded; a cache changes no content."""
 
     base: FolderDataset
     cache: DecodeCache
-
-    @property
-    def name(self) -> str:
-        """The name of the dataset."""
-        return self.base.name
-
-    @property
-    def labelled(self) -> bool:
-        """Whether there are masks."""
-        return self.base.labelled
-
-    @property
-    def classes(self) -> frozenset[int]:
-        """The train ids that the masks can hold."""
-        return self.base.classes
-
-    def __len__(self) -> int:
-        return len(self.base)
 
     def load(self, index: int) -> Sample:
         """Read one sample from the cache, or decode and keep it."""
@@ -71,10 +54,6 @@ class CachedDataset:
             sample = self.base.load(index)
             self.cache.store(key, sample)
         return sample
-
-    def entries(self) -> list[str]:
-        """The dataset's own entries: a cache changes no content."""
-        return self.base.entries()
 
 
 def kept_decoded(dataset: Dataset, directory: Path, gigabytes: float | None) -> Dataset:

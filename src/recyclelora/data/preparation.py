@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 
 from recyclelora.data.datasets import Corrupted, Dataset, StreetsDataset, Subset
+from recyclelora.data.datasets.base import View
 from recyclelora.data.decode_cache import CachedDataset
 
 Job = tuple[StreetsDataset, int]
@@ -48,7 +49,7 @@ def decode(samples: Sequence[Address], advance: Callable[[int], None]) -> None:
 def _layers(dataset: Dataset) -> Iterator[Dataset]:
     """A dataset and what it is a view of."""
     yield dataset
-    if hasattr(dataset, "base"):
+    if isinstance(dataset, View):
         yield from _layers(dataset.base)
 
 

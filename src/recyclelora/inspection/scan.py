@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 
 from recyclelora.data.datasets import Dataset, FolderDataset, Item, Subset
-from recyclelora.data.datasets.base import fits
+from recyclelora.data.datasets.base import View, fits
 from recyclelora.data.labels import IGNORE, UNKNOWN
 from recyclelora.data.reading import read_image
 from recyclelora.errors import UserError
@@ -70,7 +70,7 @@ def scan(dataset: Dataset, index: int, label: str, min_size: tuple[int, int]) ->
 
 def _unwrapped(dataset: Dataset, index: int) -> tuple[Dataset, int]:
     """The dataset below subsets and other views, and the sample's index there."""
-    while not isinstance(dataset, FolderDataset) and hasattr(dataset, "base"):
+    while isinstance(dataset, View):
         if isinstance(dataset, Subset):
             index = dataset.indices[index]
         dataset = dataset.base

@@ -136,15 +136,14 @@ class FolderDataset:
 
 
 @dataclass(frozen=True)
-class Subset:
-    """Some samples of a dataset, in ascending order."""
+class View:
+    """A dataset seen through something; says of itself what its base says."""
 
     base: Dataset
-    indices: tuple[int, ...]
 
     @property
     def name(self) -> str:
-        """The name of the whole dataset."""
+        """The name of the base."""
         return self.base.name
 
     @property
@@ -156,6 +155,20 @@ class Subset:
     def classes(self) -> frozenset[int]:
         """The train ids that the masks can hold."""
         return self.base.classes
+
+    def __len__(self) -> int:
+        return len(self.base)
+
+    def entries(self) -> list[str]:
+        """The entries of the base."""
+        return self.base.entries()
+
+
+@dataclass(frozen=True)
+class Subset(View):
+    """Some samples of a dataset, in ascending order."""
+
+    indices: tuple[int, ...]
 
     def __len__(self) -> int:
         return len(self.indices)

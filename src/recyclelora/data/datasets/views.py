@@ -9,36 +9,17 @@ import numpy as np
 from PIL import Image
 
 from recyclelora.data.corruptions import VERSION, corrupt
-from recyclelora.data.datasets.base import Dataset, Sample
+from recyclelora.data.datasets.base import Sample, View
 
 
 @dataclass(frozen=True)
-class Corrupted:
+class Corrupted(View):
     """A dataset whose images are corrupted while they are read; masks stay as they are."""
 
-    base: Dataset
     corruption: str
     severity: int
     """1 to 5"""
     seed: int = 0
-
-    @property
-    def name(self) -> str:
-        """The name of the clean dataset."""
-        return self.base.name
-
-    @property
-    def labelled(self) -> bool:
-        """Whether there are masks."""
-        return self.base.labelled
-
-    @property
-    def classes(self) -> frozenset[int]:
-        """The train ids that the masks can hold."""
-        return self.base.classes
-
-    def __len__(self) -> int:
-        return len(self.base)
 
     def load(self, index: int) -> Sample:
         """Read one sample and corrupt its image as its name and the seed say."""
@@ -52,32 +33,12 @@ class Corrupted:
 
 
 @dataclass(frozen=True)
-class HalfSize:
+class HalfSize(View):
     """A dataset at half its size, made as the published half-size copies of Mapillary were.
 
     Height and width are halved and rounded down; the image by Pillow's bicubic filter and through JPEG at Pillow's
     default quality 75, the mask by Pillow's nearest neighbour.
     """
-
-    base: Dataset
-
-    @property
-    def name(self) -> str:
-        """The name of the whole-size dataset."""
-        return self.base.name
-
-    @property
-    def labelled(self) -> bool:
-        """Whether there are masks."""
-        return self.base.labelled
-
-    @property
-    def classes(self) -> frozenset[int]:
-        """The train ids that the masks can hold."""
-        return self.base.classes
-
-    def __len__(self) -> int:
-        return len(self.base)
 
     def load(self, index: int) -> Sample:
         """Read one sample and halve it."""
@@ -90,7 +51,3 @@ class HalfSize:
             image = np.asarray(copy.convert("RGB"))
         label = np.asarray(Image.fromarray(sample.label).resize(size, Image.Resampling.NEAREST))
         return Sample(image, label, sample.name)
-
-    def entries(self) -> list[str]:
-        """The whole-size dataset's entries."""
-        return self.base.entries()
