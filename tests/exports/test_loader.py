@@ -13,7 +13,7 @@ from recyclelora.exports import loader
 from recyclelora.exports.loader import Segmenter
 
 MEAN = [100.5, 110.25, 120.0]
-IMAGES = {"size": None, "multiple": 16, "least": 32, "mean": MEAN}
+IMAGES = {"batch": None, "size": None, "multiple": 16, "least": 32, "mean": MEAN}
 SLIDE = {"mode": "slide", "window": 64, "stride": 48}
 
 
@@ -67,6 +67,13 @@ def test_a_fixed_size(tmp_path, monkeypatch):
     assert {batch.shape[-2:] for batch in batches} == {(64, 80)}
     with pytest.raises(ValueError, match="takes images up to 64x80 pixels, not 65x80"):
         model.batch_scores(np.zeros((1, 3, 65, 80), np.float32))
+
+
+def test_a_batch_of_one(tmp_path, monkeypatch):
+    model, batches = opened(tmp_path, monkeypatch, batch=1)
+    image = picture(97, 131)
+    np.testing.assert_array_equal(model.scores(image)[0], image.transpose(2, 0, 1))
+    assert {len(batch) for batch in batches} == {1}
 
 
 def test_ids_confidence_and_colours(tmp_path, monkeypatch):

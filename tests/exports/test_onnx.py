@@ -10,11 +10,14 @@ import onnx
 import onnxruntime
 import pytest
 import torch
+from torch import nn
 
 import recyclelora
+from recyclelora.decoders.decoder import DenseDecoder
 from recyclelora.exports import onnx as onnx_export
 from recyclelora.exports.agreement import probe
 from recyclelora.exports.loader import Segmenter
+from recyclelora.exports.source import Source
 
 from .conftest import TINY, moved_source
 from .test_segmenter import pictures
@@ -60,6 +63,27 @@ def test_half_precision_at_a_fixed_size(tmp_path: Path):
     assert next(source.plain.parameters()).dtype == torch.float32  # the run's own model is left alone
     image = pictures()[0]
     assert (Segmenter(tmp_path).predict(image)[0] == source.run.predict(image).ids).mean() > 0.99
+
+
+class Exact(DenseDecoder):
+    """Multiplies features with a float32 tensor that nothing converts."""
+
+    def __init__(self, inner: nn.Module) -> None:
+        super().__init__()
+        self.inner, self.weight = inner, [torch.eye(32)]
+
+    def forward(self, features, size, query=None):
+        return self.inner([(f.permute(0, 2, 3, 1) @ self.weight[0]).permute(0, 3, 1, 2) for f in features], size)
+
+
+def test_a_decoder_that_needs_float32_keeps_it_and_that_is_said(tmp_path: Path):
+    source = moved_source(tmp_path, *TINY)
+    source.run.segmenter.decoder = Exact(source.run.segmenter.decoder)
+    outcome = onnx_export.write(Source.of(source.run, "last"), tmp_path, (64, 64), "fp16")
+    outcome.verify()
+    assert outcome.remark.startswith("the decoder stays in float32: expected ")
+    weights = onnx.load(tmp_path / "segmenter.onnx").graph.initializer
+    assert {w.data_type for w in weights if w.dims} >= {onnx.TensorProto.FLOAT16, onnx.TensorProto.FLOAT}
 
 
 @pytest.mark.slow

@@ -55,7 +55,7 @@ def test_a_fixed_size(tmp_path: Path):
     source = moved_source(tmp_path, *TINY)
     outcome = segmenter_export.write(source, tmp_path, (64, 96))
     outcome.verify()
-    assert outcome.details == {"size": (64, 96)} and outcome.remark is None
+    assert outcome.details == {"batch": "dynamic", "size": (64, 96)} and outcome.remark is None
     assert [check.input for check in outcome.checks] == [(2, 3, 64, 96)]
     image = pictures()[0]
     ids = Segmenter(tmp_path).predict(image)[0]
@@ -71,34 +71,43 @@ def test_a_size_that_cannot_be_is_refused(tmp_path: Path, size: tuple[int, int],
 
 
 class Stubborn(DenseDecoder):
-    """Knows what it does for one size only, and has probabilities of its own."""
+    """Knows what it does for some sizes only, or counts its images, and has probabilities of its own."""
 
-    def __init__(self, inner: nn.Module) -> None:
+    def __init__(self, inner: nn.Module, counting: bool) -> None:
         super().__init__()
-        self.inner = inner
+        self.inner, self.counting = inner, counting
 
     def forward(self, features, size, query=None):
+        if self.counting:
+            return self.inner(features, size).sigmoid().expand(len(features[0]), -1, -1, -1)
         if size[0] == 64:
             return self.inner(features, size).sigmoid()
-        return self.inner(features, size).relu() if size[0] > 512 else -self.inner(features, size).sigmoid()
+        return -self.inner(features, size).sigmoid()
 
     def probabilities(self, scores):
         return scores / scores.sum(1, keepdim=True)
 
 
-def test_what_cannot_be_traced_for_all_sizes_is_fixed_and_said(tmp_path: Path):
+@pytest.mark.parametrize(
+    ("counting", "open_", "words"),
+    [
+        (False, {"batch": "dynamic", "size": (64, 64)}, "H and W are 64 and 64"),
+        (True, {"batch": 1, "size": "dynamic"}, "B is 1, H and W are multiples of 16, at least 32"),
+    ],
+)
+def test_what_cannot_be_traced_for_all_is_fixed_and_said(tmp_path: Path, counting: bool, open_: dict, words: str):
     source = moved_source(tmp_path, *TINY)
-    source.run.segmenter.decoder = Stubborn(source.run.segmenter.decoder)
+    source.run.segmenter.decoder = Stubborn(source.run.segmenter.decoder, counting)
     outcome = segmenter_export.write(Source.of(source.run, "last"), tmp_path, None)
     outcome.verify()
-    assert outcome.details == {"size": (64, 64)}
-    assert outcome.remark.startswith("not all sizes can be traced: Constraints violated")
+    assert outcome.details == open_
+    assert outcome.remark.startswith("not traced for every batch and size: ")
     image = pictures()[0]
     ids, confidence = Segmenter(tmp_path).predict(image)
     expected = source.run.predict(image)
     np.testing.assert_array_equal(ids, expected.ids)
     np.testing.assert_allclose(confidence, expected.confidence, atol=1e-6)
-    assert "H and W are 64 and 64" in (tmp_path / "README.md").read_text()
+    assert words in (tmp_path / "README.md").read_text()
 
 
 def test_a_run_in_mixed_precision_predicts_in_mixed_precision(tmp_path: Path):

@@ -27,7 +27,7 @@ class Tolerance:
 
 
 FLOAT32 = Tolerance(relative=1e-4, equal_pixels=0.999)
-FLOAT16 = Tolerance(relative=5e-2, equal_pixels=0.98)
+FLOAT16 = Tolerance(relative=2e-2, equal_pixels=0.98)
 
 
 @dataclass(frozen=True)

@@ -71,7 +71,9 @@ class Segmenter:
         rows, columns = self._size(height, width)
         padded = np.repeat(np.broadcast_to(self._mean, (1, 3, rows, columns)), len(crops), axis=0)
         padded[..., :height, :width] = crops
-        return self._scores(padded)[..., :height, :width]
+        one_by_one = self.about["images"]["batch"] == 1
+        parts = np.split(padded, len(padded)) if one_by_one else [padded]
+        return np.concatenate([self._scores(part) for part in parts])[..., :height, :width]
 
     def colours(self, ids: Array) -> Array:
         """Class ids (H, W) as RGB (H, W, 3)."""

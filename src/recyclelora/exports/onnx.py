@@ -2,20 +2,15 @@
 
 from __future__ import annotations
 
-import contextlib
-import io
-import logging
-import warnings
 from pathlib import Path
 
 import torch
 from torch.export import ExportedProgram
 
 from recyclelora.exports.agreement import FLOAT16, FLOAT32, Outcome
-from recyclelora.exports.portable import PROBABILITIES, SCORES, compare_programs, describe, trace, write_loader
+from recyclelora.exports.bundle import PROBABILITIES, SCORES, compare_programs, write_bundle
 from recyclelora.exports.source import Source
-from recyclelora.exports.texts import portable_readme
-from recyclelora.storage import write_text
+from recyclelora.exports.tracing import quiet, trace
 
 PRECISIONS = {"fp32": (torch.float32, FLOAT32), "fp16": (torch.float16, FLOAT16)}
 
@@ -36,18 +31,14 @@ def write(source: Source, folder: Path, size: tuple[int, int] | None, precision:
     traced = trace(source, size, dtype)
     convert(traced.scores, "images", "scores", folder / f"{SCORES}.onnx")
     convert(traced.probabilities, "scores", "probabilities", folder / f"{PROBABILITIES}.onnx")
-    about = describe(source, traced, precision)
-    write_loader(folder, about)
-    write_text(folder / "README.md", portable_readme(about, f"{SCORES}.onnx", "onnxruntime"))
-    details = {"size": traced.size or "dynamic", "precision": precision}
+    write_bundle(source, traced, precision, folder, f"{SCORES}.onnx", "onnxruntime")
+    details = {"precision": precision, **traced.open}
     return Outcome(compare_programs(source, traced, folder), tolerance, details, traced.remark)
 
 
 def convert(program: ExportedProgram, given: str, result: str, path: Path) -> None:
     """Write a traced program of one tensor ``given`` and one ``result`` as ONNX; weights above 2 GB lie beside it."""
-    logging.getLogger("torch.onnx").setLevel(logging.ERROR)
-    with warnings.catch_warnings(), contextlib.redirect_stdout(io.StringIO()):
-        warnings.simplefilter("ignore")
+    with quiet():
         converted = torch.onnx.export(program, dynamo=True, input_names=[given], output_names=[result], verbose=False)
     assert converted is not None
     for node in converted.model.graph.all_nodes():

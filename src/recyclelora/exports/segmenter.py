@@ -7,10 +7,9 @@ from pathlib import Path
 import torch
 
 from recyclelora.exports.agreement import FLOAT32, Outcome
-from recyclelora.exports.portable import PROBABILITIES, SCORES, compare_programs, describe, trace, write_loader
+from recyclelora.exports.bundle import PROBABILITIES, SCORES, compare_programs, write_bundle
 from recyclelora.exports.source import Source
-from recyclelora.exports.texts import portable_readme
-from recyclelora.storage import write_text
+from recyclelora.exports.tracing import trace
 
 
 def write(source: Source, folder: Path, size: tuple[int, int] | None) -> Outcome:
@@ -23,8 +22,5 @@ def write(source: Source, folder: Path, size: tuple[int, int] | None) -> Outcome
     for name, program in ((SCORES, traced.scores), (PROBABILITIES, traced.probabilities)):
         program.example_inputs = None
         torch.export.save(program, folder / f"{name}.pt2")
-    about = describe(source, traced, "fp32")
-    write_loader(folder, about)
-    write_text(folder / "README.md", portable_readme(about, f"{SCORES}.pt2", "torch"))
-    details = {"size": traced.size or "dynamic"}
-    return Outcome(compare_programs(source, traced, folder), FLOAT32, details, traced.remark)
+    write_bundle(source, traced, "fp32", folder, f"{SCORES}.pt2", "torch")
+    return Outcome(compare_programs(source, traced, folder), FLOAT32, traced.open, traced.remark)

@@ -163,8 +163,8 @@ def portable_readme(about: dict[str, Any], program: str, package: str) -> str:
 
 
 def _sizes(images: dict[str, Any]) -> str:
+    batch = "" if images["batch"] is None else f"B is {images['batch']}, "
     if images["size"] is not None:
-        return "H and W are {} and {}; load.py pads smaller crops with the mean colour".format(*images["size"])
-    return (
-        f"H and W are multiples of {images['multiple']}, at least {images['least']}; load.py pads with the mean colour"
-    )
+        return batch + "H and W are {} and {}; load.py pads smaller crops with the mean colour".format(*images["size"])
+    multiples = f"multiples of {images['multiple']}, at least {images['least']}"
+    return f"{batch}H and W are {multiples}; load.py pads with the mean colour"
