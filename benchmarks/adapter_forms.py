@@ -5,14 +5,20 @@ A form turns the frozen layers of a block into adapted ones. Another method is o
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable
 
 import torch
 from torch import nn
 from torch.nn import functional as F
 
+from recyclelora.adapters.adalora import AdaLoRA
+from recyclelora.adapters.dora import DoRA
 from recyclelora.adapters.init import Factors
 from recyclelora.adapters.low_rank import Branch, LowRankLinear
+from recyclelora.adapters.method import Method, Setting
+from recyclelora.adapters.rein import ReinTokens
+from recyclelora.adapters.vera import VeRA
 
 RANKS = {"main": 32, "sub": 4}
 SCALE = 1 / 36
@@ -77,10 +83,73 @@ def fused(linear: nn.Linear) -> nn.Module:
     return LowRankLinear(linear, branches, scale=SCALE)
 
 
-# What every other form is compared with comes first.
+def one_branch(rank: int, *, train_b: bool = True) -> Form:
+    """The project's low-rank layer with one branch of ``rank`` and W0 as it is."""
+
+    def build(linear: nn.Linear) -> nn.Module:
+        width, out = linear.in_features, linear.out_features
+        factors = Factors(b=torch.randn(out, rank) / out**0.5, a=torch.randn(rank, width) / width**0.5)
+        branch = Branch(factors, width, train_b=train_b)
+        return LowRankLinear(linear, {"main": branch}, scale=1.0, residual=False)
+
+    return build
+
+
+def through(method: Method) -> Form:
+    """A method applied to one layer, as it would be to a transformer's."""
+
+    def build(linear: nn.Linear) -> nn.Module:
+        model = nn.Module()
+        model.blocks = nn.ModuleList([nn.ModuleDict({"layer": linear})])
+        method.apply(model, Setting(max_steps=1000))
+        return model.get_submodule("blocks.0.layer")
+
+    return build
+
+
+class Full(nn.Module):
+    """The layer itself, trained."""
+
+    def __init__(self, linear: nn.Linear) -> None:
+        super().__init__()
+        self.linear = copy.deepcopy(linear).requires_grad_(True)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """(..., in) -> (..., out)."""
+        return self.linear(x)
+
+
+class ReinBehind(nn.Module):
+    """Rein refines what a block puts out: here behind fc2; a block's other layers stay as they are."""
+
+    def __init__(self, linear: nn.Linear) -> None:
+        super().__init__()
+        self.linear, width = linear, linear.out_features
+        self.tokens = ReinTokens(
+            1, width, num_tokens=100, token_rank=16, patch_size=16, scale=0.001, query_width=None, seed=0
+        )
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """(..., in) -> (..., out)."""
+        return self.tokens.refine(0, self.linear(x))
+
+
+def rein(linear: nn.Linear) -> nn.Module:
+    """Rein's share of a block."""
+    return ReinBehind(linear) if linear.in_features == 4 * linear.out_features else linear
+
+
+# What every other form is compared with comes first. Layers of PiSSA, MiLoRA, OLoRA, SoMA and LoRA cost the same.
 FORMS: dict[str, Form] = {
     "frozen": lambda linear: linear,
     "two_branches": TwoBranches,
     "concatenated": Concatenated,
     "recyclelora": fused,
+    "lora_16": one_branch(16),
+    "mica_16": one_branch(16, train_b=False),
+    "dora_16": through(DoRA(rank=16, alpha=16)),
+    "vera_256": through(VeRA(rank=256)),
+    "adalora_24": through(AdaLoRA(init_rank=24, target_rank=16, alpha=24)),
+    "rein": rein,
+    "full": Full,
 }
