@@ -23,6 +23,7 @@ from recyclelora.schemas import (
     Config,
     DataConfig,
     EvaluateConfig,
+    ImportConfig,
     InspectConfig,
     PredictConfig,
     nearest,
@@ -55,6 +56,7 @@ def register_schemas() -> None:
         "predict": PredictConfig,
         "analyze": AnalyzeConfig,
         "inspect_data": InspectConfig,
+        "import_checkpoint": ImportConfig,
     }
     for name, schema in commands.items():
         store.store(group="schema", name=name, node=schema, replace=True)

@@ -19,7 +19,7 @@ from recyclelora.schemas.adapter import (
 )
 from recyclelora.schemas.backbone import BackboneConfig
 from recyclelora.schemas.checks import Problem, nearest
-from recyclelora.schemas.commands import AnalyzeConfig, EvaluateConfig, InspectConfig, PredictConfig
+from recyclelora.schemas.commands import AnalyzeConfig, EvaluateConfig, ImportConfig, InspectConfig, PredictConfig
 from recyclelora.schemas.data import AugmentConfig, ClassesConfig, DataConfig, DatasetConfig, ProtocolConfig
 from recyclelora.schemas.decoder import (
     DECODERS,
@@ -60,6 +60,7 @@ __all__ = [
     "FpnDecoderConfig",
     "FrozenConfig",
     "FullConfig",
+    "ImportConfig",
     "InspectConfig",
     "LinearDecoderConfig",
     "LowRankConfig",
