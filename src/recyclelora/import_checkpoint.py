@@ -23,7 +23,7 @@ def import_checkpoint(config: ImportConfig, trial: int | None = None) -> None:
     run_dir = write_run(converted)
     protocol, data = converted.config.data.protocol, converted.config.data
     reporter.note(f"run directory: {run_dir}")
-    reporter.note(f"python evaluate.py run={run_dir} data={data.name} data/protocol@data.protocol={protocol.name}")
+    reporter.note(f"python evaluate.py run={run_dir} data={data.name} data/protocol={protocol.name}")
 
 
 def main() -> None:

@@ -17,7 +17,7 @@ from hydra import compose, initialize_config_dir
 from safetensors.torch import load_file
 
 import recyclelora
-from recyclelora.config import home, register_schemas, typed
+from recyclelora.config import ConfigError, home, register_schemas, typed
 from recyclelora.errors import UserError
 from recyclelora.evaluate import evaluate
 from recyclelora.import_checkpoint import import_checkpoint
@@ -184,6 +184,26 @@ def test_an_imported_run_is_evaluated_and_predicts(tmp_path, run_dir):
     save_rgb(tmp_path / "street.png", np.random.default_rng(0).integers(0, 256, (48, 80, 3), dtype=np.uint8))
     predict(PredictConfig(run=str(run_dir), input=str(tmp_path / "street.png"), accelerator="cpu"))
     assert (run_dir / "predictions/ids/street.png").is_file()
+
+
+@pytest.mark.parametrize(
+    ("kind", "data", "adapter", "protocol"),
+    [
+        ("rein", "gta2cbm", "rein", "rein"),
+        ("soma", "city2bm", "soma_released", "recyclelora"),
+        ("recyclelora", "gta2cbm", "recyclelora", "recyclelora"),
+    ],
+)
+def test_a_kind_chooses_adapter_and_protocol(tmp_path, kind, data, adapter, protocol):
+    config = composed(tmp_path, kind, "none", f"data={data}")
+    assert (config.adapter.name, config.data.name, config.data.protocol.name) == (adapter, data, protocol)
+
+
+@pytest.mark.parametrize("override", ["adapter=lora", "decoder=linear"])
+def test_parts_that_no_checkpoint_of_a_kind_has_are_refused(override):
+    register_schemas()
+    with initialize_config_dir(str(home() / "conf")), pytest.raises(ConfigError, match=r"\.kind.*must be"):
+        typed(compose("import_checkpoint", ["kind=rein", "checkpoint=none", override]))
 
 
 # --- what is refused --------------------------------------------------------------------------------------------------

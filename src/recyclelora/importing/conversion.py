@@ -129,7 +129,7 @@ def _lay_out(config: Config, frozen: Mapping[str, Tensor], backbone: TimmBackbon
     if protocol.mode == "slide" and size != [protocol.window] * 2:
         return [
             f"the backbone is laid out for {size[0]}x{size[1]} pixels, but the protocol {protocol.name} slides windows "
-            f"of {protocol.window}: was the checkpoint not tested with another data/protocol@data.protocol?"
+            f"of {protocol.window}: was the checkpoint not tested with another data/protocol?"
         ]
     return []
 
