@@ -205,7 +205,7 @@ def test_what_the_optimizer_does_is_printed_and_recorded(config):
     groups = {g["name"]: g for g in json.loads((path / "run.json").read_text())["parameter_groups"]}
     assert set(groups) == {
         *(f"adapter.{branch}.lora_{factor}" for branch in ("main", "sub") for factor in "ab"),
-        "decoder", "decoder.norm",
+        "decoder", "decoder.undecayed",
     }  # fmt: skip
     assert groups["adapter.sub.lora_a"]["lr"] == 0.5 * groups["adapter.main.lora_a"]["lr"] == 5e-5
     result = json.loads((path / "result.json").read_text())

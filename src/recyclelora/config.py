@@ -24,6 +24,7 @@ from recyclelora.schemas import (
     DataConfig,
     EvaluateConfig,
     ExportConfig,
+    ImportConfig,
     InspectConfig,
     PredictConfig,
     nearest,
@@ -57,6 +58,7 @@ def register_schemas() -> None:
         "export": ExportConfig,
         "analyze": AnalyzeConfig,
         "inspect_data": InspectConfig,
+        "import_checkpoint": ImportConfig,
     }
     for name, schema in commands.items():
         store.store(group="schema", name=name, node=schema, replace=True)

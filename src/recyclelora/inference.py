@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import dataclasses
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import torch
-from safetensors.torch import load_file
+from safetensors.torch import load_file, save
 from torch import Tensor
 
 from recyclelora.build import build_model, build_protocol, class_colours, locate_weights
@@ -23,9 +24,12 @@ from recyclelora.figures import ClassColours
 from recyclelora.predictions import Prediction, predict
 from recyclelora.schemas import Config
 from recyclelora.segmenter import Segmenter
-from recyclelora.storage import read_json
+from recyclelora.storage import read_json, write_bytes, write_json
 
 ADAPTER_FILE = "adapter.safetensors"
+ABOUT_FILE = "adapter_config.json"
+BACKBONE_FILE = "backbone.safetensors"
+"""The frozen weights of an imported run whose checkpoint brought its own."""
 TRAINED, INITIAL = "trained/", "initial/"
 
 
@@ -72,13 +76,32 @@ def read_run_weights(run_dir: Path, checkpoint: str = "last") -> Weights:
     """
     if checkpoint == "last" and (run_dir / ADAPTER_FILE).is_file():
         tensors = load_file(run_dir / ADAPTER_FILE)
-        step = int(read_json(run_dir / "adapter_config.json")["step"])
+        step = int(read_json(run_dir / ABOUT_FILE)["step"])
         return Weights(_part(tensors, TRAINED), _part(tensors, INITIAL), step)
     folder = pointed(run_dir / "checkpoints", checkpoint)
     if folder is None:
         raise UserError(f"{run_dir}: no checkpoint {checkpoint!r}; is it the directory of a run that has trained?")
     stored = load_checkpoint(folder)
     return Weights(stored.model, stored.tensors.get("initial", {}), stored.step)
+
+
+def write_run_weights(
+    run_dir: Path, weights: Weights, config: Config, *, signature: str, weights_sha256: str | None
+) -> None:
+    """Write what :func:`read_run_weights` reads: all that is needed beside the pretrained weights."""
+    tensors = {TRAINED + name: value.cpu() for name, value in weights.trained.items()}
+    tensors |= {INITIAL + name: value for name, value in weights.initial.items()}
+    write_bytes(run_dir / ADAPTER_FILE, save({name: value.contiguous() for name, value in tensors.items()}))
+    about = {
+        "step": weights.step,
+        "signature": signature,
+        "weights_sha256": weights_sha256,
+        "adapter": dataclasses.asdict(config.adapter),
+        "backbone": dataclasses.asdict(config.backbone),
+        "decoder": dataclasses.asdict(config.decoder),
+        "classes": config.data.classes.names,
+    }
+    write_json(run_dir / ABOUT_FILE, about)
 
 
 def _part(tensors: dict[str, Tensor], prefix: str) -> dict[str, Tensor]:
@@ -100,6 +123,8 @@ def load(run: str | Path, checkpoint: str = "last", *, accelerator: str = "auto"
     if not (run_dir / "config.yaml").is_file():
         raise UserError(f"{run_dir}: not a run directory (it has no config.yaml)")
     config = load_config(run_dir / "config.yaml")
+    if (run_dir / BACKBONE_FILE).is_file():  # wherever the directory was moved
+        config.backbone.checkpoint = str(run_dir / BACKBONE_FILE)
     stored = read_run_weights(run_dir, checkpoint)
     weights = locate_weights(config.backbone)
     about = read_json(run_dir / "run.json")

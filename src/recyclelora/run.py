@@ -21,7 +21,6 @@ import torch
 from lightning_fabric import Fabric
 from lightning_fabric.utilities.exceptions import MisconfigurationException
 from rich.table import Table
-from safetensors.torch import save
 
 from recyclelora.backbones.weights import WeightsFile
 from recyclelora.build import (
@@ -47,7 +46,7 @@ from recyclelora.engine.runtime import (
 )
 from recyclelora.engine.trainables import trainable_state
 from recyclelora.errors import Interrupted, UserError
-from recyclelora.inference import ADAPTER_FILE, INITIAL, TRAINED
+from recyclelora.inference import Weights, write_run_weights
 from recyclelora.metrics_log import FINAL
 from recyclelora.open_data import describe_datasets
 from recyclelora.pictures import save_pictures
@@ -66,7 +65,7 @@ from recyclelora.provenance import (
 from recyclelora.results import result_json, score_table
 from recyclelora.schemas import Config
 from recyclelora.session import Session
-from recyclelora.storage import write_bytes, write_json
+from recyclelora.storage import write_json
 from recyclelora.tracking import Mirror, mirrored
 from recyclelora.warm_start import Start, apply_start, check_start, read_start
 
@@ -247,22 +246,12 @@ class Run:
             reporter.note(f"{name} has no labels and is not scored; predictions: {_shown(folder)}")
 
     def _write_adapter(self, session: Session) -> None:
-        """``adapter.safetensors`` and ``adapter_config.json``: all that is needed beside the pretrained weights."""
-        tensors = {TRAINED + name: value.cpu() for name, value in trainable_state(session.segmenter).items()}
-        tensors |= {INITIAL + name: value for name, value in session.initial.items()}
-        write_bytes(
-            self.directory.path / ADAPTER_FILE, save({name: value.contiguous() for name, value in tensors.items()})
-        )
-        about = {
-            "step": session.step,
-            "signature": self.signature,
-            "weights_sha256": self.identity.weights_sha256,
-            "adapter": dataclasses.asdict(self.config.adapter),
-            "backbone": dataclasses.asdict(self.config.backbone),
-            "decoder": dataclasses.asdict(self.config.decoder),
-            "classes": self.config.data.classes.names,
-        }
-        write_json(self.directory.path / "adapter_config.json", about)
+        """``adapter.safetensors`` and ``adapter_config.json``."""
+        weights = Weights(trainable_state(session.segmenter), session.initial, session.step)
+        write_run_weights(
+            self.directory.path, weights, self.config,
+            signature=self.signature, weights_sha256=self.identity.weights_sha256,
+        )  # fmt: skip
 
     # --- words --------------------------------------------------------------------------------------------------------
 

@@ -163,7 +163,16 @@ def test_sha256_is_remembered_until_the_file_changes(tmp_path):
     assert weights.sha256_of(file) == hashlib.sha256(b"three").hexdigest()
 
 
-@pytest.mark.parametrize("wrap", [dict, lambda t: {"model": t, "epoch": 3}, lambda t: {"state_dict": {"module": t}}])
+@pytest.mark.parametrize(
+    "wrap",
+    [
+        dict,
+        lambda t: {"model": t, "epoch": 3},
+        lambda t: {"state_dict": {"module": t}},
+        lambda t: {"meta": {"iter": 3}, "state_dict": t},
+        lambda t: {"meta": {"iter": 3}, **t},
+    ],
+)
 @pytest.mark.parametrize("suffix", [".pth", ".pt", ".bin"])
 def test_pickles_are_unwrapped(tmp_path, suffix, wrap):
     torch.save(wrap(TENSORS), tmp_path / f"w{suffix}")

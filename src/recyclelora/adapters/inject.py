@@ -53,14 +53,15 @@ def inject(
     """Freeze ``model`` and replace the selected linear layers by low-rank ones, in place.
 
     The pretrained tensors themselves are never written to. With ``initial`` (from `state.initial_state` of the run
-    that is resumed) nothing is decomposed, and the frozen residuals come out as they were.
+    that is resumed) nothing is decomposed, and the frozen residuals come out as they were; ``model`` may then be on
+    the meta device.
 
     Raises:
         ValueError: naming the pattern, layer or rank at fault; the model is then unchanged.
     """
     started = time.perf_counter()
     layers = plan(model, spec)
-    if any(layer.weight.is_meta for layer in layers.values()):
+    if initial is None and any(layer.weight.is_meta for layer in layers.values()):
         raise ValueError("the model is on the meta device and has no weights; use count_trainable for its numbers")
     decomposed: dict[str, RRQR] = {}
     if initial is None:

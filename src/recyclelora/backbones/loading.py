@@ -31,10 +31,16 @@ SHOWN = 5
 
 
 def load_weights(model: Any, weights: Mapping[str, Tensor], resampling: Resampling) -> None:
-    """Fill every tensor of a pruned timm transformer from `weights`, resampled to its patch size and grid.
+    """Fill every tensor of a pruned timm transformer from `weights`; see `fitted_weights`."""
+    model.load_state_dict(fitted_weights(model, weights, resampling), strict=True)
+
+
+def fitted_weights(model: Any, weights: Mapping[str, Tensor], resampling: Resampling) -> dict[str, Tensor]:
+    """`weights` under the names of a pruned timm transformer, resampled to its patch size and grid.
 
     Args:
-        model: timm's VisionTransformer, Eva or VisionTransformerSAM without head, norm and unused blocks.
+        model: timm's VisionTransformer, Eva or VisionTransformerSAM without head, norm and unused blocks; may be on
+            the meta device.
         weights: tensors as read from a file, under timm's names or the publisher's.
         resampling: how patch kernel and position embedding are fitted.
 
@@ -45,7 +51,7 @@ def load_weights(model: Any, weights: Mapping[str, Tensor], resampling: Resampli
     used = {name: tensor for name, tensor in named.items() if not _is_unused(name, len(model.blocks))}
     fitted = {name: _fit(model, name, tensor, resampling) for name, tensor in used.items()}
     _check(model.state_dict(), fitted)
-    model.load_state_dict(fitted, strict=True)
+    return fitted
 
 
 def load_available(model: Any, weights: Mapping[str, Tensor], resampling: Resampling) -> set[str]:

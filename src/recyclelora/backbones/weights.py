@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import pickle
+import re
 from collections.abc import Callable
 from concurrent.futures import Future
 from dataclasses import dataclass
@@ -24,6 +25,9 @@ if TYPE_CHECKING:
 HUB_FILES = ("model.safetensors", "pytorch_model.bin")
 HUB_TIMEOUT_S = 5.0
 WRAPPERS = ("model_ema", "model", "module", "state_dict")
+BESIDE_TENSORS = "meta"
+"""What mmengine's published form keeps beside the tensors of a bare state dict."""
+REFUSED = re.compile(r"GLOBAL `?([\w.]+)")
 
 
 class WeightsNotFound(RuntimeError):
@@ -187,8 +191,26 @@ def _read_pickle(path: Path) -> dict[str, Tensor]:
         content = torch.load(path, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
         # torch's own text advises to load without the check, which would execute what the file holds.
-        raise ValueError("not a file of plain tensors (pickled code or objects are refused)") from error
+        what = _refused(error)
+        raise ValueError(f"not a file of plain tensors (pickled code or objects are refused){what}") from error
+    except (KeyError, IndexError, EOFError) as error:  # what unpickling a text or half a file ends in
+        raise ValueError("not a file that torch.save wrote, or half of one") from error
     return _checked(_unwrapped(content))
+
+
+def _refused(error: pickle.UnpicklingError) -> str:
+    """Which object was refused, and for the log that mmengine saves beside its tensors, what to do."""
+    found = REFUSED.search(str(error))
+    if found is None:
+        return ""
+    text = f": {found[1]}"
+    if found[1].startswith(("mmengine.", "numpy.")):
+        text += (
+            '; keep its tensors alone where you trust it and have mmengine: python -c "import torch; '
+            "f = torch.load('IN.pth', map_location='cpu', weights_only=False); "
+            "torch.save({'state_dict': f['state_dict']}, 'OUT.pth')\""
+        )
+    return text
 
 
 def _unwrapped(content: Any) -> Any:
@@ -198,6 +220,8 @@ def _unwrapped(content: Any) -> Any:
         if not inner:
             break
         content = inner[0]
+    if isinstance(content, dict) and isinstance(content.get(BESIDE_TENSORS), dict):
+        return {key: value for key, value in content.items() if key != BESIDE_TENSORS}
     return content
 
 

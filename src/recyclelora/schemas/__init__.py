@@ -19,7 +19,14 @@ from recyclelora.schemas.adapter import (
 )
 from recyclelora.schemas.backbone import BackboneConfig
 from recyclelora.schemas.checks import Problem, nearest
-from recyclelora.schemas.commands import AnalyzeConfig, EvaluateConfig, ExportConfig, InspectConfig, PredictConfig
+from recyclelora.schemas.commands import (
+    AnalyzeConfig,
+    EvaluateConfig,
+    ExportConfig,
+    ImportConfig,
+    InspectConfig,
+    PredictConfig,
+)
 from recyclelora.schemas.data import AugmentConfig, ClassesConfig, DataConfig, DatasetConfig, ProtocolConfig
 from recyclelora.schemas.decoder import (
     DECODERS,
@@ -61,6 +68,7 @@ __all__ = [
     "FpnDecoderConfig",
     "FrozenConfig",
     "FullConfig",
+    "ImportConfig",
     "InspectConfig",
     "LinearDecoderConfig",
     "LowRankConfig",

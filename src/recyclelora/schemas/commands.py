@@ -10,6 +10,7 @@ from omegaconf import MISSING
 
 from recyclelora.schemas.checks import Problem, at_least, one_of
 from recyclelora.schemas.data import DataConfig
+from recyclelora.schemas.run import Config
 from recyclelora.schemas.training import ACCELERATORS
 
 # OmegaConf reads these annotations at run time and wants Optional[...], not "... | None".
@@ -124,3 +125,25 @@ class ExportConfig:
                 yield "size", "must be [height, width] in pixels"
             for side in self.size:
                 yield from at_least("size", side, 1)
+
+
+KINDS = {"rein": "rein", "soma": "low_rank", "recyclelora": "low_rank"}
+"""Whose checkpoints can be imported, and the kind of adapter that they become."""
+
+
+@dataclass
+class ImportConfig(Config):
+    """Turning a released checkpoint into a run directory; everything but these two keys describes that run."""
+
+    checkpoint: str = MISSING
+    kind: str = MISSING
+
+    def check(self) -> Iterator[Problem]:
+        """Yield every bad value."""
+        yield from super().check()
+        yield from one_of("kind", self.kind, tuple(KINDS))
+        wanted = KINDS.get(self.kind, self.adapter.kind)
+        if self.adapter.kind != wanted:
+            yield "adapter.kind", f"must be {wanted} for kind={self.kind}: leave the adapter to it"
+        if self.decoder.kind != "mask2former":
+            yield "decoder.kind", "must be mask2former: all released checkpoints have its head"

@@ -1,0 +1,35 @@
+"""A released checkpoint becomes a run directory; also ``python -m recyclelora.import_checkpoint``."""
+
+from __future__ import annotations
+
+from recyclelora.cli import launch
+from recyclelora.schemas import ImportConfig
+
+
+def import_checkpoint(config: ImportConfig, trial: int | None = None) -> None:
+    """Write a run directory that ``evaluate.py``, ``predict.py`` and ``recyclelora.load`` read; it has no result.json.
+
+    Raises:
+        UserError: the file is no checkpoint of this kind; lists every tensor that has no place, and what is missing.
+    """
+    from recyclelora.importing.conversion import convert
+    from recyclelora.importing.writing import write_run
+    from recyclelora.progress import Reporter
+
+    reporter = Reporter()
+    converted = convert(config)
+    for remark in converted.remarks:
+        reporter.note(remark)
+    run_dir = write_run(converted)
+    protocol, data = converted.config.data.protocol, converted.config.data
+    reporter.note(f"run directory: {run_dir}")
+    reporter.note(f"python evaluate.py run={run_dir} data={data.name} data/protocol={protocol.name}")
+
+
+def main() -> None:
+    """``python import_checkpoint.py checkpoint=<file.pth> kind=rein|soma|recyclelora``."""
+    launch("import_checkpoint", import_checkpoint)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,1 @@
+"""Released checkpoints of other projects: which of their tensors is which of ours, one table for each kind."""
