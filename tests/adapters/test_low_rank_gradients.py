@@ -215,3 +215,16 @@ def test_inductor_computes_the_same(compiler):
     inputs = [x, *wanted(layer)]
     traced = torch.compile(layer, fullgraph=True)
     assert_same(gradients(traced(x), inputs), gradients(layer(x), inputs))
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize("compiled", [False, True])
+@pytest.mark.parametrize(("autocast", "tolerance"), [(False, 1e-5), (True, 2e-2)])
+def test_a_gpu_computes_the_same(compiler, autocast, compiled, tolerance):
+    layer, x = adapted(torch.float64, train_bias=True), tokens(torch.float64)
+    expected = gradients(formula(layer, x), [x, *wanted(layer)])
+    layer, x = layer.float().cuda(), x.detach().float().cuda().requires_grad_()
+    with torch.autocast("cuda", torch.bfloat16, enabled=autocast):
+        y = (torch.compile(layer, fullgraph=True) if compiled else layer)(x)
+    for left, right in zip(gradients(y.float(), [x, *wanted(layer)]), expected, strict=True):
+        assert (left.double().cpu() - right).norm() < tolerance * right.norm()
