@@ -65,9 +65,10 @@ class _FusedLowRank(torch.autograd.Function):
         """See `fused_low_rank`, but for x (tokens, in) as it is multiplied; ``factors`` are all A_i, then all B_i."""
         ctx.scale, ctx.bias_dtype = scale, None if bias is None else bias.dtype
         a, b = _stacked(factors, bias, x.dtype)
-        hidden = _hidden(x, a, scale, len(b))
+        hidden = _rows(x, len(a)).addmm_(a, x.t(), beta=0, alpha=scale)
         # The large product is added to the small one: a pass over y less, and in bfloat16 the small one is rounded.
-        y = (hidden.t() @ b).addmm_(x, autocasted(weight).t())
+        start = (hidden if bias is None else _with_ones(hidden)).t() @ b
+        y = start.addmm_(x, autocasted(weight).t())
         need_a, need_b = _needed(ctx)
         ctx.save_for_backward(x if need_a else None, hidden if need_b else None, weight, *factors)
         return y
@@ -100,7 +101,7 @@ def _gradients(ctx: Any, grad: Tensor) -> Gradients:
     if need_a:
         grad_a = (grad_hidden @ x).to(factors[0].dtype).split(ranks)
     if need_b:
-        hidden = _differentiable(x, a, ctx.scale) if torch.is_grad_enabled() else hidden[: len(b)]
+        hidden = _differentiable(x, a, ctx.scale) if torch.is_grad_enabled() else hidden
         grad_b = tuple(part.t() for part in (hidden @ grad).to(factors[-1].dtype).split(ranks))
     return grad_x, None, grad_bias, None, *grad_a, *grad_b
 
@@ -113,11 +114,12 @@ def _stacked(factors: Sequence[Tensor], bias: Tensor | None, dtype: torch.dtype)
     return torch.cat([*factors[:half]]).to(dtype), b.to(dtype)
 
 
-def _hidden(x: Tensor, a: Tensor, scale: float, rows: int) -> Tensor:
-    """s A x^T (rank, tokens), and ones below, to ``rows`` rows in all: a bias in B^T then costs no pass over y."""
-    hidden = _rows(x, rows).fill_(1)
-    hidden[: len(a)].addmm_(a, x.t(), beta=0, alpha=scale)
-    return hidden
+def _with_ones(hidden: Tensor) -> Tensor:
+    """A row of ones below: the bias, as the last row of B^T, then costs no pass over y. Not kept for the backward."""
+    rows = _rows(hidden.t(), len(hidden) + 1)
+    rows[:-1] = hidden
+    rows[-1] = 1
+    return rows
 
 
 def _rows(like: Tensor, rows: int) -> Tensor:
