@@ -73,10 +73,10 @@ def test_what_is_not_there_is_named(finished: Path, tmp_path: Path):
         export(ExportConfig(run=str(tmp_path / "nothing"), format="timm"))
     running = tmp_path / "running"
     shutil.copytree(finished, running)
-    (running / "result.json").unlink()
+    (running / "adapter.safetensors").unlink()
     with pytest.raises(UserError, match="running: has not finished; the command that started it goes on"):
         export(ExportConfig(run=str(running), format="timm"))
-    (running / "result.json").touch()
+    (running / "adapter.safetensors").touch()
     shutil.rmtree(running / "checkpoints")
     with pytest.raises(UserError, match="no checkpoint 'best_target'"):
         export(ExportConfig(run=str(running), format="timm", checkpoint="best_target", output="never"))

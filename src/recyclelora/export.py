@@ -46,11 +46,11 @@ def open_run(run: Path, checkpoint: str) -> Source:
     """
     if not (run / "config.yaml").is_file():
         raise UserError(f"run={run}: not a run directory (it has no config.yaml)")
-    if not (run / "result.json").is_file():
-        raise UserError(f"run={run}: has not finished; the command that started it goes on from its last checkpoint")
     from recyclelora.exports.source import Source
-    from recyclelora.inference import load
+    from recyclelora.inference import ADAPTER_FILE, load
 
+    if not (run / ADAPTER_FILE).is_file():  # written just before the result; imported runs have no result
+        raise UserError(f"run={run}: has not finished; the command that started it goes on from its last checkpoint")
     return Source.of(load(run, checkpoint, accelerator="cpu"), checkpoint)
 
 
