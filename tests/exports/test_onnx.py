@@ -11,9 +11,11 @@ import onnxruntime
 import pytest
 import torch
 from torch import nn
+from torch.nn import functional as F
 
 import recyclelora
 from recyclelora.decoders.decoder import DenseDecoder
+from recyclelora.errors import UserError
 from recyclelora.exports import onnx as onnx_export
 from recyclelora.exports.agreement import probe
 from recyclelora.exports.loader import Segmenter
@@ -84,6 +86,38 @@ def test_a_decoder_that_needs_float32_keeps_it_and_that_is_said(tmp_path: Path):
     assert outcome.remark.startswith("the decoder stays in float32: expected ")
     weights = onnx.load(tmp_path / "segmenter.onnx").graph.initializer
     assert {w.data_type for w in weights if w.dims} >= {onnx.TensorProto.FLOAT16, onnx.TensorProto.FLOAT}
+
+
+class Pooling(DenseDecoder):
+    """Pools to a fixed grid, which torch traces for all sizes and its ONNX converter gets wrong."""
+
+    def __init__(self, inner: nn.Module) -> None:
+        super().__init__()
+        self.inner = inner
+
+    def forward(self, features, size, query=None):
+        pooled = [f + F.interpolate(F.adaptive_avg_pool2d(f, 3), f.shape[-2:]) for f in features]
+        return self.inner(pooled, size)
+
+
+def test_what_onnxruntime_cannot_run_at_all_sizes_is_fixed_and_said(tmp_path: Path):
+    source = moved_source(tmp_path, *TINY)
+    source.run.segmenter.decoder = Pooling(source.run.segmenter.decoder)
+    outcome = onnx_export.write(Source.of(source.run, "last"), tmp_path, None, "fp32")
+    outcome.verify()
+    assert outcome.remark.startswith("as ONNX for images of 64x64 only: ")
+    assert dimensions(tmp_path / "segmenter.onnx")[1:] == [3, 64, 64]
+    image = pictures()[0]
+    np.testing.assert_array_equal(Segmenter(tmp_path).predict(image)[0], source.run.predict(image).ids)
+
+
+def test_what_cannot_be_converted_is_one_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    def fail(*_: object) -> None:
+        raise RuntimeError("no such operation\nand a long story")
+
+    monkeypatch.setattr(onnx_export, "convert", fail)
+    with pytest.raises(UserError, match=r"format=onnx: the model cannot be converted: no such operation$"):
+        onnx_export.write(moved_source(tmp_path, *TINY), tmp_path, (64, 64), "fp32")
 
 
 @pytest.mark.slow

@@ -147,7 +147,9 @@ def _torch_program(path: Path, device: str, autocast: str | None) -> Program:
 def _onnx_program(path: Path) -> Program:
     import onnxruntime
 
-    session = onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"])
+    options = onnxruntime.SessionOptions()
+    options.log_severity_level = 4  # it raises what it would print
+    session = onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
     name = session.get_inputs()[0].name
 
     def run(batch: Array) -> Array:

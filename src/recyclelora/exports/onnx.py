@@ -7,10 +7,11 @@ from pathlib import Path
 import torch
 from torch.export import ExportedProgram
 
-from recyclelora.exports.agreement import FLOAT16, FLOAT32, Outcome
+from recyclelora.errors import UserError
+from recyclelora.exports.agreement import FLOAT16, FLOAT32, Agreement, Outcome
 from recyclelora.exports.bundle import PROBABILITIES, SCORES, compare_programs, write_bundle
 from recyclelora.exports.source import Source
-from recyclelora.exports.tracing import quiet, trace
+from recyclelora.exports.tracing import Traced, default_size, first_line, quiet, trace
 
 PRECISIONS = {"fp32": (torch.float32, FLOAT32), "fp16": (torch.float16, FLOAT16)}
 
@@ -29,11 +30,25 @@ def write(source: Source, folder: Path, size: tuple[int, int] | None, precision:
     """
     dtype, tolerance = PRECISIONS[precision]
     traced = trace(source, size, dtype)
+    remark = traced.remark
+    try:
+        checks = _write(source, traced, precision, folder)
+    except Exception as error:  # converter and onnxruntime raise whatever they run into
+        if traced.size is not None:
+            raise UserError(f"format=onnx: the model cannot be converted: {first_line(error)}") from error
+        fixed = default_size(source)
+        remark = f"as ONNX for images of {fixed[0]}x{fixed[1]} only: {first_line(error)}"
+        traced = trace(source, fixed, dtype)
+        checks = _write(source, traced, precision, folder)
+    return Outcome(checks, tolerance, {"precision": precision, **traced.open}, remark)
+
+
+def _write(source: Source, traced: Traced, precision: str, folder: Path) -> list[Agreement]:
+    """Write all files and run them."""
     convert(traced.scores, "images", "scores", folder / f"{SCORES}.onnx")
     convert(traced.probabilities, "scores", "probabilities", folder / f"{PROBABILITIES}.onnx")
     write_bundle(source, traced, precision, folder, f"{SCORES}.onnx", "onnxruntime")
-    details = {"precision": precision, **traced.open}
-    return Outcome(compare_programs(source, traced, folder), tolerance, details, traced.remark)
+    return compare_programs(source, traced, folder)
 
 
 def convert(program: ExportedProgram, given: str, result: str, path: Path) -> None:

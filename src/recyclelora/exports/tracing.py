@@ -69,10 +69,10 @@ def trace(source: Source, size: Size | None, precision: torch.dtype = torch.floa
         try:
             program = _traced(portable, *_example(batch, fixed, patch))
         except Exception as error:  # tracing raises whatever the model's code runs into
-            reasons.append(_first_line(error))
+            reasons.append(first_line(error))
             continue
         if reasons:
-            remarks.append(f"not traced for every batch and size: {reasons[0]}")
+            remarks.append(f"traced for {_shown(batch, fixed)} only: {reasons[0]}")
         remark = "; ".join(filter(None, remarks)) or None
         return Traced(program, _probabilities(source), batch, fixed, remark)
     raise UserError(f"the model cannot be traced: {reasons[-1]}")
@@ -141,7 +141,14 @@ def _traced(module: nn.Module, example: Tensor, dynamic: dict[int, Any]) -> Expo
     return program
 
 
-def _first_line(error: Exception) -> str:
+def first_line(error: Exception) -> str:
+    """What is wrong, without the advice that follows it."""
     lines = str(error).strip().splitlines() or [type(error).__name__]
     # torch's own first line only says that constraints are violated
-    return lines[1].strip(" -") if len(lines) > 1 and lines[0].startswith("Constraints violated") else lines[0]
+    line = lines[1].strip(" -") if len(lines) > 1 and lines[0].startswith("Constraints violated") else lines[0]
+    return line.partition(". ")[0]
+
+
+def _shown(batch: int | None, size: Size | None) -> str:
+    parts = [f"a batch of {batch}"] if batch else []
+    return " and ".join(parts + ([f"images of {size[0]}x{size[1]}"] if size else []))
