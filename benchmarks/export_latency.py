@@ -90,7 +90,7 @@ def main() -> None:
     if options.small:
         return
     result = {
-        "what": f"one image of {side}x{side}, float32, random weights, RecycleLoRA 32+4; ratio: median of paired ratios",
+        "what": f"one {side}x{side} image, float32, random weights, RecycleLoRA 32+4; ratio: median of paired ratios",
         "machine": {"cores": os.cpu_count(), "threads": torch.get_num_threads(), "system": platform.machine()},
         "repeats": options.repeats,
         "measured": measured,
