@@ -143,5 +143,6 @@ def _words(source: Source, updates: Mapping[str, Update]) -> dict[str, Any]:
     if source.pretrained is None:
         create, origin = texts.PEFT_RANDOM, f"on the random weights of seed {seed}"
     else:
-        create, origin = texts.PEFT_PRETRAINED, f"on {hub} from the Hugging Face hub, or weights=<your file>"
+        create, known = texts.PEFT_PRETRAINED, f"on {hub} from the Hugging Face hub, or " if hub else "needs "
+        origin = known + "weights=<the file of the run's backbone>"
     return words | {"create": create.format_map(words), "origin": origin}
