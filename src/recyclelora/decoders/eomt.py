@@ -59,7 +59,7 @@ class QueryTokens(MaskDecoder):
         deepest = features[-1]
         size = (deepest.shape[-2], deepest.shape[-1])
         patches = self.inward(deepest.flatten(2).transpose(1, 2))
-        tokens = torch.cat([self.queries.weight.expand(len(patches), -1, -1), patches], 1)
+        tokens = torch.cat([self.queries.weight.expand(patches.shape[0], -1, -1), patches], 1)
         outputs = [self._heads(tokens, size)]
         for block in self.blocks:
             tokens = block(tokens)

@@ -46,7 +46,7 @@ class QueryDecoder(Mask2FormerTransformerModule):  # type: ignore[misc]
         values = [x.flatten(2).transpose(1, 2) + self.level_embed.weight[i] for i, x in enumerate(levels)]
         keys = [value + position for value, position in zip(values, positions, strict=True)]
         place = self.queries_embedder.weight if query is None else query
-        state = self.queries_features.weight.expand(len(pixels), -1, -1)
+        state = self.queries_features.weight.expand(pixels.shape[0], -1, -1)
         states = [self.decoder.layernorm(state)]
         masks = [self._mask(states[-1], pixels)]
         for index, layer in enumerate(self.decoder.layers):
