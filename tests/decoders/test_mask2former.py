@@ -101,7 +101,8 @@ def test_gradients_are_those_of_the_published_head(decoder, published, monkeypat
     kept = {name.removeprefix("gradient of "): g for name, g in published.items() if name.startswith("gradient")}
     assert len(kept) == 2
     for name, gradient in kept.items():
-        torch.testing.assert_close(decoder.get_parameter(our_names(name)[0]).grad, gradient, atol=1e-4, rtol=1e-4)
+        error = (decoder.get_parameter(our_names(name)[0]).grad - gradient).abs().max()
+        assert error <= 1e-4 * gradient.abs().max()  # how float32 sums round depends on the number of threads
 
 
 def test_every_published_name_and_shape_has_its_place():
