@@ -92,11 +92,6 @@ class Datasets:
         """Sources and scored sets."""
         return [*self.sources, *self.scored.values()]
 
-    @property
-    def unlabelled(self) -> dict[str, Dataset]:
-        """Targets that can only be predicted."""
-        return {name: dataset for name, dataset in self.scored.items() if not dataset.labelled}
-
     def source_classes(self, num_classes: int) -> frozenset[int] | None:
         """The train ids that the sources hold; None where these are all."""
         held = frozenset[int]().union(*(source.classes for source in self.sources))

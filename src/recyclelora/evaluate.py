@@ -19,7 +19,7 @@ def evaluate(config: EvaluateConfig, trial: int | None = None) -> float | None:
     from recyclelora.errors import UserError
     from recyclelora.inference import load, single_evaluator
     from recyclelora.metrics import ConfusionMatrix
-    from recyclelora.predictions import predict_dataset
+    from recyclelora.predictions import predict_unlabelled
     from recyclelora.progress import Reporter
     from recyclelora.results import Scores, score_table
     from recyclelora.storage import read_json, write_json
@@ -40,9 +40,10 @@ def evaluate(config: EvaluateConfig, trial: int | None = None) -> float | None:
     path = Path(config.run) / "evaluations" / f"{data.name}-{data.protocol.name}-{config.checkpoint}.json"
     path.parent.mkdir(exist_ok=True)
     stopped = path.parent / "partial" / path.stem
+    dataset_digest = digest(list(scored.values()))
+    key = f"{model.step} {dataset_digest} {dataclasses.asdict(data.protocol)} {evaluator.batch_size}"
     with reporter.bar("evaluating", sum(map(len, scored.values()))) as update:
         for name, dataset in scored.items():
-            key = f"{model.step} {digest([dataset])} {dataclasses.asdict(data.protocol)} {evaluator.batch_size}"
             partial = PartialCounts(stopped / f"{name}.json", key)
             matrices[name] = evaluator(model.segmenter, dataset, update, partial)
     shutil.rmtree(stopped, ignore_errors=True)
@@ -58,18 +59,14 @@ def evaluate(config: EvaluateConfig, trial: int | None = None) -> float | None:
         "protocol_settings": dataclasses.asdict(data.protocol),
         "iou_per_class": scores.iou_per_class,
         "classes": data.classes.names,
-        "dataset_digest": digest(list(scored.values())),
+        "dataset_digest": dataset_digest,
         "seconds": round(time.perf_counter() - began, 1),
     }
     write_json(path, summary)
     title = f"{Path(config.run).name} on {data.name}"
     reporter.table(score_table(title, {config.checkpoint: summary}, source_classes=held))
-    for name, dataset in scored.items():
-        if not dataset.labelled:
-            folder = Path(config.run) / "predictions" / name
-            with reporter.bar(f"predicting {name}", len(dataset)) as update:
-                predict_dataset(model.segmenter, evaluator, dataset, folder, class_colours(data), update)
-            reporter.note(f"{name} has no labels and is not scored; predictions: {folder}")
+    folder = Path(config.run) / "predictions"
+    predict_unlabelled(model.segmenter, evaluator, scored, folder, class_colours(data), reporter)
     reporter.note(f"written: {path}")
     return scores.target_mean
 

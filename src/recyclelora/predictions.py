@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
@@ -12,6 +12,7 @@ import torch
 from recyclelora.data.datasets import Dataset
 from recyclelora.engine.evaluation import Evaluator
 from recyclelora.figures import ClassColours, save_png
+from recyclelora.progress import Reporter, shown
 from recyclelora.segmenter import Segmenter
 
 
@@ -54,3 +55,19 @@ def predict_dataset(
         prediction = predict(segmenter, evaluator, sample.image, dataset.name)
         save_prediction(folder, str(PurePosixPath(sample.name).with_suffix("")), sample.image, prediction, classes)
         advance(1)
+
+
+def predict_unlabelled(
+    segmenter: Segmenter,
+    evaluator: Evaluator,
+    datasets: Mapping[str, Dataset],
+    folder: Path,
+    classes: ClassColours,
+    reporter: Reporter,
+) -> None:
+    """Write the predictions of every dataset that has no labels to be scored with to ``folder/<name>``, and say so."""
+    for name, dataset in datasets.items():
+        if not dataset.labelled:
+            with reporter.bar(f"predicting {name}", len(dataset)) as update:
+                predict_dataset(segmenter, evaluator, dataset, folder / name, classes, update)
+            reporter.note(f"{name} has no labels and is not scored; predictions: {shown(folder / name)}")

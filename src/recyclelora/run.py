@@ -14,7 +14,6 @@ import resource
 import time
 import warnings
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -50,8 +49,8 @@ from recyclelora.inference import Weights, write_run_weights
 from recyclelora.metrics_log import FINAL
 from recyclelora.open_data import describe_datasets
 from recyclelora.pictures import save_pictures
-from recyclelora.predictions import predict_dataset
-from recyclelora.progress import Reporter
+from recyclelora.predictions import predict_unlabelled
+from recyclelora.progress import Reporter, shown
 from recyclelora.provenance import (
     Identity,
     RunDirectory,
@@ -137,7 +136,7 @@ class Run:
 
     def _train(self) -> float | None:
         reporter = Reporter(self.directory.path / "train.log", enabled=self.fabric.is_global_zero)
-        reporter.note(f"run directory: {_shown(self.directory.path)}")
+        reporter.note(f"run directory: {shown(self.directory.path)}")
         if self.fabric.is_global_zero:
             for remark in record(self.directory, self.description):
                 reporter.warn(remark)
@@ -231,19 +230,13 @@ class Run:
             session.metrics.append(session.step, selection["last"].points(FINAL))
             with reporter.bar("drawing", 1):
                 save_pictures(self.directory, session, result)
-            self._predict_unlabelled(session, reporter)
+            predict_unlabelled(
+                session.segmenter, session.evaluator, self.datasets.scored, self.directory.predictions,
+                class_colours(self.config.data), reporter,
+            )  # fmt: skip
             write_json(self.directory.result_path, result)
         self.fabric.barrier()
         return result
-
-    def _predict_unlabelled(self, session: Session, reporter: Reporter) -> None:
-        """Write what the model says of targets that have no labels to be scored with."""
-        colours = class_colours(self.config.data)
-        for name, dataset in self.datasets.unlabelled.items():
-            folder = self.directory.predictions / name
-            with reporter.bar(f"predicting {name}", len(dataset)) as update:
-                predict_dataset(session.segmenter, session.evaluator, dataset, folder, colours, update)
-            reporter.note(f"{name} has no labels and is not scored; predictions: {_shown(folder)}")
 
     def _write_adapter(self, session: Session) -> None:
         """``adapter.safetensors`` and ``adapter_config.json``."""
@@ -279,13 +272,13 @@ class Run:
         note = f"protocol {result['protocol']}, {result['steps']} steps, {result['seconds']:.0f} s"
         columns = _distinct(result["selection"])
         reporter.table(score_table(title, columns, note, result.get("source_classes")))
-        reporter.note(f"results and pictures: {_shown(self.directory.path)}")
+        reporter.note(f"results and pictures: {shown(self.directory.path)}")
 
     def _report_mirror(self, reporter: Reporter, mirror: Mirror | None) -> None:
         if mirror is not None and not mirror.sent:
             reporter.warn(
                 f"MLflow does not have everything (see mlflow.log); later: "
-                f"python -m recyclelora.tracking sync {_shown(self.directory.path)}"
+                f"python -m recyclelora.tracking sync {shown(self.directory.path)}"
             )
 
 
@@ -323,8 +316,3 @@ def _peak_memory_mb(device: torch.device) -> float:
     if device.type == "cuda":
         return torch.cuda.max_memory_allocated(device) / 2**20
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**10
-
-
-def _shown(path: Path) -> Path:
-    """A path relative to the working directory where it lies below it."""
-    return path.relative_to(Path.cwd()) if path.is_relative_to(Path.cwd()) else path

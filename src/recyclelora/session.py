@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import contextlib
 import shutil
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -77,11 +76,9 @@ class Session:
         if t.compile:
             backbone.compile()
 
-    @contextmanager
-    def scored_weights(self) -> Iterator[None]:
+    def scored_weights(self) -> AbstractContextManager[None]:
         """Let the model hold the weights that are scored and kept: the averaged ones where there is an average."""
-        with contextlib.nullcontext() if self.average is None else self.average.in_place():
-            yield
+        return nullcontext() if self.average is None else self.average.in_place()
 
     @property
     def segmenter(self) -> Any:
