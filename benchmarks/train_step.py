@@ -21,46 +21,21 @@ import time
 from pathlib import Path
 
 import torch
-from torch import Tensor, nn
+from adapter_gpu import adapted_vit
+from torch import Tensor
 from torch.nn import functional as F
 from torch.utils.flop_counter import FlopCounterMode
 
-from recyclelora.adapters.inject import LowRank
-from recyclelora.adapters.low_rank import LowRankLinear
-from recyclelora.adapters.method import Setting
-from recyclelora.adapters.spec import AdapterSpec, BranchSpec
 from recyclelora.backbones.timm import create_backbone
 from recyclelora.decoders.mask2former import Mask2Former
 from recyclelora.segmenter import Segmenter
 
 NUM_CLASSES = 19
-# Random directions cost what RRQR's cost, once training runs.
-RECYCLELORA = AdapterSpec(main=BranchSpec("orthonormal", 32), sub=BranchSpec("orthonormal", 4, lr_mult=0.5), alpha=1.0)
-
-
-class TwoBranches(nn.Module):
-    """A low-rank layer in its published form: every branch a pass of its own over the output."""
-
-    def __init__(self, layer: LowRankLinear) -> None:
-        super().__init__()
-        self.layer = layer
-
-    def forward(self, x: Tensor) -> Tensor:
-        """(..., in) -> (..., out)."""
-        layer = self.layer
-        y = F.linear(x, layer.weight, layer.bias)
-        for branch in layer.branches().values():
-            y = y + layer.scale * F.linear(F.linear(x, branch.lora_a), branch.lora_b)
-        return y
 
 
 def build(name: str, size: tuple[int, int], device: str, *, published: bool) -> Segmenter:
-    backbone = create_backbone(name, patch_size=16, image_size=size, levels=None, model_args={}, weights=None, seed=0)
-    LowRank(RECYCLELORA).apply(backbone.model, Setting())
-    if published:
-        for path, module in list(backbone.model.named_modules()):
-            if isinstance(module, LowRankLinear):
-                backbone.model.set_submodule(path, TwoBranches(module))
+    frozen = create_backbone(name, patch_size=16, image_size=size, levels=None, model_args={}, weights=None, seed=0)
+    backbone = adapted_vit(frozen, "two_branches" if published else "recyclelora")
     decoder = Mask2Former([backbone.embed_dim] * 4, NUM_CLASSES)
     return Segmenter(backbone, decoder, mean=(0.5,) * 3, std=(0.2,) * 3, ignore_index=255).to(device).train()
 
