@@ -7,6 +7,7 @@ import numpy as np
 from PIL import Image
 
 from recyclelora.figures import ClassColours, Shown, error_map, panel, save_curves, save_iou_heatmap, save_png
+from recyclelora.metrics_log import total_loss
 
 COLOURS = ClassColours(["road", "sky"], [[128, 64, 128], [70, 130, 180]])
 
@@ -34,6 +35,24 @@ def test_panel_shows_four_views_of_every_row_and_a_legend(tmp_path: Path):
     assert [128, 64, 128] in picture[-20:].reshape(-1, 3).tolist()  # the legend's patch
     save_png(picture, tmp_path / "deep" / "a.png")
     np.testing.assert_array_equal(np.asarray(Image.open(tmp_path / "deep" / "a.png")), picture)
+
+
+def test_the_curve_of_the_loss_is_the_sum_of_whatever_losses_a_decoder_has():
+    assert total_loss({"step": 3, "loss_ce": 2.0, "lr": 1e-4}) == 2.0
+    assert total_loss({"loss_class": 1.0, "loss_mask": 0.5, "loss_dice": 0.25, "grad_norm": 9.0}) == 1.75
+    assert total_loss({"step": 3, "miou/day": 0.5}) is None
+
+
+def test_the_loss_is_drawn_for_mask_decoders_too(tmp_path: Path):
+    drawn = {}
+    for name, losses in {"none": {}, "masks": {"loss_mask": 2.0, "loss_dice": 1.0}}.items():
+        points = [{"step": step, "time": 0, "lr": 1e-4, **losses} for step in (1, 2)]
+        points.append({"step": 2, "time": 0, "miou/source_val": 0.5})
+        (tmp_path / "metrics.jsonl").write_text("".join(json.dumps(p) + "\n" for p in points))
+        save_curves(tmp_path / "metrics.jsonl", tmp_path / f"{name}.png")
+        picture = np.asarray(Image.open(tmp_path / f"{name}.png").convert("RGB")).astype(int)
+        drawn[name] = (np.ptp(picture[:, : picture.shape[1] // 3], axis=-1) > 60).sum()  # coloured pixels: the line
+    assert drawn["none"] == 0 < drawn["masks"]
 
 
 def test_plots_are_written_from_the_files_of_a_run(tmp_path: Path):

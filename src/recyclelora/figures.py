@@ -13,6 +13,8 @@ import matplotlib as mpl
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
+from recyclelora.metrics_log import total_loss
+
 TITLE_HEIGHT = 26
 GAP = 4
 LEGEND_COLUMNS = 10
@@ -88,7 +90,8 @@ def save_curves(metrics_path: Path, path: Path) -> None:
     """Loss, learning rate and mIoU of every dataset over the steps, read from ``metrics.jsonl``."""
     points = [json.loads(line) for line in metrics_path.read_text(encoding="utf-8").splitlines()]
     figure, axes = _subplots(1, 3, (13, 3.8))
-    _plot(axes[0], points, "loss_ce", "training loss", log=True)
+    totals = [{"step": point["step"], "loss": loss} for point in points if (loss := total_loss(point)) is not None]
+    _plot(axes[0], totals, "loss", "training loss", log=True)
     _plot(axes[1], points, "lr", "learning rate (first group)")
     for name in sorted({key for point in points for key in point if key.startswith("miou/")}):
         style: dict[str, Any] = {"linewidth": 2.5, "color": "black"} if name == "miou/source_val" else {}

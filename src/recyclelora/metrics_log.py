@@ -4,12 +4,19 @@ from __future__ import annotations
 
 import json
 import time
+from collections.abc import Mapping
 from pathlib import Path
 
 from recyclelora.storage import write_text
 
 FINAL = "final_miou"
 """Prefix of the scores that a run ends with."""
+
+
+def total_loss(values: Mapping[str, float]) -> float | None:
+    """What a step minimises: the sum of its named losses; None for a point without any, such as a score."""
+    losses = [value for name, value in values.items() if name.startswith("loss")]
+    return sum(losses) if losses else None
 
 
 class MetricsLog:

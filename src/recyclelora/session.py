@@ -25,7 +25,7 @@ from recyclelora.engine.runtime import StopRequest
 from recyclelora.engine.schedule import Schedule
 from recyclelora.engine.trainables import load_trainable_state, trainable_state
 from recyclelora.metrics import ConfusionMatrix
-from recyclelora.metrics_log import MetricsLog
+from recyclelora.metrics_log import MetricsLog, total_loss
 from recyclelora.progress import Reporter, Update
 from recyclelora.provenance import RunDirectory
 from recyclelora.results import POINTERS, Scores, best_step
@@ -151,7 +151,7 @@ class Session:
         if not self.fabric.is_global_zero:
             return
         self.metrics.append(step, values)
-        loss = sum(value for name, value in values.items() if name.startswith("loss"))
+        loss = total_loss(values) or 0.0
         pace, wait = values["seconds_per_step"], values["data_wait_share"]
         self._update(step - self._shown, f"loss {loss:.3f}  {pace:.2f} s/step  data wait {wait:.0%}")
         self._shown = step
