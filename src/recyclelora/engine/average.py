@@ -14,7 +14,7 @@ from recyclelora.engine.trainables import load_trainable_state, trainable_state
 class WeightAverage:
     """``average <- (1 - momentum) average + momentum weight`` after every step, in float32; buffers are copied.
 
-    Starts at the weights it is made from.
+    Starts at the weights it is made from, on the device where they are then.
 
     Args:
         segmenter: whose trainable state is averaged.
@@ -24,14 +24,15 @@ class WeightAverage:
     def __init__(self, segmenter: nn.Module, momentum: float) -> None:
         self.segmenter = segmenter
         self.momentum = momentum
-        self.state = {name: value.clone() for name, value in trainable_state(segmenter).items()}
+        self._own = trainable_state(segmenter)  # on the model's memory: found once, not at every step
+        self._parameters = {name for name, _ in segmenter.named_parameters()}
+        self.state = {name: value.clone() for name, value in self._own.items()}
 
     @torch.no_grad()
     def update(self) -> None:
         """Take in the weights of one more step."""
-        parameters = dict(self.segmenter.named_parameters())
-        for name, value in trainable_state(self.segmenter).items():
-            if name in parameters:
+        for name, value in self._own.items():
+            if name in self._parameters:
                 self.state[name].lerp_(value, self.momentum)
             else:
                 self.state[name].copy_(value)
@@ -44,7 +45,7 @@ class WeightAverage:
     @contextmanager
     def in_place(self) -> Iterator[None]:
         """Let the model hold the average for a while, then its own weights again."""
-        own = {name: value.clone() for name, value in trainable_state(self.segmenter).items()}
+        own = {name: value.clone() for name, value in self._own.items()}
         load_trainable_state(self.segmenter, self.state)
         try:
             yield
