@@ -8,7 +8,7 @@ from conftest import TINY, compose_config, make_gta, save_rgb
 from fixture_data import make_acdc, make_everything, make_own, save_ids16
 from omegaconf import OmegaConf
 
-from recyclelora.build import build_datasets
+from recyclelora.build_data import build_datasets
 from recyclelora.config import ConfigError, typed
 from recyclelora.data.datasets import Corrupted, Subset
 from recyclelora.data.labels import IGNORE

@@ -13,7 +13,7 @@ def evaluate(config: EvaluateConfig, trial: int | None = None) -> float | None:
     import time
     from pathlib import Path
 
-    from recyclelora.build import build_datasets, build_targets, class_colours
+    from recyclelora.build_data import build_datasets, build_targets, class_colours
     from recyclelora.data.datasets import digest
     from recyclelora.engine.partial import PartialCounts
     from recyclelora.errors import UserError

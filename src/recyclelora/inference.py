@@ -12,7 +12,8 @@ import torch
 from safetensors.torch import load_file, save
 from torch import Tensor
 
-from recyclelora.build import build_model, build_protocol, class_colours, locate_weights
+from recyclelora.build import build_model, locate_weights
+from recyclelora.build_data import build_protocol, class_colours
 from recyclelora.config import load_config
 from recyclelora.data.labels import IGNORE
 from recyclelora.engine.checkpoint import load_checkpoint, pointed

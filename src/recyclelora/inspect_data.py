@@ -27,7 +27,7 @@ def inspect_pair(
     Raises:
         UserError: there are errors in the data; the report is written first.
     """
-    from recyclelora.build import class_colours
+    from recyclelora.build_data import class_colours
     from recyclelora.errors import UserError
     from recyclelora.inspection.page import write_page
     from recyclelora.inspection.parts import data_report

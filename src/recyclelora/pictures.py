@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from recyclelora import figures
-from recyclelora.build import class_colours
+from recyclelora.build_data import class_colours
 from recyclelora.data.datasets import Dataset
 from recyclelora.provenance import RunDirectory
 from recyclelora.session import Session

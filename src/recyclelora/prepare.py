@@ -14,7 +14,8 @@ def prepare(config: Config, trial: int | None = None) -> None:
     """
     from pathlib import Path
 
-    from recyclelora.build import build_datasets, build_model, build_rare_classes, locate_weights
+    from recyclelora.build import build_model, locate_weights
+    from recyclelora.build_data import build_datasets, build_rare_classes
     from recyclelora.data.preparation import decode, samples_to_decode
     from recyclelora.inspect_data import inspect_pair
     from recyclelora.progress import Reporter

@@ -22,15 +22,8 @@ from lightning_fabric.utilities.exceptions import MisconfigurationException
 from rich.table import Table
 
 from recyclelora.backbones.weights import WeightsFile
-from recyclelora.build import (
-    Datasets,
-    Model,
-    build_datasets,
-    build_model,
-    build_protocol,
-    class_colours,
-    locate_weights,
-)
+from recyclelora.build import Model, build_model, locate_weights
+from recyclelora.build_data import Datasets, build_datasets, build_protocol, class_colours
 from recyclelora.config import home
 from recyclelora.data.datasets import digest
 from recyclelora.data.labels import IGNORE

@@ -12,7 +12,8 @@ import torch
 from lightning_fabric import Fabric
 from torch import nn
 
-from recyclelora.build import Datasets, Model, build_augmentation, build_extras, build_rare_classes
+from recyclelora.build import Model
+from recyclelora.build_data import Datasets, build_augmentation, build_extras, build_rare_classes
 from recyclelora.data.datasets import Dataset, seeded_subset
 from recyclelora.data.loaders import StepSampler, TrainStream, train_loader
 from recyclelora.engine.average import WeightAverage

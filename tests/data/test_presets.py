@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from conftest import TINY
 
-from recyclelora.build import build_augmentation, build_datasets, build_extras
+from recyclelora.build_data import build_augmentation, build_datasets, build_extras
 from recyclelora.config import ConfigError
 from recyclelora.data.datasets import FolderDataset
 from recyclelora.data.decode_cache import CachedDataset
