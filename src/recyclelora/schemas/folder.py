@@ -9,6 +9,7 @@ from typing import Any, Optional
 
 from omegaconf import MISSING
 
+from recyclelora.data.patterns import wildcards
 from recyclelora.schemas.checks import Problem, one_of
 
 # OmegaConf reads these annotations at run time and wants Optional[...], not "... | None".
@@ -55,7 +56,7 @@ class SplitConfig:
 
     def check(self) -> Iterator[Problem]:
         """Yield every bad value."""
-        if self.masks is not None and _wildcards(self.images) != _wildcards(self.masks):
+        if self.masks is not None and wildcards(self.images) != wildcards(self.masks):
             yield "masks", f"must have the same wildcards as images={self.images!r}"
         for name in ("images", "masks"):
             if (getattr(self, name) or "x").startswith("/") or ".." in (getattr(self, name) or "").split("/"):
@@ -88,7 +89,3 @@ def class_index(given: Any, names: list[str], ignore: int) -> Optional[int]:
     if isinstance(given, int) and not isinstance(given, bool):
         return given if 0 <= given < len(names) else ignore if given == ignore else None
     return names.index(given) if given in names else None
-
-
-def _wildcards(pattern: str) -> list[str]:
-    return re.findall(r"\*\*/|\*\*|\*|\?", re.sub(r"\{[^}]*\}", "", pattern))

@@ -11,11 +11,9 @@ import numpy as np
 
 from recyclelora.data.datasets.base import FolderDataset, Item
 from recyclelora.data.datasets.files import unlabelled, with_masks
+from recyclelora.data.patterns import WILDCARD, filled, translated
 from recyclelora.data.reading import ReadIds
 from recyclelora.errors import UserError
-
-WILDCARD = re.compile(r"\*\*/|\*\*|\*|\?|\{[^}]*\}")
-CAPTURES = {"**/": r"((?:[^/]+/)*)", "**": r"(.*)", "*": r"([^/]*)", "?": r"([^/])"}
 
 
 @dataclass(frozen=True)
@@ -47,7 +45,7 @@ def own_folder(name: str, split: OwnSplit) -> FolderDataset:
     if split.masks is None:
         items = unlabelled(list(images.values()))
     else:
-        expected = {key: masks.get(key, root / _filled(split.masks, key)) for key in images}
+        expected = {key: masks.get(key, root / filled(split.masks, key)) for key in images}
         pairs = [Item(image, expected[key]) for key, image in images.items()]
         items = with_masks(root, pairs, [p for p, key in zip(pairs, images, strict=True) if key not in masks])
     return FolderDataset(name, root, items, split.table, split.read_ids)
@@ -73,26 +71,3 @@ def matches(root: Path, pattern: str) -> dict[tuple[str, ...], Path]:
                 raise UserError(f"{root}: {pattern} matches both {other} and {path.relative_to(root)} as one sample")
             found[match.groups()] = path
     return dict(sorted(found.items(), key=lambda pair: pair[1]))
-
-
-def translated(pattern: str) -> str:
-    """A pattern as a regular expression with one group for each wildcard; alternatives in braces are no wildcard."""
-    parts, end = [], 0
-    for wildcard in WILDCARD.finditer(pattern):
-        parts.append(re.escape(pattern[end : wildcard.start()]))
-        text = wildcard.group()
-        alternatives = "|".join(re.escape(word) for word in text[1:-1].split(","))
-        parts.append(CAPTURES.get(text) or f"(?:{alternatives})")
-        end = wildcard.end()
-    return "".join([*parts, re.escape(pattern[end:])])
-
-
-def wildcards(pattern: str) -> list[str]:
-    """The wildcards of a pattern in order; image and mask patterns must have the same."""
-    return [text for text in WILDCARD.findall(pattern) if not text.startswith("{")]
-
-
-def _filled(pattern: str, key: tuple[str, ...]) -> str:
-    """A pattern with its wildcards replaced by what they should match."""
-    values = iter(key)
-    return WILDCARD.sub(lambda wildcard: wildcard.group() if wildcard.group()[0] == "{" else next(values), pattern)
