@@ -16,7 +16,7 @@ from recyclelora.adapters.factor_cache import FactorCache, Progress, available_c
 from recyclelora.adapters.init import INITIALIZERS, RRQR_MAJOR, RRQR_MINOR, Factors, LayerWeight, branch_rng
 from recyclelora.adapters.low_rank import Branch, LowRankLinear, SplitQKV, split_rows
 from recyclelora.adapters.method import Adapted, Setting
-from recyclelora.adapters.replacing import replace
+from recyclelora.adapters.replacing import check_rank, replace
 from recyclelora.adapters.rrqr import RRQR
 from recyclelora.adapters.selection import select_linears
 from recyclelora.adapters.spec import AdapterSpec, BranchSpec
@@ -102,11 +102,8 @@ def plan(model: nn.Module, spec: AdapterSpec) -> dict[str, nn.Linear]:
             layers[name] = linear
     if spec.split_qkv and not any(name.endswith(".qkv.q") for name in layers):
         raise ValueError("split_qkv: none of the selected layers is a fused qkv linear")
-    for name, linear in layers.items():
-        for branch, chosen in spec.branches.items():
-            allowed = min(linear.in_features, linear.out_features)
-            if chosen.rank > allowed:
-                raise ValueError(f"{branch}.rank={chosen.rank} at {name}: allowed are 1 to {allowed}")
+    for branch, chosen in spec.branches.items():
+        check_rank(chosen.rank, layers, f"{branch}.rank")
     return layers
 
 

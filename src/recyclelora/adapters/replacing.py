@@ -53,9 +53,9 @@ def replace(model: nn.Module, replacements: Mapping[str, nn.Module]) -> None:
         model.set_submodule(name, module)
 
 
-def check_rank(rank: int, linears: Mapping[str, nn.Linear]) -> None:
-    """Raise a ValueError naming a layer that has no room for ``rank`` independent directions."""
+def check_rank(rank: int, linears: Mapping[str, nn.Linear], key: str = "rank") -> None:
+    """Raise a ValueError naming ``key`` and a layer that has no room for ``rank`` independent directions."""
     for name, linear in linears.items():
         allowed = min(linear.in_features, linear.out_features)
         if not 1 <= rank <= allowed:
-            raise ValueError(f"rank={rank} at {name}: allowed are 1 to {allowed}")
+            raise ValueError(f"{key}={rank} at {name}: allowed are 1 to {allowed}")

@@ -111,11 +111,6 @@ def merge(model: nn.Module) -> nn.Module:
     return copy.deepcopy(model, memo)
 
 
-def mergeable(model: nn.Module) -> bool:
-    """Whether `merge` can do it."""
-    return unmergeable(model) is None
-
-
 def unmergeable(model: nn.Module) -> str | None:
     """The name of the method in ``model`` that cannot be merged, if there is one."""
     return next((module.method for module in model.modules() if isinstance(module, Unmergeable)), None)
