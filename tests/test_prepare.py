@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 from conftest import TINY
 
+from recyclelora.cache import KINDS, inventory
 from recyclelora.errors import UserError
 from recyclelora.prepare import prepare
 from recyclelora.run import Run
@@ -16,6 +17,7 @@ def test_a_prepared_run_decodes_counts_and_decomposes_nothing(make_config, gta2c
     config = make_config(*OPTIONS)
     prepare(config)
     assert (tmp_path / "outputs/inspect/gta2city/index.html").is_file()
+    assert inventory(tmp_path / "cache").keys() <= set(KINDS)  # `clear all` finds whatever runs write
 
     def again(*arguments: object) -> None:
         pytest.fail("done again")

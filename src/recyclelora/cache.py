@@ -1,4 +1,6 @@
-"""What earlier runs left for later ones: decomposed weights, rendered streets, decoded images. Shows and clears it.
+"""What earlier runs left for later ones: decomposed weights, rendered streets, decoded images, class counts.
+
+Shows and clears it:
 
     python -m recyclelora.cache list
     python -m recyclelora.cache clear factors            # or several kinds, or all
@@ -22,7 +24,7 @@ from pathlib import Path
 
 from recyclelora.errors import UserError
 
-KINDS = ("factors", "streets", "decoded")
+KINDS = ("factors", "streets", "decoded", "class_counts")
 """What this project writes into its cache."""
 
 _UNITS = {"": 1, "K": 10**3, "M": 10**6, "G": 10**9, "T": 10**12, "KI": 2**10, "MI": 2**20, "GI": 2**30, "TI": 2**40}
