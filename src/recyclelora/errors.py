@@ -13,6 +13,10 @@ class Interrupted(BaseException):
     Like KeyboardInterrupt no Exception: it ends a whole multirun, where a failed trial does not.
     """
 
-    def __init__(self, message: str, exit_code: int) -> None:
+    def __init__(self, message: str, exit_code: int = 1) -> None:
         super().__init__(message)
         self.exit_code = exit_code
+
+
+class Pruned(Interrupted):
+    """A run that stopped at a step boundary because its sweep asked for it."""

@@ -1,0 +1,76 @@
+"""What every way of running units has in common: the driver submits, looks, waits and cancels."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass
+from enum import Enum
+from pathlib import Path
+from typing import Protocol
+
+
+@dataclass(frozen=True)
+class Work:
+    """One unit to run."""
+
+    number: int
+    """of the trial"""
+    folder: Path
+    """of the unit"""
+    attempt: int
+    overrides: list[str]
+
+
+class Stage(Enum):
+    """Where a job stands."""
+
+    QUEUED = "queued"
+    RUNNING = "running"
+    GONE = "gone"
+
+
+@dataclass(frozen=True)
+class Status:
+    """What an executor knows of a job.
+
+    A job that is ``GONE`` has written its units' ``outcome.json``, or never will: then ``reason`` says what happened
+    and ``node_fault`` whether the node and not the trial was at fault.
+    """
+
+    stage: Stage
+    reason: str | None = None
+    node_fault: bool = False
+
+
+class Executor(Protocol):
+    """Runs units somewhere."""
+
+    @property
+    def capacity(self) -> int:
+        """How many units may be submitted at the same time."""
+        ...
+
+    @property
+    def units_per_job(self) -> int:
+        """How many units one job takes."""
+        ...
+
+    def submit(self, work: Sequence[Work]) -> str:
+        """Start a job for up to ``units_per_job`` units and return its name, which outlives this process."""
+        ...
+
+    def status(self, jobs: Collection[str]) -> dict[str, Status]:
+        """Look at jobs, also at those that an earlier driver submitted."""
+        ...
+
+    def wait(self, seconds: float) -> None:
+        """Return when a job may have ended, or after ``seconds``."""
+        ...
+
+    def cancel(self, jobs: Collection[str]) -> None:
+        """End jobs; what training can still save, it saves."""
+        ...
+
+    def close(self) -> None:
+        """Let go of what this process holds; jobs that can live without it live on."""
+        ...

@@ -1,0 +1,156 @@
+"""The ledger: one folder a trial, plain JSON, written atomically; the truth about a sweep.
+
+``trial.json`` says what was asked, ``state.json`` what has become of it, ``unit_<i>/`` is the job's (see ``unit.py``).
+A killed driver finds everything here, and Optuna's study can be rebuilt from it.
+"""
+
+from __future__ import annotations
+
+import time
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+from recyclelora.errors import UserError
+from recyclelora.storage import read_json, write_json
+
+WAITING, RUNNING, COMPLETE, PRUNED, FAILED = "waiting", "running", "complete", "pruned", "failed"
+ENDED = (COMPLETE, PRUNED, FAILED)
+
+
+@dataclass
+class Attempt:
+    """One try of one unit."""
+
+    unit: int
+    attempt: int
+    job: str
+    """the executor's name for the job that runs it"""
+    submitted: str
+    ended: str | None = None
+    reason: str | None = None
+    node_fault: bool = False
+
+
+@dataclass
+class Trial:
+    """A trial of the ledger."""
+
+    folder: Path
+    number: int
+    params: dict[str, Any]
+    """Optuna's parameters, by override key"""
+    overrides: list[str]
+    """what the trial adds to the sweep's command, seeds of repeats left out"""
+    units: list[list[str]]
+    """overrides of each unit, complete"""
+    distributions: dict[str, str] = field(default_factory=dict)
+    """Optuna's JSON of each parameter's distribution"""
+    kind: str = "search"
+    asked: str = ""
+    state: str = WAITING
+    values: list[float] | None = None
+    reason: str | None = None
+    finished: str | None = None
+    attempts: list[Attempt] = field(default_factory=list)
+
+    @property
+    def ended(self) -> bool:
+        """Whether nothing more happens to this trial."""
+        return self.state in ENDED
+
+    def unit_folder(self, unit: int) -> Path:
+        """Where the job of a unit writes."""
+        return self.folder / f"unit_{unit}"
+
+    def attempts_of(self, unit: int) -> list[Attempt]:
+        """All tries of a unit, the first one first."""
+        return [attempt for attempt in self.attempts if attempt.unit == unit]
+
+    def outcome(self, unit: int) -> dict[str, Any] | None:
+        """How the latest attempt of a unit ended, if it did and said so."""
+        path = self.unit_folder(unit) / "outcome.json"
+        if not path.exists():
+            return None
+        found: dict[str, Any] = read_json(path)
+        latest = self.attempts_of(unit)
+        return found if latest and found["attempt"] == latest[-1].attempt else None
+
+    def outcomes(self) -> list[dict[str, Any] | None]:
+        """Of every unit."""
+        return [self.outcome(unit) for unit in range(len(self.units))]
+
+    def end(self, state: str, *, values: list[float] | None = None, reason: str | None = None) -> None:
+        """Decide the trial's end."""
+        self.state, self.values, self.reason, self.finished = state, values, reason, now()
+        self.save_state()
+
+    def save_state(self) -> None:
+        """Write ``state.json``."""
+        about = {"state": self.state, "values": self.values, "reason": self.reason, "finished": self.finished}
+        write_json(self.folder / "state.json", {**about, "attempts": [asdict(a) for a in self.attempts]})
+
+
+class Ledger:
+    """All trials of a sweep."""
+
+    def __init__(self, sweep: Path) -> None:
+        self.sweep = sweep
+        self.root = sweep / "ledger"
+
+    def add(
+        self, number: int, params: dict[str, Any], overrides: list[str], units: list[list[str]],
+        distributions: dict[str, str], kind: str = "search",
+    ) -> Trial:  # fmt: skip
+        """Write a new trial down, before anything of it is submitted."""
+        name = f"{number:04d}" if kind == "search" else f"{kind}_{number:04d}"
+        trial = Trial(self.root / name, number, params, overrides, units, distributions, kind, now())
+        for unit in range(len(units)):
+            trial.unit_folder(unit).mkdir(parents=True, exist_ok=True)
+        about = {
+            "number": number,
+            "kind": kind,
+            "params": params,
+            "overrides": overrides,
+            "distributions": distributions,
+            "asked": trial.asked,
+            "units": [{"name": f"unit_{i}", "overrides": unit} for i, unit in enumerate(units)],
+        }
+        write_json(trial.folder / "trial.json", about)
+        return trial
+
+    def trials(self) -> list[Trial]:
+        """Every trial, searched ones by number first, then the confirmations.
+
+        Raises:
+            UserError: a file of the ledger is not what was written.
+        """
+        if not self.root.is_dir():
+            return []
+        found = [read_trial(folder) for folder in sorted(self.root.iterdir()) if (folder / "trial.json").exists()]
+        return sorted(found, key=lambda trial: (trial.kind != "search", trial.number))
+
+
+def read_trial(folder: Path) -> Trial:
+    """Read one trial's folder.
+
+    Raises:
+        UserError: a file is not what was written.
+    """
+    about = read_json(folder / "trial.json")
+    path = folder / "state.json"
+    state = read_json(path) if path.exists() else {}
+    try:
+        return Trial(
+            folder, about["number"], about["params"], about["overrides"],
+            [unit["overrides"] for unit in about["units"]], about["distributions"], about["kind"], about["asked"],
+            state.get("state", WAITING), state.get("values"), state.get("reason"), state.get("finished"),
+            [Attempt(**attempt) for attempt in state.get("attempts", [])],
+        )  # fmt: skip
+    except (KeyError, TypeError) as error:
+        raise UserError(f"{folder}: not a trial of this version's ledger: {error}") from error
+
+
+def now() -> str:
+    """The time, as the ledger writes it."""
+    return time.strftime("%Y-%m-%dT%H:%M:%S%z")

@@ -1,0 +1,185 @@
+"""What a job of a sweep does: compose the unit's configuration as Hydra does, run the task, write the outcome."""
+
+from __future__ import annotations
+
+import math
+import os
+import subprocess
+import sys
+import time
+import traceback
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import Any
+
+from hydra.core.singleton import Singleton
+from hydra.core.utils import JobReturn, JobStatus, run_job, setup_globals
+from hydra.types import HydraContext, TaskFunction
+from omegaconf import DictConfig, open_dict
+
+from recyclelora.errors import Interrupted, Pruned, UserError
+from recyclelora.storage import locked, read_json
+from recyclelora.sweep.execution import Work
+from recyclelora.sweep.unit import SLURM_JOB, VARIABLE, Unit
+
+JOB = "RECYCLELORA_JOB"
+"""Environment variable: the executor's name for the job that this process is."""
+
+
+@dataclass(frozen=True)
+class HydraTask:
+    """A task function with all that Hydra needs to run it elsewhere; picklable where the task function is."""
+
+    context: HydraContext
+    function: TaskFunction
+    config: DictConfig
+    singletons: Any = field(default_factory=Singleton.get_state)
+
+    def __call__(self, overrides: Sequence[str], number: int, job: str) -> JobReturn:
+        """Compose the configuration of one job and run the task; an error of the task is in what is returned."""
+        Singleton.set_state(self.singletons)
+        setup_globals()
+        config = self.context.config_loader.load_sweep_config(self.config, list(overrides))
+        with open_dict(config):
+            config.hydra.job.id = job
+            config.hydra.job.num = number
+        return run_job(
+            hydra_context=self.context, task_function=self.function, config=config,
+            job_dir_key="hydra.sweep.dir", job_subdir_key="hydra.sweep.subdir",
+        )  # fmt: skip
+
+
+def run_unit(
+    task: HydraTask, work: Work, objectives: Sequence[str] | None,
+    returned: Callable[[JobReturn], None] = lambda _: None,
+) -> str:  # fmt: skip
+    """Run one unit in this process and write its outcome, whatever happens short of the process's death.
+
+    Args:
+        task: what to run
+        work: the unit
+        objectives: dotted keys of ``result.json`` that are the trial's values; else what the task returns
+        returned: gets what Hydra makes of the task's end
+
+    Returns:
+        the outcome's status; ``superseded`` where another job has taken this attempt.
+    """
+    job = os.environ.get(JOB) or f"{os.uname().nodename}:{os.getpid()}"
+
+    def call() -> Any:
+        job_return = task(work.overrides, work.number, job)
+        returned(job_return)
+        if job_return.status == JobStatus.FAILED:
+            raise job_return._return_value
+        return job_return.return_value
+
+    return recorded(work, job, call, objectives)[0]
+
+
+def recorded(
+    work: Work, job: str, call: Callable[[], Any], objectives: Sequence[str] | None
+) -> tuple[str, BaseException | None]:
+    """Call what runs a unit and write how it ended; returns the outcome's status and what was raised."""
+    if not _claimed(work, job):
+        return "superseded", None
+    unit = Unit(work.folder)
+    began = time.monotonic()
+
+    def outcome(status: str, error: BaseException | None = None, **more: Any) -> tuple[str, BaseException | None]:
+        unit.outcome(status, attempt=work.attempt, seconds=time.monotonic() - began, **more)
+        return status, error
+
+    with locked(work.folder), _environment(VARIABLE, str(work.folder)):
+        unit.started(work.attempt, job)
+        try:
+            return outcome("complete", values=_values(unit, call(), objectives))
+        except Pruned as stop:
+            return outcome("pruned", reason=str(stop))
+        except Interrupted as stop:
+            if SLURM_JOB in os.environ and unit.stop_reason() is None and _requeued():
+                _sleep_until_killed()
+            return outcome("interrupted", stop, reason=str(stop))
+        except KeyboardInterrupt as stop:
+            return outcome("interrupted", stop, reason="interrupted before the first step")
+        except SystemExit as leave:
+            return outcome("failed", leave, reason=f"the trial left with exit code {leave.code}")
+        except Exception as error:
+            text = "".join(traceback.format_exception(error))
+            print(text, file=sys.stderr, flush=True)
+            return outcome("failed", error, reason=_one_line(error), traceback=text)
+
+
+def _claimed(work: Work, job: str) -> bool:
+    """Take an attempt; only one job ever does, and the same job again after SLURM has requeued it."""
+    key = os.environ.get(SLURM_JOB) or job
+    path = work.folder / f"attempt_{work.attempt}.claim"
+    try:
+        with path.open("x") as file:
+            file.write(key)
+        return True
+    except FileExistsError:
+        return path.read_text() == key
+
+
+@contextmanager
+def _environment(name: str, value: str) -> Iterator[None]:
+    before = os.environ.get(name)
+    os.environ[name] = value
+    try:
+        yield
+    finally:
+        if before is None:
+            del os.environ[name]
+        else:
+            os.environ[name] = before
+
+
+def _values(unit: Unit, returned: Any, objectives: Sequence[str] | None) -> list[float]:
+    """The trial's values: finite numbers.
+
+    Raises:
+        UserError: nothing, or no finite number, came back.
+    """
+    if objectives:
+        run_dir = unit.run_dir
+        if run_dir is None:
+            raise UserError("the task wrote no result.json, which hydra.sweeper.objectives needs")
+        result = read_json(run_dir / "result.json")
+        found = {key: _select(result, key) for key in objectives}
+    else:
+        several = returned if isinstance(returned, list | tuple) else [returned]
+        found = {f"value {i}" if len(several) > 1 else "the objective": value for i, value in enumerate(several)}
+    for key, value in found.items():
+        if not isinstance(value, int | float) or not math.isfinite(value):
+            raise UserError(f"{key} is {value!r}, not a finite number")
+    return [float(value) for value in found.values()]
+
+
+def _select(result: Any, key: str) -> Any:
+    for part in key.split("."):
+        if not isinstance(result, dict) or part not in result:
+            raise UserError(f"hydra.sweeper.objectives: result.json has no {key}")
+        result = result[part]
+    return result
+
+
+def _one_line(error: Exception) -> str:
+    """A mistake of the user in its own words, anything else with its type."""
+    text = (str(error).strip().splitlines() or [""])[0]
+    known = isinstance(error, UserError) or type(error).__name__ == "ConfigError"
+    return text if known else f"{type(error).__name__}: {text}".rstrip(": ")
+
+
+def _requeued() -> bool:
+    """Ask SLURM to queue this very job again: it goes on from the checkpoint that was just saved."""
+    command = ["scontrol", "requeue", os.environ[SLURM_JOB]]
+    try:
+        return subprocess.run(command, capture_output=True, timeout=60, check=False).returncode == 0  # noqa: S603
+    except (OSError, subprocess.TimeoutExpired):
+        return False
+
+
+def _sleep_until_killed() -> None:
+    """Leave the unit without an outcome: SLURM ends this process and starts it anew."""
+    time.sleep(600)

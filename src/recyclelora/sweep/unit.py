@@ -1,0 +1,149 @@
+"""A unit: one training run of a trial, seen from the job that runs it.
+
+A trial is one unit, or ``repeats`` of them with different seeds. The job learns its unit's folder from the environment
+variable ``RECYCLELORA_UNIT``, writes what it reports there, and looks there for the driver's wish that it stop. This
+room knows files only: training imports it.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from recyclelora.storage import read_json, write_json
+
+VARIABLE = "RECYCLELORA_UNIT"
+SLURM_JOB = "SLURM_JOB_ID"
+
+on_report: Callable[[Path], None] | None = None
+"""Called after each report where the driver runs in this very process."""
+
+
+@dataclass(frozen=True)
+class Unit:
+    """One run of a trial; all its files lie in ``folder``."""
+
+    folder: Path
+
+    @classmethod
+    def current(cls) -> Unit | None:
+        """The unit that this process runs; None outside a sweep."""
+        folder = os.environ.get(VARIABLE)
+        return cls(Path(folder)) if folder else None
+
+    # --- what the driver decided --------------------------------------------------------------------------------------
+
+    @property
+    def trial(self) -> Path:
+        """The trial's folder in the ledger."""
+        return self.folder.parent
+
+    @property
+    def run_prefix(self) -> str:
+        """How the folder of the trial's runs begins: ``trial_0007`` or ``confirm_0007``."""
+        name = self.trial.name
+        return name if name.startswith("confirm_") else f"trial_{name}"
+
+    @property
+    def repeated(self) -> bool:
+        """Whether the trial has several units, one a seed."""
+        about = read_json(self.trial / "trial.json")
+        return about["kind"] == "confirm" or len(about["units"]) > 1
+
+    def stop_reason(self) -> str | None:
+        """Why the driver wants this run to stop: ``pruned`` or ``cancelled``; None when it should go on."""
+        try:
+            return str(json.loads((self.folder / "stop.json").read_text())["reason"])
+        except (FileNotFoundError, ValueError):
+            return None
+
+    # --- what the job says --------------------------------------------------------------------------------------------
+
+    def started(self, attempt: int, job: str) -> None:
+        """Tell that the job runs, and where."""
+        about = {
+            "attempt": attempt,
+            "job": job,
+            "host": os.uname().nodename,
+            "pid": os.getpid(),
+            "time": time.time(),
+            "slurm_job": os.environ.get(SLURM_JOB),
+            "run_dir": None,
+        }
+        write_json(self.folder / "started.json", about)
+
+    def runs_in(self, run_dir: Path) -> None:
+        """Tell which run directory belongs to this unit."""
+        path = self.folder / "started.json"
+        about = read_json(path) if path.exists() else {}
+        write_json(path, {**about, "run_dir": os.path.relpath(run_dir, self.folder.parents[2])})
+
+    @property
+    def run_dir(self) -> Path | None:
+        """The run directory, once the run has told it."""
+        path = self.folder / "started.json"
+        name = read_json(path).get("run_dir") if path.exists() else None
+        return None if name is None else self.folder.parents[2] / name
+
+    def report(self, step: int, value: float | None) -> None:
+        """Report the objective's value at an evaluation, for pruning."""
+        if value is None:
+            return
+        line = json.dumps({"step": step, "value": value, "time": round(time.time(), 3)})
+        with (self.folder / "reports.jsonl").open("a", encoding="utf-8") as file:
+            file.write(line + "\n")
+        if on_report is not None:
+            on_report(self.folder)
+
+    def progress(self, step: int, of: int, loss: float) -> None:
+        """Tell how far training is, for the driver's table; losing this must not end a run."""
+        temporary = self.folder / ".progress.tmp"
+        text = json.dumps({"step": step, "of": of, "loss": loss, "time": round(time.time(), 1)})
+        try:
+            temporary.write_text(text, encoding="utf-8")
+            temporary.replace(self.folder / "progress.json")
+        except OSError:
+            pass
+
+    def outcome(self, status: str, *, attempt: int, seconds: float, **more: Any) -> None:
+        """Write how the attempt ended; the last thing a job does.
+
+        Args:
+            status: ``complete``, ``failed``, ``pruned`` or ``interrupted``
+            attempt: which of the unit's attempts this was
+            seconds: how long it took
+            more: ``values``, ``reason``, ``traceback``
+        """
+        run_dir = self.run_dir
+        about = {
+            "attempt": attempt,
+            "status": status,
+            "values": None,
+            "reason": None,
+            "traceback": None,
+            "run_dir": None if run_dir is None else os.path.relpath(run_dir, self.folder.parents[2]),
+            "seconds": round(seconds, 2),
+            "time": round(time.time(), 3),
+        }
+        write_json(self.folder / "outcome.json", {**about, **more})
+
+
+def read_reports(folder: Path) -> list[tuple[int, float]]:
+    """(step, value) of every complete line that a unit has reported, the last of each step."""
+    try:
+        lines = (folder / "reports.jsonl").read_text(encoding="utf-8").splitlines()
+    except FileNotFoundError:
+        return []
+    found: dict[int, float] = {}
+    for line in lines:
+        try:
+            point = json.loads(line)
+            found[int(point["step"])] = float(point["value"])
+        except (ValueError, KeyError, TypeError):
+            continue  # cut off by a kill, or being written
+    return sorted(found.items())
