@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import ast
+import subprocess
+import sys
 from pathlib import Path
 
 import recyclelora
@@ -30,16 +32,30 @@ def users_of(package: str) -> set[str]:
     }
 
 
-def test_only_config_and_cli_know_hydra():
-    assert users_of("hydra") == {"config.py", "cli.py"}
+def test_only_config_cli_and_the_sweep_know_hydra():
+    assert {user for user in users_of("hydra") if not user.startswith("sweep/")} == {"config.py", "cli.py"}
 
 
 def test_only_tracking_knows_mlflow():
     assert users_of("mlflow") == {"tracking.py"}
 
 
-def test_nothing_here_knows_optuna_or_submitit():
-    assert users_of("optuna") | users_of("submitit") == set()
+def test_only_the_sweep_knows_optuna_and_submitit():
+    assert {user.split("/")[0] for user in users_of("optuna") | users_of("submitit")} == {"sweep"}
+
+
+def test_what_a_run_knows_of_its_sweep_is_files_and_no_library():
+    assert {name for name in imports(SOURCE / "sweep/unit.py") if "recyclelora" in name} == {
+        "recyclelora.storage",
+        "recyclelora.storage.read_json",
+        "recyclelora.storage.write_json",
+    }
+
+
+def test_a_sweeps_driver_never_imports_torch():
+    code = "import recyclelora.sweep.main, recyclelora.cli, sys; print('torch' in sys.modules)"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "False"
 
 
 def test_adapters_and_backbones_know_nothing_of_the_project():
@@ -65,4 +81,6 @@ def test_one_place_reads_pickled_weights_and_only_as_plain_tensors():
 
 
 def test_nothing_is_instantiated_by_name():
-    assert not [p for p in ROOMS if "hydra.utils" in imports(p) or "_target_" in p.read_text()]
+    assert not [p for p in ROOMS if "hydra.utils" in imports(p)]
+    readers = {p.relative_to(SOURCE).as_posix() for p in ROOMS if "_target_" in p.read_text()}
+    assert readers == {"sweep/executors.py", "sweep/samplers.py"}  # compared with lists of known names

@@ -90,14 +90,14 @@ def test_a_grid_is_one_study_with_numbered_trials(tmp_path: Path, gta2city: Path
     code, _, err = run("train.py", tmp_path, "-m", *plain, "adapter=frozen,lora", "seed=0,1")
     assert code == 0, err
     (study,) = (tmp_path / "outputs/sweeps").iterdir()
-    trials = sorted(p.name.split("-")[0] for p in study.iterdir() if p.is_dir())
+    trials = sorted(p.name.split("-")[0] for p in study.glob("trial_*"))
     assert trials == ["trial_0000", "trial_0001", "trial_0002", "trial_0003"]
     found = results(tmp_path)
     assert [r["seed"] for r in found] == [0, 1, 0, 1]
     assert [r["params"]["backbone_trainable"] > 0 for r in found] == [False, False, True, True]
     before = {p: p.stat().st_mtime_ns for p in study.rglob("result.json")}
     code, out, _ = run("train.py", tmp_path, "-m", *plain, "adapter=frozen,lora", "seed=0,1")
-    assert code == 0 and out.count("already finished") == 4
+    assert code == 0 and "4 complete" in out
     assert {p: p.stat().st_mtime_ns for p in study.rglob("result.json")} == before
 
 
@@ -106,7 +106,7 @@ def test_optuna_sweeps_the_rank_split(tmp_path: Path, gta2city: Path):
     options = [o for o in TINY if not o.startswith("adapter.")] + [wide_enough]
     code, out, err = run("train.py", tmp_path, "-m", "sweeps=rank_split", "hydra.sweeper.n_trials=2", *options)
     assert code == 0, err
-    assert len(results(tmp_path)) == 2 and "Best value" in out + err
+    assert len(results(tmp_path)) == 2 and "best: trial" in out
 
 
 def test_hydra_leaves_no_folders_of_its_own(tmp_path: Path, gta2city: Path):

@@ -17,7 +17,7 @@ import hydra
 from hydra.core.hydra_config import HydraConfig
 from hydra.errors import HydraException
 from hydra.types import RunMode
-from omegaconf import DictConfig
+from omegaconf import DictConfig, open_dict, read_write
 from omegaconf.errors import OmegaConfBaseException
 
 from recyclelora.config import ConfigError, home, register_schemas, typed
@@ -62,11 +62,24 @@ def one_clear_line(command: str) -> Iterator[None]:
 
 
 class Job:
-    """The picklable task that Hydra runs, here or on a SLURM node."""
+    """The picklable task that Hydra runs, here, in a process of its own or on a SLURM node."""
+
+    preload = ("recyclelora.run",)
+    """Slow imports that processes of a sweep share."""
 
     def __init__(self, command: str, task: Task) -> None:
         self.command = command
         self.task = task
+
+    @staticmethod
+    def check(node: DictConfig) -> None:
+        """Check a composed configuration and do nothing else; a sweep does so before its first trial."""
+        typed(without_hydra(node))
+
+    @staticmethod
+    def explain(error: Exception) -> str:
+        """A mistake in one line."""
+        return explain(error)
 
     def __call__(self, node: DictConfig) -> float | None:
         """Check the composed configuration and run the task."""
@@ -75,6 +88,18 @@ class Job:
             return self.task(typed(node), int(HydraConfig.get().job.num))
         with one_clear_line(self.command):  # here, because Hydra would print a line of its own first
             return self.task(typed(node), None)
+
+
+def without_hydra(node: DictConfig) -> DictConfig:
+    """A composed configuration as the task gets it."""
+    node = node.copy()
+    with read_write(node), open_dict(node):
+        node.pop("hydra", None)
+    return node
+
+
+SHORT = ("n_trials", "n_jobs", "repeats", "max_failures", "retry_failed", "confirm", "dry_run", "detach", "snapshot")
+"""Keys of ``hydra.sweeper`` that may be written without it after ``-m``."""
 
 
 def checked_arguments(command: str, arguments: list[str]) -> list[str]:
@@ -89,9 +114,20 @@ def checked_arguments(command: str, arguments: list[str]) -> list[str]:
         hits = [a for a in arguments if a.lstrip("+").startswith(start) and not a.endswith(("=null", "=None"))]
         if hits and not multirun:
             raise ConfigError(f"{hits[0]} needs a multirun: python train.py -m {' '.join(arguments)}")
-    if not multirun or any(a.startswith("study=") for a in arguments):
+    short = tuple(f"{key}=" for key in SHORT)
+    if not multirun:
+        hits = [a for a in arguments if a.startswith(short)]
+        if hits:
+            raise ConfigError(f"{hits[0]} is for sweeps: python train.py -m {' '.join(arguments)}")
         return arguments
-    overrides = sorted(a for a in arguments if "=" in a and not a.startswith(("hydra", "fresh=")))
+    arguments = [f"hydra.sweeper.{a}" if a.startswith(short) else a for a in arguments]
+    if any(a.startswith("study=") for a in arguments):
+        return arguments
+    searching = ("hydra.sweeper.params.", "hydra/sweeper", "hydra.sweeper.sampler", "hydra.sweeper.direction")
+    overrides = sorted(
+        a for a in arguments
+        if "=" in a and (a.startswith(searching) or not a.startswith(("hydra", "fresh=", "output_dir=")))
+    )  # fmt: skip
     return [*arguments, f"study={study_name(overrides)}"]
 
 

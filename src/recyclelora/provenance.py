@@ -21,6 +21,7 @@ from recyclelora.config import load_config, to_yaml
 from recyclelora.errors import UserError
 from recyclelora.schemas import Config
 from recyclelora.storage import locked, read_json, write_json, write_text
+from recyclelora.sweep.unit import Unit
 
 PACKAGES = ("recyclelora", "torch", "torchvision", "timm", "lightning-fabric", "numpy", "scipy", "hydra-core", "mlflow")
 
@@ -97,9 +98,19 @@ class RunDirectory:
         return result
 
 
-def run_directory(config: Config, signature: str, trial: int | None) -> RunDirectory:
-    """``runs/<adapter>-<backbone>-<data>-<signature>``, or ``sweeps/<study>/trial_0007-<signature>`` for a multirun."""
+def run_directory(config: Config, signature: str, trial: int | None, unit: Unit | None = None) -> RunDirectory:
+    """Where a run belongs.
+
+    ``runs/<adapter>-<backbone>-<data>-<signature>``, for a trial of a sweep ``sweeps/<study>/trial_0007-<signature>``,
+    with ``seed_<s>`` inside where the trial is repeated; the outer signature leaves the seed out then.
+    """
     root = Path(config.output_dir).absolute()
+    if unit is not None:
+        sweep = unit.trial.parents[1]
+        if unit.repeated:
+            shared = _comparable(dataclasses.replace(config, seed=0))
+            return RunDirectory(sweep / f"{unit.run_prefix}-{shared}" / f"seed_{config.seed}")
+        return RunDirectory(sweep / f"{unit.run_prefix}-{signature}")
     if trial is not None:
         return RunDirectory(root / "sweeps" / str(config.study) / f"trial_{trial:04d}-{signature}")
     name = f"{config.adapter.name}-{config.backbone.name}-{config.data.name}-{signature}"
@@ -187,7 +198,9 @@ def add_to_record(run: RunDirectory, entries: dict[str, Any]) -> None:
 
 
 def git_state(checkout: Path) -> dict[str, Any] | None:
-    """Commit and uncommitted diff of the code; None outside a git checkout."""
+    """Commit and uncommitted diff of the code, or of what a sweep's snapshot was made of; None outside a checkout."""
+    if (checkout / "git.json").exists():
+        return read_json(checkout / "git.json")  # type: ignore[no-any-return]
     commit = _git(checkout, "rev-parse", "HEAD")
     return commit and {"commit": commit.strip(), "diff": _git(checkout, "diff", "HEAD") or ""}  # type: ignore[return-value]
 

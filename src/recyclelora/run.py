@@ -37,7 +37,7 @@ from recyclelora.engine.runtime import (
     resolve_precision,
 )
 from recyclelora.engine.trainables import trainable_state
-from recyclelora.errors import Interrupted, UserError
+from recyclelora.errors import Interrupted, Pruned, UserError
 from recyclelora.inference import Weights, write_run_weights
 from recyclelora.metrics_log import FINAL
 from recyclelora.open_data import describe_datasets
@@ -58,6 +58,7 @@ from recyclelora.results import result_json, score_table
 from recyclelora.schemas import Config
 from recyclelora.session import Session
 from recyclelora.storage import write_json
+from recyclelora.sweep.unit import Unit
 from recyclelora.tracking import Mirror, mirrored
 from recyclelora.warm_start import Start, apply_start, check_start, read_start
 
@@ -106,7 +107,10 @@ class Run:
             weights.sha256 if weights else None, digest(datasets.all), precision, world_size,
             start.sha256 if start else None,
         )  # fmt: skip
-        directory = run_directory(config, signature(config, identity), trial)
+        unit = Unit.current()
+        directory = run_directory(config, signature(config, identity), trial, unit)
+        if unit is not None and fabric.is_global_zero:
+            unit.runs_in(directory.path)
         return cls(config, fabric, datasets, weights, start, identity, directory)
 
     @property
@@ -135,7 +139,8 @@ class Run:
                 reporter.warn(remark)
         self._prepare_data(reporter)
         checkpoint = newest_checkpoint(self.directory.checkpoints, reporter.warn)
-        mirror_here = self.config.tracking.mlflow and self.fabric.is_global_zero
+        alone = Unit.current() is None  # a sweep's driver mirrors all its runs
+        mirror_here = alone and self.config.tracking.mlflow and self.fabric.is_global_zero
         with mirrored(self.directory.path, mirror_here) as mirror:
             began = time.perf_counter()
             session = self._session(reporter, checkpoint)
@@ -254,6 +259,9 @@ class Run:
         return describe(self.config, self.identity, self.signature, extra, home())
 
     def _interrupted(self, session: Session) -> Interrupted:
+        unit = Unit.current()
+        if unit is not None and unit.stop_reason() == "pruned":
+            return Pruned(f"pruned after step {session.step}")
         number = session.stop.received or 0
         command = "the same command without fresh=true" if self.config.fresh else "the same command"
         text = f"stopped by signal {number} after step {session.step}; {command} goes on from there"

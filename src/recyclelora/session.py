@@ -29,8 +29,9 @@ from recyclelora.metrics import ConfusionMatrix
 from recyclelora.metrics_log import MetricsLog, total_loss
 from recyclelora.progress import Reporter, Update
 from recyclelora.provenance import RunDirectory
-from recyclelora.results import POINTERS, Scores, best_step
+from recyclelora.results import POINTERS, Scores, best_step, objective
 from recyclelora.schemas import Config
+from recyclelora.sweep.unit import Unit
 
 KEPT_CHECKPOINTS = 3
 EVAL_SUBSET_SEED = 0
@@ -66,6 +67,7 @@ class Session:
         self.initial = {name: tensor.cpu() for name, tensor in self.model.initial().items()}
         self.metrics = MetricsLog(self.directory.metrics)
         self.stop = StopRequest()
+        self.unit = Unit.current()
         self._update: Update = lambda count, status="", total=None: None
         self._shown = 0
         self.clock: Callable[[], float] = lambda: 0.0
@@ -154,6 +156,8 @@ class Session:
         self.metrics.append(step, values)
         loss = total_loss(values) or 0.0
         pace, wait = values["seconds_per_step"], values["data_wait_share"]
+        if self.unit is not None:
+            self.unit.progress(step, self.config.trainer.max_steps, loss)
         self._update(step - self._shown, f"loss {loss:.3f}  {pace:.2f} s/step  data wait {wait:.0%}")
         self._shown = step
 
@@ -166,6 +170,8 @@ class Session:
         self.history.append(scores)
         if self.fabric.is_global_zero:
             self.metrics.append(step, scores.points())
+            if self.unit is not None:
+                self.unit.report(step, objective(scores, self.config.objective))
             mean, source = scores.target_mean, scores.miou("source_val")
             self.reporter.note(f"step {step}: mIoU targets {_percent(mean)}, source validation {_percent(source)}")
 
@@ -213,7 +219,7 @@ class Session:
 
     def stop_requested(self) -> bool:
         """Whether any process was asked to stop."""
-        mine = self.stop.received is not None
+        mine = self.stop.received is not None or (self.unit is not None and self.unit.stop_reason() is not None)
         if self.fabric.world_size == 1:
             return mine
         votes = self.fabric.all_reduce(torch.tensor(float(mine), device=self.fabric.device), reduce_op="sum")

@@ -25,7 +25,7 @@ class Attempt:
     unit: int
     attempt: int
     job: str
-    """the executor's name for the job that runs it"""
+    """the executor's name for the job that runs it; empty until it is submitted"""
     submitted: str
     ended: str | None = None
     reason: str | None = None
@@ -53,6 +53,12 @@ class Trial:
     reason: str | None = None
     finished: str | None = None
     attempts: list[Attempt] = field(default_factory=list)
+    constraints: list[float] | None = None
+    """by how much each constraint is broken; at most 0 means kept"""
+    retry_of: int | None = None
+    """the failed trial that this one repeats, by the user's wish"""
+    plan: int | None = None
+    """which of the planned points this is (a grid's, an enqueued one); None: the sampler chose"""
 
     @property
     def ended(self) -> bool:
@@ -76,6 +82,15 @@ class Trial:
         latest = self.attempts_of(unit)
         return found if latest and found["attempt"] == latest[-1].attempt else None
 
+    def job_of(self, unit: int) -> str:
+        """The job of a unit's latest attempt; also of one that was submitted by a driver killed in that moment."""
+        latest = self.attempts_of(unit)[-1]
+        path = self.unit_folder(unit) / "started.json"
+        if latest.job or not path.exists():
+            return latest.job
+        started = read_json(path)
+        return str(started["job"]) if started["attempt"] == latest.attempt else ""
+
     def outcomes(self) -> list[dict[str, Any] | None]:
         """Of every unit."""
         return [self.outcome(unit) for unit in range(len(self.units))]
@@ -87,8 +102,15 @@ class Trial:
 
     def save_state(self) -> None:
         """Write ``state.json``."""
-        about = {"state": self.state, "values": self.values, "reason": self.reason, "finished": self.finished}
-        write_json(self.folder / "state.json", {**about, "attempts": [asdict(a) for a in self.attempts]})
+        about = {
+            "state": self.state,
+            "values": self.values,
+            "constraints": self.constraints,
+            "reason": self.reason,
+            "finished": self.finished,
+            "attempts": [asdict(attempt) for attempt in self.attempts],
+        }
+        write_json(self.folder / "state.json", about)
 
 
 class Ledger:
@@ -100,11 +122,13 @@ class Ledger:
 
     def add(
         self, number: int, params: dict[str, Any], overrides: list[str], units: list[list[str]],
-        distributions: dict[str, str], kind: str = "search",
+        distributions: dict[str, str], kind: str = "search", plan: int | None = None, retry_of: int | None = None,
     ) -> Trial:  # fmt: skip
         """Write a new trial down, before anything of it is submitted."""
         name = f"{number:04d}" if kind == "search" else f"{kind}_{number:04d}"
-        trial = Trial(self.root / name, number, params, overrides, units, distributions, kind, now())
+        trial = Trial(
+            self.root / name, number, params, overrides, units, distributions, kind, now(), plan=plan, retry_of=retry_of
+        )
         for unit in range(len(units)):
             trial.unit_folder(unit).mkdir(parents=True, exist_ok=True)
         about = {
@@ -114,6 +138,8 @@ class Ledger:
             "overrides": overrides,
             "distributions": distributions,
             "asked": trial.asked,
+            "plan": plan,
+            "retry_of": retry_of,
             "units": [{"name": f"unit_{i}", "overrides": unit} for i, unit in enumerate(units)],
         }
         write_json(trial.folder / "trial.json", about)
@@ -145,7 +171,8 @@ def read_trial(folder: Path) -> Trial:
             folder, about["number"], about["params"], about["overrides"],
             [unit["overrides"] for unit in about["units"]], about["distributions"], about["kind"], about["asked"],
             state.get("state", WAITING), state.get("values"), state.get("reason"), state.get("finished"),
-            [Attempt(**attempt) for attempt in state.get("attempts", [])],
+            [Attempt(**attempt) for attempt in state.get("attempts", [])], state.get("constraints"),
+            about.get("retry_of"), about.get("plan"),
         )  # fmt: skip
     except (KeyError, TypeError) as error:
         raise UserError(f"{folder}: not a trial of this version's ledger: {error}") from error

@@ -5,6 +5,7 @@ A trial that crashes, exits or is killed takes nothing else with it, and none se
 
 from __future__ import annotations
 
+import contextlib
 import multiprocessing
 import os
 import signal
@@ -117,7 +118,7 @@ class LocalExecutor:
         now = time.monotonic()
         for job, child in list(self._running.items()):
             if child.answer is not None and child.answer.poll():
-                self.returns[child.folder] = cloudpickle.loads(child.answer.recv_bytes())
+                self._receive(child.folder, child.answer)
                 child.answer = None
             code = child.process.exitcode
             if code is not None:
@@ -129,6 +130,13 @@ class LocalExecutor:
             elif self._timeout is not None and child.asked is None and now - child.began > self._timeout:
                 child.timed_out, child.asked = True, now
                 child.process.terminate()
+
+    def _receive(self, folder: Path, answer: Connection) -> None:
+        """Take what a child sends back; one that died, or did not get to its task's end, sends nothing."""
+        with contextlib.suppress(EOFError):
+            data = answer.recv_bytes()
+            if data:
+                self.returns[folder] = cloudpickle.loads(data)
 
     def wait(self, seconds: float) -> None:
         """Return when a process ends, or after ``seconds``."""

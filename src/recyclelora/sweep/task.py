@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import math
 import os
 import subprocess
@@ -11,6 +12,7 @@ import traceback
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 from hydra.core.singleton import Singleton
@@ -19,8 +21,9 @@ from hydra.types import HydraContext, TaskFunction
 from omegaconf import DictConfig, open_dict
 
 from recyclelora.errors import Interrupted, Pruned, UserError
-from recyclelora.storage import locked, read_json
+from recyclelora.storage import read_json
 from recyclelora.sweep.execution import Work
+from recyclelora.sweep.goals import select
 from recyclelora.sweep.unit import SLURM_JOB, VARIABLE, Unit
 
 JOB = "RECYCLELORA_JOB"
@@ -81,8 +84,6 @@ def recorded(
     work: Work, job: str, call: Callable[[], Any], objectives: Sequence[str] | None
 ) -> tuple[str, BaseException | None]:
     """Call what runs a unit and write how it ended; returns the outcome's status and what was raised."""
-    if not _claimed(work, job):
-        return "superseded", None
     unit = Unit(work.folder)
     began = time.monotonic()
 
@@ -90,14 +91,18 @@ def recorded(
         unit.outcome(status, attempt=work.attempt, seconds=time.monotonic() - began, **more)
         return status, error
 
-    with locked(work.folder), _environment(VARIABLE, str(work.folder)):
+    with _alone(work.folder), _environment(VARIABLE, str(work.folder)):
+        if not unit.wants(work.attempt):
+            return "superseded", None
         unit.started(work.attempt, job)
         try:
             return outcome("complete", values=_values(unit, call(), objectives))
         except Pruned as stop:
             return outcome("pruned", reason=str(stop))
         except Interrupted as stop:
-            if SLURM_JOB in os.environ and unit.stop_reason() is None and _requeued():
+            if unit.stop_reason() == "cancelled":
+                return outcome("failed", stop, reason="cancelled")
+            if SLURM_JOB in os.environ and _requeued():
                 _sleep_until_killed()
             return outcome("interrupted", stop, reason=str(stop))
         except KeyboardInterrupt as stop:
@@ -110,16 +115,12 @@ def recorded(
             return outcome("failed", error, reason=_one_line(error), traceback=text)
 
 
-def _claimed(work: Work, job: str) -> bool:
-    """Take an attempt; only one job ever does, and the same job again after SLURM has requeued it."""
-    key = os.environ.get(SLURM_JOB) or job
-    path = work.folder / f"attempt_{work.attempt}.claim"
-    try:
-        with path.open("x") as file:
-            file.write(key)
-        return True
-    except FileExistsError:
-        return path.read_text() == key
+@contextmanager
+def _alone(folder: Path) -> Iterator[None]:
+    """Wait until no other job runs this unit: one that a killed driver has left behind may still do so."""
+    with (folder / ".lock").open("a") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        yield
 
 
 @contextmanager
@@ -146,7 +147,7 @@ def _values(unit: Unit, returned: Any, objectives: Sequence[str] | None) -> list
         if run_dir is None:
             raise UserError("the task wrote no result.json, which hydra.sweeper.objectives needs")
         result = read_json(run_dir / "result.json")
-        found = {key: _select(result, key) for key in objectives}
+        found = {key: select(result, key) for key in objectives}
     else:
         several = returned if isinstance(returned, list | tuple) else [returned]
         found = {f"value {i}" if len(several) > 1 else "the objective": value for i, value in enumerate(several)}
@@ -154,14 +155,6 @@ def _values(unit: Unit, returned: Any, objectives: Sequence[str] | None) -> list
         if not isinstance(value, int | float) or not math.isfinite(value):
             raise UserError(f"{key} is {value!r}, not a finite number")
     return [float(value) for value in found.values()]
-
-
-def _select(result: Any, key: str) -> Any:
-    for part in key.split("."):
-        if not isinstance(result, dict) or part not in result:
-            raise UserError(f"hydra.sweeper.objectives: result.json has no {key}")
-        result = result[part]
-    return result
 
 
 def _one_line(error: Exception) -> str:

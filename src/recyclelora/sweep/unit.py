@@ -55,6 +55,13 @@ class Unit:
         about = read_json(self.trial / "trial.json")
         return about["kind"] == "confirm" or len(about["units"]) > 1
 
+    def wants(self, attempt: int) -> bool:
+        """Whether the driver waits for this attempt: it is the latest, and has not ended yet."""
+        tries = read_json(self.trial / "state.json")["attempts"]
+        mine = [a["attempt"] for a in tries if a["unit"] == int(self.folder.name.removeprefix("unit_"))]
+        outcome = self.folder / "outcome.json"
+        return mine[-1:] == [attempt] and not (outcome.exists() and read_json(outcome)["attempt"] == attempt)
+
     def stop_reason(self) -> str | None:
         """Why the driver wants this run to stop: ``pruned`` or ``cancelled``; None when it should go on."""
         try:

@@ -1,0 +1,143 @@
+"""Options of the sweeper, in Hydra's ConfigStore."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any
+
+from hydra.core.config_store import ConfigStore
+
+# Hydra reads these classes with typing.get_type_hints: Optional[...] instead of "| None" keeps its messages readable.
+
+
+@dataclass
+class RecycleLoraSweeperConf:
+    """``hydra.sweeper``: the keys of the stock Optuna sweeper, and more."""
+
+    _target_: str = "hydra_plugins.recyclelora_sweeper.sweeper.RecycleLoraSweeper"
+    defaults: list[Any] = field(default_factory=lambda: ["_self_", {"sampler": None}, {"pruner": None}])
+
+    # None: a plain grid. Else Optuna chooses: hydra/sweeper/sampler=tpe|gp|cmaes|nsgaii|nsgaiii|qmc|random|grid
+    sampler: Any = None
+    # None, or hydra/sweeper/pruner=median|percentile|successive_halving|hyperband|wilcoxon|threshold
+    pruner: Any = None
+    # maximize or minimize, or a list of them with as many objectives
+    direction: Any = "maximize"
+    # figures of result.json, such as miou.source_val, params.backbone_trainable, seconds; None: what the task returns
+    objectives: list[str] | None = None
+    # such as 'params.backbone_trainable <= 5e6'
+    constraints: list[str] = field(default_factory=list)
+    # None: SQLite in the sweep's folder; postgresql://... for several drivers; memory
+    storage: str | None = None
+    study_name: str | None = None
+    # of a search; a grid is as long as it is
+    n_trials: int | None = None
+    # trials at the same time
+    n_jobs: int = 1
+    # search space, in the stock sweeper's syntax
+    params: dict[str, Any] = field(default_factory=dict)
+    # parameter -> 'other=value' or 'other=value|value': asked for only then
+    conditions: dict[str, str] = field(default_factory=dict)
+    # points to try first
+    enqueue: list[dict[str, Any]] = field(default_factory=list)
+    # another sweep's folder, or <storage url>#<study>: its trials are known to the sampler from the start
+    warm_start: str | None = None
+    # runs with different seeds a trial; the mean is its value
+    repeats: int = 1
+    # so many of the best are run again on fresh seeds; only those enter tables
+    confirm: int = 0
+    confirm_seeds: list[int] = field(default_factory=lambda: [1001, 1002, 1003])
+    # no new trials after so many failed
+    max_failures: int | None = None
+    # how often a trial is tried again when its node was at fault
+    max_retries: int = 2
+    # run failed trials of an earlier call again
+    retry_failed: bool = False
+    # list and check all trials, run none
+    dry_run: bool = False
+    # submit the driver itself as a job (hydra/launcher=slurm)
+    detach: bool = False
+    # run the code as it was when the sweep began; renew: from now on as it is now
+    snapshot: str = "off"
+    # the stock sweeper's; here trials fail one by one, see max_failures
+    max_failure_rate: float = 1.0
+
+
+@dataclass
+class PrunerConf:
+    """``hydra.sweeper.pruner``."""
+
+    kind: str = "median"
+
+
+@dataclass
+class MedianPrunerConf(PrunerConf):
+    """Worse than the median of the others at the same step."""
+
+    n_startup_trials: int = 5
+    n_warmup_steps: int = 0
+    interval_steps: int = 1
+    n_min_trials: int = 1
+
+
+@dataclass
+class PercentilePrunerConf(PrunerConf):
+    """Worse than the best ``percentile`` percent of the others at the same step."""
+
+    kind: str = "percentile"
+    percentile: float = 50.0
+    n_startup_trials: int = 5
+    n_warmup_steps: int = 0
+    interval_steps: int = 1
+    n_min_trials: int = 1
+
+
+@dataclass
+class SuccessiveHalvingPrunerConf(PrunerConf):
+    """Asynchronous successive halving; resources are training steps."""
+
+    kind: str = "successive_halving"
+    min_resource: Any = "auto"
+    reduction_factor: int = 4
+    min_early_stopping_rate: int = 0
+    bootstrap_count: int = 0
+
+
+@dataclass
+class HyperbandPrunerConf(PrunerConf):
+    """Hyperband; resources are training steps."""
+
+    kind: str = "hyperband"
+    min_resource: int = 1
+    max_resource: Any = "auto"
+    reduction_factor: int = 3
+    bootstrap_count: int = 0
+
+
+@dataclass
+class WilcoxonPrunerConf(PrunerConf):
+    """With repeats: worse than the best trial on the seeds that both have, by a signed-rank test."""
+
+    kind: str = "wilcoxon"
+    p_threshold: float = 0.1
+    n_startup_steps: int = 2
+
+
+@dataclass
+class ThresholdPrunerConf(PrunerConf):
+    """Beyond a bound."""
+
+    kind: str = "threshold"
+    lower: float | None = None
+    upper: float | None = None
+    n_warmup_steps: int = 0
+    interval_steps: int = 1
+
+
+_store = ConfigStore.instance()
+_store.store(group="hydra/sweeper", name="recyclelora", node=RecycleLoraSweeperConf, provider="recyclelora")
+for _conf in (
+    MedianPrunerConf, PercentilePrunerConf, SuccessiveHalvingPrunerConf, HyperbandPrunerConf, WilcoxonPrunerConf,
+    ThresholdPrunerConf,
+):  # fmt: skip
+    _store.store(group="hydra/sweeper/pruner", name=_conf.kind, node=_conf, provider="recyclelora")

@@ -1,0 +1,111 @@
+"""``python -m recyclelora.sweep status|cancel|extend <folder>``: look at a sweep, and steer it, from any shell."""
+
+from __future__ import annotations
+
+import argparse
+import fcntl
+from pathlib import Path
+
+from rich.console import Console
+from rich.table import Table
+
+from recyclelora.cli import one_clear_line
+from recyclelora.errors import UserError
+from recyclelora.storage import read_json, write_json
+from recyclelora.sweep.ledger import FAILED, RUNNING, Ledger
+from recyclelora.sweep.table import count_states, running_row, what
+
+
+def main() -> None:
+    """Look at a sweep, cancel it or some of its trials, or let its driver run more trials."""
+    parser = argparse.ArgumentParser(prog="python -m recyclelora.sweep", description=main.__doc__)
+    actions = parser.add_subparsers(dest="action", required=True)
+    status_ = actions.add_parser("status", help="how it stands")
+    cancel_ = actions.add_parser("cancel", help="stop trials, by number; without numbers the whole sweep")
+    extend_ = actions.add_parser("extend", help="tell a running driver another number of trials")
+    for one in (status_, cancel_, extend_):
+        one.add_argument("sweep", type=Path)
+    cancel_.add_argument("trials", type=int, nargs="*")
+    extend_.add_argument("n_trials", type=int)
+    given = parser.parse_args()
+    with one_clear_line("sweep"):
+        if not (given.sweep / "study.json").exists():
+            raise UserError(f"{given.sweep}: no sweep (no study.json)")
+        if given.action == "status":
+            status(given.sweep)
+        elif given.action == "cancel":
+            cancel(given.sweep, given.trials)
+        else:
+            extend(given.sweep, given.n_trials)
+
+
+def status(sweep: Path) -> None:
+    """Print how a sweep stands."""
+    about, trials = read_json(sweep / "study.json"), Ledger(sweep).trials()
+    console = Console(highlight=False, soft_wrap=True)
+    counts = ", ".join(f"{number} {state}" for state, number in count_states(trials).items() if number)
+    console.print(f"{about['name']}: {counts or 'nothing yet'} of {about['n_trials']}", markup=False)
+    console.print(f"driver: {driver_of(sweep) or 'none runs; the command that began it goes on: ' + about['command']}",
+                  markup=False)  # fmt: skip
+    running = [trial for trial in trials if trial.state == RUNNING]
+    if running:
+        table = Table("trial", "what", "step", "loss", "last value", "time", "job")
+        for trial in running:
+            for unit in range(len(trial.units)):
+                if trial.attempts_of(unit) and trial.outcome(unit) is None:
+                    table.add_row(*running_row(trial, unit, trial.job_of(unit)))
+        console.print(table)
+    for trial in trials:
+        if trial.state == FAILED:
+            console.print(f"failed: trial {trial.number} ({what(trial)}): {trial.reason}", markup=False)
+
+
+def driver_of(sweep: Path) -> str | None:
+    """Who drives a sweep: process and host; None when nobody does."""
+    path = sweep / ".driver.lock"
+    if not path.exists():
+        return None
+    with path.open("r+") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            return file.read().strip() or "another process"
+    return None
+
+
+def cancel(sweep: Path, numbers: list[int]) -> None:
+    """Ask trials to stop at their next step; they count as failed, with the reason that they were cancelled.
+
+    Raises:
+        UserError: there is no such trial, or it has ended.
+    """
+    trials = {trial.number: trial for trial in Ledger(sweep).trials() if not trial.ended}
+    unknown = [number for number in numbers if number not in trials]
+    if unknown:
+        raise UserError(f"{sweep}: trial {unknown[0]} is not running; running: {', '.join(map(str, trials)) or 'none'}")
+    for number in numbers or trials:
+        for unit in range(len(trials[number].units)):
+            write_json(trials[number].unit_folder(unit) / "stop.json", {"reason": "cancelled"})
+    if not numbers:
+        write_json(sweep / "control.json", {"n_trials": 0})
+    print(f"asked {len(numbers or trials)} trials to stop" + ("" if numbers else "; no new ones are started"))
+
+
+def extend(sweep: Path, n_trials: int) -> None:
+    """Tell the driver how many trials there shall be.
+
+    Raises:
+        UserError: no driver runs, or the number makes no sense.
+    """
+    if n_trials < 1:
+        raise UserError(f"{n_trials}: at least one trial")
+    driver = driver_of(sweep)
+    if driver is None:
+        command = read_json(sweep / "study.json")["command"]
+        raise UserError(f"{sweep}: no driver runs; start it again with: python {command} n_trials={n_trials}")
+    write_json(sweep / "control.json", {"n_trials": n_trials})
+    print(f"{driver} goes on to {n_trials} trials")
+
+
+if __name__ == "__main__":
+    main()

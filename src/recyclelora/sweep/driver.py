@@ -1,0 +1,442 @@
+"""The driver: asks for trials, keeps the executor busy, decides what a job's end means; the one writer of the study.
+
+Everything it decides is in the ledger before it acts on it, so that a killed driver's successor goes on where it was.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import signal
+import statistics
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from types import FrameType
+from typing import Any, Protocol
+
+import optuna
+from optuna.distributions import distribution_to_json
+from optuna.samplers import BaseSampler
+
+from recyclelora.errors import UserError
+from recyclelora.storage import read_json, write_json
+from recyclelora.sweep.execution import Executor, Stage, Status, Work
+from recyclelora.sweep.goals import Constraint
+from recyclelora.sweep.ledger import COMPLETE, FAILED, PRUNED, RUNNING, WAITING, Attempt, Ledger, Trial, now
+from recyclelora.sweep.space import Space
+from recyclelora.sweep.study import handle_of, tell
+from recyclelora.sweep.unit import read_reports
+
+MOST_INTERRUPTIONS = 100
+"""A unit that was stopped as often, each time saving itself, is given up."""
+GLANCE = 0.5
+"""Seconds between two looks at reports and progress."""
+
+
+class Observer(Protocol):
+    """Shows a person what happens."""
+
+    def event(self, text: str) -> None:
+        """Something happened that is worth a line."""
+        ...
+
+    def update(self, driver: Driver) -> None:
+        """Show how things stand."""
+        ...
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What the driver has to do."""
+
+    space: Space
+    n_trials: int
+    planned: list[dict[str, Any]]
+    """points that are taken before the sampler is asked; a grid's are all"""
+    sampler: Callable[[int], BaseSampler] | None
+    """trial number -> sampler; None: planned points only"""
+    seeds: list[int] | None = None
+    """of each trial's repeats; None: one run with the configuration's own seed"""
+    one_by_one: bool = False
+    """repeats run one after another, so that pruning can spare the rest"""
+    across_repeats: bool = False
+    """the pruner compares finished repeats, not the steps of the first one"""
+    prunes: bool = False
+    constraints: list[Constraint] = field(default_factory=list)
+    max_retries: int = 2
+    max_failures: int | None = None
+    retry_failed: bool = False
+    confirm: int = 0
+    confirm_seeds: list[int] = field(default_factory=list)
+    shared: bool = False
+    """other drivers may work on the same study"""
+
+
+class Driver:
+    """Runs a plan to its end, or as far as it gets."""
+
+    def __init__(
+        self, plan: Plan, study: optuna.Study, ledger: Ledger, executor: Executor, observer: Observer,
+    ) -> None:  # fmt: skip
+        self.plan, self.study, self.ledger, self.executor, self.observer = plan, study, ledger, executor, observer
+        self.trials = {trial.folder.name: trial for trial in ledger.trials()}
+        self.open = [trial for trial in self.trials.values() if not trial.ended]
+        self.jobs: dict[str, list[tuple[Trial, int]]] = {}
+        """running jobs -> their units"""
+        self.queue: list[tuple[Trial, int]] = []
+        """units to submit"""
+        self.stop: int | None = None
+        """the signal that asked the driver to end"""
+        self.n_trials = plan.n_trials
+        self._reported: dict[Path, int] = {}
+
+    # --- the loop -----------------------------------------------------------------------------------------------------
+
+    def run(self) -> None:
+        """Work until everything is done, or until a signal or too many failures say otherwise."""
+        self._take_over()
+        with self._signals():
+            while True:
+                self._look()
+                self._obey()
+                if self.plan.prunes:
+                    self._prune()
+                if self.stop is not None:
+                    self._wind_down()
+                    break
+                self._submit()
+                self.observer.update(self)
+                if not self.jobs and not self.queue:
+                    break
+                self.executor.wait(GLANCE)
+        self.observer.update(self)
+
+    @contextlib.contextmanager
+    def _signals(self) -> Iterator[None]:
+        def ask(number: int, _: FrameType | None) -> None:
+            self.stop = number
+
+        before = {number: signal.signal(number, ask) for number in (signal.SIGINT, signal.SIGTERM, signal.SIGUSR2)}
+        try:
+            yield
+        finally:
+            for number, handler in before.items():
+                signal.signal(number, handler)
+
+    def _obey(self) -> None:
+        """Take a new number of trials that someone has asked for from another shell."""
+        path = self.ledger.sweep / "control.json"
+        if path.exists():
+            self.n_trials = int(read_json(path)["n_trials"])
+            path.unlink()
+            self.observer.event(f"asked for {self.n_trials} trials")
+
+    def _take_over(self) -> None:
+        """Adopt the jobs of an earlier driver, take the outcomes of those that have ended, queue the rest."""
+        for trial in self.open:
+            wanted = self._wanted_units(trial)
+            if not wanted:  # its last unit ended while no driver was watching
+                self._settle_trial(trial)
+            for unit in wanted:
+                last = trial.attempts_of(unit)[-1:]
+                job = trial.job_of(unit) if last and last[0].ended is None else ""
+                if job:
+                    last[0].job = job
+                    self.jobs.setdefault(job, []).append((trial, unit))
+                else:
+                    self.queue.append((trial, unit))
+
+    def _wanted_units(self, trial: Trial) -> list[int]:
+        """Units that have no outcome yet and may run now."""
+        missing = [i for i, outcome in enumerate(trial.outcomes()) if outcome is None or not _final(outcome)]
+        return missing[:1] if self.plan.one_by_one and trial.kind == "search" else missing
+
+    # --- submitting ---------------------------------------------------------------------------------------------------
+
+    def _submit(self) -> None:
+        """Fill the executor."""
+        busy = sum(len(units) for units in self.jobs.values())
+        while busy < self.executor.capacity:
+            room = min(self.executor.units_per_job, self.executor.capacity - busy)
+            units = [pair for _ in range(room) if (pair := self._next()) is not None]
+            if not units:
+                return
+            self._start(units)
+            busy += len(units)
+
+    def _start(self, units: list[tuple[Trial, int]]) -> None:
+        works = []
+        for trial, unit in units:
+            attempt = Attempt(unit, len(trial.attempts_of(unit)) + 1, "", now())
+            trial.attempts.append(attempt)
+            trial.state = RUNNING
+            trial.save_state()  # before the job can look for it
+            works.append(Work(trial.number, trial.unit_folder(unit), attempt.attempt, trial.units[unit]))
+        job = self.executor.submit(works)
+        for trial, unit in units:
+            trial.attempts_of(unit)[-1].job = job
+            trial.save_state()
+        self.jobs[job] = units
+
+    def _next(self) -> tuple[Trial, int] | None:
+        """The unit to run next: what is queued, else one of a new trial."""
+        if self.queue:
+            return self.queue.pop(0)
+        if self._too_many_failures():
+            return None
+        trial = self._ask() or self._confirm()
+        if trial is None:
+            return None
+        self.trials[trial.folder.name] = trial
+        self.open.append(trial)
+        first, *rest = self._wanted_units(trial)
+        self.queue += [(trial, unit) for unit in rest]
+        return trial, first
+
+    @property
+    def searched(self) -> list[Trial]:
+        """Trials of the search, by number."""
+        return [trial for trial in self.trials.values() if trial.kind == "search"]
+
+    def failures(self) -> int:
+        """Failed trials that no later one repeats."""
+        repeated = {trial.retry_of for trial in self.searched}
+        return sum(trial.state == FAILED and trial.number not in repeated for trial in self.searched)
+
+    def _too_many_failures(self) -> bool:
+        limit = self.plan.max_failures
+        return limit is not None and self.failures() >= limit
+
+    def _ask(self) -> Trial | None:
+        """A new trial of the search, written down before anything runs; None when there are enough."""
+        with self._asking():
+            if self._others_may_ask:
+                self._read_new()
+            known = self.searched
+            retry = self._failed_to_repeat(known)
+            if retry is not None:
+                return self._written(retry.params, plan=retry.plan, retry_of=retry.number)
+            if sum(trial.retry_of is None for trial in known) >= self.n_trials:
+                return None
+            taken = {trial.plan for trial in known}
+            index = next((i for i in range(len(self.plan.planned)) if i not in taken), None)
+            if index is not None:
+                return self._written(self.plan.planned[index], plan=index)
+            return None if self.plan.sampler is None else self._written(None)
+
+    def _written(self, point: dict[str, Any] | None, *, plan: int | None = None, retry_of: int | None = None) -> Trial:
+        """Ask Optuna for a trial at a given point, or for one of the sampler's choice, and write it down."""
+        if point is not None:
+            self.study.enqueue_trial(point)
+        if self.plan.sampler is not None:
+            self.study.sampler = self.plan.sampler(len(self.study.get_trials(deepcopy=False)))
+        handle = self.study.ask()
+        params = self.plan.space.suggest(handle)
+        distributions = {key: distribution_to_json(handle.distributions[key]) for key in params}
+        overrides = self.plan.space.overrides(params)
+        return self.ledger.add(
+            handle.number, params, self.plan.space.varied(params), self._units(overrides, self.plan.seeds),
+            distributions, plan=plan, retry_of=retry_of,
+        )  # fmt: skip
+
+    def _units(self, overrides: list[str], seeds: Sequence[int] | None) -> list[list[str]]:
+        if seeds is None:
+            return [overrides]
+        others = [text for text in overrides if not text.startswith("seed=")]
+        return [[*others, f"seed={seed}"] for seed in seeds]
+
+    def _failed_to_repeat(self, known: Sequence[Trial]) -> Trial | None:
+        if not self.plan.retry_failed:
+            return None
+        repeated = {trial.retry_of for trial in known}
+        return next((t for t in known if t.state == FAILED and t.number not in repeated and t.retry_of is None), None)
+
+    def _confirm(self) -> Trial | None:
+        """A rerun of one of the best trials on fresh seeds, once the search is over."""
+        if not self.plan.confirm or any(not trial.ended for trial in self.searched):
+            return None
+        done = {trial.number for trial in self.trials.values() if trial.kind == "confirm"}
+        best = best_trials(self.searched, [d.name.lower() for d in self.study.directions])[: self.plan.confirm]
+        trial = next((trial for trial in best if trial.number not in done), None)
+        if trial is None:
+            return None
+        units = self._units(self.plan.space.overrides(trial.params), self.plan.confirm_seeds)
+        return self.ledger.add(trial.number, trial.params, trial.overrides, units, trial.distributions, "confirm")
+
+    # --- several drivers on one database ------------------------------------------------------------------------------
+
+    @property
+    def _others_may_ask(self) -> bool:
+        return self.plan.shared
+
+    @contextlib.contextmanager
+    def _asking(self) -> Iterator[None]:
+        """Drivers of one study ask one after another, so that together they ask for no more than there are."""
+        if not self._others_may_ask:
+            yield
+            return
+        with (self.ledger.sweep / ".ask.lock").open("a") as file:
+            fcntl.flock(file, fcntl.LOCK_EX)
+            yield
+
+    def _read_new(self) -> None:
+        for trial in self.ledger.trials():
+            self.trials.setdefault(trial.folder.name, trial)
+
+    # --- what became of jobs ------------------------------------------------------------------------------------------
+
+    def _look(self) -> None:
+        """See which jobs have ended and decide what that means."""
+        for job, status in self.executor.status(list(self.jobs)).items():
+            if status.stage != Stage.GONE:
+                continue
+            for trial, unit in self.jobs.pop(job):
+                self._settle_unit(trial, unit, status)
+        self.open = [trial for trial in self.open if not trial.ended]
+
+    def _settle_unit(self, trial: Trial, unit: int, status: Status) -> None:
+        """A unit's job is gone: take its outcome, try again, or give the trial up."""
+        attempt = trial.attempts_of(unit)[-1]
+        attempt.ended = now()
+        outcome = trial.outcome(unit)
+        if outcome is None:
+            attempt.reason, attempt.node_fault = status.reason or "ended without an outcome", status.node_fault
+        elif outcome["status"] == "interrupted":
+            attempt.reason, attempt.node_fault = outcome["reason"], True
+        else:
+            attempt.reason = outcome["reason"]
+        if trial.ended:
+            trial.save_state()
+        elif outcome is not None and _final(outcome):
+            self._settle_trial(trial)
+        elif self._try_again(trial, unit, interrupted=outcome is not None):
+            trial.state = WAITING
+            trial.save_state()
+            self.queue.append((trial, unit))
+        else:
+            tries = len(trial.attempts_of(unit))
+            self._end(trial, FAILED, reason=f"{attempt.reason}" + (f"; {tries} attempts" if tries > 1 else ""))
+
+    def _try_again(self, trial: Trial, unit: int, *, interrupted: bool) -> bool:
+        attempts = trial.attempts_of(unit)
+        if interrupted or self.stop is not None:
+            return len(attempts) < MOST_INTERRUPTIONS
+        lost = [attempt for attempt in attempts if attempt.node_fault]
+        return attempts[-1].node_fault and len(lost) <= self.plan.max_retries
+
+    def _settle_trial(self, trial: Trial) -> None:
+        """One of its units has its outcome: end the trial, or let its other units go on."""
+        outcomes = [outcome for outcome in trial.outcomes() if outcome is not None and _final(outcome)]
+        failed = next((outcome for outcome in outcomes if outcome["status"] == "failed"), None)
+        if failed is not None:
+            self._end(trial, FAILED, reason=failed["reason"])
+        elif any(outcome["status"] == "pruned" for outcome in outcomes):
+            self._end(trial, PRUNED, reason="worse than the others at the same point")
+        elif len(outcomes) == len(trial.units):
+            self._complete(trial, outcomes)
+        else:
+            trial.save_state()
+            if self.plan.one_by_one and trial.kind == "search":
+                if self.plan.across_repeats and self._worse_so_far(trial, outcomes):
+                    self._end(trial, PRUNED, reason=f"worse than the others after {len(outcomes)} seeds")
+                else:
+                    self.queue.append((trial, self._wanted_units(trial)[0]))
+
+    def _complete(self, trial: Trial, outcomes: list[dict[str, Any]]) -> None:
+        """The means over its units are the trial's values."""
+        counts = {len(outcome["values"]) for outcome in outcomes}
+        if trial.kind == "search" and counts != {len(self.study.directions)}:
+            wanted = f"{len(self.study.directions)} as hydra.sweeper.direction says"
+            self._end(trial, FAILED, reason=f"returned {sorted(counts)[0]} values, not {wanted}")
+            return
+        values = [statistics.fmean(column) for column in zip(*(outcome["values"] for outcome in outcomes), strict=True)]
+        try:
+            trial.constraints = self._violations(outcomes)
+        except UserError as error:
+            self._end(trial, FAILED, reason=f"hydra.sweeper.constraints: {error}")
+            return
+        self._end(trial, COMPLETE, values=values)
+
+    def _violations(self, outcomes: list[dict[str, Any]]) -> list[float] | None:
+        if not self.plan.constraints:
+            return None
+        results = [read_json(self.ledger.sweep / (o["run_dir"] or "") / "result.json") for o in outcomes]
+        return [statistics.fmean(c.violation(result) for result in results) for c in self.plan.constraints]
+
+    def _end(self, trial: Trial, state: str, *, values: list[float] | None = None, reason: str | None = None) -> None:
+        trial.end(state, values=values, reason=reason)
+        siblings = [job for job, units in self.jobs.items() if any(t is trial for t, _ in units)]
+        for unit in range(len(trial.units)):
+            if siblings and trial.outcome(unit) is None:
+                write_json(trial.unit_folder(unit) / "stop.json", {"reason": "cancelled"})
+        self.queue = [(t, unit) for t, unit in self.queue if t is not trial]
+        if trial.kind == "search":
+            tell(self.study, trial)
+        self.observer.event(told(trial))
+
+    # --- pruning ------------------------------------------------------------------------------------------------------
+
+    def _prune(self) -> None:
+        """Pass reports on and ask running trials to stop that Optuna's pruner gives up."""
+        for units in self.jobs.values():
+            for trial, unit in units:
+                if trial.kind == "search" and unit == 0 and not self.plan.across_repeats:
+                    self.consider(trial, unit)
+
+    def consider(self, trial: Trial, unit: int) -> None:
+        """Pass a unit's new reports on; ask it to stop when the pruner says so."""
+        folder = trial.unit_folder(unit)
+        path = folder / "reports.jsonl"
+        size = path.stat().st_size if path.exists() else 0
+        if size == self._reported.get(folder, 0) or (folder / "stop.json").exists():
+            return
+        self._reported[folder] = size
+        handle = handle_of(self.study, trial)
+        known = self.study._storage.get_trial(handle._trial_id).intermediate_values
+        for step, value in read_reports(folder):
+            if step not in known:
+                handle.report(value, step)
+        if handle.should_prune():
+            write_json(folder / "stop.json", {"reason": "pruned"})
+            self.observer.event(f"trial {trial.number} is asked to stop: worse than the others at the same point")
+
+    def _worse_so_far(self, trial: Trial, outcomes: list[dict[str, Any]]) -> bool:
+        handle = handle_of(self.study, trial)
+        for index, outcome in enumerate(outcomes):
+            handle.report(outcome["values"][0], index)
+        prune: bool = handle.should_prune()
+        return prune
+
+    # --- the end ------------------------------------------------------------------------------------------------------
+
+    def _wind_down(self) -> None:
+        """Asked to end: jobs that need this driver save themselves; the others go on and are adopted later."""
+        self.queue.clear()
+        leave = getattr(self.executor, "jobs_outlive_driver", False)
+        if leave:
+            return
+        self.observer.event("stopping: the running trials save themselves")
+        self.executor.cancel(list(self.jobs))
+        while self.jobs:
+            self._look()
+            self.executor.wait(GLANCE)
+
+
+def _final(outcome: dict[str, Any]) -> bool:
+    """Whether a unit need not run again."""
+    return str(outcome["status"]) != "interrupted"
+
+
+def best_trials(trials: Sequence[Trial], directions: Sequence[str]) -> list[Trial]:
+    """Complete trials that keep the constraints, the best first; of several objectives, by the first."""
+    kept = [t for t in trials if t.state == COMPLETE and t.values and all(v <= 0 for v in t.constraints or ())]
+    return sorted(kept, key=lambda t: (t.values or [0.0])[0], reverse=directions[0] == "maximize")
+
+
+def told(trial: Trial) -> str:
+    """A trial's end in one line."""
+    name = f"{'confirmation' if trial.kind == 'confirm' else 'trial'} {trial.number} ({', '.join(trial.overrides)})"
+    if trial.state == COMPLETE:
+        return f"{name}: {', '.join(f'{value:.4f}' for value in trial.values or ())}"
+    return f"{name} {trial.state}: {trial.reason}"

@@ -1,0 +1,56 @@
+"""The code of a sweep: copied once, when the sweep begins, and run by its driver and all its jobs ever after.
+
+A sweep takes days; the checkout that it was started from goes on changing.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import sys
+import time
+from pathlib import Path
+
+from recyclelora.config import home
+from recyclelora.provenance import git_state
+from recyclelora.storage import write_json
+
+VARIABLE = "RECYCLELORA_SNAPSHOT"
+FOLDERS = ("conf", "sweeps")
+SKIPPED = shutil.ignore_patterns("__pycache__", "*.pyc")
+
+
+def enter(sweep: Path, *, renew: bool = False) -> None:
+    """Go on as the snapshot of a sweep: make it if there is none, and replace this process by it.
+
+    Args:
+        sweep: the sweep's folder
+        renew: take the code as it is now, for the trials still to come
+    """
+    folder = sweep / "snapshot"
+    if os.environ.get(VARIABLE) == str(folder):
+        return
+    if renew and folder.exists():
+        folder.rename(folder.with_name(f"snapshot.old-{time.strftime('%Y%m%d-%H%M%S')}"))
+    if not folder.exists():
+        _copy(folder)
+    source = folder / "src"
+    paths = [str(source), *filter(None, os.environ.get("PYTHONPATH", "").split(os.pathsep))]
+    os.environ |= {VARIABLE: str(folder), "PYTHONPATH": os.pathsep.join(paths), "RECYCLELORA_HOME": str(folder)}
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os.execv(sys.executable, [sys.executable, "-m", "recyclelora.train", *sys.argv[1:]])  # noqa: S606
+
+
+def _copy(folder: Path) -> None:
+    """Copy package, plugin and configuration; complete or not at all."""
+    package = Path(__file__).resolve().parents[1]
+    plugin = package.parent / "hydra_plugins" / "recyclelora_sweeper"
+    temporary = folder.with_name(f".snapshot.{os.getpid()}")
+    shutil.rmtree(temporary, ignore_errors=True)
+    shutil.copytree(package, temporary / "src" / "recyclelora", ignore=SKIPPED)
+    shutil.copytree(plugin, temporary / "src" / "hydra_plugins" / "recyclelora_sweeper", ignore=SKIPPED)
+    for name in FOLDERS:
+        shutil.copytree(home() / name, temporary / name, dirs_exist_ok=True)
+    write_json(temporary / "git.json", git_state(home()))
+    temporary.rename(folder)

@@ -1,0 +1,220 @@
+"""What a sweep varies: a grid, or a search space for Optuna; Hydra's syntax, read by Hydra's own parsers."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution, IntDistribution
+from optuna.trial import Trial
+
+from recyclelora.errors import UserError
+
+FEW = 64
+"""As many points of a grid are checked one by one before the first job; of a larger one, every value once."""
+
+
+@dataclass(frozen=True)
+class Space:
+    """Distributions by override key, and what never varies."""
+
+    distributions: dict[str, BaseDistribution]
+    order: list[str]
+    """keys of all overrides as the user gave them"""
+    fixed: dict[str, str]
+    """whole overrides by key"""
+    conditions: dict[str, dict[str, list[str]]] = field(default_factory=dict)
+    """key -> {other key: values for which the first is asked for}"""
+
+    def overrides(self, params: Mapping[str, Any]) -> list[str]:
+        """The overrides of one trial, in the user's order."""
+        known = self.fixed | {key: f"{key}={value}" for key, value in params.items()}
+        return [known[key] for key in self.order if key in known]
+
+    def varied(self, params: Mapping[str, Any]) -> list[str]:
+        """The overrides of one trial that other trials do not share."""
+        return [f"{key}={value}" for key, value in params.items()]
+
+    def active(self, key: str, params: Mapping[str, Any]) -> bool:
+        """Whether a parameter's conditions hold."""
+        return all(str(params.get(other)) in values for other, values in self.conditions.get(key, {}).items())
+
+    def suggest(self, trial: Trial) -> dict[str, Any]:
+        """Ask Optuna for every parameter whose conditions hold."""
+        params: dict[str, Any] = {}
+        for key, distribution in self.distributions.items():
+            if self.active(key, params):
+                params[key] = suggest(trial, key, distribution)
+        return params
+
+    def grid(self) -> list[dict[str, Any]]:
+        """Every combination, in Hydra's order.
+
+        Raises:
+            UserError: a parameter is not discrete.
+        """
+        return [dict(zip(self.distributions, point, strict=True)) for point in itertools.product(*self._choices())]
+
+    def size(self) -> int:
+        """How many combinations a grid has."""
+        count = 1
+        for choices in self._choices():
+            count *= len(choices)
+        return count
+
+    def _choices(self) -> list[Sequence[Any]]:
+        return [discrete(key, distribution) for key, distribution in self.distributions.items()]
+
+    def probes(self) -> Iterator[dict[str, Any]]:
+        """Points that together take every choice and both ends of every range."""
+        ends = {key: _ends(distribution) for key, distribution in self.distributions.items()}
+        total = 1
+        for values in ends.values():
+            total *= len(values)
+        if total <= FEW:
+            points: Iterator[dict[str, Any]] = (
+                dict(zip(ends, point, strict=True)) for point in itertools.product(*ends.values())
+            )
+        else:
+            first = {key: values[0] for key, values in ends.items()}
+            points = ({**first, **self._met(key), key: value} for key, values in ends.items() for value in values)
+        seen = set()
+        for point in points:
+            kept: dict[str, Any] = {}
+            for key, value in point.items():
+                if self.active(key, kept):
+                    kept[key] = value
+            if (mark := repr(kept)) not in seen:
+                seen.add(mark)
+                yield kept
+
+    def _met(self, key: str) -> dict[str, Any]:
+        """Values with which a parameter's conditions hold."""
+        met: dict[str, Any] = {}
+        for other, values in self.conditions.get(key, {}).items():
+            choices = {str(v): v for v in _ends(self.distributions[other])}
+            met |= {**self._met(other), other: choices.get(values[0], values[0])}
+        return met
+
+
+def suggest(trial: Trial, key: str, distribution: BaseDistribution) -> Any:
+    """Ask for one parameter."""
+    if isinstance(distribution, CategoricalDistribution):
+        return trial.suggest_categorical(key, distribution.choices)
+    if isinstance(distribution, IntDistribution):
+        return trial.suggest_int(key, distribution.low, distribution.high, step=distribution.step, log=distribution.log)
+    assert isinstance(distribution, FloatDistribution)
+    return trial.suggest_float(key, distribution.low, distribution.high, step=distribution.step, log=distribution.log)
+
+
+def discrete(key: str, distribution: BaseDistribution) -> Sequence[Any]:
+    """All values of a discrete distribution.
+
+    Raises:
+        UserError: it has infinitely many.
+    """
+    if isinstance(distribution, CategoricalDistribution):
+        return distribution.choices
+    if isinstance(distribution, IntDistribution) and not distribution.log:
+        return range(distribution.low, distribution.high + 1, distribution.step)
+    if isinstance(distribution, FloatDistribution) and distribution.step is not None:
+        count = round((distribution.high - distribution.low) / distribution.step) + 1
+        return [distribution.low + i * distribution.step for i in range(count)]
+    raise UserError(f"{key}: a grid needs a list of values (a,b,c or choice or range); for intervals take a sampler")
+
+
+def _ends(distribution: BaseDistribution) -> list[Any]:
+    if isinstance(distribution, CategoricalDistribution):
+        return list(distribution.choices)
+    assert isinstance(distribution, IntDistribution | FloatDistribution)
+    return [distribution.low, distribution.high]
+
+
+def grid_space(arguments: Sequence[str], params: Mapping[str, str], loader: Any) -> Space:
+    """A plain grid as Hydra's basic sweeper reads it: every value as it was written.
+
+    Raises:
+        UserError: an interval, which has no list of values.
+    """
+    overrides = OverridesParser.create(config_loader=loader).parse_overrides(_merged(arguments, params))
+    distributions: dict[str, BaseDistribution] = {}
+    fixed: dict[str, str] = {}
+    for override in overrides:
+        key = override.get_key_element()
+        distributions.pop(key, None)
+        fixed.pop(key, None)
+        if not override.is_sweep_override():
+            fixed[key] = override.input_line or ""
+        elif override.is_discrete_sweep():
+            distributions[key] = CategoricalDistribution(list(dict.fromkeys(override.sweep_string_iterator())))
+        else:
+            raise UserError(f"{override.input_line}: an interval needs a sampler: add hydra/sweeper/sampler=tpe")
+    return Space(distributions, list(dict.fromkeys(o.get_key_element() for o in overrides)), fixed)
+
+
+def search_space(
+    arguments: Sequence[str], params: Mapping[str, str], conditions: Mapping[str, str], loader: Any
+) -> Space:
+    """A space for Optuna, with the syntax of the stock Optuna sweeper.
+
+    Raises:
+        UserError: a condition on something that is not varied.
+    """
+    from hydra_plugins.hydra_optuna_sweeper._impl import create_optuna_distribution_from_override
+
+    overrides = OverridesParser.create(config_loader=loader).parse_overrides(_merged(arguments, params))
+    distributions: dict[str, BaseDistribution] = {}
+    fixed: dict[str, str] = {}
+    for override in overrides:
+        key = override.get_key_element()
+        distributions.pop(key, None)
+        fixed.pop(key, None)
+        if override.is_delete() or not override.is_sweep_override():
+            fixed[key] = override.input_line or ""
+            continue
+        try:
+            distributions[key] = create_optuna_distribution_from_override(override)
+        except (ValueError, NotImplementedError) as error:
+            raise UserError(f"{override.input_line}: {error}") from error
+    parsed = {key: _condition(key, text, distributions, fixed) for key, text in conditions.items()}
+    ordered = _ordered(distributions, {k: c for k, c in parsed.items() if k in distributions})
+    order = list(dict.fromkeys(o.get_key_element() for o in overrides))
+    return Space(ordered, order, fixed, parsed)
+
+
+def _merged(arguments: Sequence[str], params: Mapping[str, str]) -> list[str]:
+    """The sweep file's parameters, then the command line, which wins."""
+    return [*(f"{key}={value}" for key, value in params.items()), *arguments]
+
+
+def _condition(
+    key: str, text: str, distributions: Mapping[str, BaseDistribution], fixed: Mapping[str, str]
+) -> dict[str, list[str]]:
+    found: dict[str, list[str]] = {}
+    for part in text.split(","):
+        other, equals, values = (piece.strip() for piece in part.partition("="))
+        if not equals or not values:
+            raise UserError(f"hydra.sweeper.conditions.{key}={text!r}: write key=value or key=value|value")
+        if other not in distributions:
+            hint = f", which is fixed by {fixed[other]}" if other in fixed else ""
+            raise UserError(f"hydra.sweeper.conditions.{key}={text!r}: the sweep does not vary {other}{hint}")
+        found[other] = [value.strip() for value in values.split("|")]
+    return found
+
+
+def _ordered(
+    distributions: dict[str, BaseDistribution], conditions: Mapping[str, Mapping[str, Any]]
+) -> dict[str, BaseDistribution]:
+    """Every parameter behind those that its conditions look at."""
+    ordered: dict[str, BaseDistribution] = {}
+    waiting = dict(distributions)
+    while waiting:
+        ready = [key for key in waiting if all(other in ordered for other in conditions.get(key, {}))]
+        if not ready:
+            raise UserError(f"hydra.sweeper.conditions: {', '.join(waiting)} wait for each other")
+        for key in ready:
+            ordered[key] = waiting.pop(key)
+    return ordered

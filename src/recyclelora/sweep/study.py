@@ -1,0 +1,270 @@
+"""Optuna's study: a view of the ledger that samplers, pruners and the dashboard read.
+
+It is opened by the driver alone, brought up to date from the ledger, and rebuilt from it when it is missing or broken.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import sqlite3
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import optuna
+from optuna.distributions import json_to_distribution
+from optuna.storages import BaseStorage, InMemoryStorage, RDBStorage
+from optuna.study import StudyDirection
+from optuna.trial import FrozenTrial, TrialState, create_trial
+from sqlalchemy import event
+from sqlalchemy.engine import Engine, make_url
+from sqlalchemy.exc import ArgumentError, SQLAlchemyError
+
+from recyclelora.errors import UserError
+from recyclelora.sweep.ledger import COMPLETE, FAILED, PRUNED, Trial
+from recyclelora.sweep.samplers import CONSTRAINTS
+from recyclelora.sweep.unit import read_reports
+
+NETWORK = (
+    "nfs",
+    "nfs4",
+    "cifs",
+    "smb3",
+    "lustre",
+    "gpfs",
+    "beegfs",
+    "ceph",
+    "glusterfs",
+    "afs",
+    "pvfs2",
+    "9p",
+    "fuse.",
+)
+"""File systems on which SQLite loses data; ``fuse.`` stands for all of FUSE's."""
+
+STATES = {COMPLETE: TrialState.COMPLETE, PRUNED: TrialState.PRUNED, FAILED: TrialState.FAIL}
+
+
+def storage_url(given: str | None, sweep: Path) -> str | None:
+    """Where the study is kept: as given, or SQLite in the sweep's folder; None: in memory only.
+
+    Raises:
+        UserError: a storage on which the study would not be safe, or that is none.
+    """
+    if given is None:
+        return None if network_file_system(sweep) else f"sqlite:///{sweep / 'study.db'}"
+    if given == "memory":
+        return None
+    try:
+        url = make_url(given)
+    except ArgumentError:
+        raise UserError(
+            "hydra.sweeper.storage: not a database URL, such as postgresql://user@host/name (password in PGPASSWORD)"
+        ) from None
+    if url.get_backend_name() == "sqlite" and url.database:
+        kind = network_file_system(Path(url.database).absolute().parent)
+        if kind is not None:
+            raise UserError(
+                f"hydra.sweeper.storage={given}: SQLite is not safe on a network file system ({kind}); leave storage "
+                "out (the ledger keeps everything), or use PostgreSQL"
+            )
+    return given
+
+
+def shown(url: str | None) -> str:
+    """A storage's URL without its password."""
+    return "memory (the ledger keeps everything)" if url is None else make_url(url).render_as_string(hide_password=True)
+
+
+def network_file_system(folder: Path) -> str | None:
+    """The kind of the network file system that a folder lies on; None on a local one."""
+    folder = folder.absolute()
+    best, kind = "", ""
+    with contextlib.suppress(OSError):
+        for line in Path("/proc/self/mountinfo").read_text().splitlines():
+            before, _, after = line.partition(" - ")
+            mount = before.split()[4]
+            if folder.is_relative_to(mount) and len(mount) >= len(best):
+                best, kind = mount, after.split()[0]
+    return kind if kind.startswith(NETWORK) else None
+
+
+def open_study(
+    url: str | None, name: str, directions: Sequence[str], trials: Sequence[Trial], earlier: Sequence[FrozenTrial]
+) -> tuple[optuna.Study, list[str]]:
+    """Open or create the study and make it agree with the ledger.
+
+    Args:
+        url: of :func:`storage_url`
+        name: of the study
+        directions: ``maximize`` or ``minimize``, one an objective
+        trials: the ledger's searched trials
+        earlier: finished trials of another study to start from; in front of this study's own
+
+    Returns:
+        the study, and what had to be mended.
+
+    Raises:
+        UserError: the storage cannot be reached.
+    """
+    optuna.logging.set_verbosity(optuna.logging.WARNING)
+    remarks: list[str] = []
+    path = Path(url.removeprefix("sqlite:///")) if url is not None and url.endswith("/study.db") else None
+    try:
+        study = _created(url, name, directions)
+        missing = _missing(study, trials, earlier)
+        broken = missing and bool(study.get_trials(deepcopy=False))
+    except SQLAlchemyError as error:
+        if path is None:
+            raise UserError(f"hydra.sweeper.storage {shown(url)}: {str(error).splitlines()[0]}") from error
+        missing = broken = True
+    if broken and path is not None:
+        remarks.append(f"{path.name} cannot be read or lacks trials; it is kept as {_set_aside(path)}")
+        study = _created(url, name, directions)
+    elif broken:
+        optuna.delete_study(study_name=name, storage=study._storage)
+        study = _created(url, name, directions)
+    if missing:
+        for frozen in [*earlier, *_rebuilt(trials, len(earlier))]:
+            study.add_trial(frozen)
+        if trials and url is not None:
+            remarks.append(f"the study was rebuilt from the ledger: {len(trials)} trials")
+    _agree(study, trials, len(earlier))
+    return study, remarks
+
+
+def _created(url: str | None, name: str, directions: Sequence[str]) -> optuna.Study:
+    study = optuna.create_study(
+        study_name=name, storage=_storage(url), load_if_exists=True,
+        directions=[StudyDirection[direction.upper()] for direction in directions],
+    )  # fmt: skip
+    found = [direction.name.lower() for direction in study.directions]
+    if found != list(directions):
+        raise UserError(f"study {name}: was created with direction {found}, now asked for {list(directions)}")
+    return study
+
+
+def _set_aside(path: Path) -> str:
+    """Rename a database out of the way; returns its new name."""
+    aside = path.with_name(f"{path.name}.broken-{time.strftime('%Y%m%d-%H%M%S')}")
+    path.rename(aside)
+    for rest in ("-wal", "-shm"):
+        path.with_name(path.name + rest).unlink(missing_ok=True)
+    return aside.name
+
+
+def _storage(url: str | None) -> BaseStorage:
+    if url is None:
+        return InMemoryStorage()
+    if url.startswith("sqlite") and not event.contains(Engine, "connect", _quick):
+        event.listen(Engine, "connect", _quick)
+    try:
+        return RDBStorage(url)
+    except ImportError as error:
+        raise UserError(f"hydra.sweeper.storage {shown(url)}: needs a driver: {str(error).splitlines()[0]}") from error
+
+
+def _quick(connection: Any, _: Any) -> None:
+    """SQLite without waiting for the disk: a view that the ledger can rebuild needs no more."""
+    if isinstance(connection, sqlite3.Connection):
+        connection.execute("PRAGMA journal_mode=WAL")
+        connection.execute("PRAGMA synchronous=OFF")
+
+
+def _missing(study: optuna.Study, trials: Sequence[Trial], earlier: Sequence[FrozenTrial]) -> bool:
+    """Whether the study lacks trials that the ledger has."""
+    known = {frozen.number for frozen in study.get_trials(deepcopy=False)}
+    return bool({trial.number for trial in trials} - known) or len(known) < len(earlier)
+
+
+def _rebuilt(trials: Sequence[Trial], first: int) -> list[FrozenTrial]:
+    """Optuna's trials from the ledger's, by number; a number that the ledger does not know becomes a failed trial."""
+    by_number = {trial.number: trial for trial in trials}
+    numbers = range(first, max(by_number, default=first - 1) + 1)
+    return [_frozen(by_number[n]) if n in by_number else create_trial(state=TrialState.FAIL) for n in numbers]
+
+
+def _frozen(trial: Trial) -> FrozenTrial:
+    return create_trial(
+        state=STATES.get(trial.state, TrialState.RUNNING),
+        values=trial.values if trial.state == COMPLETE else None,
+        params=trial.params,
+        distributions={key: json_to_distribution(text) for key, text in trial.distributions.items()},
+        intermediate_values=dict(read_reports(trial.unit_folder(0))),
+        user_attrs=user_attributes(trial),
+    )
+
+
+def user_attributes(trial: Trial) -> dict[str, Any]:
+    """What the dashboard and samplers may want to know of a trial besides its values."""
+    about: dict[str, Any] = {"ledger": trial.folder.name, "overrides": " ".join(trial.overrides)}
+    if trial.reason:
+        about["reason"] = trial.reason
+    if trial.constraints:
+        about[CONSTRAINTS] = trial.constraints
+    return about
+
+
+def _agree(study: optuna.Study, trials: Sequence[Trial], first: int) -> None:
+    """Tell the study what ended while it was not told, and void what was asked for but never written down."""
+    ended = {trial.number: trial for trial in trials}
+    for frozen in study.get_trials(deepcopy=False):
+        if frozen.state.is_finished() or frozen.number < first:
+            continue
+        trial = ended.get(frozen.number)
+        if trial is None:
+            study.tell(frozen.number, state=TrialState.FAIL)
+        elif trial.ended:
+            tell(study, trial)
+
+
+def tell(study: optuna.Study, trial: Trial) -> None:
+    """Tell the study how a trial ended."""
+    handle = optuna.trial.Trial(study, _identity(study, trial.number))
+    for key, value in user_attributes(trial).items():
+        handle.set_user_attr(key, value)
+    state = STATES[trial.state]
+    if trial.state == PRUNED and len(study.directions) > 1:
+        state = TrialState.FAIL  # Optuna has no pruned trials of several objectives
+    study.tell(handle, values=trial.values if state == TrialState.COMPLETE else None, state=state)
+
+
+def _identity(study: optuna.Study, number: int) -> int:
+    return int(study._storage.get_trial_id_from_study_id_trial_number(study._study_id, number))
+
+
+def handle_of(study: optuna.Study, trial: Trial) -> optuna.trial.Trial:
+    """Optuna's running trial, to report to and to ask whether it should be pruned."""
+    return optuna.trial.Trial(study, _identity(study, trial.number))
+
+
+def finished_trials(source: str) -> list[FrozenTrial]:
+    """Complete trials of another study: a sweep's folder, or ``<storage url>#<study name>``.
+
+    Raises:
+        UserError: there is none.
+    """
+    url, _, name = source.partition("#")
+    folder = Path(url)
+    if (folder / "ledger").is_dir():
+        from recyclelora.sweep.ledger import Ledger
+
+        found = [_frozen(t) for t in Ledger(folder).trials() if t.kind == "search" and t.state == COMPLETE]
+    else:
+        try:
+            study = optuna.load_study(study_name=name or None, storage=url)
+        except (KeyError, ArgumentError, SQLAlchemyError, ValueError) as error:
+            raise UserError(
+                f"hydra.sweeper.warm_start={shown_source(source)}: no sweep and no study: {error}"
+            ) from None
+        found = [t for t in study.get_trials() if t.state == TrialState.COMPLETE]
+    if not found:
+        raise UserError(f"hydra.sweeper.warm_start={shown_source(source)}: no trial is complete there")
+    return found
+
+
+def shown_source(source: str) -> str:
+    """A source without its password."""
+    url, hash_, name = source.partition("#")
+    return (shown(url) if "://" in url else url) + hash_ + name

@@ -1,0 +1,155 @@
+"""What a person sees of a sweep: a live table on a terminal, one line an event elsewhere, a summary at the end."""
+
+from __future__ import annotations
+
+import json
+import time
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console, Group
+from rich.live import Live
+from rich.table import Table
+from rich.text import Text
+
+from recyclelora.sweep.driver import Driver, best_trials
+from recyclelora.sweep.ledger import COMPLETE, FAILED, PRUNED, RUNNING, WAITING, Trial
+from recyclelora.sweep.unit import read_reports
+
+EVERY = 1.0
+"""Seconds between two pictures of the live table."""
+SHOWN = 30
+"""Rows of the final table."""
+
+
+class SweepTable:
+    """Shows how a sweep stands.
+
+    Args:
+        study: its name
+        of: how many trials there will be
+        tuned: whether what is optimised looks at the targets' labels
+    """
+
+    def __init__(self, study: str, of: int, *, tuned: bool) -> None:
+        self.study, self.of, self.tuned = study, of, tuned
+        self.console = Console(highlight=False, soft_wrap=True)
+        self._live = Live(console=self.console, auto_refresh=False) if self.console.is_terminal else None
+        self._drawn = 0.0
+
+    def __enter__(self) -> SweepTable:
+        if self._live is not None:
+            self._live.__enter__()
+        return self
+
+    def __exit__(self, *error: Any) -> None:
+        if self._live is not None:
+            self._live.update(Text(""), refresh=True)
+            self._live.__exit__(*error)
+
+    def event(self, text: str) -> None:
+        """Print one line."""
+        self.console.print(f"{time.strftime('%H:%M:%S')} {text}", markup=False)
+
+    def update(self, driver: Driver) -> None:
+        """Draw the live table anew, at most once a second."""
+        if self._live is None or time.monotonic() - self._drawn < EVERY:
+            return
+        self._drawn = time.monotonic()
+        table = Table("trial", "what", "step", "loss", "last value", "time", "job", title=self._headline(driver))
+        for job, units in driver.jobs.items():
+            for trial, unit in units:
+                table.add_row(*running_row(trial, unit, job))
+        best = best_line(driver)
+        self._live.update(Group(table, best) if best else table, refresh=True)
+
+    def _headline(self, driver: Driver) -> str:
+        counts = count_states(list(driver.trials.values()))
+        text = ", ".join(f"{number} {state}" for state, number in counts.items() if number)
+        return f"{self.study}: {text or 'nothing yet'} of {self.of}"
+
+    def summary(self, driver: Driver) -> None:
+        """Print what the sweep found, and what failed and why."""
+        trials = sorted(driver.searched, key=lambda t: t.number)
+        directions = [d.name.lower() for d in driver.study.directions]
+        ranked = best_trials(trials, directions)
+        if ranked:
+            self._values("tuned on targets" if self.tuned else "", ranked[:SHOWN], len(ranked), "trial")
+        confirmed = [t for t in driver.trials.values() if t.kind == "confirm" and t.state == COMPLETE]
+        if confirmed:
+            self._values("on fresh seeds", best_trials(confirmed, directions), len(confirmed), "confirmation of")
+        failed = [t for t in driver.trials.values() if t.state == FAILED]
+        if failed:
+            table = Table("trial", "what", "why", "log", title="failed", title_justify="left")
+            for trial in failed:
+                log = trial.unit_folder(trial.attempts[-1].unit if trial.attempts else 0) / "log.txt"
+                table.add_row(str(trial.number), what(trial), trial.reason, _relative(log))
+            self.console.print(table)
+        pruned = sum(t.state == PRUNED for t in trials)
+        if pruned:
+            self.console.print(f"{pruned} pruned: worse than the others at the same point")
+
+    def _values(self, remark: str, trials: list[Trial], of: int, first: str) -> None:
+        title = f"{self.study}" + (f" ({remark})" if remark else "") + (f", best {len(trials)}" if of > SHOWN else "")
+        table = Table(first, "what", title=title, title_justify="left")
+        for index in range(len(trials[0].values or ())):
+            table.add_column("value" if len(trials[0].values or ()) == 1 else f"value {index}", justify="right")
+        for trial in trials:
+            table.add_row(str(trial.number), what(trial), *(f"{value:.4f}" for value in trial.values or ()))
+        self.console.print(table)
+
+
+def count_states(trials: list[Trial]) -> dict[str, int]:
+    """How many trials are in each state."""
+    return {s: sum(t.state == s for t in trials) for s in (COMPLETE, RUNNING, WAITING, PRUNED, FAILED)}
+
+
+def running_row(trial: Trial, unit: int, job: str) -> list[str]:
+    """A running unit for the live table."""
+    folder = trial.unit_folder(unit)
+    progress = _progress(folder)
+    reports = read_reports(folder)
+    seed = f", {trial.units[unit][-1]}" if len(trial.units) > 1 else ""
+    return [
+        f"{trial.number}",
+        what(trial) + seed,
+        f"{progress['step']}/{progress['of']}" if progress else "",
+        f"{progress['loss']:.3f}" if progress else "",
+        f"{reports[-1][1]:.4f}" if reports else "",
+        _minutes(folder),
+        job,
+    ]
+
+
+def best_line(driver: Driver) -> str:
+    """The best so far."""
+    best = best_trials(driver.searched, [d.name.lower() for d in driver.study.directions])
+    if not best:
+        return ""
+    values = ", ".join(f"{value:.4f}" for value in best[0].values or ())
+    return f"best so far: {values} by trial {best[0].number} ({what(best[0])})"
+
+
+def what(trial: Trial) -> str:
+    """What a trial varies, in short."""
+    return ", ".join(trial.overrides) or "-"
+
+
+def _progress(folder: Path) -> dict[str, Any] | None:
+    try:
+        found: dict[str, Any] = json.loads((folder / "progress.json").read_text())
+    except (OSError, ValueError):
+        return None
+    return found
+
+
+def _minutes(folder: Path) -> str:
+    path = folder / "started.json"
+    if not path.exists():
+        return "queued"
+    seconds = time.time() - path.stat().st_mtime
+    return f"{seconds:.0f} s" if seconds < 120 else f"{seconds / 60:.0f} min"
+
+
+def _relative(path: Path) -> str:
+    return str(path.relative_to(Path.cwd()) if path.is_relative_to(Path.cwd()) else path)

@@ -1,0 +1,98 @@
+"""A small Hydra application under our sweeper: a paraboloid, with trials that misbehave on request.
+
+    python app.py -m x=1,2,3 'sabotage="1:raise 2:kill"'
+
+Every execution of a unit leaves a line in ``executions`` beside the sweep's folder.
+"""
+
+from __future__ import annotations
+
+import math
+import os
+import signal
+import sys
+import time
+from pathlib import Path
+
+import hydra
+from hydra.core.hydra_config import HydraConfig
+from omegaconf import DictConfig
+
+from recyclelora.cli import one_clear_line
+from recyclelora.errors import Interrupted, Pruned, UserError
+from recyclelora.sweep.unit import Unit
+
+
+def misbehave(how: str, attempt: int) -> float | None:
+    """One of the ways in which a trial goes wrong."""
+    if how == "raise":
+        raise ValueError("the data are gone")
+    if how == "user":
+        raise UserError("data.root=/nowhere: no such folder")
+    if how == "memory":
+        raise MemoryError("out of memory: tried to allocate 80 GiB")
+    if how == "nan":
+        return math.nan
+    if how == "none":
+        return None
+    if how == "exit":
+        os._exit(7)
+    if how == "leave":
+        sys.exit(5)
+    if how == "kill":
+        os.kill(os.getpid(), signal.SIGKILL)
+    if how == "kill_once" and attempt == 1:
+        os.kill(os.getpid(), signal.SIGKILL)
+    if how == "segfault":
+        os.kill(os.getpid(), signal.SIGSEGV)
+    if how == "hang":
+        time.sleep(600)
+    return 0.0
+
+
+class Stop:
+    """SIGTERM as a flag, as the training loop has it."""
+
+    received = 0
+
+    def __init__(self) -> None:
+        signal.signal(signal.SIGTERM, self.note)
+
+    def note(self, number: int, _: object) -> None:
+        self.received = number
+
+
+def task(cfg: DictConfig) -> float | list[float] | None:
+    """-(x - 3)^2 - (y - 2)^2, reported over ``steps`` steps."""
+    unit = Unit.current()
+    number = int(unit.trial.name.split("_")[-1]) if unit else HydraConfig.get().job.num
+    out = Path(HydraConfig.get().sweep.dir)
+    if unit is not None:
+        with (out.parent / "executions").open("a") as file:
+            file.write(f"{unit.trial.name} {unit.folder.name} seed={cfg.seed}\n")
+    stop = Stop()
+    how = dict(act.split(":") for act in cfg.sabotage.split()).get(str(number))
+    if how is not None:
+        attempts = sum(
+            line.startswith(f"{number:04d} ") for line in (out.parent / "executions").read_text().splitlines()
+        )
+        value = misbehave(how, attempts)
+        if value != 0.0:
+            return value
+    value = -((cfg.x - 3) ** 2) - (cfg.y - 2) ** 2 + 0.001 * cfg.seed
+    for step in range(1, cfg.steps + 1):
+        time.sleep(cfg.pause)
+        if unit is not None:
+            unit.report(step, value * step / cfg.steps)
+            unit.progress(step, cfg.steps, -value)
+            if unit.stop_reason() == "pruned":
+                raise Pruned(f"pruned after step {step}")
+        if stop.received:
+            raise Interrupted("stopped by signal 15", 143)
+    return [value, float(cfg.y)] if cfg.two else value
+
+
+if __name__ == "__main__":
+    with one_clear_line("app"):
+        os.environ["HYDRA_FULL_ERROR"] = "1"
+        hydra.main(config_path="app_conf", config_name="config")(task)()

@@ -1,0 +1,290 @@
+"""Whole sweeps, as a user starts them."""
+
+from __future__ import annotations
+
+import json
+import signal
+import sqlite3
+from pathlib import Path
+
+import optuna
+import pytest
+from sweeping import Sweeping, wait_for
+
+from recyclelora.storage import read_json
+
+
+@pytest.fixture
+def sweeping(tmp_path: Path) -> Sweeping:
+    return Sweeping(tmp_path)
+
+
+def study_of(sweeping: Sweeping) -> optuna.Study:
+    return optuna.load_study(study_name="out", storage=f"sqlite:///{sweeping.folder / 'out/study.db'}")
+
+
+def test_a_grid_runs_every_point_once_in_hydras_order(sweeping: Sweeping):
+    code, out, err = sweeping("x=1,2,3", "y=2,4")
+    assert code == 0, err
+    assert [t.overrides for t in sweeping.trials] == [[f"x={x}", f"y={y}"] for x in (1, 2, 3) for y in (2, 4)]
+    assert [t.values for t in sweeping.trials] == [[-4.0], [-8.0], [-1.0], [-5.0], [0.0], [-4.0]]
+    assert len(sweeping.executions) == 6
+    assert "6 complete" in out
+    assert read_json(sweeping.folder / "out/summary.json")["best"]["overrides"] == ["x=3", "y=2"]
+
+
+def test_the_same_command_runs_nothing_again(sweeping: Sweeping):
+    sweeping("x=1,2")
+    assert sweeping("x=1,2")[0] == 0
+    assert len(sweeping.executions) == 2
+
+
+def test_failures_end_nothing_and_have_their_reasons(sweeping: Sweeping):
+    acts = ["raise", "user", "memory", "nan", "none", "exit", "leave", "segfault"]
+    sabotage = " ".join(f"{i}:{act}" for i, act in enumerate(acts))
+    code, out, err = sweeping("x=" + ",".join(map(str, range(11))), f"sabotage='{sabotage}'", "hydra.sweeper.n_jobs=2")
+    assert code == 3, err
+    failed = {t.number: t.reason for t in sweeping.trials if t.state == "failed"}
+    assert failed == {
+        0: "ValueError: the data are gone",
+        1: "data.root=/nowhere: no such folder",
+        2: "MemoryError: out of memory: tried to allocate 80 GiB",
+        3: "the objective is nan, not a finite number",
+        4: "the objective is None, not a finite number",
+        5: "the trial's process left with exit code 7",
+        6: "the trial left with exit code 5",
+        7: "killed by SIGSEGV",
+    }
+    assert {t.number: t.values for t in sweeping.trials if t.state == "complete"} == {
+        8: [-25.0],
+        9: [-36.0],
+        10: [-49.0],
+    }
+    assert len(sweeping.executions) == 11
+    assert "the data are gone" in out and "log.txt" in out and "Traceback" not in err
+    log = next((sweeping.folder / "out/ledger/0000/unit_0").glob("log.txt")).read_text()
+    assert "ValueError: the data are gone" in log
+
+
+def test_a_killed_trial_is_tried_again_a_bounded_number_of_times(sweeping: Sweeping):
+    code, _, _ = sweeping("x=1,2", "sabotage='0:kill_once 1:kill'", "hydra.sweeper.max_retries=1")
+    assert code == 3
+    first, second = sweeping.trials
+    assert first.state == "complete" and [a.reason for a in first.attempts] == [
+        "killed by SIGKILL (out of memory?)",
+        None,
+    ]
+    assert second.reason == "killed by SIGKILL (out of memory?); 2 attempts"
+    assert len(sweeping.executions) == 4
+
+
+def test_a_hanging_trial_is_ended(sweeping: Sweeping):
+    code, _, _ = sweeping("x=1,2", "sabotage='0:hang'", "hydra.launcher.timeout_min=0.02", "hydra.sweeper.n_jobs=2")
+    assert code == 3
+    assert [t.state for t in sweeping.trials] == ["failed", "complete"]
+    assert "timeout_min=0.02" in (sweeping.trials[0].reason or "")
+
+
+def test_enough_failures_stop_the_search(sweeping: Sweeping):
+    code, out, _ = sweeping("x=1,2,3,4,5", "sabotage='0:raise 1:raise'", "hydra.sweeper.max_failures=2")
+    assert code == 4
+    assert sweeping.states == {"failed": 2}
+    assert "max_failures" in out
+
+
+def test_failed_trials_run_again_when_asked(sweeping: Sweeping):
+    sweeping("x=1,2,3", "sabotage='1:raise'")
+    code, _, err = sweeping("x=1,2,3", "sabotage='1:raise'", "hydra.sweeper.retry_failed=true")
+    assert code == 0, err
+    assert [(t.overrides, t.state) for t in sweeping.trials] == [
+        (["x=1"], "complete"), (["x=2"], "failed"), (["x=3"], "complete"), (["x=2"], "complete"),
+    ]  # fmt: skip
+
+
+TPE = ("x=interval(-5.0,5.0)", "y=choice(1,2,3)", "hydra/sweeper/sampler=tpe", "hydra.sweeper.sampler.seed=0")
+
+
+def test_a_search_reaches_exactly_n_trials_and_can_be_extended(sweeping: Sweeping):
+    assert sweeping(*TPE, "hydra.sweeper.n_trials=5", "hydra.sweeper.n_jobs=2")[0] == 0
+    first = [t.params for t in sweeping.trials]
+    assert sweeping(*TPE, "hydra.sweeper.n_trials=8", "hydra.sweeper.n_jobs=2")[0] == 0
+    assert sweeping.states == {"complete": 8}
+    assert [t.params for t in sweeping.trials][:5] == first
+    assert len({json.dumps(t.params) for t in sweeping.trials}) == 8  # a seeded sampler repeats nothing
+    assert [t.value for t in study_of(sweeping).trials] == [t.values[0] for t in sweeping.trials if t.values]
+
+
+def test_a_driver_that_is_killed_loses_and_repeats_nothing(sweeping: Sweeping):
+    options = [*TPE, "hydra.sweeper.n_trials=6", "hydra.sweeper.n_jobs=2", "pause=0.3", "steps=2"]
+    process = sweeping.start(*options)
+    wait_for(lambda: sweeping.states.get("complete", 0) >= 2 and sweeping.states.get("running", 0) == 2)
+    process.send_signal(signal.SIGKILL)
+    process.communicate()
+    code, _, err = sweeping(*options)
+    assert code == 0, err
+    assert sweeping.states == {"complete": 6}
+    assert len(sweeping.executions) == 6
+    assert {t.state.name for t in study_of(sweeping).trials} == {"COMPLETE"}
+
+
+def test_ctrl_c_saves_running_trials_and_the_same_command_goes_on(sweeping: Sweeping):
+    options = ["x=1,2,3", "pause=0.3", "steps=3"]
+    process = sweeping.start(*options)
+    wait_for(lambda: sweeping.states.get("running", 0) == 1 and (sweeping.folder / "executions").exists())
+    process.send_signal(signal.SIGINT)
+    out, _ = process.communicate(timeout=60)
+    assert process.returncode == 130
+    assert "the same command goes on" in out
+    assert sweeping.trials[0].state == "waiting"
+    assert sweeping(*options)[0] == 0
+    assert sweeping.states == {"complete": 3}
+
+
+def test_a_second_driver_is_refused_by_name(sweeping: Sweeping):
+    process = sweeping.start("x=1,2", "pause=2")
+    wait_for(lambda: bool(sweeping.trials))
+    code, _, err = sweeping("x=1,2", "pause=2")
+    assert code == 2
+    assert f"process {process.pid} on" in err and "postgresql" in err
+    process.send_signal(signal.SIGTERM)
+    process.communicate(timeout=60)
+
+
+@pytest.mark.parametrize("damage", ["deleted", "broken", "emptied"])
+def test_the_study_is_rebuilt_from_the_ledger(sweeping: Sweeping, damage: str):
+    sweeping(*TPE, "hydra.sweeper.n_trials=4")
+    before = [(t.number, t.params, t.value, t.state) for t in study_of(sweeping).trials]
+    path = sweeping.folder / "out/study.db"
+    for rest in ("study.db-wal", "study.db-shm"):
+        (path.parent / rest).unlink(missing_ok=True)
+    if damage == "deleted":
+        path.unlink()
+    elif damage == "broken":
+        path.write_bytes(b"SQLite format 3\0" + bytes(range(256)) * 40)
+    else:
+        with sqlite3.connect(path) as db:
+            db.execute("DELETE FROM trials WHERE number > 1")
+    code, out, err = sweeping(*TPE, "hydra.sweeper.n_trials=4")
+    assert code == 0, err
+    assert "rebuilt from the ledger" in out
+    assert [(t.number, t.params, t.value, t.state) for t in study_of(sweeping).trials] == before
+    assert len(sweeping.executions) == 4
+
+
+def test_other_settings_are_another_study(sweeping: Sweeping):
+    sweeping("x=1,2", "pause=0")
+    code, _, err = sweeping("x=1,2", "y=9")
+    assert code == 2
+    assert "y: was 2, now 9" in err and "study=" in err
+
+
+def test_hopeless_trials_are_pruned(sweeping: Sweeping):
+    code, out, err = sweeping(
+        "x=3,3.1,3.2,90", "hydra/sweeper/pruner=median", "hydra.sweeper.pruner.n_startup_trials=2", "steps=40",
+        "pause=0.1", "hydra.sweeper.n_jobs=1",
+    )  # fmt: skip
+    assert code == 0, err
+    assert [t.state for t in sweeping.trials] == ["complete", "complete", "complete", "pruned"] or sweeping.trials[
+        3
+    ].state == "pruned"
+    assert study_of(sweeping).trials[3].state.name == "PRUNED"
+    assert "pruned" in out
+
+
+def test_repeats_are_averaged_over_seeds(sweeping: Sweeping):
+    assert sweeping("x=1,2", "hydra.sweeper.repeats=3", "seed=5")[0] == 0
+    assert [t.values for t in sweeping.trials] == [[pytest.approx(-4 + 0.006)], [pytest.approx(-1 + 0.006)]]
+    assert sorted(sweeping.executions)[:3] == [f"0000 unit_{i} seed={5 + i}" for i in range(3)]
+
+
+def test_the_best_are_confirmed_on_fresh_seeds(sweeping: Sweeping):
+    code, out, err = sweeping("x=1,2,3", "hydra.sweeper.confirm=1", "hydra.sweeper.confirm_seeds=[10,20]")
+    assert code == 0, err
+    confirmed = [t for t in sweeping.trials if t.kind == "confirm"]
+    assert [(t.number, t.values) for t in confirmed] == [(2, [pytest.approx(0.015)])]
+    assert "on fresh seeds" in out
+
+
+def test_several_objectives_have_a_front(sweeping: Sweeping):
+    code, _, err = sweeping("x=1,3", "y=1,2", "two=true", "hydra.sweeper.direction=[maximize,minimize]")
+    assert code == 0, err
+    assert {tuple(t.values) for t in study_of(sweeping).best_trials} == {(0.0, 2.0), (-1.0, 1.0)}
+    code, _, _ = sweeping(
+        "x=1,3", "y=1,2", "two=false", "hydra.sweeper.direction=[maximize,minimize]", "hydra.sweep.dir=o2"
+    )
+    assert code == 3
+
+
+def test_parameters_are_asked_for_only_under_their_condition(sweeping: Sweeping):
+    assert sweeping(
+        "mode=choice(plain,deep)", "y=choice(1,2,3)", "hydra/sweeper/sampler=random", "hydra.sweeper.sampler.seed=1",
+        "hydra.sweeper.n_trials=12", "+hydra.sweeper.conditions.y='mode=deep'",
+    )[0] == 0  # fmt: skip
+    assert {("y" in t.params) == (t.params["mode"] == "deep") for t in sweeping.trials} == {True}
+    assert {t.params["mode"] for t in sweeping.trials} == {"plain", "deep"}
+
+
+def test_given_points_come_first(sweeping: Sweeping):
+    assert sweeping(*TPE, "hydra.sweeper.n_trials=3", "hydra.sweeper.enqueue=[{x: 2.5, y: 3}]")[0] == 0
+    assert sweeping.trials[0].params == {"x": 2.5, "y": 3}
+    code, _, err = sweeping(
+        *TPE, "hydra.sweeper.n_trials=3", "hydra.sweeper.enqueue=[{x: 99, y: 3}]", "hydra.sweep.dir=o2"
+    )
+    assert code == 2 and "x=99 lies outside" in err
+
+
+def test_another_sweep_warms_the_sampler(sweeping: Sweeping):
+    sweeping(*TPE, "hydra.sweeper.n_trials=4", "hydra.sweep.dir=first")
+    assert sweeping(*TPE, "hydra.sweeper.n_trials=3", "hydra.sweeper.warm_start=first")[0] == 0
+    assert [t.number for t in sweeping.trials] == [4, 5, 6]
+    assert len(study_of(sweeping).trials) == 7
+    assert sweeping(*TPE, "hydra.sweeper.n_trials=3", "hydra.sweeper.warm_start=first")[0] == 0
+    assert len(study_of(sweeping).trials) == 7
+
+
+@pytest.mark.parametrize("sampler", ["tpe", "random", "cmaes", "nsgaii", "nsgaiii", "qmc", "grid"])
+def test_every_sampler_of_optuna_works(sweeping: Sweeping, sampler: str):
+    space = ["x=choice(1,2)", "y=choice(1,2)"] if sampler == "grid" else ["x=interval(-5.0,5.0)", "y=interval(0.0,4.0)"]
+    code, _, err = sweeping(
+        *space, f"hydra/sweeper/sampler={sampler}", "hydra.sweeper.n_trials=3", "hydra.sweeper.n_jobs=2"
+    )
+    assert code == 0, err
+    assert sweeping.states == {"complete": 3}
+
+
+def test_an_unknown_launcher_works_in_batches(sweeping: Sweeping):
+    code, _, err = sweeping("x=1,2,3", "sabotage='1:raise'", "hydra/launcher=basic", "hydra.sweeper.n_jobs=2")
+    assert code == 3, err
+    assert [t.state for t in sweeping.trials] == ["complete", "failed", "complete"]
+    assert sweeping.trials[1].reason == "ValueError: the data are gone"
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (["x=interval(0,1)"], "needs a sampler"),
+        (["hydra/sweeper/sampler=tpe"], "nothing varies"),
+        (["x=1,2", "hydra.sweeper.n_jobs=0"], "hydra.sweeper.n_jobs=0"),
+        (["x=1,2", "hydra.sweeper.direction=up"], "maximize or minimize"),
+        (["x=1,2", "hydra.sweeper.objectives=[a,b]"], "2 of them, but 1"),
+        (["x=1,2", "hydra/sweeper/pruner=wilcoxon"], "repeats"),
+        ([*TPE, "hydra.sweeper.constraints=[small]"], "'small' is not like"),
+        ([*TPE, "hydra.sweeper.sampler._target_=os.system"], "os.system is not allowed"),
+        ([*TPE, "hydra.sweeper.sampler.group=true"], "hydra.sweeper.sampler"),
+        ([*TPE, "+hydra.sweeper.conditions.x='z=1'"], "does not vary z"),
+        (["x=1,2", "hydra.sweeper.storage=nonsense"], "not a database URL"),
+        ([*TPE, "hydra.sweeper.warm_start=nowhere"], "warm_start=nowhere"),
+    ],
+)  # fmt: skip
+def test_mistakes_are_one_line_before_the_first_job(sweeping: Sweeping, options: list[str], message: str):
+    code, _, err = sweeping(*options)
+    assert code == 2
+    assert message in err and "Traceback" not in err
+    assert not sweeping.trials
+
+
+def test_a_dry_run_lists_trials_and_starts_none(sweeping: Sweeping):
+    code, out, _ = sweeping("x=1,2", "y=3", "hydra.sweeper.dry_run=true")
+    assert code == 0
+    assert "trial 1: x=2" in out and "fixed: y=3" in out
+    assert not (sweeping.folder / "out").exists()

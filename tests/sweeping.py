@@ -1,0 +1,53 @@
+"""Sweeps of a small application in processes of their own."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import time
+from collections import Counter
+from collections.abc import Callable
+from pathlib import Path
+
+from recyclelora.sweep.ledger import Ledger, Trial
+
+APP = Path(__file__).parent / "sweep" / "app.py"
+
+
+class Sweeping:
+    """Runs the application below one folder."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+
+    def start(self, *overrides: str, **environment: str) -> subprocess.Popen[str]:
+        command = [sys.executable, str(APP), "-m", f"hydra.sweep.dir={self.folder / 'out'}", *overrides]
+        return subprocess.Popen(
+            command, cwd=self.folder, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+            env={**os.environ, **environment, "COLUMNS": "200"},
+        )  # fmt: skip
+
+    def __call__(self, *overrides: str, **environment: str) -> tuple[int, str, str]:
+        process = self.start(*overrides, **environment)
+        out, err = process.communicate(timeout=120)
+        return process.returncode, out, err
+
+    @property
+    def trials(self) -> list[Trial]:
+        return Ledger(self.folder / "out").trials()
+
+    @property
+    def states(self) -> dict[str, int]:
+        return dict(Counter(trial.state for trial in self.trials))
+
+    @property
+    def executions(self) -> list[str]:
+        return (self.folder / "executions").read_text().splitlines()
+
+
+def wait_for(condition: Callable[[], bool], seconds: float = 60.0) -> None:
+    deadline = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < deadline, "waited in vain"
+        time.sleep(0.02)
