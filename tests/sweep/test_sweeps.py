@@ -288,3 +288,16 @@ def test_a_dry_run_lists_trials_and_starts_none(sweeping: Sweeping):
     assert code == 0
     assert "trial 1: x=2" in out and "fixed: y=3" in out
     assert not (sweeping.folder / "out").exists()
+
+
+def test_named_settings_are_swept_and_the_best_of_each_is_confirmed(sweeping: Sweeping):
+    code, _, err = sweeping(
+        "seed=0,1", "hydra.sweeper.points={near: ['x=3', 'y=2'], far: ['x=9']}", "hydra.sweeper.confirm=1",
+        "hydra.sweeper.confirm_by=[point]", "hydra.sweeper.confirm_seeds=[7]",
+    )  # fmt: skip
+    assert code == 0, err
+    assert [(t.overrides, t.values) for t in sweeping.trials if t.kind == "search"] == [
+        (["point=near", "seed=0"], [0.0]), (["point=near", "seed=1"], [0.001]),
+        (["point=far", "seed=0"], [-36.0]), (["point=far", "seed=1"], [-35.999]),
+    ]  # fmt: skip
+    assert [(t.number, t.values) for t in sweeping.trials if t.kind == "confirm"] == [(1, [0.007]), (3, [-35.993])]

@@ -36,6 +36,8 @@ class RecycleLoraSweeperConf:
     n_jobs: int = 1
     # search space, in the stock sweeper's syntax
     params: dict[str, Any] = field(default_factory=dict)
+    # name -> overrides: whole settings, of which every trial takes one (the parameter `point`)
+    points: dict[str, list[str]] = field(default_factory=dict)
     # parameter -> 'other=value' or 'other=value|value': asked for only then
     conditions: dict[str, str] = field(default_factory=dict)
     # points to try first
@@ -46,6 +48,8 @@ class RecycleLoraSweeperConf:
     repeats: int = 1
     # so many of the best are run again on fresh seeds; only those enter tables
     confirm: int = 0
+    # parameters: confirm so many of the best for each of their values
+    confirm_by: list[str] = field(default_factory=list)
     confirm_seeds: list[int] = field(default_factory=lambda: [1001, 1002, 1003])
     # no new trials after so many failed
     max_failures: int | None = None

@@ -68,6 +68,8 @@ class Plan:
     max_failures: int | None = None
     retry_failed: bool = False
     confirm: int = 0
+    confirm_by: list[str] = field(default_factory=list)
+    """parameters: so many of the best for each combination of their values are confirmed"""
     confirm_seeds: list[int] = field(default_factory=list)
     shared: bool = False
     """other drivers may work on the same study"""
@@ -257,12 +259,16 @@ class Driver:
         if not self.plan.confirm or any(not trial.ended for trial in self.searched):
             return None
         done = {trial.number for trial in self.trials.values() if trial.kind == "confirm"}
-        best = best_trials(self.searched, [d.name.lower() for d in self.study.directions])[: self.plan.confirm]
-        trial = next((trial for trial in best if trial.number not in done), None)
-        if trial is None:
+        ranked = best_trials(self.searched, [d.name.lower() for d in self.study.directions])
+        groups: dict[str, list[Trial]] = {}
+        for trial in ranked:
+            groups.setdefault(repr([trial.params.get(key) for key in self.plan.confirm_by]), []).append(trial)
+        best = [trial for group in groups.values() for trial in group[: self.plan.confirm]]
+        new = next((trial for trial in best if trial.number not in done), None)
+        if new is None:
             return None
-        units = self._units(self.plan.space.overrides(trial.params), self.plan.confirm_seeds)
-        return self.ledger.add(trial.number, trial.params, trial.overrides, units, trial.distributions, "confirm")
+        units = self._units(self.plan.space.overrides(new.params), self.plan.confirm_seeds)
+        return self.ledger.add(new.number, new.params, new.overrides, units, new.distributions, "confirm")
 
     # --- several drivers on one database ------------------------------------------------------------------------------
 

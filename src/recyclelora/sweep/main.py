@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import fcntl
 import os
+import re
 import sys
 import time
 from collections.abc import Iterator, Mapping, Sequence
@@ -127,6 +128,8 @@ def _check(options: Mapping[str, Any]) -> None:
         bad.append("hydra.sweeper.pruner: Optuna prunes sweeps with one objective only")
     if options["pruner"] and options["pruner"].get("kind") == "wilcoxon" and options["repeats"] < 2:
         bad.append("hydra.sweeper.pruner=wilcoxon: compares seeds; set hydra.sweeper.repeats to 2 or more")
+    bad += [f"hydra.sweeper.points.{name}: {name!r} is no plain name"
+            for name in options["points"] if not re.fullmatch(r"[\w.+-]+", name)]  # fmt: skip
     if options["confirm"] and not options["confirm_seeds"]:
         bad.append("hydra.sweeper.confirm_seeds: empty")
     if options["max_failure_rate"] != 1.0:
@@ -147,10 +150,10 @@ def _what_to_try(
     if sampler is None:
         if options["conditions"]:
             raise UserError("hydra.sweeper.conditions: need a sampler: add hydra/sweeper/sampler=tpe")
-        space = grid_space(arguments, options["params"], loader)
+        space = grid_space(arguments, options["params"], loader).with_points(options["points"])
         planned = space.grid()
         return space, planned, len(planned)
-    space = search_space(arguments, options["params"], options["conditions"], loader)
+    space = search_space(arguments, options["params"], options["conditions"], loader).with_points(options["points"])
     if not space.distributions:
         raise UserError("hydra.sweeper.params: nothing varies; give choices or intervals, such as adapter.alpha=1,2")
     if sampler_name(sampler) == "GridSampler":
@@ -345,7 +348,8 @@ def _plan(
         seeds=[seed + i for i in range(options["repeats"])] if options["repeats"] > 1 else None,
         one_by_one=kind is not None, across_repeats=kind == "wilcoxon", prunes=kind is not None,
         constraints=constraints, max_retries=options["max_retries"], max_failures=options["max_failures"],
-        retry_failed=options["retry_failed"], confirm=options["confirm"], confirm_seeds=options["confirm_seeds"],
+        retry_failed=options["retry_failed"], confirm=options["confirm"],
+        confirm_by=options["confirm_by"], confirm_seeds=options["confirm_seeds"],
         shared=shared,
     )  # fmt: skip
 

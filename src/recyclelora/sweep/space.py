@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import itertools
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -12,6 +13,9 @@ from optuna.distributions import BaseDistribution, CategoricalDistribution, Floa
 from optuna.trial import Trial
 
 from recyclelora.errors import UserError
+
+POINT = "point"
+"""Name of the parameter that chooses one of ``hydra.sweeper.points``."""
 
 FEW = 64
 """As many points of a grid are checked one by one before the first job; of a larger one, every value once."""
@@ -28,15 +32,25 @@ class Space:
     """whole overrides by key"""
     conditions: dict[str, dict[str, list[str]]] = field(default_factory=dict)
     """key -> {other key: values for which the first is asked for}"""
+    points: dict[str, list[str]] = field(default_factory=dict)
+    """names of whole settings -> their overrides; the parameter ``point`` chooses one"""
 
     def overrides(self, params: Mapping[str, Any]) -> list[str]:
-        """The overrides of one trial, in the user's order."""
+        """The overrides of one trial, in the user's order, behind those of its point."""
         known = self.fixed | {key: f"{key}={value}" for key, value in params.items()}
-        return [known[key] for key in self.order if key in known]
+        chosen = self.points.get(str(params.get(POINT)), [])
+        return [*chosen, *(known[key] for key in self.order if key in known)]
 
     def varied(self, params: Mapping[str, Any]) -> list[str]:
-        """The overrides of one trial that other trials do not share."""
+        """What one trial does not share with all others, in short."""
         return [f"{key}={value}" for key, value in params.items()]
+
+    def with_points(self, points: Mapping[str, list[str]]) -> Space:
+        """The same space, in which every trial also takes one of some named settings."""
+        if not points:
+            return self
+        named: dict[str, BaseDistribution] = {POINT: CategoricalDistribution(list(points))}
+        return dataclasses.replace(self, distributions=named | self.distributions, points=dict(points))
 
     def active(self, key: str, params: Mapping[str, Any]) -> bool:
         """Whether a parameter's conditions hold."""
