@@ -16,7 +16,6 @@ import shlex
 import shutil
 import subprocess
 import time
-from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -87,6 +86,17 @@ class DebianRoot:
         self.environment |= {k: v for k, v in os.environ.items() if PASSED_ON.fullmatch(k)}
         self.workdir = "/"
         self.user = "root"
+        self.left: dict[str, tuple[dict[str, str], str, str]] = {}
+        """What each stage ended with: variables, working directory, user."""
+
+    def begin(self, stage: Stage) -> None:
+        """Take over what the stage's base ended with."""
+        if stage.base in self.left:
+            self.environment, self.workdir, self.user = self.left[stage.base]
+
+    def end(self, stage: Stage) -> None:
+        """Remember what later stages start from."""
+        self.left[stage.name] = (self.environment, self.workdir, self.user)
 
     def bootstrap(self) -> None:
         """What the base image has: Debian with Python."""
@@ -147,12 +157,6 @@ class DebianRoot:
         subprocess.run(["unshare", "--mount", "sh", "-ec", lines], check=True)  # noqa: S603, S607
 
 
-def steps(stages: list[Stage]) -> Iterator[tuple[str, str, str]]:
-    """(stage, instruction, text) in order; a stage starts as root, as in an image build."""
-    for stage in stages:
-        yield from ((stage.name, kind, text) for kind, text in stage.steps)
-
-
 def main() -> None:
     """Command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -167,10 +171,13 @@ def main() -> None:
     began = time.monotonic()
     root.bootstrap()
     print(f"{time.monotonic() - began:6.0f} s  debootstrap {SUITE}", flush=True)
-    for stage, kind, text in steps(order(parse(ROOT / "docker/Dockerfile"), asked.target)):
-        began = time.monotonic()
-        root.apply(kind, text)
-        print(f"{time.monotonic() - began:6.0f} s  {stage}: {kind} {text[:90]}", flush=True)
+    for stage in order(parse(ROOT / "docker/Dockerfile"), asked.target):
+        root.begin(stage)
+        for kind, text in stage.steps:
+            began = time.monotonic()
+            root.apply(kind, text)
+            print(f"{time.monotonic() - began:6.0f} s  {stage.name}: {kind} {text[:90]}", flush=True)
+        root.end(stage)
     if asked.then:
         began = time.monotonic()
         root.run(asked.then)

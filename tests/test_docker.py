@@ -67,6 +67,18 @@ def test_the_project_comes_last_so_that_its_changes_rebuild_little(steps, stages
     assert not [text for text in copied if text.startswith(("src", "conf", "pyproject"))]
 
 
+def test_a_stage_starts_with_what_its_base_ended_with(steps, stages, tmp_path: Path):
+    root = steps.DebianRoot(tmp_path, [])
+    for name in ("base", "pins", "packages"):
+        root.begin(stages[name])
+        for kind, text in stages[name].steps:
+            if kind in ("ENV", "ARG", "WORKDIR", "USER"):
+                root.apply(kind, text)
+        root.end(stages[name])
+    assert root.left["pins"][1] == "/pins" and root.left["packages"][1] == "/work"
+    assert root.environment["DATA_ROOT"] == "/data" and root.user == "root"
+
+
 def test_what_is_copied_exists_and_passes_dockerignore(steps, stages):
     ignore = (home() / ".dockerignore").read_text()
     for stage in stages.values():
@@ -205,7 +217,7 @@ def answer(port: int, host: str) -> int:
 
 @pytest.mark.slow
 def test_mlflow_starts_on_postgresql_answers_to_its_names_and_hides_the_password(database, tmp_path: Path):
-    pytest.importorskip("psycopg2")
+    pytest.importorskip("psycopg")
     db_port, password = database
     port = free_port()
     environment = os.environ | {
