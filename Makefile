@@ -57,7 +57,9 @@ audit: install  ## known vulnerabilities of the locked packages (asks a database
 docker-check: install  ## lint the container files; as root also run the image's steps in a new Debian root (about 8 GB)
 	docker/check.sh $(BIN)
 
-lock: install  ## resolve requirements/lock.txt and run.txt again, keeping versions that still fit
+# Does not need an installation: that one would want the lock which is to be made.
+lock:  ## resolve requirements/lock.txt and run.txt again, keeping versions that still fit
+	test -x $(BIN)/uv || { $(PYTHON) -m venv $(VENV) && $(PIP) uv; }
 	$(LOCK) --all-extras --output-file requirements/lock.txt
 	$(LOCK) --extra weights --extra export --extra postgres --extra build \
 	  --constraint requirements/lock.txt --output-file requirements/run.txt
