@@ -67,9 +67,9 @@ def task(cfg: DictConfig) -> float | list[float] | None:
     unit = Unit.current()
     number = int(unit.trial.name.split("_")[-1]) if unit else HydraConfig.get().job.num
     out = Path(HydraConfig.get().sweep.dir)
-    if unit is not None:
-        with (out.parent / "executions").open("a") as file:
-            file.write(f"{unit.trial.name} {unit.folder.name} seed={cfg.seed}\n")
+    name = f"{unit.trial.name} {unit.folder.name}" if unit else f"{number:04d} {cfg.x}"
+    with (out.parent / "executions").open("a") as file:
+        file.write(f"{name} seed={cfg.seed}\n")
     stop = Stop()
     how = dict(act.split(":") for act in cfg.sabotage.split()).get(str(number))
     if how is not None:
@@ -81,7 +81,7 @@ def task(cfg: DictConfig) -> float | list[float] | None:
             return value
     value = -((cfg.x - 3) ** 2) - (cfg.y - 2) ** 2 + 0.001 * cfg.seed
     for step in range(1, cfg.steps + 1):
-        time.sleep(cfg.pause)
+        time.sleep(cfg.pause if cfg.unequal is None else cfg.unequal[int(cfg.x)])
         if unit is not None:
             unit.report(step, value * step / cfg.steps)
             unit.progress(step, cfg.steps, -value)

@@ -292,7 +292,8 @@ def test_a_dry_run_lists_trials_and_starts_none(sweeping: Sweeping):
 
 def test_named_settings_are_swept_and_the_best_of_each_is_confirmed(sweeping: Sweeping):
     code, _, err = sweeping(
-        "seed=0,1", "hydra.sweeper.points={near: ['x=3', 'y=2'], far: ['x=9']}", "hydra.sweeper.confirm=1",
+        "seed=0,1", "+hydra.sweeper.points.near=['x=3','y=2']", "+hydra.sweeper.points.far=['x=9']",
+        "hydra.sweeper.confirm=1",
         "hydra.sweeper.confirm_by=[point]", "hydra.sweeper.confirm_seeds=[7]",
     )  # fmt: skip
     assert code == 0, err
