@@ -38,8 +38,16 @@ def test_only_tracking_knows_mlflow():
     assert users_of("mlflow") == {"tracking.py"}
 
 
-def test_nothing_here_knows_optuna_or_submitit():
-    assert users_of("optuna") | users_of("submitit") == set()
+def test_nothing_here_knows_submitit_and_only_the_report_asks_optuna_what_mattered():
+    assert users_of("submitit") == set()
+    assert users_of("optuna") == {"reporting/space.py"}
+
+
+def test_reports_read_files_and_know_no_model():
+    forbidden = ("torch", "lightning_fabric", "recyclelora.engine", "recyclelora.adapters", "recyclelora.build",
+                 "recyclelora.run", "recyclelora.session", "recyclelora.data", "recyclelora.tracking")  # fmt: skip
+    for path in (SOURCE / "reporting").glob("*.py"):
+        assert not [n for n in imports(path) if n in forbidden or n.startswith(tuple(f + "." for f in forbidden))], path
 
 
 def test_adapters_and_backbones_know_nothing_of_the_project():

@@ -392,6 +392,8 @@ def _write(figure: Any, folder: Path, name: str) -> str:
     """Write PDF and PNG; returns the SVG for the page."""
     from matplotlib import pyplot
 
+    figure.draw_without_rendering()  # arranges everything once instead of for each format
+    figure.set_layout_engine("none")
     figure.savefig(folder / f"{name}.pdf", metadata={"CreationDate": None})
     figure.savefig(folder / f"{name}.png", dpi=150, facecolor="white", pil_kwargs={"compress_level": 3})
     text = io.StringIO()

@@ -172,7 +172,7 @@ class Difference:
         if main is None:
             return "nothing in common"
         if main.count < 2:
-            return "undecided (one seed)"
+            return "one seed"
         sign = main.sign
         if self.bootstrap is not None and not sign * self.bootstrap[0] > 0 < sign * self.bootstrap[1]:
             sign = 0
@@ -216,7 +216,8 @@ class Comparison:
     @property
     def basis(self) -> str:
         """What every heading names: protocol, checkpoint, and tuning on targets."""
-        parts = [f"protocol {' and '.join(self.protocols) or 'unknown'}", f"checkpoint {self.selection}"]
+        chosen = " (chosen on the targets)" if self.selection == "best_target" else ""
+        parts = [f"protocol {' and '.join(self.protocols) or 'unknown'}", f"checkpoint {self.selection}{chosen}"]
         return ", ".join([*parts, "tuned on targets"] if self.tuned_on_targets else parts)
 
     def difference(self, group: Group) -> Difference | None:
@@ -247,10 +248,7 @@ def compare(study: Study, selection: str, reference: str | None, resamples: int)
         search = [
             Group(g.name, kept, g.config) for g in groups if (kept := [r for r in g.runs if r.trial.kind != CONFIRM])
         ]
-    sign = (
-        -1.0 if study.directions[0] == "minimize" and study.objectives[0] not in ("source_val", "target_mean") else 1.0
-    )
-    ranked.sort(key=lambda g: (g.objective is None, -sign * (g.objective or 0.0)))
+    ranked.sort(key=lambda g: (g.objective is None, -(g.objective or 0.0)))
     chosen, why = _reference(ranked, reference)
     bootstrap = Bootstrap(resamples)
     differences = [] if chosen is None else _differences(chosen, ranked, bootstrap)
@@ -267,6 +265,8 @@ def compare(study: Study, selection: str, reference: str | None, resamples: int)
     steps = {s.result["steps"] for s in scored}
     if len(steps) > 1:
         remarks.append(f"runs were trained for different numbers of steps: {min(steps)} to {max(steps)}")
+    if study.is_sweep and not confirmed and len(groups) > 1 and all(len(g.runs) == 1 for g in groups):
+        remarks.append("every configuration has one run: a search finds candidates, fresh seeds decide between them")
     return Comparison(
         study, selection, ranked, chosen, why, differences, _winner(ranked, bootstrap), search, targets, protocols,
         study.tuned_on_targets or any(g.tuned_on_targets for g in groups), remarks,
@@ -327,7 +327,8 @@ def _winner(groups: Sequence[Group], bootstrap: Bootstrap) -> str:
     against = _differences(best, groups, bootstrap)
     open_questions = [d.group.name for d in against if d.verdict != "worse"]
     if not open_questions:
-        return f"{best.name} has the best objective and is better on the targets than each of the other {len(against)}."
+        others = against[0].group.name if len(against) == 1 else f"each of the other {len(against)}"
+        return f"{best.name} has the best objective and is better on the targets than {others}."
     if all(d.scores.get(MEAN) is None or d.scores[MEAN].count < 2 for d in against):
         return f"No winner: {best.name} has the best objective, but fewer than two common seeds decide nothing."
     shown = ", ".join(open_questions[:3]) + (f" and {len(open_questions) - 3} more" if len(open_questions) > 3 else "")

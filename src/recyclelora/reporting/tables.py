@@ -154,7 +154,8 @@ def selections(c: Comparison) -> Table:
             mean = sum(known) / len(known) if known else None
             cells.append(Cell(MISSING if mean is None else f"{100 * mean:.2f}", mean))
         rows.append(cells)
-    title = f"Mean of targets, mIoU in %, by choice of the checkpoint (protocol {' and '.join(c.protocols)})"
+    about = f"protocol {' and '.join(c.protocols)}" + (", tuned on targets" if c.tuned_on_targets else "")
+    title = f"Mean of targets, mIoU in %, by choice of the checkpoint ({about})"
     columns = ["group", "last", "best_source", "best_target (chosen on the targets)"]
     return Table("selections", title, columns, [False, True, True, True], rows)
 

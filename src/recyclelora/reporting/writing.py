@@ -93,19 +93,15 @@ def _folder(study: Study) -> Path:
 
 def _tell(c: Comparison, folder: Path, reporter: Reporter) -> None:
     """A short table on the terminal, and where everything is."""
-    found = tables.scores(c, c.groups)
-    wanted = [
-        i for i, name in enumerate(found.columns) if name in ("group", "seeds", "mean of targets", "source validation")
-    ]
-    table = RichTable(title=f"{c.study.name} ({c.basis})", title_justify="left", caption_justify="left")
-    for index in wanted:
-        table.add_column(found.columns[index], justify="right" if found.numeric[index] else "left", overflow="fold")
-    table.add_column("difference", justify="right")
-    for group, row in list(zip(c.groups, found.rows, strict=True))[:10]:
-        d = c.difference(group)
-        cells = tables.differences(c).rows[c.differences.index(d)] if d else None
-        text = f"{cells[2].text} ({cells[6].text})" if cells else "reference"
-        table.add_row(*(row[i].text for i in wanted), text)
+    table = RichTable(title=f"{c.study.name}, mIoU in % ({c.basis})", title_justify="left", caption_justify="left")
+    table.add_column("group", overflow="fold")
+    for heading in ("seeds", "targets", "source", "difference"):
+        table.add_column(heading, justify="right")
+    differences = {d.group.name: row for d, row in zip(c.differences, tables.differences(c).rows, strict=True)}
+    for group, row in list(zip(c.groups, tables.scores(c, c.groups).rows, strict=True))[:10]:
+        cells = differences.get(group.name)
+        text = f"{cells[2].text} {cells[6].text}" if cells else "reference"
+        table.add_row(*(cell.text for cell in row[:4]), text)
     if len(c.groups) > 10:
         table.caption = f"the first 10 of {len(c.groups)} groups"
     if c.groups:
