@@ -71,7 +71,7 @@ def scores(c: Comparison) -> tuple[Any, str, str] | None:
                 panel.plot([mean - sd, mean + sd], [row, row], color=colour, linewidth=2.2, solid_capstyle="butt")
                 panel.scatter(values, [row] * len(values), s=13, color=colour, alpha=0.55, linewidths=0)
                 panel.scatter([mean], [row], s=42, color=colour, zorder=3, linewidths=0)
-        panel.set_xlabel(f"{name}, mIoU in %")
+        panel.set_xlabel(_label(name, c))
         panel.grid(axis="x")
     panels[0].set_yticks(range(len(groups)), [_name(g, c) for g in groups])
     panels[0].set_ylim(len(groups) - 0.5, -0.5)
@@ -98,7 +98,8 @@ def differences(c: Comparison) -> tuple[Any, str, str] | None:
     panel.axvline(0, color=INK, linewidth=1)
     panel.set_yticks(range(len(shown)), [_wrapped(d.group.name) for d in shown])
     panel.set_ylim(len(shown) - 0.4, -0.6)
-    panel.set_xlabel(f"{MEAN} minus that of {c.reference.name}, points of mIoU")
+    tuned = " (tuned on targets)" if c.tuned_on_targets else ""
+    panel.set_xlabel(f"{MEAN} minus that of {c.reference.name}, points of mIoU{tuned}")
     panel.grid(axis="x")
     over = "/".join(sorted({d.bootstrap_over for d in shown if d.bootstrap_over}))
     caption = "Lines: 95 % t-interval of the differences of paired seeds."
@@ -151,7 +152,7 @@ def cost(c: Comparison) -> tuple[Any, str, str] | None:
     panel.set_xscale("symlog", linthresh=smallest / 2)
     panel.margins(x=0.22, y=0.12)
     panel.set_xlabel("trainable parameters of the backbone")
-    panel.set_ylabel(f"{MEAN}, mIoU in %")
+    panel.set_ylabel(_label(MEAN, c))
     panel.grid()
     return figure, "Score and size", "Whiskers: one standard deviation over seeds." + _left_out(c)
 
@@ -328,7 +329,7 @@ def curve(c: Comparison) -> tuple[Any, str, str] | None:
             )
     for panel, name in zip(panels, (MEAN, SOURCE), strict=True):
         panel.set_xlabel(axis.name)
-        panel.set_ylabel(f"{name}, mIoU in %")
+        panel.set_ylabel(_label(name, c))
         panel.grid()
         if axis.logarithmic:
             panel.set_xscale("log")
@@ -466,5 +467,10 @@ def _scale(objective: str) -> float:
 
 def _objective_label(c: Comparison) -> str:
     name = c.study.objectives[0]
-    text = {"source_val": "source validation, mIoU in %", "target_mean": "mean of targets, mIoU in %"}.get(name, name)
-    return f"{text}\n(tuned on targets)" if c.tuned_on_targets else text
+    if name in ("source_val", "target_mean"):
+        return _label(SOURCE if name == "source_val" else MEAN, c)
+    return f"{name}\n(tuned on targets)" if c.tuned_on_targets else name
+
+
+def _label(name: str, c: Comparison) -> str:
+    return f"{name}, mIoU in %" + ("\n(tuned on targets)" if c.tuned_on_targets else "")

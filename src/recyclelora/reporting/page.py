@@ -23,7 +23,8 @@ SHOWN_GROUPS = 6
 """Groups whose predictions are on the page."""
 WIDTH = 300
 """Pixels across one prediction."""
-SEARCH_CHARTS = ("history", "parallel", "importances", "rank_split", "curve", "pareto")
+SEARCH_CHARTS = ("history", "pareto", "importances", "rank_split", "parallel", "curve")
+"""In the order of the page."""
 
 
 @dataclass(frozen=True)
@@ -43,10 +44,11 @@ def write_page(c: Comparison, charts: Sequence[Chart], resamples: int) -> str:
         lstrip_blocks=True,
     )  # fmt: skip
     strips = predictions(c)
+    by_name = {chart.name: chart for chart in charts}
     bad = [trial for trial in c.study.trials if trial.state in ("failed", "pruned")]
     return environment.get_template("report.html").render(
-        c=c, counts=state_counts(c), charts={chart.name: chart for chart in charts}, resamples=resamples,
-        search_charts=[chart for chart in charts if chart.name in SEARCH_CHARTS],
+        c=c, counts=state_counts(c), charts=by_name, resamples=resamples,
+        search_charts=[by_name[name] for name in SEARCH_CHARTS if name in by_name],
         scores=tables.scores(c, c.groups), search=tables.scores(c, c.search, "Search: mIoU in %") if c.search else None,
         differences=tables.differences(c), target_differences=tables.target_differences(c),
         selections=tables.selections(c), trials=tables.trials(c), bad=bad, strips=strips,

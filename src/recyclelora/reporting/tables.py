@@ -190,10 +190,10 @@ def trials(c: Comparison) -> Table:
         if front is not None:
             cells.append(Cell("yes" if front[index] else "", "yes" if front[index] else "no"))
         rows.append(cells)
-    tuned = " (tuned on targets)" if c.tuned_on_targets else ""
+    tuned = ", tuned on targets" if c.tuned_on_targets else ""
     numeric = [False] * 4 + [axis.numeric for axis in space] + [True] * (len(objectives) + 1)
     numeric += [False] if front is not None else []
-    return Table("trials", f"Trials{tuned}", columns, numeric, rows)
+    return Table("trials", f"State, parameters and objective{tuned}", columns, numeric, rows)
 
 
 def _front(c: Comparison) -> list[bool] | None:
