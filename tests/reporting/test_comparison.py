@@ -10,6 +10,7 @@ import pytest
 
 from recyclelora.errors import UserError
 from recyclelora.image_counts import ImageCounts
+from recyclelora.reporting import charts
 from recyclelora.reporting.comparison import MEAN, SOURCE, Comparison, compare
 from recyclelora.reporting.records import read_runs, read_sweep
 
@@ -169,6 +170,17 @@ def test_scores_of_classes_under_a_selection_without_them(tmp_path):
     c = compare(read_runs(paths), "best_target", None, 10)
     assert c.groups[0].per_class is None and c.basis == "protocol whole, checkpoint best_target (chosen on the targets)"
     assert c.differences[0].bootstrap is None
+
+
+def test_targets_without_labels_leave_source_validation(tmp_path):
+    nothing = {"targets": {"day": None}, "mean": None, "source_val": 0.5, "step": 10}
+    for name in ("a", "b"):
+        write_run(tmp_path / name, 0, 0.6, {"adapter.name": name}, selection={"last": nothing})
+    c = compare(read_runs([tmp_path / "a", tmp_path / "b"]), "last", None, 50)
+    assert [g.score(MEAN) for g in c.groups] == [(None, None)] * 2 and c.groups[0].per_class is None
+    assert c.differences[0].verdict == "nothing in common" and c.differences[0].scores[SOURCE].mean == 0
+    assert charts.per_class(c) is None and charts.differences(c) is None and charts.cost(c) is None
+    assert c.winner.startswith("No winner")
 
 
 # --- sweeps -----------------------------------------------------------------------------------------------------------

@@ -99,7 +99,7 @@ def differences(c: Comparison) -> tuple[Any, str, str] | None:
     panel.set_yticks(range(len(shown)), [_wrapped(d.group.name) for d in shown])
     panel.set_ylim(len(shown) - 0.4, -0.6)
     tuned = " (tuned on targets)" if c.tuned_on_targets else ""
-    panel.set_xlabel(f"{MEAN} minus that of {c.reference.name}, points of mIoU{tuned}")
+    panel.set_xlabel(f"{MEAN} minus that of\n{c.reference.name}, points of mIoU{tuned}")
     panel.grid(axis="x")
     over = "/".join(sorted({d.bootstrap_over for d in shown if d.bootstrap_over}))
     caption = "Lines: 95 % t-interval of the differences of paired seeds."
@@ -211,7 +211,8 @@ def history(c: Comparison) -> tuple[Any, str, str] | None:
     panel.set_ylabel(_objective_label(c))
     panel.legend(loc="center left", bbox_to_anchor=(1, 0.5), frameon=False)
     panel.grid()
-    return figure, "Optimisation history", "Failed and pruned trials stand at the lower edge."
+    missed = any(t.state in ("failed", "pruned") for t in trials)
+    return figure, "Optimisation history", "Failed and pruned trials stand at the lower edge." if missed else ""
 
 
 def parallel(c: Comparison) -> tuple[Any, str, str] | None:

@@ -75,10 +75,12 @@ class Scored:
     def per_class(self) -> np.ndarray | None:
         """IoU of each class, mean over the targets that have it, (K,), NaN where none has; None where unknown."""
         targets = [name for name in self.scores if name not in (MEAN, SOURCE)]
+        if not targets:
+            return None
         if self.result["selection"]["last"]["step"] == self.result["selection"][self.selection]["step"]:
             rows = [self.result["iou_per_class"][name] for name in targets]
             values = np.array([[np.nan if v is None else v for v in row] for row in rows], float)
-        elif targets and all(name in self.images for name in targets):
+        elif all(name in self.images for name in targets):
             values = np.array([iou(self.images[name].total()) for name in targets])
         else:
             return None
