@@ -6,7 +6,7 @@ import re
 import pytest
 
 from recyclelora.errors import UserError
-from recyclelora.reporting.records import read_runs, read_sweep
+from recyclelora.reporting.records import is_miou, is_of_targets, read_runs, read_sweep
 from recyclelora.reporting.writing import run_paths
 
 from .sweeps import run_name, write_run, write_study, write_trial
@@ -92,6 +92,20 @@ def test_bad_paths_are_one_clear_line(tmp_path, monkeypatch):
     (tmp_path / "outputs/sweeps/right" / run_name(0) / "result.json").write_text("{")
     with pytest.raises(UserError, match=r"result.json: cannot be read"):
         read_sweep(tmp_path / "outputs/sweeps/right")
+
+
+def test_objectives_by_their_place_in_the_result():
+    names = (
+        "source_val",
+        "miou.source_val",
+        "target_mean",
+        "miou.mean",
+        "miou.targets.night",
+        "params.total",
+        "seconds",
+    )
+    assert [name for name in names if is_miou(name)] == list(names[:5])
+    assert [name for name in names if is_of_targets(name)] == list(names[2:5])
 
 
 def test_patterns_and_lists_of_runs(tmp_path, monkeypatch):

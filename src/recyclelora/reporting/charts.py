@@ -16,6 +16,7 @@ import numpy as np
 from recyclelora.analysis.style import BLUE, GREEN, GREY, ORANGE, PALETTE, VERMILLION
 from recyclelora.reporting.comparison import MEAN, SOURCE, Comparison, Group
 from recyclelora.reporting.grouping import value_text
+from recyclelora.reporting.records import is_miou
 from recyclelora.reporting.space import Axis, axes, importance, pareto_front, searched
 
 INK = "#1b1c1d"
@@ -233,10 +234,12 @@ def parallel(c: Comparison) -> tuple[Any, str, str] | None:
     apart = np.array([[0.0 if axis.numeric and len(axis.levels) > 12 else 0.012] for axis in columns])
     jitter = apart * rng.uniform(-1, 1, places.shape)  # so that lines through equal choices stay visible
     good = values if c.study.directions[0] == "maximize" else -values
-    for index in np.argsort(good):
-        share = float((values[index] - values.min()) / spread)
-        strong = 0.25 + 0.65 * float((good[index] - good.min()) / spread)
-        panel.plot(range(len(columns)), (places + jitter)[:, index], color=shade(share), alpha=strong, linewidth=1.3)
+    order = np.argsort(good)
+    colours = shade((values[order] - values.min()) / spread)
+    colours[:, 3] = 0.25 + 0.65 * (good[order] - good.min()) / spread
+    lines = [np.column_stack([np.arange(len(columns)), line]) for line in (places + jitter).T[order]]
+    panel.add_collection(mpl.collections.LineCollection(lines, colors=colours, linewidths=1.3))
+    panel.set_xlim(-0.1, len(columns) - 0.6)
     box = {"boxstyle": "round,pad=0.12", "facecolor": "#ffffffcc", "edgecolor": "none"}
     for column, axis in enumerate(columns):
         panel.axvline(column, color=INK, linewidth=0.8)
@@ -250,8 +253,8 @@ def parallel(c: Comparison) -> tuple[Any, str, str] | None:
     panel.set_ylim(-0.06, 1.06)
     for side in ("left", "bottom"):
         panel.spines[side].set_visible(False)
-    colours = mpl.cm.ScalarMappable(mpl.colors.Normalize(scale * values.min(), scale * values.max()), shade)
-    figure.colorbar(colours, ax=panel, pad=0.08).set_label(_objective_label(c))
+    bar = mpl.cm.ScalarMappable(mpl.colors.Normalize(scale * values.min(), scale * values.max()), shade)
+    figure.colorbar(bar, ax=panel, pad=0.08).set_label(_objective_label(c))
     left = "" if len(axes(trials)) <= 10 else " The first ten parameters."
     return figure, "Parallel coordinates", f"One line a finished trial; the colour is its objective.{left}"
 
@@ -372,6 +375,7 @@ def pareto(c: Comparison) -> tuple[Any, str, str] | None:
 
 @contextmanager
 def _style() -> Iterator[None]:
+
     mpl.use("Agg")
     ink = dict.fromkeys(("text.color", "axes.edgecolor", "axes.labelcolor", "xtick.color", "ytick.color"), INK)
     options: dict[Any, Any] = {
@@ -463,13 +467,14 @@ def _ticks(axis: Axis) -> list[tuple[float, str]]:
 
 def _scale(objective: str) -> float:
     """mIoU is shown in percent."""
-    return 100.0 if objective in ("source_val", "target_mean") else 1.0
+    return 100.0 if is_miou(objective) else 1.0
 
 
 def _objective_label(c: Comparison) -> str:
     name = c.study.objectives[0]
-    if name in ("source_val", "target_mean"):
-        return _label(SOURCE if name == "source_val" else MEAN, c)
+    known = {"source_val": SOURCE, "miou.source_val": SOURCE, "target_mean": MEAN, "miou.mean": MEAN}
+    if is_miou(name):
+        return _label(known.get(name, name), c)
     return f"{name}\n(tuned on targets)" if c.tuned_on_targets else name
 
 

@@ -116,6 +116,16 @@ class Study:
         return [run for trial in self.trials for run in trial.runs]
 
 
+def is_miou(objective: str) -> bool:
+    """Whether an objective, such as ``source_val`` or ``miou.source_val`` of ``result.json``, is an mIoU."""
+    return objective in ("source_val", "target_mean") or "miou." in objective
+
+
+def is_of_targets(objective: str) -> bool:
+    """Whether an objective is a score on the target sets."""
+    return objective == "target_mean" or (is_miou(objective) and not objective.endswith("source_val"))
+
+
 # --- one run ----------------------------------------------------------------------------------------------------------
 
 
@@ -205,7 +215,7 @@ def read_sweep(folder: Path) -> Study:
         str(about.get("name") or folder.resolve().name), folder, True,
         list(about.get("directions") or ["maximize"]), names,
         about.get("command") or next((run.command for run in runs if run.command), None),
-        bool(about.get("tuned_on_targets")) or "target_mean" in names, trials,
+        bool(about.get("tuned_on_targets")) or any(map(is_of_targets, names)), trials,
     )  # fmt: skip
 
 
@@ -219,7 +229,7 @@ def read_runs(paths: Sequence[Path]) -> Study:
     ]  # fmt: skip
     common = Path(os.path.commonpath([path.resolve().parent for path in paths]))
     names = _objective_names(runs)
-    return Study(f"{len(runs)} runs", common, False, ["maximize"], names, None, "target_mean" in names, trials)
+    return Study(f"{len(runs)} runs", common, False, ["maximize"], names, None, any(map(is_of_targets, names)), trials)
 
 
 def _ledger_name(kind: str, number: int) -> str:

@@ -11,13 +11,11 @@ from typing import Any
 
 from recyclelora.reporting.comparison import MEAN, SOURCE, Comparison, Group
 from recyclelora.reporting.grouping import value_text
-from recyclelora.reporting.records import Run, Trial
+from recyclelora.reporting.records import Run, Trial, is_miou
 from recyclelora.reporting.space import axes, pareto_front
 from recyclelora.results import POINTERS
 
 MISSING = "–"
-SHARES = ("source_val", "target_mean")
-"""Objectives that are mIoU and shown in percent."""
 
 
 @dataclass(frozen=True)
@@ -178,7 +176,7 @@ def trials(c: Comparison) -> Table:
         values = trial.values or []
         for place, name in enumerate(objectives):
             value = values[place] if place < len(values) else None
-            scale = 100 if name in SHARES else 1
+            scale = 100 if is_miou(name) else 1
             cells.append(
                 Cell(
                     MISSING if value is None else f"{scale * value:.6g}" if scale == 1 else f"{100 * value:.2f}", value
