@@ -40,8 +40,9 @@ def test_only_tracking_knows_mlflow():
     assert users_of("mlflow") == {"tracking.py"}
 
 
-def test_only_the_sweep_knows_optuna_and_submitit():
-    assert {user.split("/")[0] for user in users_of("optuna") | users_of("submitit")} == {"sweep"}
+def test_only_the_sweep_knows_optuna_and_submitit_and_the_report_what_mattered():
+    assert {user.split("/")[0] for user in users_of("submitit")} <= {"sweep"}
+    assert {user for user in users_of("optuna") if not user.startswith("sweep/")} == {"reporting/space.py"}
 
 
 def test_what_a_run_knows_of_its_sweep_is_files_and_no_library():
@@ -56,6 +57,13 @@ def test_a_sweeps_driver_never_imports_torch():
     code = "import recyclelora.sweep.main, recyclelora.cli, sys; print('torch' in sys.modules)"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "False"
+
+
+def test_reports_read_files_and_know_no_model():
+    forbidden = ("torch", "lightning_fabric", "recyclelora.engine", "recyclelora.adapters", "recyclelora.build",
+                 "recyclelora.run", "recyclelora.session", "recyclelora.data", "recyclelora.tracking")  # fmt: skip
+    for path in (SOURCE / "reporting").glob("*.py"):
+        assert not [n for n in imports(path) if n in forbidden or n.startswith(tuple(f + "." for f in forbidden))], path
 
 
 def test_adapters_and_backbones_know_nothing_of_the_project():

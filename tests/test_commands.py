@@ -16,6 +16,7 @@ from conftest import TINY
 from safetensors.torch import load_file
 
 from recyclelora.config import home
+from recyclelora.image_counts import ImageCounts
 
 
 def start(script: str, folder: Path, *overrides: str) -> subprocess.Popen[str]:
@@ -166,3 +167,10 @@ def test_two_processes_train_what_one_trains(tmp_path: Path, gta2city: Path):
         torch.testing.assert_close(weights[2][name], value, atol=2e-5, rtol=1e-3, msg=name)
     (one,), (two,) = ([p for p in points[n] if "final_miou/mean" in p] for n in (1, 2))
     assert two["final_miou/mean"] == pytest.approx(one["final_miou/mean"], abs=1e-3)
+    counts = [
+        ImageCounts.load(next(tmp_path.glob(f"{n}/outputs/runs/*/evaluations/images/4/cityscapes.*"))) for n in (1, 2)
+    ]
+    pixels_of_classes = [
+        found.dense().sum(2) for found in counts
+    ]  # of each image: what is there, whatever is predicted
+    assert (pixels_of_classes[0] == pixels_of_classes[1]).all() and len(counts[1]) == 3

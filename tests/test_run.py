@@ -14,6 +14,8 @@ from safetensors.torch import load_file
 import recyclelora
 from recyclelora.build import build_model, locate_weights
 from recyclelora.errors import Interrupted, UserError
+from recyclelora.image_counts import ImageCounts
+from recyclelora.metrics import iou, mean_iou
 from recyclelora.run import Run
 
 SCHEMA = json.loads((Path(recyclelora.__file__).parent / "result.schema.json").read_text())
@@ -27,6 +29,17 @@ def run_dir(config) -> Path:
 def execute(config) -> Path:
     Run.identify(config, None).execute()
     return run_dir(config)
+
+
+def check_image_counts(path: Path) -> None:
+    """The counts of single images of every selected checkpoint, and no other, add up to its scores."""
+    selection = json.loads((path / "result.json").read_text())["selection"]
+    kept = {folder.name for folder in (path / "evaluations/images").iterdir()}
+    assert kept == {str(selected["step"]) for selected in selection.values()}
+    for selected in selection.values():
+        for name, value in {**selected["targets"], "source_val": selected["source_val"]}.items():
+            counts = ImageCounts.load(path / f"evaluations/images/{selected['step']}/{name}.safetensors")
+            assert len(counts) and mean_iou(iou(counts.total())) == value
 
 
 def without_time(path: Path) -> dict:
@@ -50,6 +63,7 @@ def test_a_run_leaves_the_promised_directory(config):
             "trained.safetensors", "optimizer.safetensors", "initial.safetensors", "state.json", "manifest.json")),
         *(f"figures/{name}.png" for name in (
             "curves", "iou_per_class", "overview", "predictions_source_val", "predictions_cityscapes")),
+        *(f"evaluations/images/4/{name}.safetensors" for name in ("source_val", "cityscapes")),
     }  # fmt: skip
     result = json.loads((path / "result.json").read_text())
     jsonschema.validate(result, SCHEMA)
@@ -186,6 +200,7 @@ def test_the_best_checkpoint_is_kept_also_between_checkpoints(make_config, gta2c
     for pointer in ("best_source", "best_target"):
         folder = (path / "checkpoints" / pointer).read_text().strip()
         assert (path / "checkpoints" / folder / "manifest.json").is_file()
+    check_image_counts(path)
 
 
 def test_averaged_weights_are_the_ones_that_are_scored_and_kept(make_config, gta2city):
@@ -303,6 +318,7 @@ def test_intermediate_subset_and_full_sets_at_the_end(make_config, gta2city, cap
     last = [p for p in points if "miou/cityscapes" in p][-1]
     assert result["miou"]["targets"]["cityscapes"] != last["miou/cityscapes"]
     assert points[-1]["final_miou/cityscapes"] == result["miou"]["targets"]["cityscapes"]
+    check_image_counts(path)
 
 
 def test_streets_train_on_a_machine_with_nothing(make_config):

@@ -27,6 +27,7 @@ from recyclelora.schemas import (
     ImportConfig,
     InspectConfig,
     PredictConfig,
+    ReportConfig,
     nearest,
 )
 
@@ -58,6 +59,7 @@ def register_schemas() -> None:
         "export": ExportConfig,
         "analyze": AnalyzeConfig,
         "inspect_data": InspectConfig,
+        "report": ReportConfig,
         "import_checkpoint": ImportConfig,
     }
     for name, schema in commands.items():

@@ -18,6 +18,7 @@ from recyclelora.metrics_log import total_loss
 TITLE_HEIGHT = 26
 GAP = 4
 LEGEND_COLUMNS = 10
+HEADS = ("image", "ground truth", "prediction", "errors")
 
 
 @dataclass(frozen=True)
@@ -54,8 +55,7 @@ class Shown:
 
 def panel(rows: Sequence[Shown], colours: ClassColours, width: int = 420) -> np.ndarray:
     """Rows of image, ground truth, prediction and errors under their titles, with a legend: uint8 RGB."""
-    heads = ("image", "ground truth", "prediction", "errors")
-    lines = [_line([_title(head, width) for head in heads])]
+    lines = [_line([_title(head, width) for head in HEADS])]
     for row in rows:
         truth = np.full_like(row.prediction, colours.ignore_index) if row.truth is None else row.truth
         error = error_map(row.image, truth, row.prediction, colours.ignore_index)
@@ -69,6 +69,13 @@ def panel(rows: Sequence[Shown], colours: ClassColours, width: int = 420) -> np.
         lines.append(_line(cells))
     lines.append(_legend(colours, lines[0].shape[1]))
     return np.concatenate(lines)
+
+
+def panel_columns(picture: np.ndarray, num_classes: int) -> dict[str, np.ndarray]:
+    """The four columns of a `panel` without titles and legend, by their titles."""
+    width = (picture.shape[1] - (len(HEADS) - 1) * GAP) // len(HEADS)
+    rows = picture[TITLE_HEIGHT + GAP : picture.shape[0] - _legend_height(num_classes) - GAP]
+    return {head: rows[:, index * (width + GAP) :][:, :width] for index, head in enumerate(HEADS)}
 
 
 def error_map(image: np.ndarray, truth: np.ndarray, prediction: np.ndarray, ignore_index: int) -> np.ndarray:
@@ -176,8 +183,7 @@ def _line(cells: Sequence[np.ndarray]) -> np.ndarray:
 
 def _legend(colours: ClassColours, width: int) -> np.ndarray:
     """Colour patches with class names, ten to a row."""
-    rows = -(-len(colours.names) // LEGEND_COLUMNS)
-    canvas = Image.new("RGB", (width, rows * 24 + 6), "white")
+    canvas = Image.new("RGB", (width, _legend_height(len(colours.names))), "white")
     draw, font = ImageDraw.Draw(canvas), _font(12)
     step = width / LEGEND_COLUMNS
     for index, (name, colour) in enumerate(zip(colours.names, colours.colours, strict=True)):
@@ -185,3 +191,7 @@ def _legend(colours: ClassColours, width: int) -> np.ndarray:
         draw.rectangle((x, y, x + 18, y + 15), fill=tuple(colour))
         draw.text((x + 24, y + 8), name, "black", font, anchor="lm")
     return np.asarray(canvas)
+
+
+def _legend_height(num_classes: int) -> int:
+    return -(-num_classes // LEGEND_COLUMNS) * 24 + 6

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import cv2
 import numpy as np
-import torch
 
 EXACT = 1 << 24
 """Pixels that OpenCV counts exactly: its histograms are float32."""
@@ -53,6 +52,8 @@ class ConfusionMatrix:
 
     def all_reduced(self, reduce: object) -> ConfusionMatrix:
         """The sum over all processes; ``reduce`` sums a tensor over them."""
+        import torch  # here, so that reports, which only read scores, start without it
+
         total = ConfusionMatrix(self.num_classes, self.ignore_index)
         total.counts = reduce(torch.from_numpy(self.counts)).cpu().numpy()  # type: ignore[operator]
         return total

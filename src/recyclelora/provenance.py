@@ -81,6 +81,11 @@ class RunDirectory:
         return self.path / "predictions"
 
     @property
+    def image_counts(self) -> Path:
+        """``<step>/<set>.safetensors``: the confusion matrix of every single image of a set."""
+        return self.path / "evaluations" / "images"
+
+    @property
     def metrics(self) -> Path:
         """One JSON object a line: every point of every curve."""
         return self.path / "metrics.jsonl"

@@ -25,6 +25,7 @@ from recyclelora.engine.partial import PartialCounts
 from recyclelora.engine.runtime import StopRequest
 from recyclelora.engine.schedule import Schedule
 from recyclelora.engine.trainables import load_trainable_state, trainable_state
+from recyclelora.image_counts import ImageCounts
 from recyclelora.metrics import ConfusionMatrix
 from recyclelora.metrics_log import MetricsLog, total_loss
 from recyclelora.progress import Reporter, Update
@@ -166,7 +167,7 @@ class Session:
         size = self.config.trainer.eval_images
         sets = {name: seeded_subset(d, size, EVAL_SUBSET_SEED) for name, d in self.datasets.scored.items()}
         with self.scored_weights():
-            scores = self.score(step, sets)
+            scores = self.score(step, sets, whole=size is None)
         self.history.append(scores)
         if self.fabric.is_global_zero:
             self.metrics.append(step, scores.points())
@@ -175,13 +176,19 @@ class Session:
             mean, source = scores.target_mean, scores.miou("source_val")
             self.reporter.note(f"step {step}: mIoU targets {_percent(mean)}, source validation {_percent(source)}")
 
-    def score(self, step: int, sets: dict[str, Dataset], *, resumable: bool = False) -> Scores:
-        """Score the model as it is on every given set; a ``resumable`` scoring goes on where it was stopped."""
+    def score(self, step: int, sets: dict[str, Dataset], *, whole: bool = False, resumable: bool = False) -> Scores:
+        """Score the model as it is on every given set; a ``resumable`` scoring goes on where it was stopped.
+
+        Of ``whole`` sets the counts of every single image are kept for reports.
+        """
         matrices: dict[str, ConfusionMatrix] = {}
         with self.reporter.bar("evaluating", sum(map(len, sets.values()))) as update:
             for name, dataset in sets.items():
                 partial = self._partial(step, name) if resumable else None
-                matrices[name] = self.evaluator(self.segmenter, dataset, update, partial)
+                images = ImageCounts(self.evaluator.num_classes) if whole else None
+                matrices[name] = self.evaluator(self.segmenter, dataset, update, partial, images)
+                if images and self.fabric.is_global_zero:
+                    images.save(self.directory.image_counts / str(step) / f"{name}.safetensors")
         return Scores.of(step, matrices)
 
     def _partial(self, step: int, name: str) -> PartialCounts:
@@ -245,12 +252,16 @@ class Session:
             if step not in known:
                 self.reporter.note(f"scoring {pointer} (step {step}) on the full sets")
                 load_trainable_state(self.segmenter, last if step == self.step else load_checkpoint(folder).model)
-                known[step] = self.score(step, self.datasets.scored, resumable=True)
+                known[step] = self.score(step, self.datasets.scored, whole=True, resumable=True)
             selection[pointer] = known[step]
         load_trainable_state(self.segmenter, last)
         self.fabric.barrier()
         if self.fabric.is_global_zero:
             shutil.rmtree(self.directory.path / "evaluations/partial", ignore_errors=True)
+            selected = {str(scores.step) for scores in selection.values()}
+            for folder in self.directory.image_counts.glob("*"):
+                if folder.name not in selected:
+                    shutil.rmtree(folder, ignore_errors=True)
         return selection
 
     def parameter_groups(self) -> list[dict[str, Any]]:

@@ -1,6 +1,8 @@
 from __future__ import annotations
 
 import json
+import threading
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
@@ -12,6 +14,7 @@ from recyclelora.decoders.decoder import DenseDecoder
 from recyclelora.engine import partial as partial_module
 from recyclelora.engine.evaluation import Evaluator, Protocol
 from recyclelora.engine.partial import PartialCounts
+from recyclelora.image_counts import ImageCounts
 from recyclelora.segmenter import Segmenter
 
 
@@ -35,12 +38,13 @@ class Argmax(DenseDecoder):
 
 
 class Noise:
-    """Seven images of noise; reading image ``broken`` fails."""
+    """Seven images of noise; reading image ``broken`` fails; every third is wider where they are ``ragged``."""
 
     name, labelled, classes = "noise", True, frozenset(range(3))
 
-    def __init__(self, broken: int | None = None):
+    def __init__(self, broken: int | None = None, ragged: bool = False):
         self.broken = broken
+        self.ragged = ragged
 
     def __len__(self):
         return 7
@@ -49,15 +53,74 @@ class Noise:
         if index == self.broken:
             raise KeyboardInterrupt
         rng = np.random.default_rng(index)
-        image = rng.integers(0, 256, (6, 8, 3)).astype(np.uint8)
-        return Sample(image, rng.integers(0, 3, (6, 8)).astype(np.uint8), f"{index}")
+        width = 10 if self.ragged and index % 3 == 0 else 8
+        image = rng.integers(0, 256, (6, width, 3)).astype(np.uint8)
+        return Sample(image, rng.integers(0, 3, (6, width)).astype(np.uint8), f"{index}")
 
 
-def parts(**options):
+def parts(reduce=lambda t: t, rank=0, world_size=1, batch_size=2, **options):
     model = Segmenter(Pixels(), Argmax(), mean=(0.5,) * 3, std=(1.0,) * 3, ignore_index=255)
     protocol = Protocol("test", **options)
-    evaluator = Evaluator(protocol, 3, 255, torch.device("cpu"), torch.no_grad, lambda t: t, batch_size=2)
+    evaluator = Evaluator(
+        protocol, 3, 255, torch.device("cpu"), torch.no_grad, reduce, batch_size, rank=rank, world_size=world_size
+    )
     return model, evaluator
+
+
+class Summing:
+    """Sums tensors over threads, as all_reduce does over processes."""
+
+    def __init__(self, size):
+        self.tensors = [None] * size
+        self.barrier = threading.Barrier(size)
+
+    def of(self, rank):
+        def reduce(tensor):
+            self.tensors[rank] = tensor
+            self.barrier.wait(20)
+            total = torch.stack(self.tensors).sum(0)
+            self.barrier.wait(20)
+            return total
+
+        return reduce
+
+
+def by_image(dataset):
+    """The truth of every single image: its own evaluation."""
+    rows = []
+    for index in range(len(dataset)):
+        sample = dataset.load(index)
+        pairs = zip(sample.label.ravel(), sample.image.argmax(-1).ravel(), strict=True)
+        matrix = np.zeros((3, 3), int)
+        for pair in pairs:
+            matrix[pair] += 1
+        rows.append(matrix)
+    return np.array(rows)
+
+
+@pytest.mark.parametrize("batch_size", [1, 3, 7])
+def test_every_image_has_its_own_counts_whose_sum_is_the_sets(batch_size):
+    model, evaluator = parts(batch_size=batch_size)
+    images = ImageCounts(3)
+    whole = evaluator(model, Noise(ragged=True), images=images).counts
+    np.testing.assert_array_equal(images.dense(), by_image(Noise(ragged=True)))
+    np.testing.assert_array_equal(images.total(), whole)
+
+
+@pytest.mark.parametrize("world_size", [2, 3, 9])
+def test_processes_gather_each_image_once_and_in_order(world_size, monkeypatch):
+    monkeypatch.setattr("recyclelora.engine.evaluation.GATHERED", 4)
+    summing = Summing(world_size)
+
+    def score(rank):
+        images = ImageCounts(3)
+        model, evaluator = parts(summing.of(rank), rank, world_size)
+        return evaluator(model, Noise(ragged=True), images=images).counts, images.dense()
+
+    with ThreadPoolExecutor(world_size) as pool:
+        for total, found in pool.map(score, range(world_size)):
+            np.testing.assert_array_equal(found, by_image(Noise(ragged=True)))
+            np.testing.assert_array_equal(found.sum(0), total)
 
 
 def test_a_stopped_scoring_goes_on_where_it_was(tmp_path, monkeypatch):
@@ -69,8 +132,10 @@ def test_a_stopped_scoring_goes_on_where_it_was(tmp_path, monkeypatch):
         evaluator(model, Noise(broken=5), partial=PartialCounts(path, "key"))
     assert json.loads(path.read_text())["done"] == 2
     told, before = [], model.decoder.seen
-    counts = evaluator(model, Noise(), told.append, PartialCounts(path, "key")).counts
+    images = ImageCounts(3)
+    counts = evaluator(model, Noise(), told.append, PartialCounts(path, "key"), images).counts
     assert np.array_equal(counts, whole)
+    assert np.array_equal(images.dense(), by_image(Noise()))
     assert model.decoder.seen - before == 3 and sum(told) == 7
 
 

@@ -16,8 +16,12 @@ from recyclelora.data.datasets import Dataset, HalfSize
 from recyclelora.data.loaders import eval_loader
 from recyclelora.engine.partial import PartialCounts
 from recyclelora.engine.test_time import averaged
+from recyclelora.image_counts import ImageCounts
 from recyclelora.metrics import ConfusionMatrix
 from recyclelora.segmenter import Segmenter
+
+GATHERED = 64
+"""Images whose matrices are summed over the processes at once."""
 
 
 @dataclass(frozen=True)
@@ -81,6 +85,7 @@ class Evaluator:
         dataset: Dataset,
         advance: Callable[[int], None] = lambda count: None,
         partial: PartialCounts | None = None,
+        images: ImageCounts | None = None,
     ) -> ConfusionMatrix:
         """The confusion matrix of a whole dataset, summed over all processes.
 
@@ -91,6 +96,7 @@ class Evaluator:
             dataset: what it is scored on
             advance: told of images done
             partial: what an earlier call had counted when it was stopped
+            images: gets the confusion matrix of every single image, of all processes
         """
         confusion = ConfusionMatrix(self.num_classes, self.ignore_index)
         if not dataset.labelled:
@@ -98,22 +104,43 @@ class Evaluator:
             return confusion
         was_training = segmenter.training
         segmenter.eval()
-        done, confusion.counts = (0, confusion.counts) if partial is None else partial.load(self.num_classes)
+        done, mine = (0, ImageCounts(self.num_classes)) if partial is None else partial.load(self.num_classes)
+        confusion.counts = mine.total()
         loader = eval_loader(
             self.protocol.prepared(dataset), batch_size=self.batch_size, num_workers=self.num_workers,
             rank=self.rank, world_size=self.world_size, skip=done,
         )  # fmt: skip
         advance(done * self.batch_size)
         for number, samples in enumerate(loader, start=done + 1):
+            matrices = {}
             for group in by_shape(samples):
-                predictions = self.predict(segmenter, [image for image, _ in group], dataset.name)
-                for (_, label), prediction in zip(group, predictions, strict=True):
-                    confusion.update(label, prediction)
+                predictions = self.predict(segmenter, [samples[index][0] for index in group], dataset.name)
+                for index, prediction in zip(group, predictions, strict=True):
+                    matrices[index] = confusion.update(samples[index][1], prediction)
+            for index in range(len(samples)):
+                mine.add(matrices[index])
             if partial is not None:
-                partial.update(number, confusion.counts)
+                partial.update(number, mine)
             advance(len(samples))
         segmenter.train(was_training)
+        if images is not None:
+            images.replace(self._gathered(mine, len(dataset)))
         return confusion.all_reduced(self.reduce)
+
+    def _gathered(self, mine: ImageCounts, length: int) -> ImageCounts:
+        """The images of all processes in the dataset's order; process r scored r, r + world_size, ..."""
+        if self.world_size == 1:
+            return mine
+        whole = ImageCounts(self.num_classes)
+        for start in range(0, length, GATHERED):
+            stop = min(start + GATHERED, length)
+            first = start + (self.rank - start) % self.world_size  # the first of these that is this process's
+            dense = np.zeros((stop - start, self.num_classes, self.num_classes), np.int64)
+            own = dense[first - start :: self.world_size]
+            own[:] = mine.dense(first // self.world_size, first // self.world_size + len(own))
+            for matrix in self.reduce(torch.from_numpy(dense)).cpu().numpy():
+                whole.add(matrix)
+        return whole
 
     def predict(self, segmenter: Segmenter, images: list[np.ndarray], dataset: str = "") -> list[np.ndarray]:
         """Class ids, uint8 (H, W), of equally large uint8 RGB images (H, W, 3)."""
@@ -149,11 +176,11 @@ class Evaluator:
         return segmenter.logits(images)
 
 
-def by_shape(samples: list[tuple[np.ndarray, np.ndarray]]) -> list[list[tuple[np.ndarray, np.ndarray]]]:
-    """Group samples whose images are equally large."""
-    groups: dict[tuple[int, ...], list[tuple[np.ndarray, np.ndarray]]] = {}
-    for sample in samples:
-        groups.setdefault(sample[0].shape, []).append(sample)
+def by_shape(samples: list[tuple[np.ndarray, np.ndarray]]) -> list[list[int]]:
+    """Group the positions of samples whose images are equally large."""
+    groups: dict[tuple[int, ...], list[int]] = {}
+    for index, (image, _) in enumerate(samples):
+        groups.setdefault(image.shape, []).append(index)
     return list(groups.values())
 
 

@@ -6,9 +6,8 @@ import time
 from dataclasses import dataclass, field
 from pathlib import Path
 
-import numpy as np
-
 from recyclelora.errors import UserError
+from recyclelora.image_counts import ImageCounts
 from recyclelora.storage import read_json, write_json
 
 SAVE_EVERY = 60.0
@@ -28,21 +27,19 @@ class PartialCounts:
     key: str
     _saved: float = field(default_factory=time.monotonic)
 
-    def load(self, num_classes: int) -> tuple[int, np.ndarray]:
-        """Batches that are done, and their confusion matrix (num_classes, num_classes)."""
-        counts = np.zeros((num_classes, num_classes), np.int64)
+    def load(self, num_classes: int) -> tuple[int, ImageCounts]:
+        """Batches that are done, and the confusion matrices of their images."""
         try:
             stored = read_json(self.path)
-            found = np.array(stored["counts"], np.int64)
-            if stored["key"] == self.key and found.shape == counts.shape:
-                return int(stored["done"]), found
-        except (UserError, ValueError, KeyError, TypeError):
+            if stored["key"] == self.key:
+                return int(stored["done"]), ImageCounts.from_json(stored["images"], num_classes)
+        except (UserError, ValueError, KeyError, TypeError, OverflowError):
             pass  # there is none, or it was damaged: count from the first image
-        return 0, counts
+        return 0, ImageCounts(num_classes)
 
-    def update(self, done: int, counts: np.ndarray) -> None:
+    def update(self, done: int, images: ImageCounts) -> None:
         """Keep the counts of the first ``done`` batches, now and then."""
         if time.monotonic() - self._saved >= SAVE_EVERY:
             self.path.parent.mkdir(parents=True, exist_ok=True)
-            write_json(self.path, {"key": self.key, "done": done, "counts": counts.tolist()})
+            write_json(self.path, {"key": self.key, "done": done, "images": images.to_json()}, indent=None)
             self._saved = time.monotonic()

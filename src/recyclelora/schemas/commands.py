@@ -93,6 +93,34 @@ class InspectConfig:
         yield from at_least("num_samples", self.num_samples, 0)
 
 
+@dataclass
+class ReportConfig:
+    """Comparing the runs of a ``sweep`` folder, or ``runs``: a list of run directories or a pattern.
+
+    ``reference`` names the group that the others are compared with, ``selection`` the checkpoint that counts,
+    ``resamples`` the draws of the bootstrap (0: none), ``max_rows`` the rows of ``table.md`` and ``table.tex``.
+    """
+
+    sweep: Optional[str] = None
+    runs: Any = None
+    reference: Optional[str] = None
+    selection: str = "last"
+    resamples: int = 1000
+    max_rows: int = 20
+    output: Optional[str] = None
+
+    def check(self) -> Iterator[Problem]:
+        """Yield every bad value."""
+        runs = self.runs if isinstance(self.runs, list) else [self.runs]
+        if (self.sweep is None) == (self.runs is None):
+            yield "sweep", "give either sweep=<sweep dir> or runs=[<run dir>,...]"
+        elif self.sweep is None and (not runs or not all(isinstance(run, str) for run in runs)):
+            yield "runs", "must be a run directory, a pattern, or a list of these"
+        yield from one_of("selection", self.selection, ("last", "best_source", "best_target"))
+        yield from at_least("resamples", self.resamples, 0)
+        yield from at_least("max_rows", self.max_rows, 1)
+
+
 EXPORT_FORMATS = ("timm", "peft", "segmenter", "onnx")
 
 

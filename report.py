@@ -1,0 +1,6 @@
+"""Compare the runs of a sweep, or any runs: python report.py sweep=<sweep dir>."""
+
+from recyclelora.report import main
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,85 @@
+"""Which runs are seeds of one configuration, and a short name that tells configurations apart."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from typing import Any
+
+ABSENT = object()
+CONTENT = ("backbone.weights", "data.digest", "init_from.sha256")
+"""Hashes of what the configuration names: said only where nothing else tells two configurations apart."""
+
+
+def varying(configs: Sequence[dict[str, Any]]) -> list[str]:
+    """Keys that have not the same value everywhere, in the order of the configurations."""
+    keys = dict.fromkeys(key for config in configs for key in config)
+    return [key for key in keys if len({_comparable(config, key) for config in configs}) > 1]
+
+
+def group_names(configs: Sequence[dict[str, Any]]) -> list[str]:
+    """A name for each configuration out of what varies, such as ``adapter=lora`` or ``main.rank=32, sub.rank=4``.
+
+    What follows from the ``name`` of an option (everything that differs between ``adapter=lora`` and
+    ``adapter=soma``) is not said again.
+
+    Args:
+        configs: different ones, as ``section.key`` -> value
+    """
+    keys = sorted((k for k in varying(configs) if k not in CONTENT), key=lambda k: not k.endswith(".name"))
+    names = _names(keys, configs)
+    return names if len(set(names)) == len(configs) else _names(varying(configs), configs)
+
+
+def _names(keys: Sequence[str], configs: Sequence[dict[str, Any]]) -> list[str]:
+    shown = {key: telling(key, keys, configs) for key in keys}
+    labels = short_keys([key for key in keys if any(shown[key])])
+    names = []
+    for index, config in enumerate(configs):
+        parts = [f"{labels[k]}={value_text(config[k])}" for k in keys if shown[k][index] and k in config]
+        names.append(", ".join(parts) or f"adapter={config.get('adapter.name', 'unknown')}")
+    return names
+
+
+def telling(key: str, keys: Sequence[str], configs: Sequence[dict[str, Any]]) -> list[bool]:
+    """For each configuration whether a key tells it from others that have the same option names above that key."""
+    above = [name for name in keys if name != key and name.endswith(".name") and key.startswith(name[:-4])]
+    classes: dict[tuple[str, ...], set[str]] = {}
+    for config in configs:
+        classes.setdefault(_class(config, above), set()).add(_comparable(config, key))
+    return [len(classes[_class(config, above)]) > 1 for config in configs]
+
+
+def _class(config: dict[str, Any], names: Sequence[str]) -> tuple[str, ...]:
+    return tuple(_comparable(config, name) for name in names)
+
+
+def short_key(key: str) -> str:
+    """``adapter`` for ``adapter.name``, ``main.rank`` for ``adapter.main.rank``, ``lr`` for ``optimizer.lr``."""
+    section, _, rest = key.partition(".")
+    if key.endswith(".name") and not key[:-5].rsplit(".", 1)[-1].isdigit():
+        return key[:-5].rsplit(".", 1)[-1]
+    return rest or section
+
+
+def value_text(value: Any) -> str:
+    """A value as one would type it; numbers with four digits."""
+    if isinstance(value, bool) or value is None:
+        return json.dumps(value)
+    if isinstance(value, float):
+        return f"{value:.4g}"
+    text = value if isinstance(value, str) else json.dumps(value, default=str)
+    is_hash = len(text) == 64 and all(c in "0123456789abcdef" for c in text)
+    return text[:8] if is_hash else text if len(text) <= 40 else text[:37] + "..."
+
+
+def short_keys(keys: Sequence[str]) -> dict[str, str]:
+    """Short keys; the whole key where two would be equal."""
+    short = {key: short_key(key) for key in keys}
+    texts = list(short.values())
+    return {key: text if texts.count(text) == 1 else key for key, text in short.items()}
+
+
+def _comparable(config: dict[str, Any], key: str) -> str:
+    value = config.get(key, ABSENT)
+    return "" if value is ABSENT else json.dumps(value, sort_keys=True, default=str)

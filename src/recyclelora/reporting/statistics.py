@@ -1,0 +1,109 @@
+"""Means, paired differences and their intervals; what may be claimed and what may not."""
+
+from __future__ import annotations
+
+import math
+import statistics
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+LEVEL = 0.95
+
+
+@dataclass(frozen=True)
+class Interval:
+    """A mean of ``count`` values with its 95 % interval; ``low``, ``high`` and ``p`` need two values.
+
+    ``p`` is two-sided, of the hypothesis that the mean is zero.
+    """
+
+    mean: float
+    count: int
+    low: float | None = None
+    high: float | None = None
+    p: float | None = None
+
+    @property
+    def sign(self) -> int:
+        """1 or -1 where zero lies outside, else 0."""
+        if self.low is None or self.high is None:
+            return 0
+        return 1 if self.low > 0 else -1 if self.high < 0 else 0
+
+
+def mean_and_sd(values: Sequence[float]) -> tuple[float | None, float | None]:
+    """Mean and sample standard deviation; None where there are too few values."""
+    return (
+        statistics.fmean(values) if values else None,
+        statistics.stdev(values) if len(values) > 1 else None,
+    )
+
+
+def t_interval(values: Sequence[float]) -> Interval:
+    """Student's interval of a mean of independent values, such as differences of paired seeds.
+
+    Raises:
+        ValueError: there is no value.
+    """
+    from scipy import stats
+
+    mean, sd = mean_and_sd(values)
+    if mean is None:
+        raise ValueError("no values")
+    if sd is None:
+        return Interval(mean, 1)
+    error, freedom = sd / math.sqrt(len(values)), len(values) - 1
+    half = float(stats.t.ppf(0.5 + LEVEL / 2, freedom)) * error
+    p = 2 * float(stats.t.sf(abs(mean) / error, freedom)) if error else float(mean == 0)
+    return Interval(mean, len(values), mean - half, mean + half, p)
+
+
+def holm(p_values: Sequence[float | None]) -> list[float | None]:
+    """Holm's step-down adjustment (1979): with it the chance of any false claim among all stays below the level."""
+    known = sorted((p, index) for index, p in enumerate(p_values) if p is not None)
+    adjusted: list[float | None] = [None] * len(p_values)
+    highest = 0.0
+    for rank, (p, index) in enumerate(known):
+        highest = max(highest, min(1.0, (len(known) - rank) * p))
+        adjusted[index] = highest
+    return adjusted
+
+
+def percentiles(replicates: np.ndarray) -> tuple[float, float]:
+    """The middle 95 % of bootstrap replicates (resamples,)."""
+    low, high = np.quantile(replicates, [(1 - LEVEL) / 2, (1 + LEVEL) / 2])
+    return float(low), float(high)
+
+
+def image_weights(num_images: int, resamples: int, seed: int) -> np.ndarray:
+    """How often each image is drawn in each resample, float64 (resamples, num_images)."""
+    rng = np.random.default_rng(seed)
+    drawn = rng.multinomial(num_images, np.full(num_images, 1 / num_images), resamples)
+    return drawn.astype(np.float64)
+
+
+def resampled_miou(matrices: np.ndarray, weights: np.ndarray) -> np.ndarray:
+    """mIoU of a set whose images are drawn anew, (resamples,).
+
+    Args:
+        matrices: confusion matrices of the images, (images, K, K), rows are the truth
+        weights: how often each counts, (resamples, images)
+
+    A class without any pixel in truth and prediction of a resample is absent from it, as in the score itself.
+    """
+    intersection = matrices.diagonal(axis1=1, axis2=2)
+    union = matrices.sum(1) + matrices.sum(2) - intersection
+    unions = weights @ union
+    iou = np.divide(weights @ intersection, unions, out=np.full(unions.shape, np.nan), where=unions > 0)
+    present = np.maximum(1, (~np.isnan(iou)).sum(1))
+    means: np.ndarray = np.nansum(iou, 1) / present
+    return means
+
+
+def resampled_mean(values: np.ndarray, resamples: int, seed: int) -> np.ndarray:
+    """Means of values (n,) that are drawn anew, (resamples,)."""
+    rng = np.random.default_rng(seed)
+    means: np.ndarray = values[rng.integers(0, len(values), (resamples, len(values)))].mean(1)
+    return means

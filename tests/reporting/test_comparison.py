@@ -1,0 +1,227 @@
+"""What is claimed of runs whose scores are known."""
+
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from recyclelora.errors import UserError
+from recyclelora.image_counts import ImageCounts
+from recyclelora.reporting import charts
+from recyclelora.reporting.comparison import MEAN, SOURCE, Comparison, compare
+from recyclelora.reporting.records import read_runs, read_sweep
+
+from .sweeps import run_name, write_run, write_study, write_trial
+
+LORA, FROZEN = {"adapter.name": "lora"}, {"adapter.name": "frozen", "adapter.kind": "frozen"}
+
+
+def with_means(path: Path, seed: int, mean: float, changes: dict, **options) -> Path:
+    """A run whose last checkpoint has this mean of targets, and no other scores."""
+    chosen = {"targets": {"day": mean, "night": mean}, "mean": mean, "source_val": 0.5, "step": 10}
+    return write_run(path, seed, 0.7, changes, selection={"last": chosen}, **options)
+
+
+def means(folder: Path, **by_group: dict[int, float]) -> Comparison:
+    """``lora={seed: mean, ...}`` and so on; no bootstrap."""
+    kinds = {"lora": LORA, "frozen": FROZEN}
+    paths = [
+        with_means(folder / f"{name}{seed}", seed, mean, kinds.get(name, {"adapter.name": name}))
+        for name, runs in by_group.items() for seed, mean in runs.items()
+    ]  # fmt: skip
+    return compare(read_runs(paths), "last", None, 0)
+
+
+def test_paired_differences_by_hand(tmp_path):
+    c = means(tmp_path, frozen={0: 0.50, 1: 0.60, 2: 0.70, 9: 0.1}, lora={0: 0.51, 1: 0.62, 2: 0.73, 7: 0.9})
+    assert c.reference and (c.reference.name, c.reference_reason) == ("adapter=frozen", "the frozen backbone")
+    (difference,) = c.differences
+    assert difference.seeds == [0, 1, 2]
+    found = difference.scores[MEAN]
+    half = 4.302652729911275 * 0.01 / np.sqrt(3)
+    assert (found.mean, found.low, found.high) == pytest.approx((0.02, 0.02 - half, 0.02 + half))
+    assert found.p == difference.p_holm == pytest.approx(0.07418, abs=1e-5)
+    assert difference.verdict == "undecided"
+
+
+def test_better_and_worse_only_without_zero(tmp_path):
+    c = means(
+        tmp_path, frozen={0: 0.5, 1: 0.6}, good={0: 0.6, 1: 0.7001}, bad={0: 0.4, 1: 0.4999}, same={0: 0.5, 1: 0.61}
+    )
+    assert {d.group.name: d.verdict for d in c.differences} == {
+        "adapter=good": "better", "adapter=bad": "worse", "adapter=same": "undecided",
+    }  # fmt: skip
+
+
+def test_many_comparisons_need_a_smaller_p(tmp_path):
+    """With t = 5.196 each p is 0.035 and each interval leaves zero out; for three groups Holm asks for 0.0167."""
+    values = {0: 0.51, 1: 0.53, 2: 0.55}  # minus 0.5, mean 0.03, sd 0.02: t = 0.03 * sqrt(3) / 0.02 = 2.598
+    strong = {seed: 0.5 + (value - 0.5) * 0.5 + 0.015 for seed, value in values.items()}  # mean 0.03, sd 0.01
+    frozen = dict.fromkeys(values, 0.5)
+    alone = means(tmp_path / "one", frozen=frozen, a=strong)
+    assert alone.differences[0].p_holm == pytest.approx(0.0351, abs=1e-3) and alone.differences[0].verdict == "better"
+    many = means(tmp_path / "three", frozen=frozen, a=strong, b=strong, c=strong)
+    assert all(d.scores[MEAN].sign == 1 and d.verdict == "undecided" for d in many.differences)
+
+
+def test_one_seed_decides_nothing(tmp_path):
+    c = means(tmp_path, frozen={0: 0.1}, lora={0: 0.9})
+    assert c.differences[0].verdict == "one seed" and c.differences[0].scores[MEAN].low is None
+    assert c.winner.startswith("No winner:") and "decide nothing" in c.winner
+
+
+def test_no_common_seed_is_nothing_in_common(tmp_path):
+    c = means(tmp_path, frozen={0: 0.1}, lora={1: 0.9})
+    assert c.differences[0].verdict == "nothing in common" and c.differences[0].scores == {}
+
+
+def test_the_winner_is_named_only_when_it_beats_every_other(tmp_path):
+    clear = [write_run(tmp_path / f"{n}{s}", s, q + s / 1e4, {"adapter.name": n}) for n, q in (("a", 0.6), ("b", 0.7))
+             for s in (0, 1, 2)]  # fmt: skip
+    assert compare(read_runs(clear), "last", None, 0).winner == (
+        "adapter=b has the best objective and is better on the targets than adapter=a."
+    )
+    close = [write_run(tmp_path / f"c{s}", s, 0.7 + d, {"adapter.name": "c"}) for s, d in enumerate((0.01, -0.01, 0.0))]
+    found = compare(read_runs(clear + close), "last", None, 0).winner
+    assert (
+        found
+        == "No winner: adapter=b has the best objective, but is not shown to be better on the targets than adapter=c."
+    )
+
+
+def test_reference_as_asked_or_the_best(tmp_path):
+    paths = [write_run(tmp_path / n, 0, q, {"adapter.name": n}) for n, q in (("lora", 0.6), ("soma", 0.7))]
+    study = read_runs(paths)
+    best = compare(study, "last", None, 0)
+    assert best.reference and (best.reference.name, best.reference_reason) == ("adapter=soma", "the best by objective")
+    asked = compare(study, "last", "lora", 0)
+    assert asked.reference and asked.reference.name == "adapter=lora"
+    with pytest.raises(
+        UserError, match=r"reference=adapter=lroa: no group \(did you mean adapter=lora\?\); there are:"
+    ):
+        compare(study, "last", "adapter=lroa", 0)
+    with pytest.raises(UserError, match="several groups"):
+        compare(study, "last", "adapter", 0)
+
+
+# --- bootstrap --------------------------------------------------------------------------------------------------------
+
+
+def write_counts(path: Path, matrices: list[list[list[int]]]) -> None:
+    counts = ImageCounts(2)
+    for matrix in matrices:
+        counts.add(np.array(matrix))
+    counts.save(path / "evaluations/images/10/day.safetensors")
+
+
+def two_image_runs(tmp_path: Path, other_truth: bool = False) -> list[Path]:
+    """On the two images lora has all right; frozen has half of image 0 and a quarter of image 1 right."""
+    paths = []
+    for name, right in (("frozen", (2, 1)), ("lora", (4, 4))):
+        chosen = {"targets": {"day": 0.5}, "mean": 0.5, "source_val": 0.5, "step": 10}
+        path = write_run(tmp_path / name, 0, 0.7, FROZEN if name == "frozen" else LORA, selection={"last": chosen},
+                         iou_per_class={"day": [0.5, 0.5]})  # fmt: skip
+        size = 5 if other_truth and name == "lora" else 4
+        write_counts(path, [[[n, size - n], [size - n, n]] for n in right])
+        paths.append(path)
+    return paths
+
+
+def test_bootstrap_over_images_by_hand(tmp_path):
+    c = compare(read_runs(two_image_runs(tmp_path)), "last", None, 4000)
+    # draws are (0, 0), (0, 1) or (1, 1), with chances 1/4, 1/2, 1/4: the middle 95 % reach from the first to the last
+    frozen = {"00": 2 / (4 + 2), "11": 1 / (4 + 3)}  # IoU = right / (truth + wrong), equal for both classes
+    (difference,) = c.differences
+    assert difference.bootstrap_over == "images"
+    assert difference.bootstrap == pytest.approx((1 - frozen["00"], 1 - frozen["11"]))
+    again = compare(read_runs([tmp_path / "frozen", tmp_path / "lora"]), "last", None, 4000)
+    assert again.differences[0].bootstrap == difference.bootstrap
+
+
+def test_other_images_are_not_paired(tmp_path):
+    c = compare(read_runs(two_image_runs(tmp_path, other_truth=True)), "last", None, 100)
+    assert c.differences[0].bootstrap_over == "classes"
+
+
+def test_without_counts_of_images_the_classes_are_drawn(tmp_path):
+    rows = {"frozen": [0.5, 0.5, 0.5], "lora": [0.6, 0.7, None]}
+    paths = []
+    for name, row in rows.items():
+        paths.append(write_run(tmp_path / name, 0, 0.7, FROZEN if name == "frozen" else LORA,
+                               iou_per_class={"day": row, "night": row, "source_val": row}))  # fmt: skip
+    (difference,) = compare(read_runs(paths), "last", None, 2000).differences
+    assert difference.bootstrap_over == "classes"
+    assert difference.bootstrap == pytest.approx((0.1, 0.2))  # of two classes, drawn with chances 1/4, 1/2, 1/4
+
+
+def test_a_bootstrap_that_holds_zero_forbids_a_claim(tmp_path):
+    c = means(tmp_path, frozen={0: 0.5, 1: 0.6}, good={0: 0.6, 1: 0.7001})
+    (difference,) = c.differences
+    for interval, verdict in (((0.05, 0.2), "better"), ((-0.01, 0.2), "undecided"), ((-0.2, -0.1), "undecided")):
+        assert dataclasses.replace(difference, bootstrap=interval).verdict == verdict
+
+
+def test_scores_of_classes_under_a_selection_without_them(tmp_path):
+    """best_target is another step: its classes are known only from the counts of its images."""
+    paths = [write_run(tmp_path / "a", 0, 0.6, LORA), write_run(tmp_path / "b", 0, 0.7, FROZEN)]
+    c = compare(read_runs(paths), "best_target", None, 10)
+    assert c.groups[0].per_class is None and c.basis == "protocol whole, checkpoint best_target (chosen on the targets)"
+    assert c.differences[0].bootstrap is None
+
+
+def test_targets_without_labels_leave_source_validation(tmp_path):
+    nothing = {"targets": {"day": None}, "mean": None, "source_val": 0.5, "step": 10}
+    for name in ("a", "b"):
+        write_run(tmp_path / name, 0, 0.6, {"adapter.name": name}, selection={"last": nothing})
+    c = compare(read_runs([tmp_path / "a", tmp_path / "b"]), "last", None, 50)
+    assert [g.score(MEAN) for g in c.groups] == [(None, None)] * 2 and c.groups[0].per_class is None
+    assert c.differences[0].verdict == "nothing in common" and c.differences[0].scores[SOURCE].mean == 0
+    assert charts.per_class(c) is None and charts.differences(c) is None and charts.cost(c) is None
+    assert c.winner.startswith("No winner")
+
+
+# --- sweeps -----------------------------------------------------------------------------------------------------------
+
+
+def test_only_confirmed_runs_are_ranked(tmp_path):
+    sweep = write_study(tmp_path / "s")
+    for number, rate in enumerate((0.1, 0.2, 0.3)):
+        name = run_name(number)
+        write_run(sweep / name, 0, 0.6 + rate / 10, {"optimizer.lr": rate})
+        write_trial(sweep, number, {"optimizer.lr": rate}, values=[0.5], run_dirs=(name,))
+        if number:
+            dirs = tuple(f"{run_name(number, 'confirm')}/seed_{seed}" for seed in (100, 101))
+            for place, run_dir in enumerate(dirs):
+                write_run(sweep / run_dir, 100 + place, 0.6, {"optimizer.lr": rate})
+            write_trial(sweep, number, {"optimizer.lr": rate}, values=[0.5], run_dirs=dirs, kind="confirm")
+    c = compare(read_sweep(sweep), "last", None, 0)
+    assert c.confirmed
+    assert {g.name: g.seeds for g in c.groups} == {"lr=0.2": [100, 101], "lr=0.3": [100, 101]}
+    assert {g.name: g.seeds for g in c.search} == {"lr=0.1": [0], "lr=0.2": [0], "lr=0.3": [0]}
+
+
+@pytest.mark.parametrize("where", ["run", "study"])
+def test_tuning_on_targets_is_in_every_heading(tmp_path, where):
+    sweep = write_study(tmp_path / "s", **({"tuned_on_targets": True} if where == "study" else {}))
+    write_run(sweep / run_name(0), objective="target_mean" if where == "run" else "source_val")
+    c = compare(read_sweep(sweep), "last", None, 0)
+    assert c.tuned_on_targets and c.basis == "protocol whole, checkpoint last, tuned on targets"
+
+
+def test_what_does_not_compare_is_said(tmp_path):
+    paths = [write_run(tmp_path / "a"), write_run(tmp_path / "b", protocol="rein", steps=20, dataset_digest="e" * 64)]
+    remarks = " ".join(compare(read_runs(paths), "last", None, 0).remarks)
+    for words in ("different protocols (whole, rein)", "10 to 20", "different data"):
+        assert words in remarks
+
+
+def test_groups_have_means_of_scores_and_cost(tmp_path):
+    paths = [write_run(tmp_path / f"{s}", s, q, LORA, seconds=t) for s, q, t in ((0, 0.6, 10.0), (1, 0.8, 30.0))]
+    (group,) = compare(read_runs(paths), "last", None, 0).groups
+    scores = [r.scores[SOURCE] for r in group.runs]
+    mean, sd = group.score(SOURCE)
+    assert mean == pytest.approx(sum(scores) / 2) and sd == pytest.approx(abs(scores[0] - scores[1]) / np.sqrt(2))
+    assert group.about("seconds") == 20.0 and group.about("params", "total") == 22000

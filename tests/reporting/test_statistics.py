@@ -1,0 +1,76 @@
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import pytest
+
+from recyclelora.reporting.statistics import (
+    Interval,
+    holm,
+    image_weights,
+    mean_and_sd,
+    percentiles,
+    resampled_mean,
+    resampled_miou,
+    t_interval,
+)
+
+
+def test_t_interval_by_hand():
+    found = t_interval([1.0, 2.0, 3.0])
+    half = 4.302652729911275 / math.sqrt(3)  # t of 97.5 % with 2 degrees of freedom, standard error 1 / sqrt(3)
+    assert (found.mean, found.count) == (2.0, 3)
+    assert (found.low, found.high) == pytest.approx((2 - half, 2 + half))
+    assert found.p == pytest.approx(1 - 2 * math.sqrt(3) / math.sqrt(12 + 2))  # closed form for 2 degrees of freedom
+    assert found.sign == 0  # -0.48 to 4.48
+
+
+def test_signs_of_intervals():
+    assert t_interval([1.0, 1.1, 0.9]).sign == 1
+    assert t_interval([-1.0, -1.1, -0.9]).sign == -1
+    assert t_interval([1.0]) == Interval(1.0, 1) and t_interval([1.0]).sign == 0
+    assert t_interval([0.5, 0.5]).p == 0 and t_interval([0.0, 0.0]).p == 1
+    with pytest.raises(ValueError, match="no values"):
+        t_interval([])
+
+
+def test_mean_and_sample_deviation():
+    assert mean_and_sd([1.0, 3.0]) == (2.0, pytest.approx(math.sqrt(2)))
+    assert mean_and_sd([1.0]) == (1.0, None) and mean_and_sd([]) == (None, None)
+
+
+def test_holm_by_hand():
+    assert holm([0.01, 0.04, None, 0.03]) == pytest.approx([0.03, 0.06, None, 0.06])  # 3 x .01; 2 x .03; max(.06, .04)
+    assert holm([0.5, 0.9]) == [1.0, 1.0] and holm([None]) == [None] and holm([]) == []
+
+
+def two_images() -> np.ndarray:
+    """Class 0: 3 of 4 pixels right in image 0, 1 of 4 in image 1; class 1 is only in image 1, right."""
+    return np.array([[[3, 1], [0, 0]], [[1, 3], [0, 4]]])
+
+
+def test_resampled_miou_by_hand():
+    weights = np.array([[1, 1], [2, 0], [0, 2.0]])
+    both = (4 / 8 + 4 / 8) / 2  # class 1: 4 right, union 4 + 4 false
+    first = (3 / 4 + 0 / 1) / 2  # class 1 is predicted once where it is not
+    second = (1 / 4 + 4 / 7) / 2
+    np.testing.assert_allclose(resampled_miou(two_images(), weights), [both, first, second])
+
+
+def test_a_class_that_no_drawn_image_has_is_absent():
+    matrices = np.array([[[4, 0], [0, 0]], [[0, 0], [4, 4]]])
+    np.testing.assert_allclose(resampled_miou(matrices, np.array([[2.0, 0.0]])), [1.0])
+
+
+def test_draws_are_seeded_and_have_as_many_images():
+    weights = image_weights(7, 500, seed=3)
+    assert weights.shape == (500, 7) and (weights.sum(1) == 7).all() and abs(weights.mean() - 1) < 1e-12
+    np.testing.assert_array_equal(weights, image_weights(7, 500, seed=3))
+    assert (weights != image_weights(7, 500, seed=4)).any()
+
+
+def test_percentiles_and_resampled_means():
+    assert percentiles(np.arange(1001.0)) == pytest.approx((25.0, 975.0))
+    means = resampled_mean(np.array([0.0, 1.0]), 4000, seed=0)
+    assert set(means) == {0.0, 0.5, 1.0} and (means == 0.5).mean() == pytest.approx(0.5, abs=0.03)
