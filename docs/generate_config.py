@@ -76,6 +76,7 @@ COMMANDS: dict[str, type] = {
     "export.py": schemas.ExportConfig,
     "inspect_data.py": schemas.InspectConfig,
     "import_checkpoint.py": schemas.ImportConfig,
+    "report.py": schemas.ReportConfig,
 }
 
 LIMITS = {
