@@ -38,6 +38,15 @@ def test_only_tracking_knows_mlflow():
     assert users_of("mlflow") == {"tracking.py"}
 
 
+def test_each_tracker_is_known_by_one_file_and_only_while_it_runs():
+    assert users_of("tensorboard") == {"trackers/tensorboard.py"}
+    assert users_of("wandb") == {"trackers/wandb.py"}
+    for name in ("tensorboard", "wandb"):
+        tree = ast.parse((SOURCE / f"trackers/{name}.py").read_text())
+        at_once = {ast.unparse(node) for node in tree.body if isinstance(node, ast.Import | ast.ImportFrom)}
+        assert not [line for line in at_once if name in line.replace("recyclelora.trackers", "")], at_once
+
+
 def test_nothing_here_knows_optuna_or_submitit():
     assert users_of("optuna") | users_of("submitit") == set()
 

@@ -27,6 +27,7 @@ from recyclelora.schemas import (
     ImportConfig,
     InspectConfig,
     PredictConfig,
+    RepeatConfig,
     nearest,
 )
 
@@ -59,6 +60,7 @@ def register_schemas() -> None:
         "analyze": AnalyzeConfig,
         "inspect_data": InspectConfig,
         "import_checkpoint": ImportConfig,
+        "repeat": RepeatConfig,
     }
     for name, schema in commands.items():
         store.store(group="schema", name=name, node=schema, replace=True)

@@ -25,8 +25,10 @@ from recyclelora.engine.partial import PartialCounts
 from recyclelora.engine.runtime import StopRequest
 from recyclelora.engine.schedule import Schedule
 from recyclelora.engine.trainables import load_trainable_state, trainable_state
+from recyclelora.hardware import peak_memory_mb
 from recyclelora.metrics import ConfusionMatrix
 from recyclelora.metrics_log import MetricsLog, total_loss
+from recyclelora.pictures import Pictures
 from recyclelora.progress import Reporter, Update
 from recyclelora.provenance import RunDirectory
 from recyclelora.results import POINTERS, Scores, best_step
@@ -52,6 +54,8 @@ class Session:
     history: list[Scores] = field(default_factory=list)
     seconds: float = 0.0
     """spent in training and evaluation by earlier launches"""
+    matrices: dict[int, dict[str, ConfusionMatrix]] = field(default_factory=dict)
+    """step -> set -> what this launch counted last"""
 
     def __post_init__(self) -> None:
         c = self.config
@@ -65,9 +69,9 @@ class Session:
         self.average = None if c.trainer.ema is None else WeightAverage(self.segmenter, c.trainer.ema)
         self.initial = {name: tensor.cpu() for name, tensor in self.model.initial().items()}
         self.metrics = MetricsLog(self.directory.metrics)
+        self.pictures = Pictures(c, self.directory, self.datasets.scored, self.evaluator, self.segmenter)
         self.stop = StopRequest()
         self._update: Update = lambda count, status="", total=None: None
-        self._shown = 0
         self.clock: Callable[[], float] = lambda: 0.0
 
     def _prepare_backbone(self) -> None:
@@ -110,7 +114,6 @@ class Session:
         """
         c, t = self.config, self.config.trainer
         self.clock = clock
-        self._shown = self.step
         stream = self._stream()
         sampler = StepSampler(t.batch_size, self.step, t.max_steps, self.fabric.global_rank, self.fabric.world_size)
         loader = train_loader(stream, sampler, num_workers=t.num_workers, pin_memory=self.fabric.device.type == "cuda")
@@ -118,9 +121,11 @@ class Session:
         schedule = Schedule(
             t.max_steps, o.schedule, o.power, o.lr_end, o.warmup, o.warmup_steps, o.warmup_ratio, o.weight_decay_end,  # type: ignore[arg-type]
         )  # fmt: skip
+        if self.step == 0 and self.fabric.is_global_zero:
+            self.pictures.start(stream)
         cadence = Cadence(t.max_steps, t.log_every, t.eval_every, t.checkpoint_every or t.eval_every)
         self.segmenter.train()
-        with self.stop, self.reporter.bar("training", t.max_steps, self.step) as self._update:
+        with self.stop, self.reporter.bar("training", t.max_steps, self.step, terse=True) as self._update:
             self.step = fit(
                 self.fabric, self.wrapped, self.optimizer, schedule, loader, cadence, self,
                 seed=c.seed, start=self.step, accumulate=t.accumulate, grad_clip=t.grad_clip,
@@ -129,6 +134,7 @@ class Session:
         return self.step == t.max_steps
 
     def _after_step(self, step: int) -> None:
+        self._update(1)
         if self.model.after_step is not None:
             self.model.after_step(step)
         if self.average is not None:
@@ -148,14 +154,14 @@ class Session:
         return TrainStream(sources, weights, build_augmentation(c.data), c.seed, build_extras(c.data), rare)
 
     def log(self, step: int, values: dict[str, float]) -> None:
-        """Record a point and move the bar."""
+        """Record a point and tell it."""
         if not self.fabric.is_global_zero:
             return
         self.metrics.append(step, values)
         loss = total_loss(values) or 0.0
         pace, wait = values["seconds_per_step"], values["data_wait_share"]
-        self._update(step - self._shown, f"loss {loss:.3f}  {pace:.2f} s/step  data wait {wait:.0%}")
-        self._shown = step
+        memory = peak_memory_mb(self.fabric.device) / 1024
+        self._update(0, f"loss {loss:.3f}  {pace:.2f} s/step  data wait {wait:.0%}  memory {memory:.1f} GiB")
 
     def evaluate(self, step: int) -> None:
         """Score source validation and targets, on a seeded subset where ``trainer.eval_images`` says so."""
@@ -163,11 +169,12 @@ class Session:
         sets = {name: seeded_subset(d, size, EVAL_SUBSET_SEED) for name, d in self.datasets.scored.items()}
         with self.scored_weights():
             scores = self.score(step, sets)
-        self.history.append(scores)
-        if self.fabric.is_global_zero:
-            self.metrics.append(step, scores.points())
-            mean, source = scores.target_mean, scores.miou("source_val")
-            self.reporter.note(f"step {step}: mIoU targets {_percent(mean)}, source validation {_percent(source)}")
+            self.history.append(scores)
+            if self.fabric.is_global_zero:
+                self.metrics.append(step, scores.points())
+                self.pictures.evaluation(scores, self.matrices[step])
+                mean, source = scores.target_mean, scores.miou("source_val")
+                self.reporter.note(f"step {step}: mIoU targets {_percent(mean)}, source validation {_percent(source)}")
 
     def score(self, step: int, sets: dict[str, Dataset], *, resumable: bool = False) -> Scores:
         """Score the model as it is on every given set; a ``resumable`` scoring goes on where it was stopped."""
@@ -176,6 +183,7 @@ class Session:
             for name, dataset in sets.items():
                 partial = self._partial(step, name) if resumable else None
                 matrices[name] = self.evaluator(self.segmenter, dataset, update, partial)
+        self.matrices[step] = matrices
         return Scores.of(step, matrices)
 
     def _partial(self, step: int, name: str) -> PartialCounts:

@@ -95,7 +95,8 @@ def fit(
         optimizer.zero_grad()
         meter.step_done(losses if norm is None else {**losses, "grad_norm": norm})
         if cadence.due(step, cadence.log_every):
-            hooks.log(step, {**meter.averages(), "lr": optimizer.param_groups[0]["lr"]})
+            first = optimizer.param_groups[0]
+            hooks.log(step, {**meter.averages(), "lr": first["lr"], "weight_decay": first["weight_decay"]})
         if cadence.due(step, cadence.eval_every):
             hooks.evaluate(step)
         stop = hooks.stop_requested()

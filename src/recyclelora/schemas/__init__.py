@@ -26,6 +26,7 @@ from recyclelora.schemas.commands import (
     ImportConfig,
     InspectConfig,
     PredictConfig,
+    RepeatConfig,
 )
 from recyclelora.schemas.data import AugmentConfig, ClassesConfig, DataConfig, DatasetConfig, ProtocolConfig
 from recyclelora.schemas.decoder import (
@@ -80,6 +81,7 @@ __all__ = [
     "Problem",
     "ProtocolConfig",
     "ReinConfig",
+    "RepeatConfig",
     "SegformerDecoderConfig",
     "SplitConfig",
     "TrackingConfig",

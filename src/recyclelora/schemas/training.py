@@ -110,8 +110,13 @@ class OptimizerConfig:
 
 @dataclass
 class TrackingConfig:
-    """Whether MLflow mirrors the run; ``uri`` null means MLFLOW_TRACKING_URI, else SQLite in the outputs folder."""
+    """Whether MLflow mirrors the run; ``uri`` null means MLFLOW_TRACKING_URI, else SQLite in the outputs folder.
+
+    ``tensorboard`` and ``wandb`` do the same for those who live there; each needs the extra of its name.
+    """
 
     mlflow: bool = True
     experiment: Optional[str] = None
     uri: Optional[str] = None
+    tensorboard: bool = False
+    wandb: bool = False
