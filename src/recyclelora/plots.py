@@ -36,9 +36,12 @@ def curves(points: Sequence[Point], title: str = "") -> Figure:
         axes[0].set_yscale("log")
         plain_log_ticks(axes[0])
     axes[0].set_title("training loss" + (f", last {losses[-1][1]:.3g}" if losses else ""), fontsize=10)
-    for axis, key, name in ((axes[1], "lr", "learning rate"), (axes[2], "weight_decay", "weight decay")):
+    for axis, key, name in (
+        (axes[1], "lr", "learning rate, first group"),
+        (axes[2], "weight_decay", "weight decay, largest of the groups"),
+    ):
         _line(axis, _known(points, key), color=PALETTE[1])
-        axis.set_title(f"{name} (first group)", fontsize=10)
+        axis.set_title(name, fontsize=10)
         axis.ticklabel_format(axis="y", style="sci", scilimits=(-2, 3))
         axis.set_ylim(bottom=0)
     _line(axes[3], _known(points, "seconds_per_step"), color=PALETTE[2], label="a step")
@@ -103,7 +106,7 @@ def iou_bars(
     axis.set_ylabel("IoU, % (mean of targets below its bar)", fontsize=9)
     axis.grid(axis="x", visible=False)
     axis.set_xlim(-0.7, len(names) - 0.3)
-    figure.legend(fontsize=9, ncols=3, loc="outside upper right", frameon=False)
+    axis.legend(fontsize=9, ncols=3, loc="lower right", bbox_to_anchor=(1.0, 1.0), frameon=False)
     return figure
 
 

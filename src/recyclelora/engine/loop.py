@@ -95,8 +95,9 @@ def fit(
         optimizer.zero_grad()
         meter.step_done(losses if norm is None else {**losses, "grad_norm": norm})
         if cadence.due(step, cadence.log_every):
-            first = optimizer.param_groups[0]
-            hooks.log(step, {**meter.averages(), "lr": first["lr"], "weight_decay": first["weight_decay"]})
+            groups = optimizer.param_groups
+            decay = max(group["weight_decay"] for group in groups)
+            hooks.log(step, {**meter.averages(), "lr": groups[0]["lr"], "weight_decay": decay})
         if cadence.due(step, cadence.eval_every):
             hooks.evaluate(step)
         stop = hooks.stop_requested()
