@@ -15,12 +15,11 @@ from rich.progress import (
     MofNCompleteColumn,
     Progress,
     ProgressColumn,
-    SpinnerColumn,
     Task,
     TextColumn,
     TimeRemainingColumn,
 )
-from rich.table import Table
+from rich.table import Column, Table
 from rich.text import Text
 
 Update = Callable[..., None]
@@ -75,9 +74,11 @@ class Reporter:
 
     @contextmanager
     def _rich_bar(self, what: str, total: int, done: int) -> Iterator[Update]:
+        one_line = Column(no_wrap=True, overflow="ellipsis")
         columns = (
-            SpinnerColumn(), TextColumn("{task.description}"), BarColumn(None), MofNCompleteColumn(),
-            _Pace(), TextColumn("{task.fields[status]}"), TextColumn("ETA"), TimeRemainingColumn(),
+            TextColumn("{task.description}"), BarColumn(None), MofNCompleteColumn(table_column=Column(no_wrap=True)),
+            _Pace(), TextColumn("{task.fields[status]}", table_column=one_line), TextColumn("ETA"),
+            TimeRemainingColumn(table_column=Column(no_wrap=True)),
         )  # fmt: skip
         with Progress(*columns, console=self.console, transient=True) as progress:
             task = progress.add_task(what, total=total, completed=done, status="")

@@ -161,7 +161,7 @@ class Session:
         loss = total_loss(values) or 0.0
         pace, wait = values["seconds_per_step"], values["data_wait_share"]
         memory = peak_memory_mb(self.fabric.device) / 1024
-        self._update(0, f"loss {loss:.3f}  {pace:.2f} s/step  data wait {wait:.0%}  memory {memory:.1f} GiB")
+        self._update(0, f"loss {loss:.3f}  {pace:.2f} s/step  data wait {wait:.0%}  {memory:.1f} GiB")
 
     def evaluate(self, step: int) -> None:
         """Score source validation and targets, on a seeded subset where ``trainer.eval_images`` says so."""
