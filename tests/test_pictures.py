@@ -1,7 +1,6 @@
 from __future__ import annotations
 
 import io
-import json
 import os
 import signal
 from pathlib import Path
@@ -146,6 +145,7 @@ def test_crops_are_those_that_the_model_sees_first(drawn, monkeypatch, tmp_path)
         return sheet(crops, *about, **more)
 
     monkeypatch.setattr("recyclelora.pictures.figures.crop_sheet", watched)
+    monkeypatch.setattr("recyclelora.pictures.Pictures._plots", lambda *about: None)
     batches = []
     from recyclelora.engine import loop
 
@@ -159,10 +159,9 @@ def test_crops_are_those_that_the_model_sees_first(drawn, monkeypatch, tmp_path)
     for index in range(8):
         np.testing.assert_array_equal(seen[index][0], images[index])
         np.testing.assert_array_equal(seen[index][1], labels[index])
-    assert json.loads((again["curves.png"].parents[1] / "result.json").read_text())["status"] == "finished"
 
 
-def test_a_picture_is_replaced_in_one_go(tmp_path, monkeypatch):
+def test_a_picture_is_replaced_in_one_go(tmp_path):
     """Readers such as a tracker never find half a PNG."""
     from recyclelora.pictures import Pictures
     from recyclelora.provenance import RunDirectory

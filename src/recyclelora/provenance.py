@@ -176,7 +176,7 @@ def record(run: RunDirectory, description: dict[str, Any]) -> list[str]:
         write_json(path, {**description, "resumed": []})
         return []
     stored = read_json(path)
-    stored["resumed"].append({key: description[key] for key in ("started", "command", "git", "host")})
+    stored["resumed"].append({key: description[key] for key in ("started", "command", "git", "code_sha256", "host")})
     write_json(path, stored)
     before, now = (stored["git"] or {}).get("commit"), (description["git"] or {}).get("commit")
     return [f"this run was started with commit {before}, and goes on with {now}"] if before != now else []

@@ -40,6 +40,8 @@ def repeat(config: RepeatConfig, trial: int | None = None) -> None:
     for line in [*changed, *machine_differences(about, run.description)]:
         reporter.warn(f"not as it was: {line}")
     run.execute()
+    if not run.fabric.is_global_zero:
+        return
     found = disagreements(run_dir, run.directory.path)
     if found:
         raise UserError(f"run={run_dir}: the repetition in {run.directory.path} differs:\n  " + "\n  ".join(found))
