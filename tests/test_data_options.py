@@ -20,7 +20,7 @@ from recyclelora.run import Run
 
 SCHEMA = json.loads((Path(recyclelora.__file__).parent / "result.schema.json").read_text())
 PAIRS = sorted(path.stem for path in (home() / "conf/data").glob("*.yaml"))
-QUICK = [*TINY, "trainer.max_steps=2", "trainer.eval_every=2", "trainer.num_figures=0",
+QUICK = [*TINY, "trainer.max_steps=2", "trainer.eval_every=2",
          "++data.protocol.fit.mapillary=[64,128]"]  # fmt: skip
 SMALL = {
     "streets": ["data.sources.0.subset=4", "data.source_val.subset=1", "data.augment.crop=[64,64]",
@@ -45,8 +45,7 @@ def execute(config) -> tuple[Path, dict]:
 
 
 @pytest.mark.parametrize("pair", PAIRS)
-def test_every_pair_trains_and_is_scored(pair, data, tmp_path, monkeypatch):
-    monkeypatch.setattr("recyclelora.run.save_pictures", lambda *about: None)  # takes longer than all the rest
+def test_every_pair_trains_and_is_scored(pair, data, tmp_path):
     config = compose_config(tmp_path, f"data={pair}", *QUICK, f"data.root={data}", *SMALL.get(pair, []))
     path, result = execute(config)
     assert set(result["miou"]["targets"]) == {target.label for target in config.data.targets}

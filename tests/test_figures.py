@@ -1,13 +1,12 @@
 from __future__ import annotations
 
-import json
+import io
 from pathlib import Path
 
 import numpy as np
 from PIL import Image
 
-from recyclelora.figures import ClassColours, Shown, error_map, panel, save_curves, save_iou_heatmap, save_png
-from recyclelora.metrics_log import total_loss
+from recyclelora.figures import ClassColours, Shown, crop_sheet, error_map, panel, png, save_png, wrong_share
 
 COLOURS = ClassColours(["road", "sky"], [[128, 64, 128], [70, 130, 180]])
 
@@ -37,28 +36,24 @@ def test_panel_shows_four_views_of_every_row_and_a_legend(tmp_path: Path):
     np.testing.assert_array_equal(np.asarray(Image.open(tmp_path / "deep" / "a.png")), picture)
 
 
-def test_the_curve_of_the_loss_is_the_sum_of_whatever_losses_a_decoder_has():
-    assert total_loss({"step": 3, "loss_ce": 2.0, "lr": 1e-4}) == 2.0
-    assert total_loss({"loss_class": 1.0, "loss_mask": 0.5, "loss_dice": 0.25, "grad_norm": 9.0}) == 1.75
-    assert total_loss({"step": 3, "miou/day": 0.5}) is None
+def test_the_share_of_wrong_pixels_counts_labelled_ones_only():
+    truth, prediction = np.array([[0, 0, 1, 255]], np.uint8), np.array([[0, 1, 1, 1]], np.uint8)
+    assert wrong_share(truth, prediction, 255) == 1 / 3
+    assert wrong_share(np.full((2, 2), 255, np.uint8), np.zeros((2, 2), np.uint8), 255) == 0
 
 
-def test_the_loss_is_drawn_for_mask_decoders_too(tmp_path: Path):
-    drawn = {}
-    for name, losses in {"none": {}, "masks": {"loss_mask": 2.0, "loss_dice": 1.0}}.items():
-        points = [{"step": step, "time": 0, "lr": 1e-4, **losses} for step in (1, 2)]
-        points.append({"step": 2, "time": 0, "miou/source_val": 0.5})
-        (tmp_path / "metrics.jsonl").write_text("".join(json.dumps(p) + "\n" for p in points))
-        save_curves(tmp_path / "metrics.jsonl", tmp_path / f"{name}.png")
-        picture = np.asarray(Image.open(tmp_path / f"{name}.png").convert("RGB")).astype(int)
-        drawn[name] = (np.ptp(picture[:, : picture.shape[1] // 3], axis=-1) > 60).sum()  # coloured pixels: the line
-    assert drawn["none"] == 0 < drawn["masks"]
+def test_a_sheet_shows_every_crop_beside_itself_under_its_labels():
+    crops = [(np.full((20, 40, 3), 100, np.uint8), np.full((20, 40), index % 2, np.uint8)) for index in range(3)]
+    crops[2][1][:] = 255
+    sheet = crop_sheet(crops, COLOURS, columns=2, title="crops", width=40)
+    assert sheet.shape[1] == 2 * 80 + 4
+    views = [sheet[26 + 10, x].tolist() for x in (20, 60, 84 + 20, 84 + 60)]
+    assert views[0] == views[2] == [100, 100, 100]
+    assert views[1][0] > views[3][0]  # road is redder than sky
+    assert sheet[26 + 24 + 10, 60].tolist() == [33, 33, 33]  # ignored: dark
+    assert sheet[26 + 24 + 10, 84 + 60].tolist() == [255, 255, 255]  # no fourth crop
 
 
-def test_plots_are_written_from_the_files_of_a_run(tmp_path: Path):
-    points = [{"step": 1, "time": 0, "loss_ce": 2.0, "lr": 1e-4}, {"step": 2, "time": 1, "miou/source_val": 0.5}]
-    (tmp_path / "metrics.jsonl").write_text("".join(json.dumps(p) + "\n" for p in points))
-    save_curves(tmp_path / "metrics.jsonl", tmp_path / "curves.png")
-    save_iou_heatmap({"day": [0.5, None], "night": [0.1, 0.9]}, COLOURS.names, tmp_path / "iou.png")
-    for name in ("curves.png", "iou.png"):
-        assert np.asarray(Image.open(tmp_path / name)).std() > 1
+def test_png_gives_back_the_picture():
+    picture = np.random.default_rng(0).integers(0, 256, (5, 7, 3), np.uint8)
+    np.testing.assert_array_equal(np.asarray(Image.open(io.BytesIO(png(picture)))), picture)

@@ -2,31 +2,52 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import pytest
 from rich.console import Console
 
 from recyclelora.progress import Reporter
 from recyclelora.results import Scores, best_step, objective, score_table
 
 
-def test_plain_lines_where_there_is_no_terminal(tmp_path: Path, capsys):
+@pytest.fixture
+def clock(monkeypatch):
+    """A clock that the test moves."""
+    now = [100.0]
+    monkeypatch.setattr("recyclelora.progress.time.monotonic", lambda: now[0])
+    return now
+
+
+def test_plain_lines_where_there_is_no_terminal(tmp_path: Path, capsys, clock):
     reporter = Reporter(tmp_path / "train.log")
-    with reporter.bar("training", 10, done=4) as update:
+    with reporter.bar("training", 10, done=4, terse=True) as update:
+        clock[0] += 60
         update(2, "loss 1.5")
+        clock[0] += 1000
         update(1)
         update(3, "loss 1.25")
-    assert capsys.readouterr().out.splitlines() == ["training 6/10 loss 1.5", "training 10/10 loss 1.25"]
-    assert [line[9:] for line in (tmp_path / "train.log").read_text().splitlines()] == [
-        "training 6/10 loss 1.5", "training 10/10 loss 1.25",
-    ]  # fmt: skip
+    lines = ["training 6/10  loss 1.5  ETA 0:02:00", "training 10/10  loss 1.25"]
+    assert capsys.readouterr().out.splitlines() == lines
+    assert [line[9:] for line in (tmp_path / "train.log").read_text().splitlines()] == lines
+
+
+def test_a_bar_without_words_of_its_own_has_a_line_now_and_then(capsys, clock):
+    with Reporter().bar("evaluating", 100) as update:
+        for _ in range(5):
+            clock[0] += 10
+            update(10)
+    assert capsys.readouterr().out.splitlines() == ["evaluating 40/100  ETA 0:01:00"]
 
 
 def test_a_bar_on_a_terminal_keeps_its_words_in_the_log(tmp_path: Path):
     reporter = Reporter(tmp_path / "train.log")
-    reporter.console = Console(force_terminal=True, width=120, file=(tmp_path / "screen").open("w"))
-    reporter.interactive = True
-    with reporter.bar("training", 10) as update:
-        update(5, "loss 1.5", total=20)
+    with (tmp_path / "screen").open("w") as screen:
+        reporter.console = Console(force_terminal=True, width=120, file=screen)
+        reporter.interactive = True
+        with reporter.bar("training", 10) as update:
+            update(5, "loss 1.5", total=20)
     assert "training 5/20 loss 1.5" in (tmp_path / "train.log").read_text()
+    shown = (tmp_path / "screen").read_text()
+    assert "5/20" in shown and "loss 1.5" in shown and "ETA" in shown
 
 
 def test_other_processes_are_silent(tmp_path: Path, capsys):

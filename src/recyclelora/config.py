@@ -27,6 +27,7 @@ from recyclelora.schemas import (
     ImportConfig,
     InspectConfig,
     PredictConfig,
+    RepeatConfig,
     ReportConfig,
     nearest,
 )
@@ -61,6 +62,7 @@ def register_schemas() -> None:
         "inspect_data": InspectConfig,
         "report": ReportConfig,
         "import_checkpoint": ImportConfig,
+        "repeat": RepeatConfig,
     }
     for name, schema in commands.items():
         store.store(group="schema", name=name, node=schema, replace=True)

@@ -1,19 +1,17 @@
-"""Pictures for people: predictions beside ground truth, curves, and IoU by class and dataset."""
+"""Pictures made of images: predictions beside ground truth, training crops under their labels."""
 
 from __future__ import annotations
 
-import json
+import io
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
-from typing import Any
 
 import cv2
 import matplotlib as mpl
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
-
-from recyclelora.metrics_log import total_loss
 
 TITLE_HEIGHT = 26
 GAP = 4
@@ -53,9 +51,11 @@ class Shown:
     prediction: np.ndarray
 
 
-def panel(rows: Sequence[Shown], colours: ClassColours, width: int = 420) -> np.ndarray:
+def panel(rows: Sequence[Shown], colours: ClassColours, width: int = 420, title: str = "") -> np.ndarray:
     """Rows of image, ground truth, prediction and errors under their titles, with a legend: uint8 RGB."""
     lines = [_line([_title(head, width) for head in HEADS])]
+    if title:
+        lines.insert(0, _title(title, lines[0].shape[1]))
     for row in rows:
         truth = np.full_like(row.prediction, colours.ignore_index) if row.truth is None else row.truth
         error = error_map(row.image, truth, row.prediction, colours.ignore_index)
@@ -66,16 +66,41 @@ def panel(rows: Sequence[Shown], colours: ClassColours, width: int = 420) -> np.
             cells[1] = _labelled(cells[1], "no labels")
             overlay = _fitted(colours.overlay(row.image, row.prediction), width, nearest=False)
             cells[3] = _labelled(overlay, "overlay")
+        else:
+            cells[3] = _labelled(cells[3], f"{wrong_share(truth, row.prediction, colours.ignore_index):.0%} wrong")
         lines.append(_line(cells))
     lines.append(_legend(colours, lines[0].shape[1]))
     return np.concatenate(lines)
 
 
 def panel_columns(picture: np.ndarray, num_classes: int) -> dict[str, np.ndarray]:
-    """The four columns of a `panel` without titles and legend, by their titles."""
+    """The four columns of a titled `panel` without titles and legend, by their heads."""
     width = (picture.shape[1] - (len(HEADS) - 1) * GAP) // len(HEADS)
-    rows = picture[TITLE_HEIGHT + GAP : picture.shape[0] - _legend_height(num_classes) - GAP]
+    rows = picture[2 * TITLE_HEIGHT + GAP : picture.shape[0] - _legend_height(num_classes) - GAP]
     return {head: rows[:, index * (width + GAP) :][:, :width] for index, head in enumerate(HEADS)}
+
+
+def crop_sheet(
+    crops: Sequence[tuple[np.ndarray, np.ndarray]], colours: ClassColours, columns: int, title: str, width: int = 260
+) -> np.ndarray:
+    """Training crops, each beside itself under its label's colours, ``columns`` pairs a row: uint8 RGB.
+
+    Args:
+        crops: images (H, W, 3) and train ids (H, W), all of one size
+        colours: names and colours of the classes
+        columns: pairs in a row
+        title: line above them
+        width: of one view, in pixels
+    """
+    pairs = []
+    for image, ids in crops:
+        over = np.where((ids == colours.ignore_index)[..., None], image // 3, colours.overlay(image, ids))
+        pairs.append(np.concatenate([_fitted(view, width, nearest=False) for view in (image, over)], axis=1))
+    while len(pairs) % columns:
+        pairs.append(np.full_like(pairs[0], 255))
+    lines = [_line(pairs[start : start + columns]) for start in range(0, len(pairs), columns)]
+    full = lines[0].shape[1]
+    return np.concatenate([_title(title, full), *lines, _legend(colours, full)])
 
 
 def error_map(image: np.ndarray, truth: np.ndarray, prediction: np.ndarray, ignore_index: int) -> np.ndarray:
@@ -87,69 +112,27 @@ def error_map(image: np.ndarray, truth: np.ndarray, prediction: np.ndarray, igno
     return view
 
 
+def wrong_share(truth: np.ndarray, prediction: np.ndarray, ignore_index: int) -> float:
+    """Share of the labelled pixels that are predicted wrong; 0 where nothing is labelled."""
+    labelled = truth != ignore_index
+    total = int(np.count_nonzero(labelled))
+    return int(np.count_nonzero(labelled & (truth != prediction))) / max(total, 1)
+
+
+def png(picture: np.ndarray) -> bytes:
+    """Uint8 RGB (H, W, 3) as a PNG file, small rather than smallest."""
+    buffer = io.BytesIO()
+    Image.fromarray(picture).save(buffer, format="png", compress_level=4)
+    return buffer.getvalue()
+
+
 def save_png(picture: np.ndarray, path: Path) -> None:
     """Write uint8 RGB (H, W, 3) or grey (H, W)."""
     path.parent.mkdir(parents=True, exist_ok=True)
     Image.fromarray(picture).save(path, optimize=False)
 
 
-def save_curves(metrics_path: Path, path: Path) -> None:
-    """Loss, learning rate and mIoU of every dataset over the steps, read from ``metrics.jsonl``."""
-    points = [json.loads(line) for line in metrics_path.read_text(encoding="utf-8").splitlines()]
-    figure, axes = _subplots(1, 3, (13, 3.8))
-    totals = [{"step": point["step"], "loss": loss} for point in points if (loss := total_loss(point)) is not None]
-    _plot(axes[0], totals, "loss", "training loss", log=True)
-    _plot(axes[1], points, "lr", "learning rate (first group)")
-    for name in sorted({key for point in points for key in point if key.startswith("miou/")}):
-        style: dict[str, Any] = {"linewidth": 2.5, "color": "black"} if name == "miou/source_val" else {}
-        _plot(axes[2], points, name, "mIoU", label=name.removeprefix("miou/"), marker="o", markersize=3, **style)
-    axes[2].legend(fontsize=7, ncols=2)
-    _save(figure, path)
-
-
-def save_iou_heatmap(per_class: dict[str, list[float | None]], names: Sequence[str], path: Path) -> None:
-    """IoU (in percent) of every class (columns) on every dataset (rows); an empty cell is an absent class."""
-    values = np.array([[np.nan if v is None else 100 * v for v in row] for row in per_class.values()], float)
-    figure, axis = _subplots(1, 1, (0.55 * len(names) + 2.2, 0.42 * len(per_class) + 1.7))
-    picture = axis.imshow(values, vmin=0, vmax=100, cmap="viridis", aspect="auto")
-    axis.set_xticks(range(len(names)), names, rotation=40, ha="right", fontsize=8)
-    axis.set_yticks(range(len(per_class)), list(per_class), fontsize=8)
-    for (row, column), value in np.ndenumerate(values):
-        if not np.isnan(value):
-            colour = "black" if value > 60 else "white"
-            axis.text(column, row, f"{value:.0f}", ha="center", va="center", fontsize=7, color=colour)
-    axis.set_title("IoU by class, %", fontsize=10)
-    figure.colorbar(picture, ax=axis, pad=0.01)
-    _save(figure, path)
-
-
-def _subplots(rows: int, columns: int, size: tuple[float, float]) -> tuple[Any, Any]:
-    mpl.use("Agg")
-    from matplotlib import pyplot
-
-    return pyplot.subplots(rows, columns, figsize=size, layout="constrained")
-
-
-def _plot(axis: Any, points: list[dict[str, float]], key: str, title: str, log: bool = False, **style: Any) -> None:
-    known = [(point["step"], point[key]) for point in points if key in point]
-    if known:
-        axis.plot(*zip(*known, strict=True), **style)
-    if log and known and min(value for _, value in known) > 0:
-        axis.set_yscale("log")
-    axis.set_title(title, fontsize=10)
-    axis.set_xlabel("step", fontsize=8)
-    axis.tick_params(labelsize=8)
-    axis.grid(alpha=0.3)
-
-
-def _save(figure: Any, path: Path) -> None:
-    from matplotlib import pyplot
-
-    path.parent.mkdir(parents=True, exist_ok=True)
-    figure.savefig(path, dpi=110)
-    pyplot.close(figure)
-
-
+@lru_cache(maxsize=8)
 def _font(size: int) -> ImageFont.FreeTypeFont:
     return ImageFont.truetype(str(Path(mpl.get_data_path()) / "fonts" / "ttf" / "DejaVuSans.ttf"), size)
 
@@ -182,11 +165,15 @@ def _line(cells: Sequence[np.ndarray]) -> np.ndarray:
 
 
 def _legend(colours: ClassColours, width: int) -> np.ndarray:
-    """Colour patches with class names, ten to a row."""
+    """Colour patches with class names, ten to a row, and the black of what has no label."""
+    entries: list[tuple[str, Sequence[int]]] = [
+        *zip(colours.names, colours.colours, strict=True),
+        ("not labelled", (0, 0, 0)),
+    ]
     canvas = Image.new("RGB", (width, _legend_height(len(colours.names))), "white")
     draw, font = ImageDraw.Draw(canvas), _font(12)
     step = width / LEGEND_COLUMNS
-    for index, (name, colour) in enumerate(zip(colours.names, colours.colours, strict=True)):
+    for index, (name, colour) in enumerate(entries):
         x, y = (index % LEGEND_COLUMNS) * step + 6, index // LEGEND_COLUMNS * 24 + 5
         draw.rectangle((x, y, x + 18, y + 15), fill=tuple(colour))
         draw.text((x + 24, y + 8), name, "black", font, anchor="lm")
@@ -194,4 +181,5 @@ def _legend(colours: ClassColours, width: int) -> np.ndarray:
 
 
 def _legend_height(num_classes: int) -> int:
-    return -(-num_classes // LEGEND_COLUMNS) * 24 + 6
+    """In pixels, with the entry for what is not labelled."""
+    return -(-(num_classes + 1) // LEGEND_COLUMNS) * 24 + 6

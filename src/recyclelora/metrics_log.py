@@ -6,8 +6,12 @@ import json
 import time
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 from recyclelora.storage import write_text
+
+TIMINGS = frozenset({"time", "seconds_per_step", "data_wait_seconds", "data_wait_share"})
+"""What two runs of one configuration may differ in."""
 
 FINAL = "final_miou"
 """Prefix of the scores that a run ends with."""
@@ -36,6 +40,14 @@ class MetricsLog:
             lines = self.path.read_text(encoding="utf-8").splitlines()
             kept = [line for line in lines if step_of(line) <= step and f'"{FINAL}/' not in line]
             write_text(self.path, "".join(line + "\n" for line in kept))
+
+
+def read_points(path: Path) -> list[dict[str, Any]]:
+    """Every point of a ``metrics.jsonl``, without a line that is being written; none where there is no file."""
+    if not path.exists():
+        return []
+    lines = path.read_text(encoding="utf-8").splitlines()
+    return [json.loads(line) for line in lines if step_of(line) != float("inf")]
 
 
 def step_of(line: str) -> float:

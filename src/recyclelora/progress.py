@@ -6,16 +6,26 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from datetime import timedelta
 from pathlib import Path
 
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn, TextColumn, TimeRemainingColumn
-from rich.table import Table
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    ProgressColumn,
+    Task,
+    TextColumn,
+    TimeRemainingColumn,
+)
+from rich.table import Column, Table
+from rich.text import Text
 
 Update = Callable[..., None]
 """update(count, status="", total=None) of a bar: ``count`` more are done; ``total`` corrects what was announced."""
 
-LINES_EVERY = 5.0
+LINES_EVERY = 30.0
 """Seconds between two lines of a bar that is shown as plain text and has no status of its own."""
 
 
@@ -49,21 +59,26 @@ class Reporter:
         self._log("\n" + captured.get().rstrip())
 
     @contextmanager
-    def bar(self, what: str, total: int, done: int = 0) -> Iterator[Update]:
-        """Show the progress of ``total`` steps of which ``done`` are done; yields the function that moves it."""
+    def bar(self, what: str, total: int, done: int = 0, *, terse: bool = False) -> Iterator[Update]:
+        """Show the progress of ``total`` steps of which ``done`` are done; yields the function that moves it.
+
+        A ``terse`` bar shown as plain text has lines only for its statuses.
+        """
         if not self.enabled:
             yield lambda count, status="", total=None: None
         elif self.interactive:
             with self._rich_bar(what, total, done) as update:
                 yield update
         else:
-            yield self._lines(what, total, done)
+            yield self._lines(what, total, done, terse)
 
     @contextmanager
     def _rich_bar(self, what: str, total: int, done: int) -> Iterator[Update]:
+        one_line = Column(no_wrap=True, overflow="ellipsis")
         columns = (
-            SpinnerColumn(), TextColumn("{task.description}"), BarColumn(None), MofNCompleteColumn(),
-            TextColumn("{task.fields[status]}"), TimeRemainingColumn(),
+            TextColumn("{task.description}"), BarColumn(None), MofNCompleteColumn(table_column=Column(no_wrap=True)),
+            _Pace(), TextColumn("{task.fields[status]}", table_column=one_line), TextColumn("ETA"),
+            TimeRemainingColumn(table_column=Column(no_wrap=True)),
         )  # fmt: skip
         with Progress(*columns, console=self.console, transient=True) as progress:
             task = progress.add_task(what, total=total, completed=done, status="")
@@ -77,16 +92,20 @@ class Reporter:
 
             yield update
 
-    def _lines(self, what: str, total: int, done: int) -> Update:
-        """One line for each status; without any, one every few seconds."""
-        last = time.monotonic()
+    def _lines(self, what: str, total: int, done: int, terse: bool) -> Update:
+        """One line for each status; without any, one now and then."""
+        began = last = time.monotonic()
+        first = done
 
         def update(count: int, status: str = "", **corrected: int) -> None:
             nonlocal done, last, total
             done, total = done + count, corrected.get("total", total)
-            if status or time.monotonic() - last > LINES_EVERY:
-                last = time.monotonic()
-                self.note(f"{what} {done}/{total} {status}".rstrip())
+            now = time.monotonic()
+            if status or (now - last > LINES_EVERY and not terse):
+                last = now
+                left = (now - began) / max(done - first, 1) * (total - done)
+                eta = f"ETA {timedelta(seconds=round(left))}" if done < total else ""
+                self.note("  ".join(word for word in (f"{what} {done}/{total}", status, eta) if word))
 
         return update
 
@@ -94,6 +113,17 @@ class Reporter:
         if self.log_path is not None:
             with self.log_path.open("a", encoding="utf-8") as file:
                 file.write(f"{time.strftime('%H:%M:%S')} {text}\n")
+
+
+class _Pace(ProgressColumn):
+    """How many a second, or how many seconds each, where no status tells it."""
+
+    def render(self, task: Task) -> Text:
+        """Of one bar."""
+        speed = task.finished_speed or task.speed
+        if not speed or task.fields["status"]:
+            return Text("")
+        return Text(f"{speed:.1f}/s" if speed >= 1 else f"{1 / speed:.1f} s each", style="progress.data.speed")
 
 
 def shown(path: Path) -> Path:

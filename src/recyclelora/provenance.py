@@ -8,6 +8,7 @@ import importlib.metadata
 import json
 import os
 import platform
+import shlex
 import subprocess
 import sys
 import time
@@ -20,10 +21,8 @@ from typing import Any
 from recyclelora.config import load_config, to_yaml
 from recyclelora.errors import UserError
 from recyclelora.schemas import Config
-from recyclelora.storage import locked, read_json, write_json, write_text
+from recyclelora.storage import locked, read_json, sha256, write_json, write_text
 from recyclelora.sweep.unit import Unit
-
-PACKAGES = ("recyclelora", "torch", "torchvision", "timm", "lightning-fabric", "numpy", "scipy", "hydra-core", "mlflow")
 
 NOT_IDENTITY = (
     "output_dir", "cache", "study", "fresh", "tracking", "init_from", "factor_cache_gib", "data.root",
@@ -155,9 +154,11 @@ def _comparable(config: Config) -> str:
 
 def describe(config: Config, identity: Identity, sign: str, extra: dict[str, Any], checkout: Path) -> dict[str, Any]:
     """The content of ``run.json``: command, versions, code, host, data, weights and protocol."""
+    from recyclelora.hardware import hardware  # imports torch
+
     return {
         "signature": sign,
-        "command": " ".join([Path(sys.argv[0]).name, *sys.argv[1:]]),
+        "command": shlex.join([Path(sys.argv[0]).name, *sys.argv[1:]]),
         "started": time.strftime("%Y-%m-%dT%H:%M:%S%z"),
         "adapter": config.adapter.name,
         "backbone": config.backbone.name,
@@ -169,11 +170,12 @@ def describe(config: Config, identity: Identity, sign: str, extra: dict[str, Any
         **dataclasses.asdict(identity),
         **extra,
         "git": git_state(checkout),
-        "versions": {name: _version(name) for name in PACKAGES} | {"python": platform.python_version()},
+        "code_sha256": code_digest(),
+        "versions": {"python": platform.python_version(), **installed_packages()},
         "host": {
             "name": platform.node(),
             "system": platform.platform(),
-            "cpus": os.cpu_count(),
+            **hardware(),
             "slurm_job": os.environ.get("SLURM_JOB_ID"),
         },
     }
@@ -190,7 +192,7 @@ def record(run: RunDirectory, description: dict[str, Any]) -> list[str]:
         write_json(path, {**description, "resumed": []})
         return []
     stored = read_json(path)
-    stored["resumed"].append({key: description[key] for key in ("started", "command", "git", "host")})
+    stored["resumed"].append({key: description[key] for key in ("started", "command", "git", "code_sha256", "host")})
     write_json(path, stored)
     before, now = (stored["git"] or {}).get("commit"), (description["git"] or {}).get("commit")
     return [f"this run was started with commit {before}, and goes on with {now}"] if before != now else []
@@ -221,8 +223,16 @@ def _git(checkout: Path, *arguments: str) -> str | None:
     return done.stdout if done.returncode == 0 else None
 
 
-def _version(package: str) -> str | None:
-    try:
-        return importlib.metadata.version(package)
-    except importlib.metadata.PackageNotFoundError:
-        return None
+def code_digest() -> str:
+    """Hex sha256 over names and content of this package's Python files, committed or not."""
+    package = Path(__file__).resolve().parent
+    digest = hashlib.sha256()
+    for path in sorted(package.rglob("*.py")):
+        digest.update(f"{path.relative_to(package).as_posix()} {sha256(path)}\n".encode())
+    return digest.hexdigest()
+
+
+def installed_packages() -> dict[str, str]:
+    """Version of every installed distribution, by name."""
+    found = {distribution.name: distribution.version for distribution in importlib.metadata.distributions()}
+    return dict(sorted(found.items(), key=lambda entry: entry[0].lower()))

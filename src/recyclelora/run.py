@@ -10,9 +10,9 @@ import contextlib
 import dataclasses
 import functools
 import logging
-import resource
 import time
 import warnings
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -38,10 +38,10 @@ from recyclelora.engine.runtime import (
 )
 from recyclelora.engine.trainables import trainable_state
 from recyclelora.errors import Interrupted, Pruned, UserError
+from recyclelora.hardware import peak_memory_mb
 from recyclelora.inference import Weights, write_run_weights
 from recyclelora.metrics_log import FINAL
 from recyclelora.open_data import describe_datasets
-from recyclelora.pictures import save_pictures
 from recyclelora.predictions import predict_unlabelled
 from recyclelora.progress import Reporter, shown
 from recyclelora.provenance import (
@@ -59,6 +59,7 @@ from recyclelora.schemas import Config
 from recyclelora.session import Session
 from recyclelora.storage import write_json
 from recyclelora.sweep.unit import Unit
+from recyclelora.trackers.process import Follower, asked_for, followed
 from recyclelora.tracking import Mirror, mirrored
 from recyclelora.warm_start import Start, apply_start, check_start, read_start
 
@@ -126,12 +127,13 @@ class Run:
         if result is not None:
             self._report(Reporter(enabled=self.fabric.is_global_zero), result, "already finished")
             return _objective(result)
+        trackers = asked_for(self.config.tracking)
         first = self.fabric.is_global_zero
         with claimed(self.directory, self.config) if first else contextlib.nullcontext():
             self.fabric.barrier()
-            return self._train()
+            return self._train(trackers if first else [])
 
-    def _train(self) -> float | None:
+    def _train(self, trackers: Sequence[str]) -> float | None:
         reporter = Reporter(self.directory.path / "train.log", enabled=self.fabric.is_global_zero)
         reporter.note(f"run directory: {shown(self.directory.path)}")
         if self.fabric.is_global_zero:
@@ -144,12 +146,14 @@ class Run:
         with mirrored(self.directory.path, mirror_here) as mirror:
             began = time.perf_counter()
             session = self._session(reporter, checkpoint)
-            finished = session.fit(clock=lambda: time.perf_counter() - began)
-            if not finished:
-                raise self._interrupted(session)
-            result = self._finish(session, reporter, began)
+            with followed(self.directory.path, trackers) as followers:
+                finished = session.fit(clock=lambda: time.perf_counter() - began)
+                if not finished:
+                    raise self._interrupted(session)
+                result = self._finish(session, reporter, began)
         self._report(reporter, result, "finished")
         self._report_mirror(reporter, mirror)
+        self._report_followers(reporter, followers)
         return _objective(result)
 
     def _prepare_data(self, reporter: Reporter) -> None:
@@ -181,7 +185,9 @@ class Run:
         reporter.table(_group_table(groups))
         if self.fabric.is_global_zero:
             add_to_record(self.directory, {"parameter_groups": groups})
-            session.metrics.rewind(checkpoint.step if checkpoint else 0)
+            reached = checkpoint.step if checkpoint else 0
+            session.metrics.rewind(reached)
+            session.pictures.rewind(reached)
         if checkpoint is not None:
             session.restore(checkpoint)
             reporter.note(f"resuming after step {session.step} of {t.max_steps}")
@@ -212,7 +218,7 @@ class Run:
             "steps": session.step,
             "seconds": round(session.seconds + time.perf_counter() - began, 1),
             "params": session.parameter_counts(),
-            "peak_memory_mb": round(_peak_memory_mb(self.fabric.device)),
+            "peak_memory_mb": round(peak_memory_mb(self.fabric.device)),
             "signature": self.signature,
             "seed": self.config.seed,
             "git": (self.description["git"] or {}).get("commit"),
@@ -227,7 +233,7 @@ class Run:
             # on the full sets, where the curves may show subsets: what one compares runs by
             session.metrics.append(session.step, selection["last"].points(FINAL))
             with reporter.bar("drawing", 1):
-                save_pictures(self.directory, session, result)
+                session.pictures.finish(selection["last"], session.matrices.get(session.step, {}))
             predict_unlabelled(
                 session.segmenter, session.evaluator, self.datasets.scored, self.directory.predictions,
                 class_colours(self.config.data), reporter,
@@ -282,6 +288,13 @@ class Run:
                 f"python -m recyclelora.tracking sync {shown(self.directory.path)}"
             )
 
+    def _report_followers(self, reporter: Reporter, followers: Sequence[Follower]) -> None:
+        for kind in (follower.kind for follower in followers if not follower.sent):
+            reporter.warn(
+                f"{kind} does not have everything (see {kind}.log); later: "
+                f"python -m recyclelora.trackers sync {kind} {shown(self.directory.path)}"
+            )
+
 
 def _group_table(groups: list[dict[str, Any]]) -> Table:
     """What the optimizer does with which parameters."""
@@ -310,10 +323,3 @@ def _summed(fabric: Fabric, tensor: torch.Tensor) -> torch.Tensor:
     total = fabric.all_reduce(tensor.to(fabric.device), reduce_op="sum")
     assert isinstance(total, torch.Tensor)
     return total
-
-
-def _peak_memory_mb(device: torch.device) -> float:
-    """Peak of the device's memory; of the process's resident memory on a CPU."""
-    if device.type == "cuda":
-        return torch.cuda.max_memory_allocated(device) / 2**20
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**10

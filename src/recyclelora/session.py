@@ -25,9 +25,11 @@ from recyclelora.engine.partial import PartialCounts
 from recyclelora.engine.runtime import StopRequest
 from recyclelora.engine.schedule import Schedule
 from recyclelora.engine.trainables import load_trainable_state, trainable_state
+from recyclelora.hardware import peak_memory_mb
 from recyclelora.image_counts import ImageCounts
 from recyclelora.metrics import ConfusionMatrix
 from recyclelora.metrics_log import MetricsLog, total_loss
+from recyclelora.pictures import Pictures
 from recyclelora.progress import Reporter, Update
 from recyclelora.provenance import RunDirectory
 from recyclelora.results import POINTERS, Scores, best_step, objective
@@ -54,6 +56,8 @@ class Session:
     history: list[Scores] = field(default_factory=list)
     seconds: float = 0.0
     """spent in training and evaluation by earlier launches"""
+    matrices: dict[int, dict[str, ConfusionMatrix]] = field(default_factory=dict)
+    """step -> set -> what this launch counted last"""
 
     def __post_init__(self) -> None:
         c = self.config
@@ -67,10 +71,10 @@ class Session:
         self.average = None if c.trainer.ema is None else WeightAverage(self.segmenter, c.trainer.ema)
         self.initial = {name: tensor.cpu() for name, tensor in self.model.initial().items()}
         self.metrics = MetricsLog(self.directory.metrics)
+        self.pictures = Pictures(c, self.directory, self.datasets.scored, self.evaluator, self.segmenter)
         self.stop = StopRequest()
         self.unit = Unit.current()
         self._update: Update = lambda count, status="", total=None: None
-        self._shown = 0
         self.clock: Callable[[], float] = lambda: 0.0
 
     def _prepare_backbone(self) -> None:
@@ -113,7 +117,6 @@ class Session:
         """
         c, t = self.config, self.config.trainer
         self.clock = clock
-        self._shown = self.step
         stream = self._stream()
         sampler = StepSampler(t.batch_size, self.step, t.max_steps, self.fabric.global_rank, self.fabric.world_size)
         loader = train_loader(stream, sampler, num_workers=t.num_workers, pin_memory=self.fabric.device.type == "cuda")
@@ -121,9 +124,11 @@ class Session:
         schedule = Schedule(
             t.max_steps, o.schedule, o.power, o.lr_end, o.warmup, o.warmup_steps, o.warmup_ratio, o.weight_decay_end,  # type: ignore[arg-type]
         )  # fmt: skip
+        if self.step == 0 and self.fabric.is_global_zero:
+            self.pictures.start(stream)
         cadence = Cadence(t.max_steps, t.log_every, t.eval_every, t.checkpoint_every or t.eval_every)
         self.segmenter.train()
-        with self.stop, self.reporter.bar("training", t.max_steps, self.step) as self._update:
+        with self.stop, self.reporter.bar("training", t.max_steps, self.step, terse=True) as self._update:
             self.step = fit(
                 self.fabric, self.wrapped, self.optimizer, schedule, loader, cadence, self,
                 seed=c.seed, start=self.step, accumulate=t.accumulate, grad_clip=t.grad_clip,
@@ -132,6 +137,7 @@ class Session:
         return self.step == t.max_steps
 
     def _after_step(self, step: int) -> None:
+        self._update(1)
         if self.model.after_step is not None:
             self.model.after_step(step)
         if self.average is not None:
@@ -151,7 +157,7 @@ class Session:
         return TrainStream(sources, weights, build_augmentation(c.data), c.seed, build_extras(c.data), rare)
 
     def log(self, step: int, values: dict[str, float]) -> None:
-        """Record a point and move the bar."""
+        """Record a point and tell it."""
         if not self.fabric.is_global_zero:
             return
         self.metrics.append(step, values)
@@ -159,8 +165,8 @@ class Session:
         pace, wait = values["seconds_per_step"], values["data_wait_share"]
         if self.unit is not None:
             self.unit.progress(step, self.config.trainer.max_steps, loss)
-        self._update(step - self._shown, f"loss {loss:.3f}  {pace:.2f} s/step  data wait {wait:.0%}")
-        self._shown = step
+        memory = peak_memory_mb(self.fabric.device) / 1024
+        self._update(0, f"loss {loss:.3f}  {pace:.2f} s/step  data wait {wait:.0%}  {memory:.1f} GiB")
 
     def evaluate(self, step: int) -> None:
         """Score source validation and targets, on a seeded subset where ``trainer.eval_images`` says so."""
@@ -168,13 +174,14 @@ class Session:
         sets = {name: seeded_subset(d, size, EVAL_SUBSET_SEED) for name, d in self.datasets.scored.items()}
         with self.scored_weights():
             scores = self.score(step, sets, whole=size is None)
-        self.history.append(scores)
-        if self.fabric.is_global_zero:
-            self.metrics.append(step, scores.points())
-            if self.unit is not None:
-                self.unit.report(step, objective(scores, self.config.objective))
-            mean, source = scores.target_mean, scores.miou("source_val")
-            self.reporter.note(f"step {step}: mIoU targets {_percent(mean)}, source validation {_percent(source)}")
+            self.history.append(scores)
+            if self.fabric.is_global_zero:
+                self.metrics.append(step, scores.points())
+                if self.unit is not None:
+                    self.unit.report(step, objective(scores, self.config.objective))
+                self.pictures.evaluation(scores, self.matrices[step])
+                mean, source = scores.target_mean, scores.miou("source_val")
+                self.reporter.note(f"step {step}: mIoU targets {_percent(mean)}, source validation {_percent(source)}")
 
     def score(self, step: int, sets: dict[str, Dataset], *, whole: bool = False, resumable: bool = False) -> Scores:
         """Score the model as it is on every given set; a ``resumable`` scoring goes on where it was stopped.
@@ -189,6 +196,7 @@ class Session:
                 matrices[name] = self.evaluator(self.segmenter, dataset, update, partial, images)
                 if images and self.fabric.is_global_zero:
                     images.save(self.directory.image_counts / str(step) / f"{name}.safetensors")
+        self.matrices[step] = matrices
         return Scores.of(step, matrices)
 
     def _partial(self, step: int, name: str) -> PartialCounts:

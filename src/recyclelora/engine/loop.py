@@ -95,7 +95,9 @@ def fit(
         optimizer.zero_grad()
         meter.step_done(losses if norm is None else {**losses, "grad_norm": norm})
         if cadence.due(step, cadence.log_every):
-            hooks.log(step, {**meter.averages(), "lr": optimizer.param_groups[0]["lr"]})
+            groups = optimizer.param_groups
+            decay = max(group["weight_decay"] for group in groups)
+            hooks.log(step, {**meter.averages(), "lr": groups[0]["lr"], "weight_decay": decay})
         if cadence.due(step, cadence.eval_every):
             hooks.evaluate(step)
         stop = hooks.stop_requested()

@@ -26,6 +26,7 @@ from recyclelora.schemas.commands import (
     ImportConfig,
     InspectConfig,
     PredictConfig,
+    RepeatConfig,
     ReportConfig,
 )
 from recyclelora.schemas.data import AugmentConfig, ClassesConfig, DataConfig, DatasetConfig, ProtocolConfig
@@ -81,6 +82,7 @@ __all__ = [
     "Problem",
     "ProtocolConfig",
     "ReinConfig",
+    "RepeatConfig",
     "ReportConfig",
     "SegformerDecoderConfig",
     "SplitConfig",

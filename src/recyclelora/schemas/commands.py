@@ -121,6 +121,22 @@ class ReportConfig:
         yield from at_least("max_rows", self.max_rows, 1)
 
 
+@dataclass
+class RepeatConfig:
+    """Training again what a finished ``run`` trained, in ``output_dir``, and comparing.
+
+    ``data_root``, ``folder_root`` and ``cache`` say where these are now, if not where they were; ``anyway`` goes on
+    where code, packages, data or weights are others than then.
+    """
+
+    run: str = MISSING
+    output_dir: str = "outputs/repeats"
+    data_root: Optional[str] = None
+    folder_root: Optional[str] = None
+    cache: Optional[str] = None
+    anyway: bool = False
+
+
 EXPORT_FORMATS = ("timm", "peft", "segmenter", "onnx")
 
 

@@ -24,7 +24,8 @@ class TrainerConfig:
 
     ``accumulate`` cuts a batch into that many parts, one after the other; ``ema`` is the momentum of averaged weights,
     which are then the ones that are scored and kept; ``checkpointing`` recomputes the backbone's activations in the
-    backward pass; ``compile`` hands the backbone to torch.compile.
+    backward pass; ``compile`` hands the backbone to torch.compile; ``num_figures`` images of each set are shown at the
+    end, and 0 draws no pictures at all.
     """
 
     max_steps: int = 40_000
@@ -110,8 +111,13 @@ class OptimizerConfig:
 
 @dataclass
 class TrackingConfig:
-    """Whether MLflow mirrors the run; ``uri`` null means MLFLOW_TRACKING_URI, else SQLite in the outputs folder."""
+    """Whether MLflow mirrors the run; ``uri`` null means MLFLOW_TRACKING_URI, else SQLite in the outputs folder.
+
+    ``tensorboard`` and ``wandb`` do the same for those who live there; each needs the extra of its name.
+    """
 
     mlflow: bool = True
     experiment: Optional[str] = None
     uri: Optional[str] = None
+    tensorboard: bool = False
+    wandb: bool = False

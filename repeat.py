@@ -1,0 +1,6 @@
+"""Repeat a finished run from its directory and compare: python repeat.py run=outputs/runs/<run>."""
+
+from recyclelora.repeat import main
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,65 @@
+"""The training side: one process for each tracker that is asked for."""
+
+from __future__ import annotations
+
+import contextlib
+import importlib.util
+import subprocess
+import sys
+import time
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+from recyclelora.errors import UserError
+from recyclelora.schemas import TrackingConfig
+
+KINDS = ("tensorboard", "wandb")
+"""Keys of ``tracking``, names of the packages and of this project's extras."""
+
+
+def asked_for(tracking: TrackingConfig) -> list[str]:
+    """The trackers that a run wants.
+
+    Raises:
+        UserError: the package of one is not installed.
+    """
+    kinds = [kind for kind in KINDS if getattr(tracking, kind)]
+    for kind in kinds:
+        if importlib.util.find_spec(kind) is None:
+            raise UserError(f"tracking.{kind}=true needs the package {kind}: pip install 'recyclelora[{kind}]'")
+    return kinds
+
+
+class Follower:
+    """The process that brings one run to one tracker."""
+
+    def __init__(self, kind: str, run_dir: Path) -> None:
+        self.kind = kind
+        self.sent = False
+        with (run_dir / f"{kind}.log").open("ab") as log:
+            self.process = subprocess.Popen(  # noqa: S603
+                [sys.executable, "-m", "recyclelora.trackers", "follow", kind, str(run_dir)],
+                stdin=subprocess.PIPE, stdout=log, stderr=log, start_new_session=True,
+            )  # fmt: skip
+
+    def finish(self, deadline: float) -> None:
+        """Wait until it has sent everything, at most until ``deadline`` of the monotonic clock."""
+        try:
+            self.sent = self.process.wait(max(deadline - time.monotonic(), 0.1)) == 0
+        except subprocess.TimeoutExpired:
+            self.process.kill()
+
+
+@contextlib.contextmanager
+def followed(run_dir: Path, kinds: Sequence[str], timeout: float = 60.0) -> Iterator[list[Follower]]:
+    """Let trackers follow a run while the block runs; wait ``timeout`` seconds for the rest."""
+    followers = [Follower(kind, run_dir) for kind in kinds]
+    try:
+        yield followers
+    finally:
+        for follower in followers:
+            assert follower.process.stdin is not None
+            follower.process.stdin.close()  # the kernel does so too when training is killed
+        deadline = time.monotonic() + timeout
+        for follower in followers:
+            follower.finish(deadline)
