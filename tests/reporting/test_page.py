@@ -27,7 +27,7 @@ COLOURS = ClassColours(CLASSES, [(128, 64, 128), (70, 130, 180), (0, 0, 142)])
 
 def picture_of(ids: np.ndarray) -> np.ndarray:
     image = np.full((*ids.shape, 3), 100, np.uint8)
-    return panel([Shown("day", image, np.zeros_like(ids), ids)] * 2, COLOURS)
+    return panel([Shown("day", image, np.zeros_like(ids), ids)] * 2, COLOURS, title="a title")
 
 
 def test_columns_of_a_panel_are_what_was_put_in():
