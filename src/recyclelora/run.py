@@ -55,10 +55,11 @@ from recyclelora.provenance import (
     signature,
 )
 from recyclelora.results import result_json, score_table
+from recyclelora.run_end import noted_end
 from recyclelora.schemas import Config
 from recyclelora.session import Session
 from recyclelora.storage import write_json
-from recyclelora.tracking import Mirror, mirrored
+from recyclelora.tracking import Feeder, mirrored
 from recyclelora.warm_start import Start, apply_start, check_start, read_start
 
 FEW_SCENES = 16
@@ -136,7 +137,8 @@ class Run:
         self._prepare_data(reporter)
         checkpoint = newest_checkpoint(self.directory.checkpoints, reporter.warn)
         mirror_here = self.config.tracking.mlflow and self.fabric.is_global_zero
-        with mirrored(self.directory.path, mirror_here) as mirror:
+        noting = noted_end(self.directory.path) if self.fabric.is_global_zero else contextlib.nullcontext()
+        with mirrored(self.directory.path, mirror_here) as mirror, noting:
             began = time.perf_counter()
             session = self._session(reporter, checkpoint)
             finished = session.fit(clock=lambda: time.perf_counter() - began)
@@ -267,7 +269,7 @@ class Run:
         reporter.table(score_table(title, columns, note, result.get("source_classes")))
         reporter.note(f"results and pictures: {shown(self.directory.path)}")
 
-    def _report_mirror(self, reporter: Reporter, mirror: Mirror | None) -> None:
+    def _report_mirror(self, reporter: Reporter, mirror: Feeder | None) -> None:
         if mirror is not None and not mirror.sent:
             reporter.warn(
                 f"MLflow does not have everything (see mlflow.log); later: "
