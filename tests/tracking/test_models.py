@@ -13,7 +13,7 @@ from conftest import make_cityscapes, make_gta
 from tracked import client_of
 
 import recyclelora
-from recyclelora.errors import UserError
+from recyclelora.config import ConfigError
 from recyclelora.run import Run
 from recyclelora.tracking.follow import register, sync
 
@@ -84,5 +84,5 @@ def test_registering_twice_makes_one_version(trained):
     assert register(path, "streets") == register(path, "streets") == "1"
     (version,) = client_of(config).search_model_versions("name = 'streets'")
     assert version.run_id == run.info.run_id
-    with pytest.raises(UserError, match="cannot be read|config.yaml|no such file"):
+    with pytest.raises(ConfigError, match=r"config\.yaml: no such file"):
         register(path / "figures", "streets")

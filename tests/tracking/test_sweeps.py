@@ -25,8 +25,10 @@ def config(tracked_config):
 def sweep(config) -> Path:
     """Three trials of four: one complete, one failed, one that a kill of everything left behind."""
     folder = Path(config.output_dir) / "sweeps" / "mine"
-    study = {"command": "python train.py -m adapter.main.rank=2,3", "directions": ["maximize"], "n_trials": 4,
-             "objective names": ["source_val"], "created": "2026-01-02T04:00:00+00:00", "tuned_on_targets": False}  # fmt: skip
+    study = {
+        "command": "train.py -m adapter.main.rank=2,3", "directions": ["maximize"], "n_trials": 4,
+        "objective names": ["source_val"], "created": "2026-01-02T04:00:00+00:00", "tuned_on_targets": False,
+    }  # fmt: skip
     for number, finished in ((0, True), (1, False), (2, False)):
         run_files(folder / f"trial_{number:04d}-{number:016x}", replace(config, seed=number), finished=finished)
     (folder / "study.json").write_text(json.dumps(study))
@@ -116,8 +118,7 @@ def test_one_broken_run_keeps_none_of_the_others_back(config, sweep):
     (sweep / "trial_0000-0000000000000000/metrics.jsonl").write_text('{"step": 1, "time": 1, "loss": "x"}\n')
     failures = SweepSender(sweep).send(last=True)
     assert [path.name for path in failures] == ["trial_0000-0000000000000000"]
-    parent, trials = runs_of(config)
-    assert trials["1"].info.status == "FAILED"
+    assert runs_of(config)[1]["1"].info.status == "FAILED"
 
 
 def test_many_processes_that_start_at_once_make_one_parent(config, sweep):

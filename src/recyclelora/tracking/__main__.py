@@ -7,10 +7,11 @@ import sys
 from pathlib import Path
 
 from recyclelora.tracking.follow import explained, follow, register, sync
+from recyclelora.tracking.ui import serve
 
 
 def main() -> None:
-    """``sync`` runs or sweeps that were not sent completely, ``register`` an adapter, ``follow`` what still trains."""
+    """``sync`` runs or sweeps that were not sent completely, ``register`` an adapter, look at them with ``ui``."""
     parser = argparse.ArgumentParser(prog="python -m recyclelora.tracking", description=main.__doc__)
     actions = parser.add_subparsers(dest="action", required=True)
     for action in ("sync", "follow"):
@@ -19,7 +20,12 @@ def main() -> None:
     command = actions.add_parser("register")
     command.add_argument("folders", nargs=1, type=Path, metavar="RUN_DIRECTORY")
     command.add_argument("name", metavar="name=MODEL", help="the name in the model registry")
+    command = actions.add_parser("ui")
+    command.add_argument("folders", nargs="?", default=Path("outputs"), type=Path, metavar="OUTPUTS")
+    command.add_argument("--port", default=5000, type=int)
     arguments = parser.parse_args()
+    if arguments.action == "ui":
+        serve(arguments.folders, arguments.port)
     if arguments.action == "follow":
         sys.exit(0 if follow(arguments.folders[0]) else 1)
     failed = False

@@ -85,7 +85,7 @@ def _link(client: Any, run: Any, model_id: str, step: int, run_dir: Path) -> Non
         client.log_batch(run.info.run_id, metrics=metrics)
 
 
-def register(client: Any, run_id: str, run_dir: Path, config: Config, name: str) -> str:
+def register(client: Any, run_id: str, run_dir: Path, config: Config, name: str, *, local: bool) -> str:
     """Make the run's model a version of the registered model ``name``; a second call finds the same version.
 
     Returns:
@@ -108,5 +108,7 @@ def register(client: Any, run_id: str, run_dir: Path, config: Config, name: str)
     for version in versions:
         if version.run_id == run_id:
             return str(version.version)
-    created = client.create_model_version(name, f"models:/{model_id}", run_id=run_id, model_id=model_id)
+    # a store opened as a database looks ids up in the process's default store
+    source = client.get_logged_model(model_id).artifact_location if local else f"models:/{model_id}"
+    created = client.create_model_version(name, source, run_id=run_id, model_id=model_id)
     return str(created.version)

@@ -70,11 +70,12 @@ class RunSender:
 
     def _send(self, end: RunEnd, *, model: bool) -> str:
         run_id = self._run()
+        self._tags(end)
+        self._status(end)
         self._points("metrics.jsonl", read_points(self.run_dir / "metrics.jsonl"))
         self._points(SYSTEM, read_points(self.run_dir / SYSTEM))
         self._points("result.json", self._result_points())
-        self._tags(end)
-        self._status(end)
+        self._tags(end)  # infinite points
         self._files(FILES if end.status != "running" else LIVE_FILES)
         if model and end.status == "finished":
             log_model(self.client, run_id, self.run_dir, self.config)

@@ -272,7 +272,7 @@ class SweepSender:
         self.sent["note"] = text
 
     def _head(self) -> str:
-        return f"`{self.study.get('command', 'a sweep')}`"
+        return f"`python {self.study.get('command', 'train.py -m')}`"
 
     def _note(self, ledger: dict[str, Trial]) -> str:
         done = [trial for trial in ledger.values() if trial.value is not None and not trial.confirms]
