@@ -49,11 +49,13 @@ def finished_run(config, name: str = "run0", **how) -> Path:
     return run_files(Path(config.output_dir) / "runs" / name, config, **how)
 
 
-def trial(sweep: Path, number: int, state: str, value: float | None = None, kind: str = "search", **more) -> Path:
+def trial(
+    sweep: Path, number: int, state: str, value: float | None = None, kind: str = "search", params=None, **more
+) -> Path:
     """The ledger's folder of one trial."""
     folder = sweep / "ledger" / (f"{number:04d}" if kind == "search" else f"confirm_{number:04d}")
     folder.mkdir(parents=True, exist_ok=True)
-    about = {"number": number, "params": {"adapter.main.rank": 2 + number}, "kind": kind}
+    about = {"number": number, "params": params or {"adapter.main.rank": 2 + number}, "kind": kind}
     finished = f"2026-01-02T04:0{number}:00+00:00" if state in ("complete", "failed", "pruned") else None
     known = {"state": state, "values": None if value is None else [value], "reason": None, "finished": finished}
     (folder / "trial.json").write_text(json.dumps(about))

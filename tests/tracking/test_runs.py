@@ -88,7 +88,7 @@ def test_parameters_tags_note_pictures_and_times(run):
     assert tags["slurm_job"] == "71" and tags["seed"] == "0" and tags["protocol"] == "whole"
     assert tags["tuned_on_targets"] == "false" and tags["state"] == "finished"
     assert "adapter.main.rank=4" in tags["changed"] and "adapter.alpha" not in tags["changed"]
-    assert tags["mlflow.note.content"].startswith("`python train.py adapter=x`")
+    assert tags["mlflow.note.content"].startswith(f"**{sent.info.run_name}**\n\n`python train.py adapter=x`")
     assert "| adapter.main.rank | 4 | 32 |" in tags["mlflow.note.content"]
     assert sent.info.run_name == "recyclelora-4+2 vit_tiny_test gta2city seed 0"
     assert sent.info.status == "FINISHED" and sent.info.start_time == 1767323045000

@@ -58,6 +58,7 @@ def test_trials_are_nested_with_the_states_that_the_ledger_tells(config, sweep):
     assert states["1"] == ("FAILED", "failed: step 2: the loss is nan")
     assert states["2"][0] == "KILLED"
     assert trials["1"].data.tags["trial_state"] == "failed"
+    assert trials["1"].info.run_name == "trial 1 main.rank=3 seed=1"
     assert history(client_of(config), trials["0"].info.run_id, "loss_ce") == [(1, 0.5), (2, 0.25)]
     assert parent.info.status == "KILLED"  # two of four trials are over
     assert parent.data.tags["trials"] == "1 complete, 1 failed, 1 running"

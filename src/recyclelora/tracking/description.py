@@ -27,6 +27,12 @@ def run_name(config: Config) -> str:
     return f"{adapter} {config.backbone.name} {config.data.name} seed {config.seed}"
 
 
+def trial_name(kind: str, number: int, params: dict[str, Any], seed: int) -> str:
+    """The same for a trial: what the study varies, by the ends of the names."""
+    varied = [f"{'.'.join(name.split('.')[-2:])}={_cell(value)}" for name, value in params.items() if name != "seed"]
+    return " ".join([f"{kind} {number}", *varied, f"seed={seed}"])
+
+
 def flat_parameters(config: Config) -> dict[str, Any]:
     """Dotted names of every value a researcher may want to compare or filter by."""
     flat: dict[str, Any] = {}
@@ -60,11 +66,11 @@ def _defaults() -> dict[str, Any]:
     return flat_parameters(default_config())
 
 
-def note(config: Config, about: dict[str, Any]) -> str:
-    """Markdown for the top of a run's page: the command, and what differs from the defaults."""
+def note(config: Config, about: dict[str, Any], headline: str) -> str:
+    """Markdown for the top of a run's page: its name, the command, and what differs from the defaults."""
     rows = [f"| {name} | {_cell(value)} | {_cell(default)} |" for name, (value, default) in changes(config).items()]
     table = ["", "| differs from the default | here | default |", "|---|---|---|", *rows] if rows else []
-    return "\n".join([f"`python {about['command']}`", *table])[:LONGEST]
+    return "\n".join([f"**{headline}**", "", f"`python {about['command']}`", *table])[:LONGEST]
 
 
 def _cell(value: Any) -> str:

@@ -35,6 +35,8 @@ class RunSender:
     store: Store
     parent: str | None = None
     """the MLflow run of the sweep"""
+    name: str | None = None
+    """of a trial; else it follows from the configuration"""
     extra_tags: dict[str, str] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
@@ -117,8 +119,8 @@ class RunSender:
     def _create(self) -> str:
         config = self.config
         experiment = self.store.experiment(config.tracking.experiment or config.study or config.data.name)
-        tags = {"mlflow.runName": description.run_name(config)}
-        tags |= {"mlflow.note.content": description.note(config, self.about)}
+        name = self.name or description.run_name(config)
+        tags = {"mlflow.runName": name, "mlflow.note.content": description.note(config, self.about, name)}
         if self.parent is not None:
             tags["mlflow.parentRunId"] = self.parent
         identity = description.identity(self.about, self.run_dir)

@@ -13,13 +13,15 @@ from typing import Any
 
 from recyclelora.config import load_config
 from recyclelora.errors import UserError
+from recyclelora.metrics_log import FINAL
 from recyclelora.run_end import RunEnd, run_end
 from recyclelora.schemas import Config
 from recyclelora.storage import read_json, taking_turns
-from recyclelora.tracking.description import LONGEST, milliseconds, started
+from recyclelora.tracking.description import LONGEST, milliseconds, started, trial_name
 from recyclelora.tracking.outbox import Point, State, last_steps, send_files, send_points
 from recyclelora.tracking.runs import STATUS, RunSender
 from recyclelora.tracking.store import Store, is_out_of_order, outputs_of
+from recyclelora.tracking.views import TAG, link, view
 
 RUN_DIRS = ("trial_*", "trial_*/seed_*", "confirm_*", "confirm_*/seed_*")
 OVER = ("complete", "pruned", "failed")
@@ -56,6 +58,11 @@ class Trial:
     def confirms(self) -> bool:
         """Whether it only runs a candidate again."""
         return bool(self.about.get("kind") == "confirm")
+
+    def name(self, seed: int) -> str:
+        """Of its run with a seed."""
+        kind = "confirm" if self.confirms else "trial"
+        return trial_name(kind, int(self.about["number"]), self.about.get("params", {}), seed)
 
     def outcome_of(self, run: str) -> dict[str, Any] | None:
         """What the job of the run directory ``run`` (relative to the sweep) said last."""
@@ -117,6 +124,11 @@ class SweepSender:
         """What is known of the parent run."""
         return State(self.sweep_dir, self.store.name)
 
+    @cached_property
+    def experiment(self) -> str:
+        """The id of its experiment."""
+        return self.store.experiment(self.config.tracking.experiment or self.name)
+
     def run_dirs(self) -> Iterator[Path]:
         """Directories of runs that have begun, in the order of their trials."""
         for pattern in RUN_DIRS:
@@ -144,7 +156,9 @@ class SweepSender:
             trial = ledger.get(run_dir.relative_to(self.sweep_dir).parts[0].rpartition("-")[0])
             end = self._end(run_dir, trial, last=last)
             if run_dir not in self.runs:
-                self.runs[run_dir] = RunSender(run_dir, load_config(run_dir / "config.yaml"), self.store, parent)
+                config = load_config(run_dir / "config.yaml")
+                name = trial.name(config.seed) if trial else None
+                self.runs[run_dir] = RunSender(run_dir, config, self.store, parent, name)
             sender = self.runs[run_dir]
             sender.extra_tags = _trial_tags(trial)
             is_best = best is not None and trial is best
@@ -187,11 +201,10 @@ class SweepSender:
                     if error.error_code != "RESOURCE_DOES_NOT_EXIST":
                         raise
                     self.state.forget()
-            experiment = self.store.experiment(self.config.tracking.experiment or self.name)
             tags = {"mlflow.runName": f"sweep {self.name}"}
             since = started({"started": self.study.get("created")})
             self.state.run_id = self.store.find_or_create(
-                experiment, {"study": self.name.replace("'", "_"), "role": "sweep"}, tags, since
+                self.experiment, {"study": self.name.replace("'", "_"), "role": "sweep"}, tags, since
             )
             self.state.write()
             if not (self.sweep_dir / "ledger").is_dir():  # Hydra's own sweeper: nobody will tell when it ends
@@ -205,7 +218,8 @@ class SweepSender:
         send_points(client, run_id, iter(self._points(ledger)), self.steps)
         counts = Counter(trial.state.get("state", "waiting") for trial in ledger.values() if not trial.confirms)
         self._send_tags(run_id, self._tags(counts, best))
-        self._send_note(run_id, ledger, counts, best)
+        self._send_note(run_id, ledger)
+        self._send_view(ledger)
         end = self._sweep_end(counts, last=last)
         if self.sent.get("status") != end.status:
             ended = max((trial.finished for trial in ledger.values()), default=0) or int(1000 * time.time())
@@ -261,7 +275,18 @@ class SweepSender:
             self.store.client.log_batch(run_id, tags=[RunTag(name, value) for name, value in new.items()])
             self.sent |= {f"tag {name}": value for name, value in new.items()}
 
-    def _send_note(self, run_id: str, ledger: dict[str, Trial], counts: Counter[str], best: Trial | None) -> None:
+    def _send_view(self, ledger: dict[str, Trial]) -> None:
+        """The table of trials: what varies, and the final scores that any of them has."""
+        params = dict.fromkeys(name for trial in ledger.values() for name in trial.about.get("params", {}))
+        scores = dict.fromkeys(
+            name for run in self.runs.values() for name in run.steps or {} if name.startswith(f"{FINAL}/")
+        )
+        text = view(params, scores, ascending=self._sign() < 0)
+        if params and self.sent.get("view") != text:
+            self.store.client.set_experiment_tag(self.experiment, TAG, text)
+            self.sent["view"] = text
+
+    def _send_note(self, run_id: str, ledger: dict[str, Trial]) -> None:
         """The command and the best trials; an own text of the user is left alone."""
         text = self._note(ledger)
         if self.sent.get("note") == text:
@@ -279,6 +304,8 @@ class SweepSender:
         done.sort(key=lambda trial: -self._sign() * (trial.value or 0.0))
         failed = [trial for trial in ledger.values() if trial.state.get("state") == "failed"]
         lines = [self._head()]
+        if ledger:
+            lines += ["", f"[Table of all trials]({link(self.experiment)})"]
         if done:
             names = list(dict.fromkeys(name for trial in done for name in trial.about.get("params", {})))
             lines += ["", " | ".join(["", "trial", self.objective, *names, ""]).strip()]
