@@ -114,7 +114,7 @@ def once(way: str, mode: str, folder: Path, server: int, arguments: argparse.Nam
         sync = [sys.executable, "-m", "recyclelora.tracking", "sync", str(run_dir)]
         subprocess.run(sync, check=True, capture_output=True, timeout=300)
     proxy.close()
-    return measured | {"steps": reached, "faults": dict(proxy.met)} | points(way, run_dir, server, arguments.steps)
+    return measured | {"steps": reached, "faults": dict(proxy.met)} | points(way, run_dir, server, reached)
 
 
 def fill(proxy: FaultyProxy, run_dir: Path, steps: int, process: subprocess.Popen) -> None:
@@ -127,7 +127,7 @@ def fill(proxy: FaultyProxy, run_dir: Path, steps: int, process: subprocess.Pope
 
 
 def points(way: str, run_dir: Path, server: int, steps: int) -> dict[str, int]:
-    """Points that the server lacks, and has more than once."""
+    """Points of the steps done that the server lacks, and points that it has more than once."""
     if way == "files":
         return {}
     import mlflow
@@ -165,7 +165,7 @@ def start_server(folder: Path) -> tuple[subprocess.Popen, int]:
 def summary(found: list[dict], bare: list[dict]) -> dict:
     """Medians over the repeats; slowdown against files alone in the same mode and repeat."""
     measured = [(f, b) for f, b in zip(found, bare, strict=True) if "wall" in f]
-    rows: dict = {"failed": [f["error"] for f in found if "error" in f]}
+    rows: dict = {"failed": [f"{f['error']}, {f['steps']} steps done" for f in found if "error" in f]}
     if measured:
         median = statistics.median
         rows["start_delay_s"] = round(median(f["start"] for f, _ in measured), 3)

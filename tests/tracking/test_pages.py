@@ -84,7 +84,7 @@ def test_the_list_of_experiments_leads_to_the_runs_and_not_to_traces(pages):
 
 def test_the_table_of_trials_names_what_varies_and_the_scores(pages):
     address, config, parent = pages
-    experiment, children = runs(config, parent)
+    _, children = runs(config, parent)
     note = client_of(config).get_run(parent).data.tags["mlflow.note.content"]
     (link,) = re.findall(r"\[Table of all trials\]\((.*)\)", note)
     with open_page(f"{address}/{link}", width=1300, height=500) as page:

@@ -89,6 +89,7 @@ def tags(config: Config, about: dict[str, Any], run_dir: Path) -> dict[str, str]
         "mlflow.source.type": "LOCAL",
         "mlflow.source.git.commit": git.get("commit") or "unknown",
         "git_uncommitted": str(bool(git.get("diff"))).lower(),
+        "signature": about["signature"],
         "protocol": about["protocol"],
         "seed": str(config.seed),
         "changed": ", ".join(short)[:LONGEST],
@@ -98,10 +99,9 @@ def tags(config: Config, about: dict[str, Any], run_dir: Path) -> dict[str, str]
     return known | ({"slurm_job": ", ".join(dict.fromkeys(jobs))} if jobs else {})
 
 
-def identity(about: dict[str, Any], run_dir: Path) -> dict[str, str]:
-    """Tags that no other run directory has: the signature, and where and when this one began."""
-    place = f"{about.get('started')} {run_dir}"
-    return {"signature": about["signature"], "directory": hashlib.sha256(place.encode()).hexdigest()[:16]}
+def identity(folder: Path, began: str | None) -> dict[str, str]:
+    """A tag that no other run's or sweep's directory has: where and when this one began."""
+    return {"directory": hashlib.sha256(f"{began} {folder}".encode()).hexdigest()[:16]}
 
 
 def started(about: dict[str, Any]) -> int:

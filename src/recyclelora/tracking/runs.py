@@ -123,7 +123,7 @@ class RunSender:
         tags = {"mlflow.runName": name, "mlflow.note.content": description.note(config, self.about, name)}
         if self.parent is not None:
             tags["mlflow.parentRunId"] = self.parent
-        identity = description.identity(self.about, self.run_dir)
+        identity = description.identity(self.run_dir, self.about.get("started"))
         return self.store.find_or_create(experiment, identity, tags, description.started(self.about))
 
     def _describe(self, run_id: str) -> None:

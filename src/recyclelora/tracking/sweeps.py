@@ -17,10 +17,10 @@ from recyclelora.metrics_log import FINAL
 from recyclelora.run_end import RunEnd, run_end
 from recyclelora.schemas import Config
 from recyclelora.storage import read_json, taking_turns
-from recyclelora.tracking.description import LONGEST, milliseconds, started, trial_name
+from recyclelora.tracking.description import LONGEST, identity, milliseconds, started, trial_name
 from recyclelora.tracking.outbox import Point, State, last_steps, send_files, send_points
 from recyclelora.tracking.runs import STATUS, RunSender
-from recyclelora.tracking.store import Store, is_out_of_order, outputs_of
+from recyclelora.tracking.store import Store, outputs_of
 from recyclelora.tracking.views import TAG, link, view
 
 RUN_DIRS = ("trial_*", "trial_*/seed_*", "confirm_*", "confirm_*/seed_*")
@@ -165,7 +165,7 @@ class SweepSender:
             try:
                 sender.send(end, model=last and is_best and sender.config.tracking.model)
             except Exception as error:
-                if is_out_of_order(error):
+                if not self.store.answers():
                     self._doubt()
                     raise
                 failures[run_dir] = str(error)  # the other runs are still to be sent
@@ -201,10 +201,10 @@ class SweepSender:
                     if error.error_code != "RESOURCE_DOES_NOT_EXIST":
                         raise
                     self.state.forget()
-            tags = {"mlflow.runName": f"sweep {self.name}"}
+            tags = {"mlflow.runName": f"sweep {self.name}", "study": self.name, "role": "sweep"}
             since = started({"started": self.study.get("created")})
             self.state.run_id = self.store.find_or_create(
-                self.experiment, {"study": self.name.replace("'", "_"), "role": "sweep"}, tags, since
+                self.experiment, identity(self.sweep_dir, self.study.get("created")), tags, since
             )
             self.state.write()
             if not (self.sweep_dir / "ledger").is_dir():  # Hydra's own sweeper: nobody will tell when it ends

@@ -25,4 +25,6 @@ def serve(outputs: Path, port: int) -> NoReturn:
         "--allowed-hosts", f"127.0.0.1:{port},localhost:{port}",
     ]  # fmt: skip
     print(f"open http://127.0.0.1:{port}/{RUNS_PAGE}", flush=True)
-    os.execve(command[0], command, os.environ | {"MLFLOW_DISABLE_TELEMETRY": "true"})  # noqa: S606
+    # no workers for jobs of language models, which would be seven more processes
+    quiet = {"MLFLOW_DISABLE_TELEMETRY": "true", "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false"}
+    os.execve(command[0], command, os.environ | quiet)  # noqa: S606
