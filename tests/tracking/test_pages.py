@@ -8,7 +8,9 @@ from __future__ import annotations
 import json
 import os
 import re
+import sys
 from pathlib import Path
+from unittest import mock
 
 import pytest
 from browser import open_page
@@ -18,7 +20,7 @@ from tracked import client_of, outcome, trial
 
 from recyclelora.run import Run
 from recyclelora.tracking.follow import sync
-from recyclelora.tracking.ui import RUNS_PAGE
+from recyclelora.tracking.ui import MODEL_TRAINING
 
 pytestmark = pytest.mark.browser
 
@@ -44,7 +46,8 @@ def make_ablation(folder: Path) -> Path:
     (sweep / "study.json").write_text(json.dumps(study))
     for number, rank in enumerate(RANKS):
         run = Run.identify(compose_config(folder, *TINY, *OPTIONS, f"adapter.main.rank={rank}"), number)
-        value = run.execute()
+        with mock.patch.object(sys, "argv", study["command"].split()):
+            value = run.execute()
         ledger = trial(sweep, number, "complete", value, params={"adapter.main.rank": rank})
         outcome(ledger, "complete", run.directory.path)
     return sweep
@@ -76,10 +79,18 @@ def runs(config, parent):
 
 def test_the_list_of_experiments_leads_to_the_runs_and_not_to_traces(pages):
     address, _, _ = pages
-    with open_page(f"{address}/{RUNS_PAGE}", width=1300, height=500) as page:
-        page.get_by_text("rank_ablation").first.click(timeout=WAIT)
+    with open_page(f"{address}/#/experiments?{MODEL_TRAINING}", width=1300, height=500) as page:
+        page.get_by_text("Model training").first.click(timeout=WAIT)
+        page.get_by_role("link", name="rank_ablation").first.click(timeout=WAIT)
         page.get_by_text("sweep rank_ablation").first.wait_for(timeout=WAIT)
         assert "/runs" in page.url
+
+
+def test_the_server_says_where_a_study_is(pages):
+    address, config, parent = pages
+    experiment, _ = runs(config, parent)
+    said = (Path(config.output_dir) / "server.log").read_text()
+    assert f"rank_ablation: {address}/#/experiments/{experiment}/runs?{MODEL_TRAINING}" in said
 
 
 def test_the_table_of_trials_names_what_varies_and_the_scores(pages):
@@ -87,7 +98,7 @@ def test_the_table_of_trials_names_what_varies_and_the_scores(pages):
     _, children = runs(config, parent)
     note = client_of(config).get_run(parent).data.tags["mlflow.note.content"]
     (link,) = re.findall(r"\[Table of all trials\]\((.*)\)", note)
-    with open_page(f"{address}/{link}", width=1300, height=500) as page:
+    with open_page(f"{address}/{link}", width=1700, height=520) as page:
         for number, rank in enumerate(RANKS):
             page.get_by_text(f"trial {number} main.rank={rank} seed=0").first.wait_for(timeout=WAIT)
         keep(page, "mlflow_trials")
@@ -102,7 +113,7 @@ def test_the_table_of_trials_names_what_varies_and_the_scores(pages):
 def test_a_run_shows_its_trial_scores_and_data(pages):
     address, config, parent = pages
     experiment, children = runs(config, parent)
-    url = f"{address}/#/experiments/{experiment}/runs/{children[0].info.run_id}?workflowType=machine_learning"
+    url = f"{address}/#/experiments/{experiment}/runs/{children[0].info.run_id}?{MODEL_TRAINING}"
     with open_page(url, width=1300, height=1000) as page:
         page.get_by_text("differs from the default").wait_for(timeout=WAIT)
         page.get_by_text("final_miou/night").first.wait_for(timeout=WAIT)
@@ -114,7 +125,7 @@ def test_the_pictures_of_a_run_are_on_its_page(pages):
     address, config, parent = pages
     experiment, children = runs(config, parent)
     url = f"{address}/#/experiments/{experiment}/runs/{children[0].info.run_id}/artifacts/figures/overview.png"
-    with open_page(f"{url}?workflowType=machine_learning", width=1300, height=800) as page:
+    with open_page(f"{url}?{MODEL_TRAINING}", width=1300, height=800) as page:
         picture = page.locator("img[src^=blob], .image-outer-container img, canvas").first
         picture.wait_for(timeout=WAIT)
         keep(page, "mlflow_pictures")
@@ -125,9 +136,7 @@ def test_the_compare_page_names_ranks_and_scores(pages):
     address, config, parent = pages
     experiment, children = runs(config, parent)
     ids = "%2C".join(f"%22{run.info.run_id}%22" for run in children)
-    url = (
-        f"{address}/#/compare-runs?runs=%5B{ids}%5D&experiments=%5B%22{experiment}%22%5D&workflowType=machine_learning"
-    )
+    url = f"{address}/#/compare-runs?runs=%5B{ids}%5D&experiments=%5B%22{experiment}%22%5D&{MODEL_TRAINING}"
     with open_page(url, width=1300, height=1000) as page:
         page.get_by_text("adapter.main.rank").first.wait_for(timeout=WAIT)
         for number, rank in enumerate(RANKS):

@@ -9,8 +9,9 @@ from typing import NoReturn
 
 from recyclelora.tracking.store import Store
 
-RUNS_PAGE = "#/experiments?workflowType=machine_learning"
-"""The list of experiments with runs; MLflow 3 would open with its pages for language models."""
+MODEL_TRAINING = "workflowType=machine_learning"
+"""MLflow 3 opens with its pages for language models, in a browser where *Model training* was never chosen."""
+SHOWN = 10
 
 
 def serve(outputs: Path, port: int) -> NoReturn:
@@ -18,13 +19,19 @@ def serve(outputs: Path, port: int) -> NoReturn:
     outputs = outputs.absolute()
     outputs.mkdir(parents=True, exist_ok=True)
     store = Store(f"sqlite:///{outputs / 'mlflow.db'}", outputs)
-    store.client.search_experiments(max_results=1)  # creates the schema, in turn with runs that begin now
+    # creates the schema, in turn with runs that begin now
+    recent = store.client.search_experiments(max_results=SHOWN, order_by=["last_update_time DESC"])
     command = [
         sys.executable, "-m", "mlflow", "server", "--backend-store-uri", store.uri, "--workers", "1",
         "--artifacts-destination", str(outputs / "mlartifacts"), "--host", "127.0.0.1", "--port", str(port),
         "--allowed-hosts", f"127.0.0.1:{port},localhost:{port}",
     ]  # fmt: skip
-    print(f"open http://127.0.0.1:{port}/{RUNS_PAGE}", flush=True)
+    page = f"http://127.0.0.1:{port}/#/experiments"
+    print(f"open {page}?{MODEL_TRAINING} and choose 'Model training' (once a browser), or:")
+    for experiment in recent:
+        if experiment.experiment_id != "0":
+            print(f"  {experiment.name}: {page}/{experiment.experiment_id}/runs?{MODEL_TRAINING}")
+    sys.stdout.flush()
     # no workers for jobs of language models, which would be seven more processes
     quiet = {"MLFLOW_DISABLE_TELEMETRY": "true", "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false"}
     os.execve(command[0], command, os.environ | quiet)  # noqa: S606

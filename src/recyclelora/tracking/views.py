@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 from collections.abc import Iterable
 
+from recyclelora.tracking.ui import MODEL_TRAINING
+
 VIEW = "trials"
 TAG = f"mlflow.sharedViewState.{VIEW}"
 """Tag of the experiment in which MLflow 3 keeps the state of a shared view of its list of runs."""
@@ -12,7 +14,7 @@ TAG = f"mlflow.sharedViewState.{VIEW}"
 
 def link(experiment: str) -> str:
     """Where MLflow's pages show the view, behind the server's address."""
-    return f"#/experiments/{experiment}/runs?workflowType=machine_learning&viewStateShareKey={VIEW}"
+    return f"#/experiments/{experiment}/runs?{MODEL_TRAINING}&viewStateShareKey={VIEW}"
 
 
 def view(params: Iterable[str], targets: Iterable[str], *, ascending: bool) -> str:
