@@ -20,7 +20,7 @@ from tracked import client_of, outcome, trial
 
 from recyclelora.run import Run
 from recyclelora.tracking.follow import sync
-from recyclelora.tracking.ui import MODEL_TRAINING
+from recyclelora.tracking.views import MODEL_TRAINING
 
 pytestmark = pytest.mark.browser
 
@@ -79,7 +79,7 @@ def runs(config, parent):
 
 def test_the_list_of_experiments_leads_to_the_runs_and_not_to_traces(pages):
     address, _, _ = pages
-    with open_page(f"{address}/#/experiments?{MODEL_TRAINING}", width=1300, height=500) as page:
+    with open_page(f"{address}/#/experiments", width=1300, height=500) as page:
         page.get_by_text("Model training").first.click(timeout=WAIT)
         page.get_by_role("link", name="rank_ablation").first.click(timeout=WAIT)
         page.get_by_text("sweep rank_ablation").first.wait_for(timeout=WAIT)

@@ -8,10 +8,10 @@ from pathlib import Path
 from typing import NoReturn
 
 from recyclelora.tracking.store import Store
+from recyclelora.tracking.views import MODEL_TRAINING
 
-MODEL_TRAINING = "workflowType=machine_learning"
-"""MLflow 3 opens with its pages for language models, in a browser where *Model training* was never chosen."""
 SHOWN = 10
+"""Studies whose runs are named at the start."""
 
 
 def serve(outputs: Path, port: int) -> NoReturn:
@@ -27,7 +27,7 @@ def serve(outputs: Path, port: int) -> NoReturn:
         "--allowed-hosts", f"127.0.0.1:{port},localhost:{port}",
     ]  # fmt: skip
     page = f"http://127.0.0.1:{port}/#/experiments"
-    print(f"open {page}?{MODEL_TRAINING} and choose 'Model training' (once a browser), or:")
+    print(f"open {page} and choose 'Model training' (once a browser), or:")
     for experiment in recent:
         if experiment.experiment_id != "0":
             print(f"  {experiment.name}: {page}/{experiment.experiment_id}/runs?{MODEL_TRAINING}")

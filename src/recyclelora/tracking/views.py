@@ -5,8 +5,8 @@ from __future__ import annotations
 import json
 from collections.abc import Iterable
 
-from recyclelora.tracking.ui import MODEL_TRAINING
-
+MODEL_TRAINING = "workflowType=machine_learning"
+"""MLflow 3 opens with its pages for language models, in a browser where *Model training* was never chosen."""
 VIEW = "trials"
 TAG = f"mlflow.sharedViewState.{VIEW}"
 """Tag of the experiment in which MLflow 3 keeps the state of a shared view of its list of runs."""
