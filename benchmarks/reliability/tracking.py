@@ -95,6 +95,7 @@ def once(way: str, mode: str, folder: Path, server: int, arguments: argparse.Nam
     proxy = FaultyProxy(server, "healthy" if mode == "full" else mode, rate=0.4, delay=0.2, seed=seed)
     name = f"{way}-{mode}-{seed}"
     run_dir = new_run(folder, name, proxy.url)
+    began = time.perf_counter()
     command = [sys.executable, __file__, "--train", way, str(run_dir), proxy.url, "--steps", str(arguments.steps)]
     process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
     if mode == "full":
@@ -108,6 +109,7 @@ def once(way: str, mode: str, folder: Path, server: int, arguments: argparse.Nam
         process.kill()
         process.communicate()
         measured = {"error": f"not done after {arguments.patience} s"}
+    measured["seconds"] = round(time.perf_counter() - began, 1)
     reached = int((run_dir / "step").read_text()) if (run_dir / "step").exists() else 0
     proxy.mode = "healthy"
     if way == "here":
@@ -165,7 +167,9 @@ def start_server(folder: Path) -> tuple[subprocess.Popen, int]:
 def summary(found: list[dict], bare: list[dict]) -> dict:
     """Medians over the repeats; slowdown against files alone in the same mode and repeat."""
     measured = [(f, b) for f, b in zip(found, bare, strict=True) if "wall" in f]
-    rows: dict = {"failed": [f"{f['error']}, {f['steps']} steps done" for f in found if "error" in f]}
+    rows: dict = {
+        "failed": [f"{f['error']} ({f['seconds']} s, {f['steps']} steps done)" for f in found if "error" in f]
+    }
     if measured:
         median = statistics.median
         rows["start_delay_s"] = round(median(f["start"] for f, _ in measured), 3)
