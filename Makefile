@@ -74,8 +74,7 @@ wheel: install  ## dist/*.whl
 	$(BIN)/python -m build --wheel --no-isolation
 
 ui: install  ## the MLflow UI on the runs in outputs/, on this machine only
-	@echo "Open http://127.0.0.1:$(MLFLOW_PORT)/#/experiments?workflowType=machine_learning"
-	$(BIN)/mlflow server --backend-store-uri sqlite:///$(CURDIR)/outputs/mlflow.db --host 127.0.0.1 --port $(MLFLOW_PORT)
+	$(BIN)/python -m recyclelora.tracking ui outputs --port $(MLFLOW_PORT)
 
 clean:  ## remove the virtual environment and caches
 	rm -rf $(VENV) .pytest_cache .mypy_cache .ruff_cache

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import copy
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 
@@ -108,3 +110,29 @@ def gta2city(tmp_path: Path) -> Path:
     """GTAV and Cityscapes below ``tmp_path/data``."""
     make_gta(tmp_path / "data")
     return make_cityscapes(tmp_path / "data")
+
+
+@pytest.fixture(scope="session")
+def empty_store(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """An MLflow database without runs; its schema takes seconds to make."""
+    import mlflow
+
+    path = tmp_path_factory.mktemp("store") / "mlflow.db"
+    mlflow.MlflowClient(f"sqlite:///{path}").search_experiments()
+    return path
+
+
+@pytest.fixture(scope="session")
+def tiny_config(tmp_path_factory: pytest.TempPathFactory) -> Config:
+    """Composed once, to be copied."""
+    return compose_config(tmp_path_factory.mktemp("tiny"), *TINY)
+
+
+@pytest.fixture
+def tracked_config(tmp_path: Path, empty_store: Path, tiny_config: Config) -> Config:
+    """The configuration of a tiny run with a database in its outputs folder."""
+    config = copy.deepcopy(tiny_config)
+    config.output_dir = str(tmp_path / "outputs")
+    (tmp_path / "outputs").mkdir()
+    shutil.copy(empty_store, tmp_path / "outputs/mlflow.db")
+    return config

@@ -10,7 +10,8 @@ import os
 import re
 import sys
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
+from pathlib import Path
 from typing import Any
 
 import hydra
@@ -75,6 +76,13 @@ class Job:
     def check(node: DictConfig) -> None:
         """Check a composed configuration and do nothing else; a sweep does so before its first trial."""
         typed(without_hydra(node))
+
+    @staticmethod
+    def beside(folder: Path, node: DictConfig) -> AbstractContextManager[Any]:
+        """What runs beside a whole sweep: the process that feeds MLflow from the files of all its runs."""
+        from recyclelora.tracking import mirrored_sweep
+
+        return mirrored_sweep(folder, bool(node.tracking.mlflow))
 
     @staticmethod
     def explain(error: Exception) -> str:

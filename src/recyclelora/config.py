@@ -11,11 +11,13 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from hydra import compose, initialize_config_dir
 from hydra.core.config_store import ConfigStore
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from recyclelora.plugins import conf_folders, own_adapters
+from recyclelora.redaction import redacted
 from recyclelora.schemas import (
     ADAPTERS,
     DECODERS,
@@ -75,6 +77,14 @@ def register_schemas() -> None:
         store.store(group="adapter", name=kind, node=schema, replace=True)
 
 
+def default_config() -> Config:
+    """What ``python train.py`` without any override would run; not for processes that Hydra itself has started."""
+    register_schemas()
+    with initialize_config_dir(str(home() / "conf")):
+        config: Config = typed(compose("train"))
+    return config
+
+
 def typed(node: DictConfig) -> Any:
     """Turn a composed configuration into its dataclass and check every value.
 
@@ -92,7 +102,7 @@ def typed(node: DictConfig) -> Any:
 
 def validate(config: Any) -> None:
     """Check a configuration dataclass and all inside it; raise one ConfigError that lists every bad key."""
-    problems = [f"{key}={value!r}: {what}" for key, value, what in _problems(config, "")]
+    problems = [f"{key}={redacted(repr(value))}: {what}" for key, value, what in _problems(config, "")]
     if problems:
         raise ConfigError("\n".join(problems))
 

@@ -55,12 +55,13 @@ from recyclelora.provenance import (
     signature,
 )
 from recyclelora.results import result_json, score_table
+from recyclelora.run_end import noted_end
 from recyclelora.schemas import Config
 from recyclelora.session import Session
 from recyclelora.storage import write_json
 from recyclelora.sweep.unit import Unit
 from recyclelora.trackers.process import Follower, asked_for, followed
-from recyclelora.tracking import Mirror, mirrored
+from recyclelora.tracking import Feeder, mirrored
 from recyclelora.warm_start import Start, apply_start, check_start, read_start
 
 FEW_SCENES = 16
@@ -141,9 +142,9 @@ class Run:
                 reporter.warn(remark)
         self._prepare_data(reporter)
         checkpoint = newest_checkpoint(self.directory.checkpoints, reporter.warn)
-        alone = Unit.current() is None  # a sweep's driver mirrors all its runs
-        mirror_here = alone and self.config.tracking.mlflow and self.fabric.is_global_zero
-        with mirrored(self.directory.path, mirror_here) as mirror:
+        mirror_here = self.config.tracking.mlflow and self.fabric.is_global_zero
+        noting = noted_end(self.directory.path) if self.fabric.is_global_zero else contextlib.nullcontext()
+        with mirrored(self.directory.path, mirror_here) as mirror, noting:
             began = time.perf_counter()
             session = self._session(reporter, checkpoint)
             with followed(self.directory.path, trackers) as followers:
@@ -281,7 +282,7 @@ class Run:
         reporter.table(score_table(title, columns, note, result.get("source_classes")))
         reporter.note(f"results and pictures: {shown(self.directory.path)}")
 
-    def _report_mirror(self, reporter: Reporter, mirror: Mirror | None) -> None:
+    def _report_mirror(self, reporter: Reporter, mirror: Feeder | None) -> None:
         if mirror is not None and not mirror.sent:
             reporter.warn(
                 f"MLflow does not have everything (see mlflow.log); later: "

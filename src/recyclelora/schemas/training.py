@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Optional
+from urllib.parse import urlsplit
 
 from recyclelora.schemas.checks import Problem, above_zero, at_least, one_of
 
@@ -114,6 +115,7 @@ class TrackingConfig:
     """Whether MLflow mirrors the run; ``uri`` null means MLFLOW_TRACKING_URI, else SQLite in the outputs folder.
 
     ``tensorboard`` and ``wandb`` do the same for those who live there; each needs the extra of its name.
+    ``model`` uploads the adapter of a finished run (of a sweep: of its best trial) as a model that MLflow can load.
     """
 
     mlflow: bool = True
@@ -121,3 +123,12 @@ class TrackingConfig:
     uri: Optional[str] = None
     tensorboard: bool = False
     wandb: bool = False
+    model: bool = True
+
+    def check(self) -> Iterator[Problem]:
+        """Yield every bad value; a password here would be stored with the run."""
+        if self.uri is not None and urlsplit(self.uri).password is not None:
+            yield (
+                "uri",
+                "holds a password, and is stored with the run: use the environment variable MLFLOW_TRACKING_URI",
+            )

@@ -88,14 +88,17 @@ def sweep(
             {str(key): value for key, value in launcher.items()}, task, options["objectives"], folder,
             options["n_jobs"], name,
         ) or _batches(context, function, config, options)  # fmt: skip
-        with SweepTable(name, n_trials, tuned=about["tuned_on_targets"]) as table, _feeding(function, folder, config):
-            for remark in remarks:
-                table.event(remark)
-            driver = Driver(plan, study, ledger, executor, table)
-            began = time.monotonic()
-            driver.run()
-            executor.close()
-        code = _finish(driver, table, folder, about, url, time.monotonic() - began)
+        with _feeding(function, folder, config) as feeder:
+            with SweepTable(name, n_trials, tuned=about["tuned_on_targets"]) as table:
+                for remark in remarks:
+                    table.event(remark)
+                driver = Driver(plan, study, ledger, executor, table)
+                began = time.monotonic()
+                driver.run()
+                executor.close()
+            code = _finish(driver, table, folder, about, url, time.monotonic() - began)
+        if feeder is not None and not feeder.sent:
+            table.event(f"MLflow does not have everything; later: python -m recyclelora.tracking sync {folder}")
     if code:
         sys.exit(code)
     returns = getattr(executor, "returns", {})

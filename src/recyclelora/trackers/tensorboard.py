@@ -9,7 +9,7 @@ from PIL import Image
 
 from recyclelora.config import load_config
 from recyclelora.trackers.feed import Feed
-from recyclelora.tracking import flat_parameters
+from recyclelora.tracking.description import flat_parameters
 
 
 class TensorBoard:

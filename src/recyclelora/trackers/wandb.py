@@ -9,7 +9,7 @@ from typing import Any
 from recyclelora.config import load_config
 from recyclelora.storage import read_json, write_json
 from recyclelora.trackers.feed import Feed
-from recyclelora.tracking import flat_parameters, run_name
+from recyclelora.tracking.description import flat_parameters, run_name
 
 STATE = "wandb.json"
 

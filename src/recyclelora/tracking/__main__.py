@@ -1,0 +1,46 @@
+"""``python -m recyclelora.tracking``: send to MLflow what it does not have, and register models."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from pathlib import Path
+
+from recyclelora.tracking.follow import explained, follow, register, sync
+from recyclelora.tracking.ui import serve
+
+
+def main() -> None:
+    """``sync`` runs or sweeps that were not sent completely, ``register`` an adapter, look at them with ``ui``."""
+    parser = argparse.ArgumentParser(prog="python -m recyclelora.tracking", description=main.__doc__)
+    actions = parser.add_subparsers(dest="action", required=True)
+    for action in ("sync", "follow"):
+        command = actions.add_parser(action)
+        command.add_argument("folders", nargs="+" if action == "sync" else 1, type=Path, metavar="DIRECTORY")
+    command = actions.add_parser("register")
+    command.add_argument("folders", nargs=1, type=Path, metavar="RUN_DIRECTORY")
+    command.add_argument("name", metavar="name=MODEL", help="the name in the model registry")
+    command = actions.add_parser("ui")
+    command.add_argument("folders", nargs="?", default=Path("outputs"), type=Path, metavar="OUTPUTS")
+    command.add_argument("--port", default=5000, type=int)
+    arguments = parser.parse_args()
+    if arguments.action == "ui":
+        serve(arguments.folders, arguments.port)
+    if arguments.action == "follow":
+        sys.exit(0 if follow(arguments.folders[0]) else 1)
+    failed = False
+    for folder in arguments.folders:
+        try:
+            if arguments.action == "sync":
+                print(f"{folder}: MLflow run {sync(folder)}")
+            else:
+                name = arguments.name.removeprefix("name=")
+                print(f"{folder}: version {register(folder, name)} of model {name}")
+        except Exception as error:  # a server may fail in any way; the other runs are still to be sent
+            failed = True
+            print(f"{arguments.action}: {folder}: {explained(error)}", file=sys.stderr)
+    sys.exit(1 if failed else 0)
+
+
+if __name__ == "__main__":
+    main()

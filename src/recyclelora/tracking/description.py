@@ -1,0 +1,134 @@
+"""What MLflow shows of a run beside its curves: name, parameters, tags, note and data sets."""
+
+from __future__ import annotations
+
+import dataclasses
+import datetime
+import functools
+import hashlib
+import json
+from pathlib import Path
+from typing import Any
+
+from recyclelora.config import default_config
+from recyclelora.schemas import Config
+
+LONGEST = 5000
+"""Characters of a parameter or tag; MLflow refuses parameters of more than 6000."""
+NO_PARAMETERS = ("output_dir", "cache", "fresh", "study", "data.classes", "data.folder", "tracking")
+NO_CHANGES = (*NO_PARAMETERS, "data.root", "backbone.checkpoint", "data.num_classes", "data.class_names")
+CONTEXTS = {"source": "train", "source_val": "validation", "target": "target"}
+
+
+def run_name(config: Config) -> str:
+    """A name that tells runs of one experiment apart at a glance."""
+    ranks = [b.rank for b in (getattr(config.adapter, "main", None), getattr(config.adapter, "sub", None)) if b]
+    adapter = "-".join([config.adapter.name, "+".join(map(str, ranks))]).rstrip("-")
+    return f"{adapter} {config.backbone.name} {config.data.name} seed {config.seed}"
+
+
+def trial_name(kind: str, number: int, params: dict[str, Any], seed: int) -> str:
+    """The same for a trial: what the study varies, by the ends of the names."""
+    varied = [f"{'.'.join(name.split('.')[-2:])}={_cell(value)}" for name, value in params.items() if name != "seed"]
+    return " ".join([f"{kind} {number}", *varied, f"seed={seed}"])
+
+
+def flat_parameters(config: Config) -> dict[str, Any]:
+    """Dotted names of every value a researcher may want to compare or filter by."""
+    flat: dict[str, Any] = {}
+
+    def walk(node: Any, path: str) -> None:
+        if isinstance(node, dict) and node:
+            for key, value in node.items():
+                walk(value, f"{path}.{key}" if path else str(key))
+        else:
+            flat[path] = node
+
+    walk(dataclasses.asdict(config), "")
+    names = config.data.classes.names
+    classes = {"data.num_classes": len(names), "data.class_names": ", ".join(names)[:LONGEST]}
+    return {key: value for key, value in flat.items() if not key.startswith(NO_PARAMETERS)} | classes
+
+
+def changes(config: Config) -> dict[str, tuple[Any, Any]]:
+    """What differs from ``python train.py`` without overrides: name -> (value, default); None where there is none."""
+    flat, defaults = flat_parameters(config), _defaults()
+    names = [*flat, *(name for name in defaults if name not in flat)]
+    return {
+        name: (flat.get(name), defaults.get(name))
+        for name in names
+        if flat.get(name) != defaults.get(name) and not name.startswith(NO_CHANGES)
+    }
+
+
+@functools.cache
+def _defaults() -> dict[str, Any]:
+    return flat_parameters(default_config())
+
+
+def note(config: Config, about: dict[str, Any], headline: str) -> str:
+    """Markdown for the top of a run's page: its name, the command, and what differs from the defaults."""
+    rows = [f"| {name} | {_cell(value)} | {_cell(default)} |" for name, (value, default) in changes(config).items()]
+    table = ["", "| differs from the default | here | default |", "|---|---|---|", *rows] if rows else []
+    return "\n".join([f"**{headline}**", "", f"`python {about['command']}`", *table])[:LONGEST]
+
+
+def _cell(value: Any) -> str:
+    text = "" if value is None else str(value)
+    return (text if len(text) < 80 else text[:77] + "...").replace("|", "\\|")
+
+
+def tags(config: Config, about: dict[str, Any], run_dir: Path) -> dict[str, str]:
+    """What runs are filtered by, beside parameters; ``changed`` is one readable column of what differs."""
+    git = about.get("git") or {}
+    launches = [about, *about.get("resumed", [])]
+    jobs = [str(job) for launch in launches if (job := (launch.get("host") or {}).get("slurm_job"))]
+    short = [f"{name}={_cell(value)}" for name, (value, _) in changes(config).items() if name != "seed"]
+    known = {
+        "mlflow.source.name": about["command"].split(" ")[0],
+        "mlflow.source.type": "LOCAL",
+        "mlflow.source.git.commit": git.get("commit") or "unknown",
+        "git_uncommitted": str(bool(git.get("diff"))).lower(),
+        "signature": about["signature"],
+        "protocol": about["protocol"],
+        "seed": str(config.seed),
+        "changed": ", ".join(short)[:LONGEST],
+        "tuned_on_targets": str(config.objective == "target_mean").lower(),
+        "run_dir": str(run_dir),
+    }
+    return known | ({"slurm_job": ", ".join(dict.fromkeys(jobs))} if jobs else {})
+
+
+def identity(folder: Path, began: str | None) -> dict[str, str]:
+    """A tag that no other run's or sweep's directory has: where and when this one began."""
+    return {"directory": hashlib.sha256(f"{began} {folder}".encode()).hexdigest()[:16]}
+
+
+def started(about: dict[str, Any]) -> int:
+    """When a run or a study began, in milliseconds since 1970; now, where that was not written down."""
+    return milliseconds(about.get("started")) or milliseconds(datetime.datetime.now().isoformat()) or 0
+
+
+def milliseconds(text: str | None) -> int | None:
+    """An ISO time as MLflow counts it."""
+    return None if text is None else int(1000 * datetime.datetime.fromisoformat(text).timestamp())
+
+
+def data_inputs(config: Config, about: dict[str, Any]) -> list[Any]:
+    """The data sets of ``run.json`` as MLflow's: training data, source validation and targets."""
+    from mlflow.entities import Dataset, DatasetInput, InputTag
+
+    inputs = []
+    for record in about.get("datasets", []):
+        # of the record with the digest of all files, since a part of a data set is another one
+        digest = hashlib.sha256(json.dumps([record, about.get("dataset_digest")], sort_keys=True).encode())
+        source = {"uri": f"{config.data.root}/{record['dataset']}", "split": record["split"]}
+        dataset = Dataset(
+            name=f"{record['name']} ({record['split']})" if record["name"] != record["split"] else record["name"],
+            digest=digest.hexdigest()[:16],
+            source_type="local",
+            source=json.dumps(source),
+            profile=json.dumps({"images": record["images"], "labelled": record["labelled"]}),
+        )
+        inputs.append(DatasetInput(dataset, [InputTag("mlflow.data.context", CONTEXTS[record["role"]])]))
+    return inputs

@@ -1,0 +1,78 @@
+"""The training side: start the process that feeds MLflow, and let it finish."""
+
+from __future__ import annotations
+
+import contextlib
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+from recyclelora.sweep.unit import Unit
+
+LOG = "mlflow.log"
+LAST_WAIT = 60.0
+"""Seconds that a run waits at its end for what has not been sent; the rest is left for ``sync``."""
+
+
+@contextlib.contextmanager
+def mirrored(run_dir: Path, enabled: bool) -> Iterator[Feeder | None]:
+    """Mirror a run into MLflow while the block runs and wait a bounded time for the rest.
+
+    A job of a sweep only writes files: its driver feeds MLflow.
+    """
+    with _fed(run_dir, enabled and Unit.current() is None) as feeder:
+        yield feeder
+
+
+@contextlib.contextmanager
+def mirrored_sweep(sweep_dir: Path, enabled: bool) -> Iterator[Feeder | None]:
+    """Mirror all runs of a sweep into MLflow, from one process, while the block runs."""
+    with _fed(sweep_dir, enabled) as feeder:
+        yield feeder
+
+
+@contextlib.contextmanager
+def _fed(folder: Path, enabled: bool) -> Iterator[Feeder | None]:
+    if not enabled:
+        yield None
+        return
+    feeder = Feeder(folder)
+    try:
+        yield feeder
+    finally:
+        feeder.finish()
+
+
+class Feeder:
+    """The process that mirrors a run or a sweep; its words go to ``mlflow.log`` in the directory."""
+
+    def __init__(self, folder: Path) -> None:
+        self.sent = False
+        with (folder / LOG).open("ab") as log:
+            self.process = subprocess.Popen(  # noqa: S603
+                [sys.executable, "-m", "recyclelora.tracking", "follow", str(folder)],
+                stdin=subprocess.PIPE, stdout=log, stderr=log, start_new_session=True,
+            )  # fmt: skip
+
+    def finish(self, timeout: float = LAST_WAIT) -> bool:
+        """Tell the process that nothing more comes; False when it has not sent everything in time."""
+        if self.process.stdin is not None:
+            self.process.stdin.close()  # also closed by the kernel when training is killed
+        try:
+            self.sent = self.process.wait(timeout) == 0
+        except subprocess.TimeoutExpired:
+            self.process.kill()
+            self.process.wait()
+            self.sent = False
+        return self.sent
+
+
+def send(run_dir: Path, timeout: float = LAST_WAIT) -> str | None:
+    """Bring the record of a finished run up to date, from a process of its own; None, or why that failed."""
+    command = [sys.executable, "-m", "recyclelora.tracking", "sync", str(run_dir)]
+    try:
+        done = subprocess.run(command, capture_output=True, text=True, timeout=timeout, check=False)  # noqa: S603
+    except subprocess.TimeoutExpired:
+        return f"no answer within {timeout:.0f} s"
+    return None if done.returncode == 0 else (done.stderr.strip().splitlines() or ["unknown reason"])[-1]

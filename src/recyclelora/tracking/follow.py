@@ -1,0 +1,120 @@
+"""The feeding process, and the commands ``sync`` and ``register``."""
+
+from __future__ import annotations
+
+import os
+import select
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+from recyclelora.config import ConfigError, load_config
+from recyclelora.errors import UserError
+from recyclelora.redaction import redacted
+from recyclelora.run_end import KILLED, RunEnd, run_end
+from recyclelora.tracking import models
+from recyclelora.tracking.runs import RunSender
+from recyclelora.tracking.store import Store, outputs_of
+from recyclelora.tracking.sweeps import SweepSender, is_sweep, sweep_of
+from recyclelora.tracking.system import SystemSampler
+
+POLL = 2.0
+"""Seconds between two passes; doubled after each failed one, up to :data:`LONGEST_POLL`."""
+LONGEST_POLL = 30.0
+
+Send = Callable[[bool], None]
+"""send(last): one pass; ``last`` when nothing more comes."""
+
+
+def follow(folder: Path) -> bool:
+    """Send again and again until standard input closes, then once more; True when everything was sent."""
+    os.nice(10)  # training goes first
+    send = _sender(folder.absolute())
+    wait, failures = 0.0, 0
+    while not _closed_within(wait):
+        failures = 0 if _tried(send, last=False) else failures + 1
+        wait = min(POLL * 2**failures, LONGEST_POLL)
+    return _tried(send, last=True)
+
+
+def _closed_within(seconds: float) -> bool:
+    """Whether standard input closes within this time."""
+    ready, _, _ = select.select([sys.stdin], [], [], seconds)
+    return bool(ready) and os.read(sys.stdin.fileno(), 1) == b""
+
+
+def _tried(send: Send, *, last: bool) -> bool:
+    try:
+        send(last)
+    except Exception as error:  # whatever a server or database does, training must not notice
+        print(f"{time.strftime('%H:%M:%S')} not sent yet: {explained(error)}", flush=True)
+        return False
+    return True
+
+
+def explained(error: Exception) -> str:
+    """An error in one line without passwords."""
+    text = (str(error).splitlines() or [""])[0]
+    return redacted(text if isinstance(error, UserError | ConfigError) else f"{type(error).__name__}: {text}")
+
+
+def _sender(folder: Path) -> Send:
+    """What sends one pass of a sweep, or of a run with samples of how busy its machine is."""
+    if folder.parent.name == "sweeps":
+        sweep = SweepSender(folder)
+        return lambda last: _send_sweep(sweep, last=last)
+    sender: RunSender | None = None
+    sampler: SystemSampler | None = None
+
+    def send_run(last: bool) -> None:
+        nonlocal sender, sampler
+        sampler = sampler or SystemSampler(folder)
+        sampler.sample_when_due()
+        sender = sender or run_sender(folder)
+        end = run_end(folder) if last else RunEnd("running")
+        if end.status == "running" and last:  # killed a moment ago; the lock is about to fall
+            end = KILLED
+        sender.send(end, model=sender.config.tracking.model and sender.parent is None)
+
+    return send_run
+
+
+def _send_sweep(sweep: SweepSender, *, last: bool) -> None:
+    failures = sweep.send(last=last)
+    if failures:
+        raise UserError("; ".join(f"{run.name}: {why.splitlines()[0]}" for run, why in failures.items()))
+
+
+def run_sender(run_dir: Path) -> RunSender:
+    """A sender for one run, nested in its sweep if it is a trial's."""
+    config = load_config(run_dir / "config.yaml")
+    sweep = sweep_of(run_dir)
+    store = Store.of(config, outputs_of(run_dir))
+    return RunSender(run_dir, config, store, SweepSender(sweep).parent() if sweep else None)
+
+
+def sync(folder: Path) -> str:
+    """Send what MLflow does not have yet of a run or of a sweep.
+
+    Returns:
+        the MLflow run id; of a sweep the parent's.
+
+    Raises:
+        UserError: the folder is no run, or a run of it could not be sent.
+    """
+    folder = folder.absolute()
+    if is_sweep(folder):
+        sweep = SweepSender(folder)
+        _send_sweep(sweep, last=True)
+        return sweep.parent()
+    sender = run_sender(folder)
+    return sender.send(run_end(folder), model=sender.config.tracking.model and sender.parent is None)
+
+
+def register(run_dir: Path, name: str) -> str:
+    """Send a finished run and make its adapter a version of the registered model ``name``; returns the version."""
+    sender = run_sender(run_dir.absolute())
+    run_id = sender.send(run_end(sender.run_dir), model=True)
+    client, local = sender.store.client, sender.store.local
+    return models.register(client, run_id, sender.run_dir, sender.config, name, local=local)

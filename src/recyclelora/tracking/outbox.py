@@ -1,0 +1,108 @@
+"""What MLflow does not have yet of a run's points and files."""
+
+from __future__ import annotations
+
+import json
+import math
+import re
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+from recyclelora.metrics_log import step_of
+from recyclelora.storage import read_json, write_json
+
+STATE = "mlflow.json"
+BATCH = 1000
+"""Points in one request; MLflow takes no more."""
+
+Point = tuple[str, float, int, int]
+"""name, value, milliseconds since 1970, step"""
+
+
+class State:
+    """``mlflow.json``: which MLflow run a directory has become, and the files it has.
+
+    Points are not in it: MLflow itself is asked for the last step of every curve, so that a sender that was killed
+    after sending and before writing doubles nothing.
+    """
+
+    def __init__(self, folder: Path, store: str) -> None:
+        self.path = folder / STATE
+        stored = read_json(self.path) if self.path.exists() else {}
+        if stored.get("uri") != store:  # it was never sent to this store
+            stored = {}
+        self.run_id: str | None = stored.get("run_id")
+        self.described: bool = stored.get("described", False)
+        self.files: dict[str, int] = stored.get("files", {})
+        self.store = store
+
+    def forget(self) -> None:
+        """The store does not know the run any more."""
+        self.run_id, self.described, self.files = None, False, {}
+
+    def write(self) -> None:
+        """Keep it."""
+        fields = {"uri": self.store, "run_id": self.run_id, "described": self.described, "files": self.files}
+        write_json(self.path, fields)
+
+
+def last_steps(run: Any) -> dict[str, int]:
+    """The last step that MLflow has of every curve of a run."""
+    return {metric.key: int(metric.step) for metric in run.to_proto().data.metrics}
+
+
+def read_points(path: Path) -> Iterator[Point]:
+    """All points of a ``.jsonl`` file but a line that is still being written."""
+    if not path.exists():
+        return
+    for line in path.read_text(encoding="utf-8").splitlines():
+        if step_of(line) == math.inf:
+            continue
+        point = json.loads(line)
+        step, stamp = int(point.pop("step")), int(1000 * point.pop("time"))
+        for name, value in point.items():
+            yield _allowed(name), float(value), stamp, step
+
+
+def _allowed(name: str) -> str:
+    """A name with what MLflow refuses replaced."""
+    return re.sub(r"[^\w\-. :/]", "_", name)
+
+
+def send_points(client: Any, run_id: str, points: Iterator[Point], steps: dict[str, int]) -> list[str]:
+    """Send the points later than the last of each curve in ``steps``, in batches, and note each batch there.
+
+    Batches keep the order of the points, and MLflow takes a batch whole or not at all; a batch that it has already,
+    because its answer was lost, changes nothing, since name, value, time and step are the same.
+
+    Returns:
+        infinite points in words; MLflow would store them as 1.8e308, which flattens every chart.
+    """
+    from mlflow.entities import Metric
+
+    infinite, waiting = [], []
+    latest = dict(steps)
+    for name, value, stamp, step in points:
+        if math.isinf(value):
+            infinite.append(f"{name} = {value} at step {step}")
+        elif step > latest.get(name, -1):
+            latest[name] = step
+            waiting.append(Metric(name, value, stamp, step))
+    for first in range(0, len(waiting), BATCH):
+        batch = waiting[first : first + BATCH]
+        client.log_batch(run_id, metrics=batch)
+        steps |= {metric.key: metric.step for metric in batch}
+    return infinite
+
+
+def send_files(client: Any, folder: Path, paths: list[Path], state: State, written: Callable[[Path], None]) -> None:
+    """Send files that are new or changed, to artifact folders named as those they lie in; ``written`` hears of each."""
+    for path in paths:
+        stamp = path.stat().st_mtime_ns
+        name = path.relative_to(folder).as_posix()
+        if state.files.get(name) != stamp:
+            client.log_artifact(state.run_id, str(path), name.rpartition("/")[0] or None)
+            written(path)
+            state.files[name] = stamp
+            state.write()

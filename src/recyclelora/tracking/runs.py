@@ -1,0 +1,209 @@
+"""One run directory -> one MLflow run."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+from recyclelora.errors import UserError
+from recyclelora.run_end import RunEnd
+from recyclelora.schemas import Config
+from recyclelora.storage import read_json, taking_turns
+from recyclelora.tracking import description
+from recyclelora.tracking.models import log_model
+from recyclelora.tracking.outbox import Point, State, last_steps, read_points, send_files, send_points
+from recyclelora.tracking.store import Store
+from recyclelora.tracking.system import SYSTEM
+
+STATUS = {"running": "RUNNING", "finished": "FINISHED", "failed": "FAILED", "pruned": "KILLED",
+          "interrupted": "KILLED", "killed": "KILLED"}  # fmt: skip
+FILES = ("config.yaml", "run.json", "result.json", "train.log")
+LIVE_FILES = ("config.yaml", "run.json")
+"""Sent while the run trains; the others change all the time or are written last."""
+PATTERNS = ("figures/**/*.png", "analysis/*.png", "analysis/*.csv", "analysis/summary.json")
+SUMMARY = "analysis/summary.json"
+
+
+@dataclass
+class RunSender:
+    """Sends one run; what it learns of MLflow it believes until a request fails."""
+
+    run_dir: Path
+    config: Config
+    store: Store
+    parent: str | None = None
+    """the MLflow run of the sweep"""
+    name: str | None = None
+    """of a trial; else it follows from the configuration"""
+    extra_tags: dict[str, str] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        self.state = State(self.run_dir, self.store.name)
+        self.steps: dict[str, int] | None = None
+        self.tags: dict[str, str] = {}
+        self.status: str | None = None
+        self.seen: dict[str, tuple[int, int]] = {}
+        self.infinite: dict[str, list[str]] = {}
+        self.own_tags: tuple[int, dict[str, str]] = (0, {})
+
+    @property
+    def client(self) -> Any:
+        """MLflow's."""
+        return self.store.client
+
+    def send(self, end: RunEnd, *, model: bool = False) -> str:
+        """Send what MLflow does not have yet; calling it twice sends nothing twice.
+
+        Args:
+            end: what has become of the run
+            model: whether to send the adapter of a finished run
+
+        Returns:
+            the MLflow run id.
+        """
+        try:
+            with taking_turns(self.run_dir / ".mlflow.lock"):
+                return self._send(end, model=model)
+        except Exception:
+            self.steps, self.tags, self.status, self.seen = None, {}, None, {}
+            raise
+
+    def _send(self, end: RunEnd, *, model: bool) -> str:
+        run_id = self._run()
+        self._tags(end)
+        self._status(end)
+        self._points("metrics.jsonl", read_points(self.run_dir / "metrics.jsonl"))
+        self._points(SYSTEM, read_points(self.run_dir / SYSTEM))
+        self._points("result.json", self._result_points())
+        self._tags(end)  # infinite points
+        self._files(FILES if end.status != "running" else LIVE_FILES)
+        if model and end.status == "finished":
+            log_model(self.client, run_id, self.run_dir, self.config)
+        return run_id
+
+    def _run(self) -> str:
+        """The MLflow run of this directory, found or created and described; ask what it has when that is not known."""
+        from mlflow.exceptions import MlflowException
+
+        if self.state.run_id is not None and self.steps is not None:
+            return self.state.run_id
+        run = None
+        if self.state.run_id is not None:
+            try:
+                run = self.client.get_run(self.state.run_id)
+            except MlflowException as error:
+                if error.error_code != "RESOURCE_DOES_NOT_EXIST":
+                    raise
+                self.state.forget()  # the store was deleted and begins anew
+        if run is None:
+            self.state.run_id = self._create()
+            self.state.write()
+            run = self.client.get_run(self.state.run_id)
+        if run.info.lifecycle_stage == "deleted":
+            raise UserError(
+                f"{self.run_dir}: MLflow run {self.state.run_id} was deleted; restore it, or remove mlflow.json"
+            )
+        if not self.state.described:
+            self._describe(run.info.run_id)
+        self.steps = last_steps(run)
+        return str(run.info.run_id)
+
+    @cached_property
+    def about(self) -> dict[str, Any]:
+        """Where the run came from."""
+        about: dict[str, Any] = read_json(self.run_dir / "run.json")
+        return about
+
+    def _create(self) -> str:
+        config = self.config
+        experiment = self.store.experiment(config.tracking.experiment or config.study or config.data.name)
+        name = self.name or description.run_name(config)
+        tags = {"mlflow.runName": name, "mlflow.note.content": description.note(config, self.about, name)}
+        if self.parent is not None:
+            tags["mlflow.parentRunId"] = self.parent
+        identity = description.identity(self.run_dir, self.about.get("started"))
+        return self.store.find_or_create(experiment, identity, tags, description.started(self.about))
+
+    def _describe(self, run_id: str) -> None:
+        from mlflow.entities import Param
+
+        flat = description.flat_parameters(self.config)
+        params = [Param(key, str(value)[: description.LONGEST]) for key, value in flat.items()]
+        for first in range(0, len(params), 100):
+            self.client.log_batch(run_id, params=params[first : first + 100])
+        self.client.log_inputs(run_id, description.data_inputs(self.config, self.about))
+        self.state.described = True
+        self.state.write()
+
+    def _points(self, name: str, points: Any) -> None:
+        """Send the new points of a file that has changed since it was last looked at."""
+        path = self.run_dir / name
+        if not path.exists() or self.steps is None or self.state.run_id is None:
+            return
+        status = path.stat()
+        mark = (status.st_ino, status.st_size)
+        if self.seen.get(name) != mark:
+            self.infinite[name] = send_points(self.client, self.state.run_id, points, self.steps)
+            self.seen[name] = mark
+
+    def _result_points(self) -> Any:
+        """What runs of a study are sorted by: the objective, time, memory and numbers of parameters."""
+        path = self.run_dir / "result.json"
+        if not path.exists():
+            return
+        result, stamp = read_json(path), int(1000 * path.stat().st_mtime)
+        values = {name: result.get(name) for name in ("objective", "seconds", "peak_memory_mb")}
+        values |= {f"parameters/{name}": count for name, count in result.get("params", {}).items()}
+        for name, value in values.items():
+            if value is not None:
+                yield name, float(value), stamp, int(result["steps"])
+
+    def _tags(self, end: RunEnd) -> None:
+        """Send the tags that are new or have changed since the run began, such as further SLURM jobs."""
+        from mlflow.entities import RunTag
+
+        path = self.run_dir / "run.json"
+        stamp = path.stat().st_mtime_ns
+        if self.own_tags[0] != stamp:
+            self.own_tags = (stamp, description.tags(self.config, read_json(path), self.run_dir))
+        tags = self.own_tags[1] | self.extra_tags
+        tags |= {"state": f"{end.status}: {end.reason}" if end.reason else end.status}
+        infinite = [words for found in self.infinite.values() for words in found]
+        tags |= {"infinite": "; ".join(infinite)[: description.LONGEST]} if infinite else {}
+        new = {name: value for name, value in tags.items() if self.tags.get(name) != value}
+        if new:
+            self.client.log_batch(self.state.run_id, tags=[RunTag(name, value) for name, value in new.items()])
+            self.tags |= new
+
+    def _status(self, end: RunEnd) -> None:
+        if self.state.run_id is not None and self.status != end.status:
+            ended = None if end.status == "running" else _last_change(self.run_dir)
+            self.store.set_status(self.state.run_id, STATUS[end.status], ended)
+            self.status = end.status
+
+    def _files(self, names: tuple[str, ...]) -> None:
+        found = [path for pattern in PATTERNS for path in sorted(self.run_dir.glob(pattern))]
+        paths = [path for path in (*(self.run_dir / name for name in names), *found) if path.is_file()]
+        send_files(self.client, self.run_dir, paths, self.state, self._written)
+
+    def _written(self, path: Path) -> None:
+        """The headlines of an analysis that is new or has changed become metrics ``analysis/...``."""
+        if path == self.run_dir / SUMMARY:
+            summary, stamp = read_json(path), int(1000 * path.stat().st_mtime)
+            step = int(summary["step"])
+            points = [(f"analysis/{name}", float(value), stamp, step) for name, value in summary["metrics"].items()]
+            self._changed(points)
+
+    def _changed(self, points: list[Point]) -> None:
+        """Send points also where MLflow has another value of that step: it shows the later one."""
+        assert self.state.run_id is not None
+        before = {name: step - 1 for name, _, _, step in points}
+        send_points(self.client, self.state.run_id, iter(points), before)
+
+
+def _last_change(run_dir: Path) -> int:
+    """When the run last wrote something, in milliseconds since 1970."""
+    names = ("result.json", "ended.json", "metrics.jsonl", "train.log", "run.json")
+    return int(1000 * max((run_dir / name).stat().st_mtime for name in names if (run_dir / name).exists()))

@@ -1,0 +1,128 @@
+"""The MLflow store: its address, experiments, and runs that are found or else created, once."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+from recyclelora.redaction import redacted
+from recyclelora.schemas import Config
+from recyclelora.storage import taking_turns
+
+REQUEST_SECONDS = "10"
+
+
+@dataclass(frozen=True)
+class Store:
+    """One MLflow store; everything that is ``local`` lies in the outputs folder."""
+
+    uri: str
+    outputs: Path
+
+    @classmethod
+    def of(cls, config: Config | None, outputs: Path) -> Store:
+        """The store that a run asks for: its own, that of the environment, or SQLite beside the runs."""
+        asked = config.tracking.uri if config else None
+        return cls(asked or os.environ.get("MLFLOW_TRACKING_URI") or f"sqlite:///{outputs / 'mlflow.db'}", outputs)
+
+    @property
+    def name(self) -> str:
+        """The address without a password: what may be written down."""
+        return redacted(self.uri)
+
+    @property
+    def local(self) -> bool:
+        """Whether it is a database file on this machine."""
+        return self.uri.startswith("sqlite")
+
+    @cached_property
+    def client(self) -> Any:
+        """MLflow's client, which fails soon; we ask again later ourselves, and never twice for a new run."""
+        os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", REQUEST_SECONDS)
+        os.environ["MLFLOW_HTTP_REQUEST_MAX_RETRIES"] = "0"
+        os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
+        import mlflow
+
+        with self._first_in_line():
+            client = mlflow.MlflowClient(tracking_uri=self.uri)
+            client.search_experiments(max_results=1)  # creates the schema
+        return client
+
+    def answers(self) -> bool:
+        """Whether it works at all: where it does not, the next run would fare no better than this one."""
+        try:
+            self.client.search_experiments(max_results=1)
+        except Exception:  # whatever a server or database does
+            return False
+        return True
+
+    @contextlib.contextmanager
+    def _first_in_line(self) -> Iterator[None]:
+        """A database whose schema is created twice at once is broken for good."""
+        with taking_turns(self.outputs / ".mlflow.lock") if self.local else contextlib.nullcontext():
+            yield
+
+    def experiment(self, name: str) -> str:
+        """The id of the experiment of this name."""
+        from mlflow.exceptions import MlflowException
+
+        existing = self.client.get_experiment_by_name(name)
+        if existing is None:
+            location = (self.outputs / "mlartifacts" / name).as_uri() if self.local else None
+            # else MLflow 3 opens an experiment with its pages for language-model traces
+            kind = {"mlflow.experimentKind": "custom_model_development"}
+            try:
+                return str(self.client.create_experiment(name, artifact_location=location, tags=kind))
+            except MlflowException as error:
+                if error.error_code != "RESOURCE_ALREADY_EXISTS":
+                    raise
+                existing = self.client.get_experiment_by_name(name)  # another process was faster
+                if existing is None:
+                    raise
+        return str(existing.experiment_id)
+
+    def find_or_create(self, experiment: str, identity: dict[str, str], tags: dict[str, str], started: int) -> str:
+        """The run with these identifying tags.
+
+        The answer to an earlier creation may have been lost, or come after we had given up: of several runs the first
+        one counts and the others, which nobody has written to, are removed.
+
+        Args:
+            experiment: its id
+            identity: tags that no other run has; the values hold no quotes
+            tags: of a new run
+            started: of a new run, milliseconds since 1970
+        """
+        known = self._with_tags(experiment, identity)
+        if not known:
+            self.client.create_run(experiment, start_time=started, tags=tags | identity)
+            known = self._with_tags(experiment, identity)
+        for doubled in known[1:]:
+            if not doubled.data.metrics:
+                self.client.delete_run(doubled.info.run_id)
+        return str(known[0].info.run_id)
+
+    def _with_tags(self, experiment: str, identity: dict[str, str]) -> list[Any]:
+        wanted = " and ".join(f"tags.`{key}` = '{value}'" for key, value in identity.items())
+        found = self.client.search_runs([experiment], wanted, max_results=50)
+        return sorted(found, key=lambda run: (not run.data.metrics, run.info.start_time, run.info.run_id))
+
+    def set_status(self, run_id: str, status: str, ended: int | None) -> None:
+        """Tell what has become of a run, and when (milliseconds since 1970) it ended."""
+        if status == "RUNNING":
+            self.client.update_run(run_id, status=status)
+        else:
+            self.client.set_terminated(run_id, status=status, end_time=ended)
+
+
+def outputs_of(run_dir: Path) -> Path:
+    """The outputs folder that a run or a sweep lies in; right also where it was moved."""
+    for parent in run_dir.parents:
+        if parent.name in ("runs", "sweeps"):
+            return parent.parent
+    return run_dir.parent

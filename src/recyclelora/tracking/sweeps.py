@@ -1,0 +1,365 @@
+"""One sweep directory -> a parent run with the runs of its trials nested inside."""
+
+from __future__ import annotations
+
+import re
+import time
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+from recyclelora.config import load_config
+from recyclelora.errors import UserError
+from recyclelora.metrics_log import FINAL
+from recyclelora.run_end import RunEnd, run_end
+from recyclelora.schemas import Config
+from recyclelora.storage import read_json, taking_turns
+from recyclelora.tracking.description import LONGEST, identity, milliseconds, started, trial_name
+from recyclelora.tracking.outbox import Point, State, last_steps, send_files, send_points
+from recyclelora.tracking.runs import STATUS, RunSender
+from recyclelora.tracking.store import Store, outputs_of
+from recyclelora.tracking.views import TAG, link, view
+
+RUN_DIRS = ("trial_*", "trial_*/seed_*", "confirm_*", "confirm_*/seed_*")
+OVER = ("complete", "pruned", "failed")
+FILES = ("study.json", "summary.json", "report.html", "table.md", "table.csv")
+TOP = 10
+"""Trials in the note of the parent run."""
+
+
+@dataclass(frozen=True)
+class Trial:
+    """What the ledger tells of one trial."""
+
+    folder: Path
+    about: dict[str, Any]
+    state: dict[str, Any]
+
+    @property
+    def over(self) -> bool:
+        """Whether nothing more comes of it."""
+        return self.state.get("state") in OVER
+
+    @property
+    def value(self) -> float | None:
+        """Its objective."""
+        values = self.state.get("values")
+        return float(values[0]) if self.state.get("state") == "complete" and values else None
+
+    @property
+    def finished(self) -> int:
+        """When it was over, in milliseconds since 1970."""
+        return milliseconds(self.state.get("finished")) or 0
+
+    @property
+    def confirms(self) -> bool:
+        """Whether it only runs a candidate again."""
+        return bool(self.about.get("kind") == "confirm")
+
+    def name(self, seed: int) -> str:
+        """Of its run with a seed."""
+        kind = "confirm" if self.confirms else "trial"
+        return trial_name(kind, int(self.about["number"]), self.about.get("params", {}), seed)
+
+    def outcome_of(self, run: str) -> dict[str, Any] | None:
+        """What the job of the run directory ``run`` (relative to the sweep) said last."""
+        for path in sorted(self.folder.glob("*/outcome.json")):
+            outcome: dict[str, Any] = read_json(path)
+            if outcome.get("run_dir") == run:
+                return outcome
+        return None
+
+
+def read_ledger(sweep_dir: Path) -> dict[str, Trial]:
+    """``trial_0007`` and ``confirm_0007`` -> what the ledger tells of it."""
+    trials = {}
+    for path in sorted((sweep_dir / "ledger").glob("*/trial.json")):
+        folder = path.parent
+        state = folder / "state.json"
+        name = folder.name if folder.name.startswith("confirm") else f"trial_{folder.name}"
+        trials[name] = Trial(folder, read_json(path), read_json(state) if state.exists() else {})
+    return trials
+
+
+@dataclass
+class SweepSender:
+    """Sends a sweep and all its runs."""
+
+    sweep_dir: Path
+    runs: dict[Path, RunSender] = field(default_factory=dict)
+    done: set[Path] = field(default_factory=set)
+
+    def __post_init__(self) -> None:
+        self.steps: dict[str, int] | None = None
+        self.sent: dict[str, Any] = {}
+
+    @property
+    def name(self) -> str:
+        """Of the study."""
+        return self.sweep_dir.name
+
+    @property
+    def study(self) -> dict[str, Any]:
+        """``study.json``; nothing for a multirun of Hydra's own sweeper."""
+        path = self.sweep_dir / "study.json"
+        return dict(read_json(path)) if path.exists() else {}
+
+    @cached_property
+    def config(self) -> Config:
+        """Of any run: what concerns the store is the same for all."""
+        for run_dir in self.run_dirs():
+            return load_config(run_dir / "config.yaml")
+        raise UserError(f"{self.sweep_dir}: no run has started yet")
+
+    @cached_property
+    def store(self) -> Store:
+        """Where the sweep is sent to."""
+        return Store.of(self.config, outputs_of(self.sweep_dir))
+
+    @cached_property
+    def state(self) -> State:
+        """What is known of the parent run."""
+        return State(self.sweep_dir, self.store.name)
+
+    @cached_property
+    def experiment(self) -> str:
+        """The id of its experiment."""
+        return self.store.experiment(self.config.tracking.experiment or self.name)
+
+    def run_dirs(self) -> Iterator[Path]:
+        """Directories of runs that have begun, in the order of their trials."""
+        for pattern in RUN_DIRS:
+            for path in sorted(self.sweep_dir.glob(pattern)):
+                if (path / "run.json").exists() and (path / "config.yaml").exists() and ".old-" not in path.name:
+                    yield path
+
+    def send(self, *, last: bool) -> dict[Path, str]:
+        """Send whatever is new of all runs, then of the sweep.
+
+        Args:
+            last: whether the driver is gone, so that what neither trains nor has ended was killed
+
+        Returns:
+            what could not be sent, and why; the other runs were.
+        """
+        if next(self.run_dirs(), None) is None and not last:
+            return {}
+        failures: dict[Path, str] = {}
+        parent, ledger = self.parent(), read_ledger(self.sweep_dir)
+        best = self._best(ledger)
+        for run_dir in self.run_dirs():
+            if run_dir in self.done:
+                continue
+            trial = ledger.get(run_dir.relative_to(self.sweep_dir).parts[0].rpartition("-")[0])
+            end = self._end(run_dir, trial, last=last)
+            if run_dir not in self.runs:
+                config = load_config(run_dir / "config.yaml")
+                name = trial.name(config.seed) if trial else None
+                self.runs[run_dir] = RunSender(run_dir, config, self.store, parent, name)
+            sender = self.runs[run_dir]
+            sender.extra_tags = _trial_tags(trial)
+            is_best = best is not None and trial is best
+            try:
+                sender.send(end, model=last and is_best and sender.config.tracking.model)
+            except Exception as error:
+                if not self.store.answers():
+                    self._doubt()
+                    raise
+                failures[run_dir] = str(error)  # the other runs are still to be sent
+            else:
+                if trial is not None and trial.over and end.status != "running" and not is_best:
+                    self.done.add(run_dir)
+        try:
+            self._send_parent(parent, ledger, best, last=last)
+        except Exception:
+            self._doubt()
+            raise
+        return failures
+
+    def _doubt(self) -> None:
+        """Believe nothing of what MLflow has: ask again."""
+        self.steps, self.sent = None, {}
+
+    # --- the parent ---------------------------------------------------------------------------------------------------
+
+    def parent(self) -> str:
+        """The MLflow run that stands for the sweep; created by the first that asks, under a lock."""
+        from mlflow.exceptions import MlflowException
+
+        if self.state.run_id is not None and self.steps is not None:
+            return self.state.run_id
+        with taking_turns(self.sweep_dir / ".mlflow.lock"):
+            self.state = State(self.sweep_dir, self.store.name)  # another process may have been faster
+            if self.state.run_id is not None:
+                try:
+                    self.steps = last_steps(self.store.client.get_run(self.state.run_id))
+                    return self.state.run_id
+                except MlflowException as error:
+                    if error.error_code != "RESOURCE_DOES_NOT_EXIST":
+                        raise
+                    self.state.forget()
+            tags = {"mlflow.runName": f"sweep {self.name}", "study": self.name, "role": "sweep"}
+            since = started({"started": self.study.get("created")})
+            self.state.run_id = self.store.find_or_create(
+                self.experiment, identity(self.sweep_dir, self.study.get("created")), tags, since
+            )
+            self.state.write()
+            if not (self.sweep_dir / "ledger").is_dir():  # Hydra's own sweeper: nobody will tell when it ends
+                self.store.set_status(self.state.run_id, "FINISHED", None)
+            self.steps = last_steps(self.store.client.get_run(self.state.run_id))
+        return self.state.run_id
+
+    def _send_parent(self, run_id: str, ledger: dict[str, Trial], best: Trial | None, *, last: bool) -> None:
+        client = self.store.client
+        assert self.steps is not None
+        send_points(client, run_id, iter(self._points(ledger)), self.steps)
+        counts = Counter(trial.state.get("state", "waiting") for trial in ledger.values() if not trial.confirms)
+        self._send_tags(run_id, self._tags(counts, best))
+        self._send_note(run_id, ledger)
+        self._send_view(ledger)
+        end = self._sweep_end(counts, last=last)
+        if self.sent.get("status") != end.status:
+            ended = max((trial.finished for trial in ledger.values()), default=0) or int(1000 * time.time())
+            self.store.set_status(run_id, STATUS[end.status], None if end.status == "running" else ended)
+            self.sent["status"] = end.status
+        files = [self.sweep_dir / name for name in FILES] + sorted((self.sweep_dir / "figures").glob("*.png"))
+        send_files(client, self.sweep_dir, [path for path in files if path.is_file()], self.state, lambda path: None)
+
+    @property
+    def objective(self) -> str:
+        """The name of what the sweep optimises."""
+        names = self.study.get("objective names") or self.study.get("objectives") or ["objective"]
+        return str(names[0]) if isinstance(names, list) else str(names)
+
+    def _sign(self) -> int:
+        """1 where more is better."""
+        directions = self.study.get("directions") or ["maximize"]
+        return -1 if str(directions[0]).lower().startswith("min") else 1
+
+    def _best(self, ledger: dict[str, Trial]) -> Trial | None:
+        done = [trial for trial in ledger.values() if trial.value is not None and not trial.confirms]
+        return max(done, key=lambda trial: self._sign() * (trial.value or 0.0), default=None)
+
+    def _points(self, ledger: dict[str, Trial]) -> Iterator[Point]:
+        """The best value so far and the numbers of trials, one step each trial that is over."""
+        over = sorted((t for t in ledger.values() if t.over and not t.confirms), key=lambda t: t.finished)
+        counts, best = Counter[str](), None
+        for step, trial in enumerate(over, 1):
+            counts[trial.state["state"]] += 1
+            for state in OVER:
+                yield f"trials/{state}", counts[state], trial.finished, step
+            if trial.value is not None:
+                best = (
+                    trial.value if best is None else self._sign() * max(self._sign() * best, self._sign() * trial.value)
+                )
+                yield f"trial_{self.objective}", trial.value, trial.finished, step
+            if best is not None:
+                yield f"best_{self.objective}", best, trial.finished, step
+
+    def _tags(self, counts: Counter[str], best: Trial | None) -> dict[str, str]:
+        tags = {"trials": ", ".join(f"{number} {state}" for state, number in sorted(counts.items()))}
+        if "tuned_on_targets" in self.study:
+            tags["tuned_on_targets"] = str(self.study["tuned_on_targets"]).lower()
+        if best is not None:
+            tags["best_trial"] = str(best.about.get("number"))
+        return tags
+
+    def _send_tags(self, run_id: str, tags: dict[str, str]) -> None:
+        from mlflow.entities import RunTag
+
+        new = {name: value for name, value in tags.items() if self.sent.get(f"tag {name}") != value}
+        if new:
+            self.store.client.log_batch(run_id, tags=[RunTag(name, value) for name, value in new.items()])
+            self.sent |= {f"tag {name}": value for name, value in new.items()}
+
+    def _send_view(self, ledger: dict[str, Trial]) -> None:
+        """The table of trials: what varies, and the final scores that any of them has."""
+        params = dict.fromkeys(name for trial in ledger.values() for name in trial.about.get("params", {}))
+        scores = dict.fromkeys(
+            name for run in self.runs.values() for name in run.steps or {} if name.startswith(f"{FINAL}/")
+        )
+        text = view(params, scores, ascending=self._sign() < 0)
+        if params and self.sent.get("view") != text:
+            self.store.client.set_experiment_tag(self.experiment, TAG, text)
+            self.sent["view"] = text
+
+    def _send_note(self, run_id: str, ledger: dict[str, Trial]) -> None:
+        """The command and the best trials; an own text of the user is left alone."""
+        text = self._note(ledger)
+        if self.sent.get("note") == text:
+            return
+        shown = self.store.client.get_run(run_id).data.tags.get("mlflow.note.content", "")
+        if shown == "" or shown.startswith(self._head()):
+            self.store.client.set_tag(run_id, "mlflow.note.content", text)
+        self.sent["note"] = text
+
+    def _head(self) -> str:
+        return f"`python {self.study.get('command', 'train.py -m')}`"
+
+    def _note(self, ledger: dict[str, Trial]) -> str:
+        done = [trial for trial in ledger.values() if trial.value is not None and not trial.confirms]
+        done.sort(key=lambda trial: -self._sign() * (trial.value or 0.0))
+        failed = [trial for trial in ledger.values() if trial.state.get("state") == "failed"]
+        lines = [self._head()]
+        if ledger:
+            lines += ["", f"[Table of all trials]({link(self.experiment)})"]
+        if done:
+            names = list(dict.fromkeys(name for trial in done for name in trial.about.get("params", {})))
+            lines += ["", " | ".join(["", "trial", self.objective, *names, ""]).strip()]
+            lines += ["|---" * (2 + len(names)) + "|"]
+            for trial in done[:TOP]:
+                params = [str(trial.about["params"].get(name, "")) for name in names]
+                lines += [" | ".join(["", str(trial.about["number"]), f"{trial.value:.4f}", *params, ""]).strip()]
+        lines += [""] if failed else []
+        lines += [f"- trial {t.about['number']} failed: {t.state.get('reason')}" for t in failed[:TOP]]
+        return "\n".join(lines)[:LONGEST]
+
+    def _sweep_end(self, counts: Counter[str], *, last: bool) -> RunEnd:
+        if not counts:
+            return RunEnd("finished")
+        if not last:
+            return RunEnd("running")
+        wanted = self.study.get("n_trials") or sum(counts.values())
+        over = sum(counts[state] for state in OVER)
+        if over < wanted:
+            return RunEnd("killed")
+        return RunEnd("finished" if counts["failed"] < over else "failed")
+
+    # --- its runs -----------------------------------------------------------------------------------------------------
+
+    def _end(self, run_dir: Path, trial: Trial | None, *, last: bool) -> RunEnd:
+        """What has become of a run: what its job said, what the driver said, what its own files say."""
+        if (run_dir / "result.json").exists():
+            return RunEnd("finished")
+        outcome = trial.outcome_of(run_dir.relative_to(self.sweep_dir).as_posix()) if trial else None
+        if outcome is not None and outcome["status"] in ("failed", "pruned", "interrupted"):
+            return RunEnd(outcome["status"], outcome.get("reason") or "")
+        if trial is not None and trial.state.get("state") in ("failed", "pruned"):
+            return RunEnd(trial.state["state"], trial.state.get("reason") or "")
+        if not last and (trial is None or not trial.over):
+            return RunEnd("running")
+        return run_end(run_dir)
+
+
+def _trial_tags(trial: Trial | None) -> dict[str, str]:
+    if trial is None:
+        return {}
+    tags = {"trial": str(trial.about.get("number")), "trial_state": trial.state.get("state", "waiting")}
+    return tags | ({"kind": "confirm"} if trial.confirms else {})
+
+
+def sweep_of(run_dir: Path) -> Path | None:
+    """The sweep directory that a run lies in."""
+    for folder in run_dir.parents[:2]:
+        if folder.parent.name == "sweeps":
+            return folder
+    return None
+
+
+def is_sweep(folder: Path) -> bool:
+    """Whether a directory is a sweep's and not a run's."""
+    trials = any(re.match(r"(trial|confirm)_\d+-", path.name) for path in folder.glob("*_*"))
+    return not (folder / "config.yaml").exists() and (trials or (folder / "ledger").is_dir())

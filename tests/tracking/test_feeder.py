@@ -1,0 +1,102 @@
+"""The feeding process: started by training, harmless to it, finished in a bounded time; and the commands."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+import time
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from tracked import client_of, finish, finished_run, history, run_files, trial
+
+from recyclelora.metrics_log import MetricsLog
+from recyclelora.tracking import Feeder, mirrored, mirrored_sweep, send
+
+
+def command(*arguments) -> subprocess.CompletedProcess:
+    return subprocess.run(
+        [sys.executable, "-m", "recyclelora.tracking", *map(str, arguments)],
+        capture_output=True, text=True, timeout=120, check=False,
+    )  # fmt: skip
+
+
+def test_a_run_is_mirrored_while_it_trains_with_samples_of_its_machine(tracked_config):
+    path = finished_run(tracked_config, finished=False)
+    with mirrored(path, True) as feeder:
+        deadline = time.monotonic() + 60
+        while not (path / "mlflow.json").exists() and time.monotonic() < deadline:
+            time.sleep(0.1)
+        MetricsLog(path / "metrics.jsonl").append(3, {"loss_ce": 0.125})
+        finish(path)
+    assert feeder.sent, (path / "mlflow.log").read_text()
+    run = client_of(tracked_config).get_run(json.loads((path / "mlflow.json").read_text())["run_id"])
+    assert run.info.status == "FINISHED" and run.data.metrics["loss_ce"] == 0.125
+    assert run.data.metrics["system/system_memory_usage_megabytes"] > 0
+    assert "system/cpu_utilization_percentage" in run.data.metrics
+    assert (path / "mlflow.log").read_text() == ""
+
+
+def test_a_job_of_a_sweep_only_writes_files(tracked_config, monkeypatch):
+    path = finished_run(tracked_config)
+    monkeypatch.setenv("RECYCLELORA_UNIT", "/somewhere/ledger/0000/unit_0")
+    with mirrored(path, True) as feeder:
+        assert feeder is None
+    with mirrored_sweep(path, False) as feeder:
+        assert feeder is None
+    assert not (path / "mlflow.log").exists()
+
+
+def test_one_feeder_sends_a_sweep_that_has_not_begun(tracked_config):
+    sweep = Path(tracked_config.output_dir) / "sweeps" / "mine"
+    sweep.mkdir(parents=True)
+    config = replace(tracked_config, study="mine")
+    with mirrored_sweep(sweep, True) as feeder:
+        for number in (0, 1):
+            run_files(sweep / f"trial_{number:04d}-{number:016x}", config)
+            trial(sweep, number, "complete", 0.5)
+    assert feeder.sent, (sweep / "mlflow.log").read_text()
+    client = client_of(config)
+    assert len(client.search_runs([client.get_experiment_by_name("mine").experiment_id])) == 3
+
+
+def test_a_server_that_is_not_there_only_costs_a_bounded_wait(tracked_config):
+    """Nothing listens on the discard port."""
+    tracked_config.tracking.uri = "http://127.0.0.1:9"
+    path = finished_run(tracked_config)
+    began = time.monotonic()
+    feeder = Feeder(path)
+    assert time.monotonic() - began < 1
+    assert feeder.finish(timeout=30.0) is False
+    assert "not sent yet" in (path / "mlflow.log").read_text() or feeder.process.returncode != 0
+    failure = send(path)
+    assert failure is not None and "127.0.0.1" in failure
+
+
+def test_sync_names_what_is_wrong_and_sends_the_rest(tracked_config, tmp_path):
+    path = finished_run(tracked_config)
+    done = command("sync", tmp_path / "nowhere", path)
+    assert done.returncode == 1 and "nowhere" in done.stderr and "config.yaml" in done.stderr
+    assert "Traceback" not in done.stderr and f"{path}: MLflow run" in done.stdout
+    run_id = json.loads((path / "mlflow.json").read_text())["run_id"]
+    assert history(client_of(tracked_config), run_id, "loss_ce") == [(1, 0.5), (2, 0.25)]
+
+
+def test_no_password_of_the_address_is_written_anywhere(tracked_config, monkeypatch):
+    path = finished_run(tracked_config)
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://me:canary@127.0.0.1:9")
+    done = command("sync", path)
+    assert done.returncode == 1 and "canary" not in done.stderr + done.stdout
+    Feeder(path).finish(timeout=30.0)
+    for file in Path(tracked_config.output_dir).rglob("*"):
+        assert not file.is_file() or b"canary" not in file.read_bytes(), file
+    assert (path / "mlflow.log").read_text()
+
+
+@pytest.mark.parametrize("needed", ["mlflow", "torch"])
+def test_training_starts_the_feeder_without_importing(needed):
+    code = f"import sys, recyclelora.tracking; sys.exit({needed!r} in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], env=os.environ, check=False).returncode == 0

@@ -1,0 +1,135 @@
+"""One sweep directory becomes a parent run with the runs of its trials nested inside."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from tracked import client_of, history, outcome, run_files, trial
+
+from recyclelora.storage import locked
+from recyclelora.tracking.follow import sync
+from recyclelora.tracking.sweeps import SweepSender
+
+
+@pytest.fixture
+def config(tracked_config):
+    return replace(tracked_config, study="mine")
+
+
+@pytest.fixture
+def sweep(config) -> Path:
+    """Three trials of four: one complete, one failed, one that a kill of everything left behind."""
+    folder = Path(config.output_dir) / "sweeps" / "mine"
+    study = {
+        "command": "train.py -m adapter.main.rank=2,3", "directions": ["maximize"], "n_trials": 4,
+        "objective names": ["source_val"], "created": "2026-01-02T04:00:00+00:00", "tuned_on_targets": False,
+    }  # fmt: skip
+    for number, finished in ((0, True), (1, False), (2, False)):
+        run_files(folder / f"trial_{number:04d}-{number:016x}", replace(config, seed=number), finished=finished)
+    (folder / "study.json").write_text(json.dumps(study))
+    trial(folder, 0, "complete", 0.25)
+    failed = trial(folder, 1, "failed", reason="step 2: the loss is nan")
+    outcome(failed, "failed", folder / "trial_0001-0000000000000001", "step 2: the loss is nan")
+    trial(folder, 2, "running")
+    return folder
+
+
+def runs_of(config) -> tuple[dict, dict]:
+    """(parent, {trial number: run}) of the study."""
+    client = client_of(config)
+    found = client.search_runs([client.get_experiment_by_name("mine").experiment_id])
+    (parent,) = (run for run in found if run.data.tags.get("role") == "sweep")
+    children = {run.data.tags["trial"]: run for run in found if "trial" in run.data.tags}
+    assert len(children) == len(found) - 1
+    assert {run.data.tags["mlflow.parentRunId"] for run in children.values()} == {parent.info.run_id}
+    return parent, children
+
+
+def test_trials_are_nested_with_the_states_that_the_ledger_tells(config, sweep):
+    sync(sweep)
+    parent, trials = runs_of(config)
+    states = {number: (run.info.status, run.data.tags["state"]) for number, run in trials.items()}
+    assert states["0"] == ("FINISHED", "finished")
+    assert states["1"] == ("FAILED", "failed: step 2: the loss is nan")
+    assert states["2"][0] == "KILLED"
+    assert trials["1"].data.tags["trial_state"] == "failed"
+    assert trials["1"].info.run_name == "trial 1 main.rank=3 seed=1"
+    assert history(client_of(config), trials["0"].info.run_id, "loss_ce") == [(1, 0.5), (2, 0.25)]
+    assert parent.info.status == "KILLED"  # two of four trials are over
+    assert parent.data.tags["trials"] == "1 complete, 1 failed, 1 running"
+
+
+def test_the_parent_is_the_sweep_at_a_glance(config, sweep):
+    run_files(sweep / "trial_0003-3333333333333333", replace(config, seed=3))
+    trial(sweep, 2, "pruned", reason="pruned")
+    trial(sweep, 3, "complete", 0.375)
+    (sweep / "report.html").write_text("<p>")
+    parent_id = sync(sweep)
+    assert sync(sweep) == parent_id
+    parent, trials = runs_of(config)
+    client = client_of(config)
+    assert parent.info.run_name == "sweep mine" and parent.info.status == "FINISHED"
+    assert history(client, parent_id, "best_source_val") == [(1, 0.25), (2, 0.25), (3, 0.25), (4, 0.375)]
+    assert history(client, parent_id, "trials/failed") == [(1, 0), (2, 1), (3, 1), (4, 1)]
+    assert parent.data.tags["best_trial"] == "3" and parent.data.tags["tuned_on_targets"] == "false"
+    assert parent.info.end_time - parent.info.start_time == 3 * 60_000
+    note = parent.data.tags["mlflow.note.content"]
+    assert note.startswith("`python train.py -m adapter.main.rank=2,3`")
+    assert "| trial | source_val | adapter.main.rank |" in note and "| 3 | 0.3750 | 5 |" in note
+    assert note.index("| 3 | 0.3750") < note.index("| 0 | 0.2500")
+    assert "- trial 1 failed: step 2: the loss is nan" in note
+    assert {f.path for f in client.list_artifacts(parent_id)} == {"report.html", "study.json"}
+    assert (trials["2"].info.status, trials["2"].data.tags["state"]) == ("KILLED", "pruned: pruned")
+
+
+def test_a_note_of_the_users_own_is_left_alone(config, sweep):
+    client = client_of(config)
+    parent = sync(sweep)
+    client.set_tag(parent, "mlflow.note.content", "the good one")
+    trial(sweep, 2, "complete", 0.5)
+    sync(sweep)
+    assert client.get_run(parent).data.tags["mlflow.note.content"] == "the good one"
+
+
+def test_passes_while_the_sweep_runs_send_what_is_new(config, sweep):
+    sender = SweepSender(sweep)
+    assert sender.send(last=False) == {}
+    parent, trials = runs_of(config)
+    assert parent.info.status == "RUNNING" and trials["2"].info.status == "RUNNING"
+    seeds = sweep / "trial_0003-3333333333333333"
+    for seed in (0, 1):
+        run_files(seeds / f"seed_{seed}", replace(config, seed=seed), finished=False)
+    trial(sweep, 3, "running")
+    with locked(sweep / "trial_0002-0000000000000002"):
+        sender.send(last=False)
+        sender.send(last=True)
+    client = client_of(config)
+    found = client.search_runs([parent.info.experiment_id])
+    assert len(found) == 1 + 3 + 2
+    assert {r.info.status for r in found if r.data.tags.get("trial") == "3"} == {"KILLED"}
+    assert {r.info.status for r in found if r.data.tags.get("trial") == "2"} == {"RUNNING"}
+
+
+def test_one_broken_run_keeps_none_of_the_others_back(config, sweep):
+    (sweep / "trial_0000-0000000000000000/metrics.jsonl").write_text('{"step": 1, "time": 1, "loss": "x"}\n')
+    failures = SweepSender(sweep).send(last=True)
+    assert [path.name for path in failures] == ["trial_0000-0000000000000000"]
+    assert runs_of(config)[1]["1"].info.status == "FAILED"
+
+
+def test_many_processes_that_start_at_once_make_one_parent(config, sweep):
+    """Trials of Hydra's own sweeper are each sent by themselves, and so may a user do."""
+    for path in (sweep / "ledger").rglob("*.json"):
+        path.unlink()
+    (Path(config.output_dir) / "mlflow.db").unlink()
+    command = [sys.executable, "-m", "recyclelora.tracking", "sync"]
+    started = [subprocess.Popen([*command, str(path)]) for path in sorted(sweep.glob("trial_*"))]
+    assert [process.wait(timeout=200) for process in started] == [0, 0, 0]
+    client = client_of(config)
+    found = client.search_runs([client.get_experiment_by_name("mine").experiment_id])
+    assert len(found) == 4 and len({r.data.tags.get("mlflow.parentRunId") for r in found}) == 2
