@@ -15,6 +15,6 @@ sync <run or sweep directory>`` sends later whatever is missing, each point once
 Only this package knows MLflow.
 """
 
-from recyclelora.tracking.feeder import IN_SWEEP, Feeder, mirrored, mirrored_sweep, send
+from recyclelora.tracking.feeder import Feeder, mirrored, mirrored_sweep, send
 
-__all__ = ["IN_SWEEP", "Feeder", "mirrored", "mirrored_sweep", "send"]
+__all__ = ["Feeder", "mirrored", "mirrored_sweep", "send"]
