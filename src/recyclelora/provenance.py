@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import importlib.metadata
+import itertools
 import json
 import os
 import platform
@@ -19,8 +20,9 @@ from typing import Any
 
 from recyclelora.config import load_config, to_yaml
 from recyclelora.errors import UserError
+from recyclelora.redaction import redacted
 from recyclelora.schemas import Config
-from recyclelora.storage import locked, read_json, write_json, write_text
+from recyclelora.storage import locked, read_json, remove_leftovers, write_json, write_text
 
 PACKAGES = ("recyclelora", "torch", "torchvision", "timm", "lightning-fabric", "numpy", "scipy", "hydra-core", "mlflow")
 
@@ -28,7 +30,7 @@ NOT_IDENTITY = (
     "output_dir", "cache", "study", "fresh", "tracking", "init_from", "factor_cache_gib", "data.root",
     "data.folder.root", "data.decode_cache", "backbone.checkpoint", "trainer.num_workers", "trainer.log_every",
     "trainer.num_figures", "trainer.accelerator", "trainer.devices", "trainer.num_nodes", "trainer.precision",
-    "trainer.checkpoint_every", "trainer.eval_window_batch",
+    "trainer.checkpoint_every", "trainer.eval_window_batch", "trainer.stall_timeout",
 )  # fmt: skip
 """Keys that do not change what is computed, or whose meaning enters by content (paths) or resolved (devices)."""
 
@@ -115,12 +117,13 @@ def claimed(run: RunDirectory, config: Config) -> Iterator[None]:
     """
     if config.fresh and run.path.exists():
         with locked(run.path):
-            run.path.rename(run.path.with_name(f"{run.path.name}.old-{time.strftime('%Y%m%d-%H%M%S')}"))
+            run.path.rename(_unused(run.path.with_name(f"{run.path.name}.old-{time.strftime('%Y%m%d-%H%M%S')}")))
     try:
         run.path.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise UserError(f"{run.path}: cannot be created: {error.strerror}; set output_dir") from error
     with locked(run.path):
+        remove_leftovers(run.path)
         stored = run.path / "config.yaml"
         if not stored.exists():
             write_text(stored, to_yaml(config))
@@ -129,6 +132,12 @@ def claimed(run: RunDirectory, config: Config) -> Iterator[None]:
                 f"{run.path}: holds a run of another configuration (see config.yaml); use fresh=true to replace it"
             )
         yield
+
+
+def _unused(path: Path) -> Path:
+    """The path, with a number behind it where it is taken."""
+    taken = (path.with_name(f"{path.name}-{number}") for number in itertools.count(2))
+    return path if not path.exists() else next(other for other in taken if not other.exists())
 
 
 def _comparable(config: Config) -> str:
@@ -141,7 +150,7 @@ def describe(config: Config, identity: Identity, sign: str, extra: dict[str, Any
     """The content of ``run.json``: command, versions, code, host, data, weights and protocol."""
     return {
         "signature": sign,
-        "command": " ".join([Path(sys.argv[0]).name, *sys.argv[1:]]),
+        "command": redacted(" ".join([Path(sys.argv[0]).name, *sys.argv[1:]])),
         "started": time.strftime("%Y-%m-%dT%H:%M:%S%z"),
         "adapter": config.adapter.name,
         "backbone": config.backbone.name,
@@ -189,7 +198,9 @@ def add_to_record(run: RunDirectory, entries: dict[str, Any]) -> None:
 def git_state(checkout: Path) -> dict[str, Any] | None:
     """Commit and uncommitted diff of the code; None outside a git checkout."""
     commit = _git(checkout, "rev-parse", "HEAD")
-    return commit and {"commit": commit.strip(), "diff": _git(checkout, "diff", "HEAD") or ""}  # type: ignore[return-value]
+    if commit is None:
+        return None
+    return {"commit": commit.strip(), "diff": redacted(_git(checkout, "diff", "HEAD") or "")}
 
 
 def _git(checkout: Path, *arguments: str) -> str | None:

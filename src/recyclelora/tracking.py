@@ -21,6 +21,7 @@ from typing import Any
 
 from recyclelora.config import load_config, to_yaml
 from recyclelora.metrics_log import step_of
+from recyclelora.redaction import redacted
 from recyclelora.storage import read_json, write_json
 
 STATE = "mlflow.json"
@@ -97,7 +98,7 @@ def _try_sync(run_dir: Path, *, training: bool) -> bool:
     try:
         sync(run_dir, training=training)
     except Exception as error:  # whatever a server or database does, training must not notice
-        print(f"{time.strftime('%H:%M:%S')} not sent yet: {type(error).__name__}: {error}", flush=True)
+        print(f"{time.strftime('%H:%M:%S')} not sent yet: {type(error).__name__}: {redacted(str(error))}", flush=True)
         return False
     return True
 
@@ -298,7 +299,7 @@ def main() -> None:
             print(f"{run_dir}: MLflow run {sync(run_dir)}")
         except Exception as error:  # a server may fail in any way; the other runs are still to be sent
             failed = True
-            print(f"sync: {run_dir}: {str(error).splitlines()[0]}", file=sys.stderr)
+            print(f"sync: {run_dir}: {redacted(str(error)).splitlines()[0]}", file=sys.stderr)
     sys.exit(1 if failed else 0)
 
 

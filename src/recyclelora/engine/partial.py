@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import time
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -9,7 +10,7 @@ from pathlib import Path
 import numpy as np
 
 from recyclelora.errors import UserError
-from recyclelora.storage import read_json, write_json
+from recyclelora.storage import make_folder, read_json, write_json
 
 SAVE_EVERY = 60.0
 """Seconds of scoring that a stop may cost."""
@@ -33,9 +34,9 @@ class PartialCounts:
         counts = np.zeros((num_classes, num_classes), np.int64)
         try:
             stored = read_json(self.path)
-            found = np.array(stored["counts"], np.int64)
-            if stored["key"] == self.key and found.shape == counts.shape:
-                return int(stored["done"]), found
+            found, done = np.array(stored["counts"], np.int64), int(stored["done"])
+            if stored["sha256"] == self._sha256(done, found) and found.shape == counts.shape:
+                return done, found
         except (UserError, ValueError, KeyError, TypeError):
             pass  # there is none, or it was damaged: count from the first image
         return 0, counts
@@ -43,6 +44,10 @@ class PartialCounts:
     def update(self, done: int, counts: np.ndarray) -> None:
         """Keep the counts of the first ``done`` batches, now and then."""
         if time.monotonic() - self._saved >= SAVE_EVERY:
-            self.path.parent.mkdir(parents=True, exist_ok=True)
-            write_json(self.path, {"key": self.key, "done": done, "counts": counts.tolist()})
+            make_folder(self.path.parent)
+            write_json(self.path, {"done": done, "counts": counts.tolist(), "sha256": self._sha256(done, counts)})
             self._saved = time.monotonic()
+
+    def _sha256(self, done: int, counts: np.ndarray) -> str:
+        """Of all that is kept and of the key: a flipped digit would be a wrong score."""
+        return hashlib.sha256(f"{self.key} {done} {counts.tolist()}".encode()).hexdigest()
