@@ -72,14 +72,14 @@ def _lose(folder: Path, cache: Path, fault: signal.Signals, victim: int, after: 
     pair = _pair(folder, cache)
     time.sleep(after)
     done = [_ended(child) for child in pair]
-    pair[victim].kill(fault) if not done[victim] else None
-    began = time.monotonic()
     if any(done):
         for child, over in zip(pair, done, strict=True):
             if not over:
                 child.kill(signal.SIGKILL)
                 child.wait()
         return None, "finished"
+    pair[victim].kill(fault)
+    began = time.monotonic()
     code = pair[1 - victim].wait(TIMEOUT + GRACE)
     waited = time.monotonic() - began
     pair[victim].kill(signal.SIGKILL)
@@ -91,7 +91,8 @@ def _lose(folder: Path, cache: Path, fault: signal.Signals, victim: int, after: 
 
 
 def _ended(child: Child) -> bool:
-    return os.waitpid(child.pid, os.WNOHANG | os.WNOWAIT)[0] != 0 if hasattr(os, "WNOWAIT") else False
+    """Whether it is over, without collecting its exit code."""
+    return os.waitid(os.P_PID, child.pid, os.WEXITED | os.WNOHANG | os.WNOWAIT) is not None
 
 
 def _pair(folder: Path, cache: Path) -> list[Child]:
