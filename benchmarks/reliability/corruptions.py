@@ -81,7 +81,7 @@ def _checkpoints(rng: random.Random, root: Path, folder: Path, count: int) -> di
         found["detected_by_name"] += len(warnings) == 1 and path.name in warnings[0]
         found["previous_used"] += checkpoint is not None and checkpoint.step == 2
         shutil.rmtree(place)
-    return found | {"kinds": dict(sorted(kinds.items()))}  # type: ignore[dict-item]
+    return found | {"kinds": dict(sorted(kinds.items()))}
 
 
 def _both(rng: random.Random, root: Path, folder: Path, count: int) -> dict[str, int]:
@@ -122,30 +122,30 @@ def _caches(folder: Path) -> dict[str, tuple[Path, Read, Callable[[object], bool
     decoded.store("key", sample)
     painted = scene("night", "val", 0, folder / "streets")
     counts, numbers = ClassCounts(folder / "counts", 5), np.arange(15, dtype=np.uint32).reshape(3, 5)
-    counts._store(_Three(), numbers)  # type: ignore[arg-type]
+    counts._store(_Three(), numbers)
     partial = PartialCounts(folder / "partial.json", "key")
     partial._saved = -1e9
     partial.update(3, np.arange(9).reshape(3, 3))
     return {
         "factors": (
             folder / "factors/key-40.safetensors", lambda: FactorCache(folder / "factors").load("key", 40),
-            lambda found: all(np.array_equal(found[name], factors[name]) for name in factors),  # type: ignore[index]
+            lambda found: all(np.array_equal(found[name], factors[name]) for name in factors),
         ),
         "decoded": (
             folder / "decoded/ke/key.raw", lambda: DecodeCache(folder / "decoded", 10**6).load("key"),
-            lambda found: np.array_equal(found.image, sample.image) and found.name == "one",  # type: ignore[attr-defined]
+            lambda found: np.array_equal(found.image, sample.image) and found.name == "one",
         ),
         "streets": (
             folder / "streets/streets-v1/night_val/000.png", lambda: scene("night", "val", 0, folder / "streets"),
-            lambda found: all(np.array_equal(a, b) for a, b in zip(found, painted, strict=True)),  # type: ignore[call-overload]
+            lambda found: all(np.array_equal(a, b) for a, b in zip(found, painted, strict=True)),
         ),
         "class counts": (
-            next((folder / "counts").iterdir()), lambda: counts.load(_Three()),  # type: ignore[arg-type]
-            lambda found: np.array_equal(found, numbers),  # type: ignore[arg-type]
+            next((folder / "counts").iterdir()), lambda: counts.load(_Three()),
+            lambda found: np.array_equal(found, numbers),
         ),
         "partial scores": (
             folder / "partial.json", lambda: PartialCounts(folder / "partial.json", "key").load(3),
-            lambda found: found[0] == 0 or (found[0] == 3 and np.array_equal(found[1].ravel(), np.arange(9))),  # type: ignore[index]
+            lambda found: found[0] == 0 or (found[0] == 3 and np.array_equal(found[1].ravel(), np.arange(9))),
         ),
     }  # fmt: skip
 
@@ -171,7 +171,7 @@ def _stock(run: Path, folder: Path) -> dict[str, tuple[Path, Read, Callable[[obj
     save_file(tensors, plain)
 
     def same(found: object) -> bool:
-        return all(torch.equal(found[name], tensors[name]) for name in tensors)  # type: ignore[index]
+        return all(torch.equal(found[name], tensors[name]) for name in tensors)
 
     return {
         "torch.load": (pickled, lambda: torch.load(pickled, weights_only=True), same),

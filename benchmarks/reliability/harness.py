@@ -63,7 +63,7 @@ def _composed(overrides: tuple[str, ...]) -> Config:
 
 def train(config: Config) -> None:
     """What ``train.py`` does with a configuration, but for the pictures, which would take most of the time."""
-    recyclelora.run.save_pictures = lambda *_: None  # type: ignore[assignment]
+    recyclelora.run.save_pictures = lambda *_: None
     recyclelora.run.Run.identify(config, None).execute()
 
 

@@ -146,10 +146,10 @@ def _cache_cases(folder: Path, canary: Path) -> dict[str, Callable[[], object]]:
     content = pickle.dumps(_Bomb(canary))
     _written(folder / "decoded/ke/key.raw", content)
     counts = ClassCounts(folder / "counts", 5)
-    _written(counts._path(_Three()), content)  # type: ignore[arg-type]
+    _written(counts._path(_Three()), content)
     return {
         "a pickle in the decode cache": lambda: DecodeCache(folder / "decoded", 10**6).load("key"),
-        "a pickle in the class counts": lambda: counts.load(_Three()),  # type: ignore[arg-type]
+        "a pickle in the class counts": lambda: counts.load(_Three()),
     }
 
 
@@ -263,7 +263,7 @@ def measure(seed: int, count: int) -> dict[str, Any]:
         for name, (read, _) in list(files.items())[::count]:
             _judge(name, read, folder, canary, found, wrong)
         for name, (arguments, _) in list(commands.items())[::count]:
-            _judge(name, lambda a=arguments: _train(folder / "place", a), folder, canary, found, wrong)  # type: ignore[misc]
+            _judge(name, lambda a=arguments: _train(folder / "place", a), folder, canary, found, wrong)
         for read in _cache_cases(folder / "caches", canary).values():
             found["cases"] += 1
             found["refused"] += read() is None and not canary.exists()

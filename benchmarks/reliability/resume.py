@@ -51,7 +51,7 @@ def measure(seed: int, count: int, workers: tuple[int, ...] = (0, 2)) -> dict[st
 
 
 def _keep_all(config: Any) -> None:
-    recyclelora.session.prune = lambda *_: None  # type: ignore[assignment]
+    recyclelora.session.prune = lambda *_: None
     train(config)
 
 
