@@ -154,7 +154,7 @@ def ending(run: Path) -> dict[str, Any]:
     """All that a finished run leaves, without times: equal for two runs that computed the same, bit for bit."""
     result = json.loads((run / "result.json").read_text())
     state = json.loads(max(run.glob("checkpoints/step_*/state.json")).read_text())
-    timed = ("seconds", "peak_memory_mb")
+    timed = ("seconds", "peak_memory_mb", "git")  # somebody may commit while runs are killed
     points = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
     waits = ("time", "seconds_per_step", "data_wait_seconds", "data_wait_share")
     checkpoints = sorted(path.parent.name for path in run.glob("checkpoints/step_*/manifest.json"))

@@ -35,7 +35,7 @@ MAY_BE_BUILT = ["logging.StreamHandler", "logging.FileHandler", "logging.NullHan
 
 PLACE_ERRORS = (
     errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM, errno.EIO, errno.ENOTDIR, errno.EISDIR,
-    errno.ENOENT, errno.ENAMETOOLONG, errno.ESTALE,
+    errno.ENAMETOOLONG, errno.ESTALE,
 )  # fmt: skip
 """Of the disk, not of the program: where it happened is all that the user needs to know."""
 

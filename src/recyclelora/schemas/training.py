@@ -25,7 +25,7 @@ class TrainerConfig:
     ``accumulate`` cuts a batch into that many parts, one after the other; ``ema`` is the momentum of averaged weights,
     which are then the ones that are scored and kept; ``checkpointing`` recomputes the backbone's activations in the
     backward pass; ``compile`` hands the backbone to torch.compile. With several devices a process that waits longer
-    than ``stall_timeout`` seconds for the others gives up; it must outlast what the first does alone, such as drawing.
+    than ``stall_timeout`` seconds for the others gives up; that must outlast the start, and drawing by the first alone.
     """
 
     max_steps: int = 40_000
