@@ -10,7 +10,7 @@ LOCK = $(BIN)/uv pip compile pyproject.toml --quiet $(UPGRADE) --universal --pyt
   --no-annotate --custom-compile-command "make lock"
 
 .DEFAULT_GOAL := help
-.PHONY: help install weights demo test test-all coverage check audit docker-check lock sbom docs wheel ui clean
+.PHONY: help install weights demo test test-all faults coverage check audit docker-check lock sbom docs wheel ui clean
 
 help:  ## this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 14
@@ -43,6 +43,12 @@ test-all: install weights  ## the slower tests, those that need the weights pack
 
 coverage: install  ## the default test suite with a coverage report in htmlcov/
 	$(BIN)/python -m pytest --cov --cov-report=html --cov-report=term:skip-covered
+
+faults: install  ## kill, fill and damage everything (hours); writes the figures of docs/reliability.md
+	for figure in kills crash_points resume cold_start corruptions ranks refusals hostile; do \
+	  $(BIN)/python benchmarks/reliability/$$figure.py || exit 1; \
+	done
+	$(BIN)/python benchmarks/reliability/page.py
 
 check: install  ## linters, security rules, formatter and types
 	$(BIN)/ruff check .

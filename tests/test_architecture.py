@@ -100,4 +100,4 @@ def test_one_place_reads_pickled_weights_and_only_as_plain_tensors():
 def test_nothing_is_instantiated_by_name():
     assert not [p for p in ROOMS if "hydra.utils" in imports(p)]
     readers = {p.relative_to(SOURCE).as_posix() for p in ROOMS if "_target_" in p.read_text()}
-    assert readers == {"sweep/executors.py", "sweep/samplers.py"}  # compared with lists of known names
+    assert readers == {"cli.py", "sweep/executors.py", "sweep/samplers.py"}  # refused, or compared with known names

@@ -6,7 +6,7 @@ import pytest
 import torch
 from conftest import TINY
 
-from recyclelora.build import build_decoder, build_model, decoder_rules
+from recyclelora.build import build_decoder, build_model, check_shapes, decoder_rules
 from recyclelora.engine.optimizer import parameter_groups
 from recyclelora.errors import UserError
 
@@ -57,3 +57,24 @@ def test_too_many_classes_for_the_queries_are_the_users_mistake(make_config):
     config = make_config(*options, "adapter=frozen", "decoder=eomt", "decoder.num_queries=10")
     with pytest.raises(UserError, match="num_queries=10"):
         build_model(config, None)
+
+
+@pytest.mark.parametrize(
+    ("overrides", "words"),
+    [
+        (["adapter.main.rank=40"], "main.rank=40"),
+        (["adapter.targets=[attn_qkv]"], "'attn_qkv' matches no linear layer"),
+        (["adapter.blocks='9:'"], "blocks: '9:' is empty"),
+        (["backbone.levels=[1,2,3,99]"], "levels"),
+        (["backbone.model_args.num_heads=7"], "timm cannot build"),
+        (["+backbone.model_args.act_layer=os.system"], "timm cannot build"),
+    ],
+)
+def test_what_no_weights_could_make_right_is_refused_without_any(overrides, words, make_config):
+    with pytest.raises(UserError, match=words):
+        check_shapes(make_config(*TINY, *overrides))
+
+
+@pytest.mark.parametrize("adapter", ["recyclelora", "dora", "vera", "adalora", "rein", "frozen", "full"])
+def test_checking_shapes_needs_no_memory_and_accepts_what_fits(adapter, make_config):
+    check_shapes(make_config("backbone=dinov2_large", f"adapter={adapter}"))

@@ -95,6 +95,13 @@ def test_config_round_trip(make_config, tmp_path: Path):
         (["decoder.loss.importance=1.5"], ["decoder.loss.importance=1.5", "[0, 1]"]),
         (["decoder=fpn", "decoder.dropout=nan"], ["decoder.dropout=nan", "[0, 1)"]),
         (["decoder=eomt", "decoder.num_blocks=0"], ["decoder.num_blocks=0", "at least 1"]),
+        (["adapter.name=../up"], ["adapter.name", "names files"]),
+        (["backbone.name=/tmp/up"], ["backbone.name", "names files"]),
+        (["data.name=.."], ["data.name", "names files"]),
+        (["study=../up"], ["study", "names files"]),
+        (["data.targets=[{dataset: gta, split: val, name: ..}]"], ["data.targets.0.name", "names files"]),
+        (["backbone.model=hf-hub:someone/model"], ["backbone.model", "architectures"]),
+        (["trainer.stall_timeout=0"], ["trainer.stall_timeout=0", "at least 1"]),
     ],
 )  # fmt: skip
 def test_bad_values_are_refused_by_key(overrides, words, make_config):
@@ -102,6 +109,20 @@ def test_bad_values_are_refused_by_key(overrides, words, make_config):
         make_config(*overrides)
     for word in words:
         assert word in str(refusal.value)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "backbone: !!python/object/apply:os.system ['true']\n", "[" * 5000, "a: &a [x]\nb: [*a, *a]\n", "", "- 1\n",
+        "seed: ${oc.env:HOME}\n", "\x00", "adapter: 3\n", "adapter: {kind: [1]}\n", "a: [1,\n",
+    ],
+)  # fmt: skip
+def test_a_file_that_is_no_runs_configuration_is_one_line(text: str, tmp_path: Path):
+    (tmp_path / "config.yaml").write_text(text)
+    with pytest.raises(ConfigError, match=r"config\.yaml: ") as refusal:
+        load_config(tmp_path / "config.yaml")
+    assert len(str(refusal.value).splitlines()) == 1
 
 
 def test_all_bad_values_are_listed_at_once(make_config):
@@ -127,6 +148,9 @@ def run_cli(script: str, *arguments: str) -> subprocess.CompletedProcess[str]:
         (["sweeps=rank_split"], ["sweeps=rank_split needs a multirun", "train.py -m"]),
         (["hydra/launcher=slurm"], ["hydra/launcher=slurm needs a multirun"]),
         (["adapter.main={rank: 3"], ["adapter.main"]),
+        (["-m", "study=../up"], ["study=../up", "names files"]),
+        (["hydra.launcher._target_=subprocess.Popen"], ["nothing is built from a _target_"]),
+        (["+hydra.callbacks.x={_target_: shutil.copyfile, src: a, dst: b}"], ["shutil.copyfile"]),
     ],
 )
 def test_command_line_mistakes_end_in_one_line(arguments, words):

@@ -324,3 +324,43 @@ def test_streets_train_on_a_machine_with_nothing(make_config):
     targets = "data.targets=[{dataset: streets, split: night, name: night, subset: 2}]"
     path = execute(make_config(*TINY, *options, targets))
     assert set(json.loads((path / "result.json").read_text())["miou"]["targets"]) == {"night"}
+
+
+def test_a_kill_between_the_last_checkpoint_and_its_pointers_changes_nothing(make_config, gta2city, monkeypatch):
+    """The pointers follow from the checkpoint, so a run that goes on does not score the one before as its last."""
+    from recyclelora import session
+
+    config = make_config(*TINY, "trainer.eval_every=2")
+    undisturbed = without_time(execute(config))
+    again = make_config(*TINY, "trainer.eval_every=2", "fresh=true")
+    point, calls = session.point, []
+
+    def killed(root, pointer, step):
+        calls.append(step)
+        if step == 4:
+            raise KeyboardInterrupt
+        point(root, pointer, step)
+
+    monkeypatch.setattr(session, "point", killed)
+    with pytest.raises(KeyboardInterrupt):
+        Run.identify(again, None).execute()
+    monkeypatch.undo()
+    directory = Run.identify(config, None).directory
+    assert (directory.checkpoints / "last").read_text() == "step_000002\n"
+    Run.identify(config, None).execute()
+    assert (directory.checkpoints / "last").read_text() == "step_000004\n"
+    assert without_time(directory.path) == undisturbed
+
+
+def test_a_log_that_cannot_be_written_costs_a_warning(config, capsys):
+    path = Run.identify(config, None).directory.path
+    (path / "train.log").mkdir(parents=True)
+    Run.identify(config, None).execute()
+    assert "train.log: cannot add" in capsys.readouterr().err
+    assert (path / "result.json").exists()
+
+
+def test_passwords_on_the_command_line_are_not_kept(config, monkeypatch):
+    monkeypatch.setattr("sys.argv", ["train.py", "tracking.uri=http://me:hunter2@host"])
+    about = json.loads((execute(config) / "run.json").read_text())
+    assert about["command"] == "train.py tracking.uri=http://me:***@host"

@@ -9,6 +9,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 
 from recyclelora.adapters.adalora import AdaLoRA
@@ -123,6 +124,21 @@ def build_model(
     }
     rules |= decoder_rules(decoder, config.decoder.lr_mult)
     return Model(segmenter, rules, adapted.after_step, adapted.training_state)
+
+
+def check_shapes(config: Config) -> None:
+    """Refuse names, patterns and shapes that no weights could make right, before any are looked for.
+
+    The backbone is built without memory, on the meta device.
+
+    Raises:
+        UserError: naming the model, layer, pattern or rank at fault.
+    """
+    with user_errors(), torch.device("meta"):
+        backbone = build_backbone(config, None)
+        check = getattr(adapter_method(config.adapter), "check", None)
+        if check is not None:
+            check(backbone.model)
 
 
 def build_backbone(config: Config, weights: WeightsFile | None) -> TimmBackbone:

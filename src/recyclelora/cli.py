@@ -5,6 +5,7 @@ This is the only room besides ``config.py`` that knows Hydra.
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import os
 import re
@@ -20,13 +21,24 @@ from hydra.errors import HydraException
 from hydra.types import RunMode
 from omegaconf import DictConfig, open_dict, read_write
 from omegaconf.errors import OmegaConfBaseException
+from yaml import YAMLError
 
 from recyclelora.config import ConfigError, home, register_schemas, typed
 from recyclelora.errors import Interrupted, UserError
-from recyclelora.schemas import nearest
+from recyclelora.redaction import redacted
+from recyclelora.schemas import file_name, nearest
 
 Task = Callable[[Any, int | None], float | None]
 """What a command does: (typed configuration, trial number of a multirun or None) -> what a sweep maximises."""
+
+MAY_BE_BUILT = ["logging.StreamHandler", "logging.FileHandler", "logging.NullHandler", "logging.Formatter"]
+"""All that Hydra may build from a ``_target_`` or a logging class, wherever it is written."""
+
+PLACE_ERRORS = (
+    errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM, errno.EIO, errno.ENOTDIR, errno.EISDIR,
+    errno.ENAMETOOLONG, errno.ESTALE,
+)  # fmt: skip
+"""Of the disk, not of the program: where it happened is all that the user needs to know."""
 
 USAGE_EXIT = 2
 """Exit code for a mistake in the command or its input."""
@@ -44,7 +56,9 @@ def launch(command: str, task: Task, *, config_name: str | None = None) -> None:
     register_schemas()
     with one_clear_line(command):
         sys.argv[1:] = checked_arguments(command, sys.argv[1:])
-        hydra.main(config_path=str(home() / "conf"), config_name=config_name or command)(Job(command, task))()
+        job = Job(command, task)
+        main = hydra.main(str(home() / "conf"), config_name or command, execution_whitelist=MAY_BE_BUILT)
+        main(job)()
 
 
 @contextmanager
@@ -55,10 +69,20 @@ def one_clear_line(command: str) -> Iterator[None]:
     except Interrupted as stop:
         print(f"{command}: {stop}", file=sys.stderr)
         sys.exit(stop.exit_code)
-    except (UserError, ConfigError, HydraException, OmegaConfBaseException) as error:
+    except (UserError, ConfigError, HydraException, OmegaConfBaseException, YAMLError) as error:
         if "RECYCLELORA_TRACEBACK" in os.environ:
             raise
-        print(f"{command}: {explain(error)}", file=sys.stderr)
+        print(f"{command}: {redacted(explain(error))}", file=sys.stderr)
+        sys.exit(USAGE_EXIT)
+    except ValueError as error:
+        if "execution whitelist" not in str(error):  # so Hydra refuses a logging class
+            raise
+        print(f"{command}: {' '.join(str(error).splitlines()[:2])}", file=sys.stderr)
+        sys.exit(USAGE_EXIT)
+    except OSError as error:
+        if error.errno not in PLACE_ERRORS or "RECYCLELORA_TRACEBACK" in os.environ:
+            raise
+        print(f"{command}: {error.filename or 'a file'}: {error.strerror}", file=sys.stderr)
         sys.exit(USAGE_EXIT)
 
 
@@ -115,6 +139,12 @@ def checked_arguments(command: str, arguments: list[str]) -> list[str]:
 
     The study's name follows from the swept overrides, so that the same command finds the same folder.
     """
+    for argument in arguments:
+        if "_target_" in argument.split("=", 1)[0]:
+            raise ConfigError(f"{argument}: nothing is built from a _target_; choose parts by name: adapter=lora")
+    for name in (a.split("=", 1)[1] for a in arguments if a.startswith("study=")):
+        for _, what in file_name("study", name):  # Hydra creates the sweep's folder before the configuration is checked
+            raise ConfigError(f"study={name}: {what}")
     multirun = any(a in ("-m", "--multirun") for a in arguments)
     if command != "train":
         return arguments

@@ -15,6 +15,7 @@ from hydra import compose, initialize_config_dir
 from hydra.core.config_store import ConfigStore
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
+from yaml import YAMLError
 
 from recyclelora.plugins import conf_folders, own_adapters
 from recyclelora.redaction import redacted
@@ -33,6 +34,9 @@ from recyclelora.schemas import (
     ReportConfig,
     nearest,
 )
+
+UNFIT = (OmegaConfBaseException, KeyError, AttributeError, AssertionError, ValueError, TypeError)
+"""What OmegaConf raises on a file that is no configuration."""
 
 
 class ConfigError(ValueError):
@@ -147,7 +151,10 @@ def load_config(path: Path) -> Config:
         ConfigError: when the file is not a configuration of this project.
     """
     try:
-        raw = OmegaConf.load(path)
+        text = path.read_text(encoding="utf-8")
+        if "${" in text:  # what is written here is resolved; a reader must not look into its own environment
+            raise ValueError("it holds an interpolation")
+        raw = OmegaConf.create(text)
         assert isinstance(raw, DictConfig)
         schema = OmegaConf.structured(Config)
         for group, kinds in (("adapter", ADAPTERS | own_adapters(ADAPTERS)), ("decoder", DECODERS)):
@@ -155,8 +162,10 @@ def load_config(path: Path) -> Config:
         merged = OmegaConf.merge(schema, raw)
     except FileNotFoundError as error:
         raise ConfigError(f"{path}: no such file") from error
-    except (OmegaConfBaseException, KeyError, AttributeError, AssertionError, ValueError) as error:
-        raise ConfigError(f"{path}: not a run's configuration: {str(error).splitlines()[0]}") from error
+    except OSError as error:
+        raise ConfigError(f"{path}: cannot be read: {error.strerror}") from error
+    except (*UNFIT, YAMLError, RecursionError) as error:
+        raise ConfigError(f"{path}: not a run's configuration: {(str(error) or 'empty').splitlines()[0]}") from error
     assert isinstance(merged, DictConfig)
     config: Config = typed(merged)
     return config

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from safetensors import SafetensorError
 from safetensors.torch import load_file, save
 from torch import Tensor
 
@@ -76,8 +77,11 @@ def read_run_weights(run_dir: Path, checkpoint: str = "last") -> Weights:
         UserError: the folder is no run, or has no such checkpoint.
     """
     if checkpoint == "last" and (run_dir / ADAPTER_FILE).is_file():
-        tensors = load_file(run_dir / ADAPTER_FILE)
-        step = int(read_json(run_dir / ABOUT_FILE)["step"])
+        try:
+            tensors = load_file(run_dir / ADAPTER_FILE)
+            step = int(read_json(run_dir / ABOUT_FILE)["step"])
+        except (OSError, SafetensorError, KeyError, TypeError, ValueError) as error:
+            raise UserError(f"{run_dir / ADAPTER_FILE}: damaged, or not written by a run: {error}") from error
         return Weights(_part(tensors, TRAINED), _part(tensors, INITIAL), step)
     folder = pointed(run_dir / "checkpoints", checkpoint)
     if folder is None:

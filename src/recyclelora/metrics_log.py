@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from recyclelora.storage import write_text
+from recyclelora.storage import append_text, write_text
 
 TIMINGS = frozenset({"time", "seconds_per_step", "data_wait_seconds", "data_wait_share"})
 """What two runs of one configuration may differ in."""
@@ -31,8 +31,7 @@ class MetricsLog:
 
     def append(self, step: int, values: dict[str, float]) -> None:
         """Add one point after ``step`` finished steps."""
-        with self.path.open("a", encoding="utf-8") as file:
-            file.write(json.dumps({"step": step, "time": round(time.time(), 3), **values}) + "\n")
+        append_text(self.path, json.dumps({"step": step, "time": round(time.time(), 3), **values}) + "\n")
 
     def rewind(self, step: int) -> None:
         """Drop what a resumed run writes again: points after ``step``, final scores, and a line that was cut off."""

@@ -22,6 +22,9 @@ from rich.progress import (
 from rich.table import Column, Table
 from rich.text import Text
 
+from recyclelora.errors import UserError
+from recyclelora.storage import append_text
+
 Update = Callable[..., None]
 """update(count, status="", total=None) of a bar: ``count`` more are done; ``total`` corrects what was announced."""
 
@@ -110,9 +113,14 @@ class Reporter:
         return update
 
     def _log(self, text: str) -> None:
-        if self.log_path is not None:
-            with self.log_path.open("a", encoding="utf-8") as file:
-                file.write(f"{time.strftime('%H:%M:%S')} {text}\n")
+        """Keep a line; a log that cannot be written costs one warning, never the run."""
+        if self.log_path is None:
+            return
+        try:
+            append_text(self.log_path, f"{time.strftime('%H:%M:%S')} {text}\n")
+        except UserError as error:
+            self.log_path = None
+            print(f"warning: {error}; nothing more is logged there", file=sys.stderr)
 
 
 class _Pace(ProgressColumn):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import importlib.metadata
+import itertools
 import json
 import os
 import platform
@@ -20,15 +21,16 @@ from typing import Any
 
 from recyclelora.config import load_config, to_yaml
 from recyclelora.errors import UserError
+from recyclelora.redaction import redacted
 from recyclelora.schemas import Config
-from recyclelora.storage import locked, read_json, sha256, write_json, write_text
+from recyclelora.storage import locked, read_json, remove_leftovers, sha256, write_json, write_text
 from recyclelora.sweep.unit import Unit
 
 NOT_IDENTITY = (
     "output_dir", "cache", "study", "fresh", "tracking", "init_from", "factor_cache_gib", "data.root",
     "data.folder.root", "data.decode_cache", "backbone.checkpoint", "trainer.num_workers", "trainer.log_every",
     "trainer.num_figures", "trainer.accelerator", "trainer.devices", "trainer.num_nodes", "trainer.precision",
-    "trainer.checkpoint_every", "trainer.eval_window_batch",
+    "trainer.checkpoint_every", "trainer.eval_window_batch", "trainer.stall_timeout",
 )  # fmt: skip
 """Keys that do not change what is computed, or whose meaning enters by content (paths) or resolved (devices)."""
 
@@ -130,12 +132,13 @@ def claimed(run: RunDirectory, config: Config) -> Iterator[None]:
     """
     if config.fresh and run.path.exists():
         with locked(run.path):
-            run.path.rename(run.path.with_name(f"{run.path.name}.old-{time.strftime('%Y%m%d-%H%M%S')}"))
+            run.path.rename(_unused(run.path.with_name(f"{run.path.name}.old-{time.strftime('%Y%m%d-%H%M%S')}")))
     try:
         run.path.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise UserError(f"{run.path}: cannot be created: {error.strerror}; set output_dir") from error
     with locked(run.path):
+        remove_leftovers(run.path)
         stored = run.path / "config.yaml"
         if not stored.exists():
             write_text(stored, to_yaml(config))
@@ -144,6 +147,12 @@ def claimed(run: RunDirectory, config: Config) -> Iterator[None]:
                 f"{run.path}: holds a run of another configuration (see config.yaml); use fresh=true to replace it"
             )
         yield
+
+
+def _unused(path: Path) -> Path:
+    """The path, with a number behind it where it is taken."""
+    taken = (path.with_name(f"{path.name}-{number}") for number in itertools.count(2))
+    return path if not path.exists() else next(other for other in taken if not other.exists())
 
 
 def _comparable(config: Config) -> str:
@@ -158,7 +167,7 @@ def describe(config: Config, identity: Identity, sign: str, extra: dict[str, Any
 
     return {
         "signature": sign,
-        "command": shlex.join([Path(sys.argv[0]).name, *sys.argv[1:]]),
+        "command": redacted(shlex.join([Path(sys.argv[0]).name, *sys.argv[1:]])),
         "started": time.strftime("%Y-%m-%dT%H:%M:%S%z"),
         "adapter": config.adapter.name,
         "backbone": config.backbone.name,
@@ -209,7 +218,9 @@ def git_state(checkout: Path) -> dict[str, Any] | None:
     if (checkout / "git.json").exists():
         return read_json(checkout / "git.json")  # type: ignore[no-any-return]
     commit = _git(checkout, "rev-parse", "HEAD")
-    return commit and {"commit": commit.strip(), "diff": _git(checkout, "diff", "HEAD") or ""}  # type: ignore[return-value]
+    if commit is None:
+        return None
+    return {"commit": commit.strip(), "diff": redacted(_git(checkout, "diff", "HEAD") or "")}
 
 
 def _git(checkout: Path, *arguments: str) -> str | None:

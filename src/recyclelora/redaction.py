@@ -2,9 +2,20 @@
 
 from __future__ import annotations
 
+import os
 import re
+
+_SECRET_NAME = re.compile(r"TOKEN|PASSWORD|PASSWD|SECRET|CREDENTIAL|API_?KEY|ACCESS_KEY|PRIVATE_KEY", re.IGNORECASE)
+_SHORTEST = 6
+"""Characters; hiding a shorter value would blot out ordinary words."""
 
 
 def redacted(text: str) -> str:
-    """A text with the passwords of its URLs replaced by ``***``."""
-    return re.sub(r"(://[^/\s:@]*):\S*@", r"\1:***@", text)
+    """A text with the passwords of its URLs, and what secret environment variables hold, replaced by ``***``.
+
+    A variable is secret by its name: it speaks of a token, password, secret, credential or key.
+    """
+    for name, value in os.environ.items():
+        if len(value) >= _SHORTEST and _SECRET_NAME.search(name):
+            text = text.replace(value, "***")
+    return re.sub(r"(://[^/\s:@]*):[^/\s]*@", r"\1:***@", text)

@@ -14,15 +14,17 @@ import time
 import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
+from datetime import timedelta
 from typing import Any
 
 import torch
 from lightning_fabric import Fabric
+from lightning_fabric.strategies.ddp import DDPStrategy
 from lightning_fabric.utilities.exceptions import MisconfigurationException
 from rich.table import Table
 
 from recyclelora.backbones.weights import WeightsFile
-from recyclelora.build import Model, build_model, locate_weights
+from recyclelora.build import Model, build_model, check_shapes, locate_weights
 from recyclelora.build_data import Datasets, build_datasets, build_protocol, class_colours
 from recyclelora.config import home
 from recyclelora.data.datasets import digest
@@ -32,6 +34,7 @@ from recyclelora.engine.checkpoint import Checkpoint, newest_checkpoint
 from recyclelora.engine.evaluation import Evaluator
 from recyclelora.engine.runtime import (
     check_launched_processes,
+    no_lost_process,
     precision_plugin,
     resolve_accelerator,
     resolve_precision,
@@ -94,13 +97,14 @@ class Run:
             fabric = Fabric(
                 accelerator=accelerator, devices=t.devices, num_nodes=t.num_nodes,
                 plugins=[precision_plugin(precision, accelerator)],
-                strategy="ddp" if world_size > 1 else "auto",
+                strategy=DDPStrategy(timeout=timedelta(seconds=t.stall_timeout)) if world_size > 1 else "auto",
             )  # fmt: skip
             fabric.launch()
         except (RuntimeError, ValueError, MisconfigurationException) as error:
             asked = f"trainer.accelerator={t.accelerator} trainer.devices={t.devices}"
             raise UserError(f"{asked}: {str(error).splitlines()[0]}") from error
         datasets = build_datasets(config.data, config.cache)
+        check_shapes(config)
         weights = locate_weights(config.backbone)
         start = read_start(config.init_from) if config.init_from else None
         if start is not None:
@@ -130,7 +134,7 @@ class Run:
             return _objective(result)
         trackers = asked_for(self.config.tracking)
         first = self.fabric.is_global_zero
-        with claimed(self.directory, self.config) if first else contextlib.nullcontext():
+        with no_lost_process(self.fabric), claimed(self.directory, self.config) if first else contextlib.nullcontext():
             self.fabric.barrier()
             return self._train(trackers if first else [])
 

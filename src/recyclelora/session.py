@@ -107,6 +107,8 @@ class Session:
         self.step = checkpoint.step
         self.history = [Scores(**scores) for scores in checkpoint.state["history"]]
         self.seconds = float(checkpoint.state["seconds"])
+        if self.fabric.is_global_zero:
+            self._point(self.step)  # a kill between a checkpoint and its pointers leaves those of the checkpoint before
 
     # --- training -----------------------------------------------------------------------------------------------------
 
@@ -222,15 +224,18 @@ class Session:
                 "seconds": self.seconds + self.clock(),
                 "precision": self.fabric.strategy.precision.state_dict(),
             }
-            root = self.directory.checkpoints
-            save_checkpoint(root, Checkpoint(step, tensors, state))
-            point(root, "last", step)
-            for pointer in POINTERS[1:]:
-                best = best_step(self.history, pointer)
-                if best is not None:
-                    point(root, pointer, best)
-            prune(root, KEPT_CHECKPOINTS, POINTERS)
+            save_checkpoint(self.directory.checkpoints, Checkpoint(step, tensors, state))
+            self._point(step)
+            prune(self.directory.checkpoints, KEPT_CHECKPOINTS, POINTERS)
         self.fabric.barrier()
+
+    def _point(self, step: int) -> None:
+        """Let the pointers name the checkpoint of ``step``, and the best ones by the scores so far."""
+        point(self.directory.checkpoints, POINTERS[0], step)
+        for pointer in POINTERS[1:]:
+            best = best_step(self.history, pointer)
+            if best is not None:
+                point(self.directory.checkpoints, pointer, best)
 
     def stop_requested(self) -> bool:
         """Whether any process was asked to stop."""

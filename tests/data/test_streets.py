@@ -203,3 +203,10 @@ def test_processes_may_share_the_cache(tmp_path: Path) -> None:
         answers = list(pool.map(_sums, [tmp_path] * 6))
     assert all(answer == answers[0] for answer in answers)
     assert sorted(p.name for p in tmp_path.rglob("*.*")) == ["000.png", "001.png", "002.png"]
+
+
+def test_a_cache_that_cannot_be_written_costs_a_warning(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    with pytest.warns(UserWarning, match=r"streets cache .*file: not written \(Not a directory\)"):
+        found = scene("night", "val", 0, tmp_path / "file")
+    assert equal(found, rendered("night", "val", 0))

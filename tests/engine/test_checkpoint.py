@@ -78,10 +78,12 @@ def test_newest_three_and_the_pointed_ones_are_kept(tmp_path: Path):
         point(tmp_path, "last", step)
     point(tmp_path, "best_source", 2)
     (tmp_path / ".step_000009.dead.tmp").mkdir()
+    (tmp_path / ".last.dead.tmp").write_text("")
     prune(tmp_path, 3, ("last", "best_source", "best_target"))
     assert sorted(p.name for p in tmp_path.glob("*step_*")) == [f"step_{s:06d}" for s in (2, 4, 5, 6)]
     assert pointed(tmp_path, "best_source") == tmp_path / "step_000002"
     assert pointed(tmp_path, "best_target") is None
+    assert not list(tmp_path.glob("*.tmp")) and not list(tmp_path.glob(".*"))
 
 
 def test_saving_a_step_again_replaces_it(tmp_path: Path):
@@ -89,3 +91,34 @@ def test_saving_a_step_again_replaces_it(tmp_path: Path):
     again = checkpoint(1)
     again.tensors["trained"]["a"] += 1
     assert torch.equal(load_checkpoint(save_checkpoint(tmp_path, again)).tensors["trained"]["a"], torch.full((3,), 2.0))
+
+
+def test_the_millionth_step_is_newer_than_the_one_before(tmp_path: Path):
+    for step in (999_999, 1_000_000):
+        save_checkpoint(tmp_path, checkpoint(step))
+    found = newest_checkpoint(tmp_path, lambda text: None)
+    assert found is not None and found.step == 1_000_000
+    prune(tmp_path, 1, ())
+    assert [path.name for path in tmp_path.iterdir()] == ["step_1000000"]
+
+
+@pytest.mark.parametrize("manifest", ["[]", "3", "{ }", '{"state.json": 1}'])
+def test_a_manifest_that_was_not_written_here_is_damage(tmp_path: Path, manifest: str):
+    folder = save_checkpoint(tmp_path, checkpoint(1))
+    (folder / "manifest.json").write_text(manifest)
+    with pytest.raises(UserError, match=r"damaged"):
+        load_checkpoint(folder)
+
+
+def test_space_changed_in_the_manifest_is_noticed(tmp_path: Path):
+    manifest = save_checkpoint(tmp_path, checkpoint(1)) / "manifest.json"
+    manifest.write_text(manifest.read_text().replace("  ", "\t "))
+    with pytest.raises(UserError, match=r"manifest.json: damaged"):
+        load_checkpoint(manifest.parent)
+
+
+@pytest.mark.parametrize("content", [".", "..", "step_000001/..", "../step_000001", "", "step_x"])
+def test_a_pointer_leads_nowhere_else(tmp_path: Path, content: str):
+    save_checkpoint(tmp_path, checkpoint(1))
+    (tmp_path / "last").write_text(content)
+    assert pointed(tmp_path, "last") is None

@@ -160,3 +160,13 @@ def test_mirrored_views_are_averaged_as_probabilities():
     found = scaled.probabilities(model, [image])
     assert found.shape == expected.shape and not torch.allclose(found, expected)
     torch.testing.assert_close(found.sum(1), torch.ones(1, 6, 8))
+
+
+def test_a_flipped_digit_is_noticed(tmp_path):
+    partial = PartialCounts(tmp_path / "1.json", "key")
+    partial._saved = -1e9
+    partial.update(3, np.full((2, 2), 5))
+    assert PartialCounts(tmp_path / "1.json", "key").load(2)[0] == 3
+    text = (tmp_path / "1.json").read_text()
+    (tmp_path / "1.json").write_text(text.replace("5", "7", 1))
+    assert PartialCounts(tmp_path / "1.json", "key").load(2)[0] == 0

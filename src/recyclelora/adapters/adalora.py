@@ -95,10 +95,15 @@ class AdaLoRA:
     targets: tuple[str, ...] = ("*",)
     blocks: str = ":"
 
-    def apply(self, model: nn.Module, setting: Setting) -> Adapted:
-        """See `method.Method.apply`."""
+    def check(self, model: nn.Module) -> dict[str, nn.Linear]:
+        """See `method.Method`; gives the layers that will be adapted, by name."""
         linears = selected_linears(model, self.targets, self.blocks)
         check_rank(self.init_rank, linears)
+        return linears
+
+    def apply(self, model: nn.Module, setting: Setting) -> Adapted:
+        """See `method.Method.apply`."""
+        linears = self.check(model)
         schedule = self._schedule(len(linears), setting.max_steps)
         layers = {name: self._layer(linear, setting.seed, name) for name, linear in linears.items()}
         replace(model, layers)

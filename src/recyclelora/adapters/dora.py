@@ -79,10 +79,15 @@ class DoRA:
     targets: tuple[str, ...] = ("*",)
     blocks: str = ":"
 
-    def apply(self, model: nn.Module, setting: Setting) -> Adapted:
-        """See `method.Method.apply`."""
+    def check(self, model: nn.Module) -> dict[str, nn.Linear]:
+        """See `method.Method`; gives the layers that will be adapted, by name."""
         linears = selected_linears(model, self.targets, self.blocks)
         check_rank(self.rank, linears)
+        return linears
+
+    def apply(self, model: nn.Module, setting: Setting) -> Adapted:
+        """See `method.Method.apply`."""
+        linears = self.check(model)
         replace(model, {name: self._layer(linear, setting.seed, name) for name, linear in linears.items()})
         factors = ParameterRule(self.lr_mult, self.weight_decay, "dora")
         magnitude = ParameterRule(self.lr_mult, 0.0, "dora.magnitude")

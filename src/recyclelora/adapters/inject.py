@@ -81,6 +81,10 @@ class LowRank:
 
     spec: AdapterSpec
 
+    def check(self, model: nn.Module) -> None:
+        """See `method.Method`."""
+        plan(model, self.spec)
+
     def apply(self, model: nn.Module, setting: Setting) -> Adapted:
         """See `method.Method.apply`."""
         s = setting

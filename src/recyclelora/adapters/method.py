@@ -71,7 +71,11 @@ class Adapted:
 
 
 class Method(Protocol):
-    """One way of adapting a vision transformer whose blocks are in ``model.blocks``."""
+    """One way of adapting a vision transformer whose blocks are in ``model.blocks``.
+
+    It may have ``check(model)`` as well, which raises what `apply` would for names and shapes alone: ``model`` is then
+    on the meta device, and nothing has been downloaded or decomposed yet.
+    """
 
     def apply(self, model: nn.Module, setting: Setting) -> Adapted:
         """Freeze ``model`` and adapt it in place.

@@ -118,13 +118,18 @@ class Rein:
     weight_decay: float | None = None
     blocks: str = ":"
 
+    def check(self, model: nn.Module) -> list[int]:
+        """See `method.Method`; gives the numbers of the blocks that will be refined."""
+        blocks: Any = model.blocks
+        return parse_blocks(self.blocks, len(blocks))
+
     def apply(self, model: nn.Module, setting: Setting) -> Adapted:
         """See `method.Method.apply`."""
         if self.link and not setting.has_queries:
             raise ValueError("link=true: the decoder has no queries that tokens could become; use adapter.link=false")
         link = setting.has_queries if self.link is None else self.link
         blocks: Any = model.blocks
-        chosen = parse_blocks(self.blocks, len(blocks))
+        chosen = self.check(model)
         tokens = ReinTokens(
             len(chosen), _width(model), num_tokens=self.num_tokens, token_rank=self.token_rank,
             patch_size=_patch_size(model), scale=self.scale, query_width=self.query_width if link else None,

@@ -93,9 +93,13 @@ class VeRA:
     targets: tuple[str, ...] = ("*",)
     blocks: str = ":"
 
+    def check(self, model: nn.Module) -> dict[str, nn.Linear]:
+        """See `method.Method`; gives the layers that will be adapted, by name."""
+        return selected_linears(model, self.targets, self.blocks)
+
     def apply(self, model: nn.Module, setting: Setting) -> Adapted:
         """See `method.Method.apply`."""
-        linears = selected_linears(model, self.targets, self.blocks)
+        linears = self.check(model)
         projections = Projections(self.rank, linears.values(), self.projection_seed)
         replace(model, {name: VeRALinear(linear, projections, self.d_initial) for name, linear in linears.items()})
         return Adapted(uniform_rules(model, self.lr_mult, self.weight_decay, "vera"))

@@ -123,7 +123,7 @@ def build_timm(model: str, seed: int, arguments: Mapping[str, Any]) -> Any:
         torch.default_generator.manual_seed(seed)  # torch.manual_seed would also reseed every GPU
         try:
             built = timm.create_model(model, pretrained=False, **arguments)
-        except (TypeError, RuntimeError) as error:
+        except (TypeError, RuntimeError, KeyError, AssertionError, ValueError, AttributeError) as error:
             raise ValueError(f"timm cannot build {model!r} with {dict(arguments)}: {error}") from error
     if not hasattr(built, "blocks") or not hasattr(built, "patch_embed"):
         raise ValueError(f"{model!r} is no plain vision transformer")

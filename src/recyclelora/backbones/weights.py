@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 HUB_FILES = ("model.safetensors", "pytorch_model.bin")
 HUB_TIMEOUT_S = 5.0
 WRAPPERS = ("model_ema", "model", "module", "state_dict")
+MOST_WRAPPERS = 8
 BESIDE_TENSORS = "meta"
 """What mmengine's published form keeps beside the tensors of a bare state dict."""
 REFUSED = re.compile(r"GLOBAL `?([\w.]+)")
@@ -216,11 +217,12 @@ def _refused(error: pickle.UnpicklingError) -> str:
 
 def _unwrapped(content: Any) -> Any:
     """The innermost of the dicts that training scripts put around a state dict."""
-    while isinstance(content, dict):
-        inner = [content[key] for key in WRAPPERS if isinstance(content.get(key), dict)]
-        if not inner:
+    for _ in range(MOST_WRAPPERS):  # a dict may hold itself
+        held = content if isinstance(content, dict) else {}
+        inner = next((held[key] for key in WRAPPERS if isinstance(held.get(key), dict)), None)
+        if inner is None:
             break
-        content = inner[0]
+        content = inner
     if isinstance(content, dict) and isinstance(content.get(BESIDE_TENSORS), dict):
         return {key: value for key, value in content.items() if key != BESIDE_TENSORS}
     return content

@@ -6,7 +6,6 @@ Which image shows which class is counted once for each source, in parallel, and 
 from __future__ import annotations
 
 import hashlib
-import io
 import multiprocessing
 import os
 import warnings
@@ -21,10 +20,11 @@ from recyclelora.data.datasets import Dataset, digest
 from recyclelora.data.identity import how_it_reads
 from recyclelora.data.transforms import Wanted, class_counts
 from recyclelora.errors import UserError
-from recyclelora.storage import write_bytes
+from recyclelora.storage import make_folder, write_bytes
 
-VERSION = 1
+VERSION = 2
 _CHUNK = 16
+_DIGEST = hashlib.sha256().digest_size
 
 
 @dataclass(frozen=True)
@@ -77,10 +77,13 @@ class ClassCounts:
     def load(self, dataset: Dataset) -> np.ndarray | None:
         """The counts (N, K) of a dataset, if this content was counted before."""
         try:
-            counts: np.ndarray = np.load(self._path(dataset), allow_pickle=False)
-        except (OSError, ValueError, EOFError):
+            content = self._path(dataset).read_bytes()
+        except OSError:
             return None
-        return counts if counts.shape == (len(dataset), self.num_classes) else None
+        counts = np.frombuffer(content[_DIGEST:], np.uint32) if len(content) % 4 == 0 else np.empty(0, np.uint32)
+        if counts.size != len(dataset) * self.num_classes or _digest(content[_DIGEST:]) != content[:_DIGEST]:
+            return None
+        return counts.reshape(len(dataset), self.num_classes)
 
     def count(self, dataset: Dataset, advance: Callable[[int], None]) -> np.ndarray:
         """Count on all cores and keep the result; ``advance`` is told of images done.
@@ -107,17 +110,21 @@ class ClassCounts:
 
     def _store(self, dataset: Dataset, counts: np.ndarray) -> None:
         """Keep the counts; where that fails, they are counted again next time."""
-        file = io.BytesIO()
-        np.save(file, counts)
+        content = counts.astype(np.uint32).tobytes()
         try:
-            self.directory.mkdir(parents=True, exist_ok=True)
-            write_bytes(self._path(dataset), file.getvalue())
-        except (OSError, UserError) as error:
+            make_folder(self.directory)
+            write_bytes(self._path(dataset), _digest(content) + content)
+        except UserError as error:
             warnings.warn(f"class counts are not kept: {error}", stacklevel=2)
 
     def _path(self, dataset: Dataset) -> Path:
         content = f"v{VERSION} {self.num_classes} {digest([dataset])} {how_it_reads(dataset)}"
-        return self.directory / f"{hashlib.sha256(content.encode()).hexdigest()[:32]}.npy"
+        return self.directory / f"{hashlib.sha256(content.encode()).hexdigest()[:32]}.counts"
+
+
+def _digest(content: bytes) -> bytes:
+    """What stands before the counts in their file, so that damage is noticed."""
+    return hashlib.sha256(content).digest()
 
 
 _dataset: Dataset

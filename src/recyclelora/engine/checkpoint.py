@@ -6,7 +6,8 @@ written after them. Frozen weights are never stored.
 
 from __future__ import annotations
 
-import os
+import json
+import re
 import shutil
 import uuid
 from collections.abc import Callable
@@ -14,13 +15,15 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from safetensors import SafetensorError
 from safetensors.torch import load_file, save
 from torch import Tensor
 
 from recyclelora.errors import UserError
-from recyclelora.storage import read_json, sha256, sync_folder, write_bytes, write_json, write_text
+from recyclelora.storage import read_json, remove_leftovers, sha256, sync_folder, write_bytes, write_json, write_text
 
 MANIFEST = "manifest.json"
+STEP = re.compile(r"step_\d{6,}")
 
 
 @dataclass
@@ -60,7 +63,7 @@ def save_checkpoint(root: Path, checkpoint: Checkpoint) -> Path:
         files = sorted(path.name for path in temporary.iterdir())
         write_json(temporary / MANIFEST, {name: sha256(temporary / name) for name in files})
         if final.exists():  # the same step of a run that was set back: same content, or a damaged one
-            shutil.rmtree(final)
+            _remove(final)
         temporary.rename(final)
         sync_folder(root)
     except (OSError, UserError) as error:
@@ -75,15 +78,30 @@ def load_checkpoint(folder: Path) -> Checkpoint:
     Raises:
         UserError: a file is missing, truncated or altered.
     """
-    manifest = read_json(folder / MANIFEST)
+    manifest = _read_manifest(folder / MANIFEST)
     for name, digest in manifest.items():
         path = folder / Path(name).name
         if not path.is_file() or sha256(path) != digest:
             raise UserError(f"{path}: damaged (its sha256 is not the one in {MANIFEST})")
-    state = read_json(folder / "state.json")
     sets = [Path(name).stem for name in manifest if name.endswith(".safetensors")]
-    tensors = {name: load_file(folder / f"{name}.safetensors") for name in sets}
-    return Checkpoint(step=int(state.pop("step")), tensors=tensors, state=state)
+    try:
+        state = read_json(folder / "state.json")
+        tensors = {name: load_file(folder / f"{name}.safetensors") for name in sets}
+        return Checkpoint(step=int(state.pop("step")), tensors=tensors, state=state)
+    except (SafetensorError, KeyError, TypeError, AttributeError, ValueError) as error:  # whole, but not of our making
+        raise UserError(f"{folder}: not a checkpoint of this project: {error}") from error
+
+
+def _read_manifest(path: Path) -> dict[str, str]:
+    """File name -> sha256. Only the very bytes that are written here count: nothing else vouches for this file.
+
+    Raises:
+        UserError: missing or altered.
+    """
+    found = read_json(path)
+    if not isinstance(found, dict) or path.read_text(encoding="utf-8") != json.dumps(found, indent=2) + "\n":
+        raise UserError(f"{path}: damaged")
+    return found
 
 
 def newest_checkpoint(root: Path, warn: Callable[[str], None]) -> Checkpoint | None:
@@ -92,8 +110,8 @@ def newest_checkpoint(root: Path, warn: Callable[[str], None]) -> Checkpoint | N
     Raises:
         UserError: there are checkpoints, but none is whole.
     """
-    folders = sorted(root.glob("step_*"), reverse=True)
-    for folder in folders:
+    folders = _folders(root)
+    for folder in reversed(folders):
         try:
             return load_checkpoint(folder)
         except UserError as error:
@@ -113,22 +131,28 @@ def pointed(root: Path, pointer: str) -> Path | None:
     path = root / pointer
     if not path.is_file():
         return None
-    folder = root / Path(path.read_text(encoding="utf-8").strip()).name
-    return folder if folder.is_dir() else None
+    name = path.read_text(encoding="utf-8", errors="replace").strip()
+    folder = root / name
+    return folder if STEP.fullmatch(name) and folder.is_dir() else None
 
 
 def prune(root: Path, keep: int, pointers: tuple[str, ...]) -> None:
     """Remove all but the newest ``keep`` checkpoints and the pointed ones, and what a killed write left behind."""
-    kept = {pointed(root, pointer) for pointer in pointers} | set(sorted(root.glob("step_*"))[-keep:])
-    for folder in root.glob("step_*"):
+    folders = _folders(root)
+    kept = {pointed(root, pointer) for pointer in pointers} | set(folders[-keep:])
+    for folder in folders:
         if folder not in kept:
             _remove(folder)
-    for leftover in root.glob(".*.tmp"):
-        shutil.rmtree(leftover, ignore_errors=True)
+    remove_leftovers(root)
+
+
+def _folders(root: Path) -> list[Path]:
+    """All checkpoints, by step: names alone sort 1,000,000 before 999,999."""
+    return sorted((f for f in root.glob("step_*") if STEP.fullmatch(f.name)), key=lambda f: int(f.name[5:]))
 
 
 def _remove(folder: Path) -> None:
     """Rename before removing, so that a kill in between leaves no half checkpoint under its name."""
-    doomed = folder.with_name(f".{folder.name}.{os.getpid()}.tmp")
+    doomed = folder.with_name(f".{folder.name}.{uuid.uuid4().hex}.tmp")
     folder.rename(doomed)
     shutil.rmtree(doomed, ignore_errors=True)

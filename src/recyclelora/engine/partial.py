@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 import time
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 from recyclelora.errors import UserError
 from recyclelora.image_counts import ImageCounts
-from recyclelora.storage import read_json, write_json
+from recyclelora.storage import make_folder, read_json, write_json
 
 SAVE_EVERY = 60.0
 """Seconds of scoring that a stop may cost."""
@@ -31,8 +34,9 @@ class PartialCounts:
         """Batches that are done, and the confusion matrices of their images."""
         try:
             stored = read_json(self.path)
-            if stored["key"] == self.key:
-                return int(stored["done"]), ImageCounts.from_json(stored["images"], num_classes)
+            images, done = stored["images"], int(stored["done"])
+            if stored["sha256"] == self._sha256(done, images):
+                return done, ImageCounts.from_json(images, num_classes)
         except (UserError, ValueError, KeyError, TypeError, OverflowError):
             pass  # there is none, or it was damaged: count from the first image
         return 0, ImageCounts(num_classes)
@@ -40,6 +44,11 @@ class PartialCounts:
     def update(self, done: int, images: ImageCounts) -> None:
         """Keep the counts of the first ``done`` batches, now and then."""
         if time.monotonic() - self._saved >= SAVE_EVERY:
-            self.path.parent.mkdir(parents=True, exist_ok=True)
-            write_json(self.path, {"key": self.key, "done": done, "images": images.to_json()}, indent=None)
+            make_folder(self.path.parent)
+            kept = images.to_json()
+            write_json(self.path, {"done": done, "images": kept, "sha256": self._sha256(done, kept)}, indent=None)
             self._saved = time.monotonic()
+
+    def _sha256(self, done: int, images: Any) -> str:
+        """Of all that is kept and of the key: a flipped digit would be a wrong score."""
+        return hashlib.sha256(f"{self.key} {done} {json.dumps(images)}".encode()).hexdigest()

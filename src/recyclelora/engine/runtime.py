@@ -4,11 +4,15 @@ from __future__ import annotations
 
 import os
 import random
+import re
 import signal
+from collections.abc import Iterator
+from contextlib import contextmanager
 from types import FrameType
 
 import numpy as np
 import torch
+from lightning_fabric import Fabric
 from lightning_fabric.plugins.precision import MixedPrecision, Precision
 
 from recyclelora.errors import UserError
@@ -68,6 +72,32 @@ def check_launched_processes(devices: int, num_nodes: int) -> None:
             f"torchrun started {started} processes, but trainer.devices={devices} x trainer.num_nodes={num_nodes} "
             f"asks for {devices * num_nodes}; give both the same number"
         )
+
+
+LOST = re.compile(r"gloo|NCCL|Connection (closed|reset)|Timed out|timed out|Broken pipe", re.IGNORECASE)
+"""What torch's process groups say of a process that is gone or does not answer."""
+
+
+@contextmanager
+def no_lost_process(fabric: Fabric) -> Iterator[None]:
+    """Let a run of several processes end with one line when one of them is gone or silent.
+
+    Processes that this one has started, and that may be stopped for good, end with it.
+
+    Raises:
+        UserError: instead of whatever the process group raised.
+    """
+    try:
+        yield
+    except RuntimeError as error:
+        if fabric.world_size == 1 or not LOST.search(str(error)):
+            raise
+        for process in getattr(fabric.strategy.launcher, "procs", []):
+            process.kill()
+        raise UserError(
+            f"process {fabric.global_rank} of {fabric.world_size}: another one is gone, or silent for longer than "
+            "trainer.stall_timeout; the last checkpoint is kept: the same command goes on from there"
+        ) from error
 
 
 class StopRequest:

@@ -18,7 +18,7 @@ from recyclelora.schemas.adapter import (
     VeraConfig,
 )
 from recyclelora.schemas.backbone import BackboneConfig
-from recyclelora.schemas.checks import Problem, nearest
+from recyclelora.schemas.checks import Problem, file_name, nearest
 from recyclelora.schemas.commands import (
     AnalyzeConfig,
     EvaluateConfig,
@@ -91,6 +91,7 @@ __all__ = [
     "UpernetDecoderConfig",
     "VeraConfig",
     "class_index",
+    "file_name",
     "nearest",
     "parse_colour",
 ]

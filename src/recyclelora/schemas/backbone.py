@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any, Optional
 
 from omegaconf import MISSING
 
-from recyclelora.schemas.checks import Problem, at_least, one_of
+from recyclelora.schemas.checks import Problem, at_least, file_name, one_of
 
 # OmegaConf reads these annotations at run time and wants Optional[...], not "... | None".
 # ruff: noqa: UP045
@@ -36,6 +37,9 @@ class BackboneConfig:
 
     def check(self) -> Iterator[Problem]:
         """Yield every bad value."""
+        yield from file_name("name", self.name)
+        if not re.fullmatch(r"[\w.]+", self.model):  # timm would fetch "hf-hub:..." and read a path
+            yield "model", "must be the name of one of timm's architectures, such as vit_large_patch14_dinov2"
         yield from at_least("patch_size", self.patch_size, 1)
         yield from one_of("resampling", self.resampling, ("bicubic", "timm"))
         if self.image_size is not None and (

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import difflib
 import math
+import re
 from collections.abc import Iterator
 
 Problem = tuple[str, str]
@@ -14,6 +15,12 @@ def one_of(name: str, value: str, allowed: tuple[str, ...]) -> Iterator[Problem]
     """Yield a problem with the nearest allowed name when ``value`` is not one of ``allowed``."""
     if value not in allowed:
         yield name, f"must be one of {', '.join(allowed)}{nearest(value, allowed)}"
+
+
+def file_name(name: str, value: str) -> Iterator[Problem]:
+    """Yield a problem unless ``value`` can be part of a file's name and cannot lead to another folder."""
+    if not re.fullmatch(r"\w[\w.+-]*", value):
+        yield name, "names files: use letters, digits, '_', '-', '+' and '.', and no '.' at the start"
 
 
 def nearest(word: str, names: tuple[str, ...] | list[str]) -> str:

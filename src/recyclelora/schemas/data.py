@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import colorsys
-import re
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Optional
 
 from omegaconf import MISSING
 
-from recyclelora.schemas.checks import Problem, above_zero, at_least, one_of
+from recyclelora.schemas.checks import Problem, above_zero, at_least, file_name, one_of
 from recyclelora.schemas.folder import FolderConfig, class_index
 
 # OmegaConf reads these annotations at run time and wants Optional[...], not "... | None".
@@ -106,8 +105,7 @@ class DatasetConfig:
 
     def check(self) -> Iterator[Problem]:
         """Yield every bad value."""
-        if not re.fullmatch(r"[\w.-]+", self.label):
-            yield "name", "names files: use letters, digits, '_', '-' and '.'"
+        yield from file_name("name", self.label)
         if self.subset is not None:
             yield from at_least("subset", self.subset, 1)
         if self.weight is not None:
@@ -252,6 +250,7 @@ class DataConfig:
 
     def check(self) -> Iterator[Problem]:
         """Yield every bad value."""
+        yield from file_name("name", self.name)
         if self.decode_cache is not None:
             yield from above_zero("decode_cache", self.decode_cache)
         if not self.sources:

@@ -9,7 +9,7 @@ from typing import Any, Optional
 from omegaconf import MISSING
 
 from recyclelora.schemas.backbone import BackboneConfig
-from recyclelora.schemas.checks import Problem, at_least, one_of
+from recyclelora.schemas.checks import Problem, at_least, file_name, one_of
 from recyclelora.schemas.data import DataConfig
 from recyclelora.schemas.training import OptimizerConfig, TrackingConfig, TrainerConfig
 
@@ -41,6 +41,9 @@ class Config:
         """Yield every bad value."""
         yield from one_of("objective", self.objective, ("source_val", "target_mean"))
         yield from at_least("seed", self.seed, 0)
+        yield from file_name("adapter.name", self.adapter.name)
+        if self.study is not None:
+            yield from file_name("study", self.study)
         yield from at_least("factor_cache_gib", self.factor_cache_gib, 0)
         for side, crop in zip(("height", "width"), self.data.augment.crop, strict=False):
             if self.backbone.patch_size > 0 and crop % self.backbone.patch_size:

@@ -26,7 +26,8 @@ class TrainerConfig:
     ``accumulate`` cuts a batch into that many parts, one after the other; ``ema`` is the momentum of averaged weights,
     which are then the ones that are scored and kept; ``checkpointing`` recomputes the backbone's activations in the
     backward pass; ``compile`` hands the backbone to torch.compile; ``num_figures`` images of each set are shown at the
-    end, and 0 draws no pictures at all.
+    end, and 0 draws no pictures at all. With several devices a process that waits longer than ``stall_timeout`` seconds
+    for the others gives up; that must outlast the start, and drawing by the first alone.
     """
 
     max_steps: int = 40_000
@@ -35,6 +36,7 @@ class TrainerConfig:
     accelerator: str = "auto"
     devices: int = 1
     num_nodes: int = 1
+    stall_timeout: int = 1800
     precision: str = "32-true"
     accumulate: int = 1
     grad_clip: Optional[float] = None
@@ -53,7 +55,7 @@ class TrainerConfig:
         """Yield every bad value."""
         for name in (
             "max_steps", "batch_size", "devices", "num_nodes", "accumulate", "log_every", "eval_every",
-            "eval_batch_size", "eval_window_batch",
+            "eval_batch_size", "eval_window_batch", "stall_timeout",
         ):  # fmt: skip
             yield from at_least(name, getattr(self, name), 1)
         for name in ("eval_images", "checkpoint_every"):

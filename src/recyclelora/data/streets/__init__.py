@@ -4,8 +4,10 @@ A scene is fixed by (STREETS_VERSION, look, split, index) alone. Looks are domai
 others. Every look has its own scenes. The painter's rooms stand beside this one: the public face and the cache.
 """
 
+import contextlib
 import shutil
 import uuid
+import warnings
 from pathlib import Path
 
 import cv2
@@ -65,7 +67,10 @@ def scene(look: str, split: str, index: int, cache_dir: Path | None) -> Scene:
     found = _read(path)
     if found is None:
         found = render(look, split, index)
-        _write(path, *found)
+        try:
+            _write(path, *found)
+        except OSError as error:
+            warnings.warn(f"streets cache {cache_dir}: not written ({error.strerror})", stacklevel=2)
     return found
 
 
@@ -79,14 +84,19 @@ def _path(look: str, split: str, index: int, cache_dir: Path) -> Path:
 
 
 def _folder(cache_dir: Path) -> Path:
-    """This version's cache folder; on its creation the folders of other versions go."""
-    folder = cache_dir / f"streets-v{STREETS_VERSION}"
-    if not folder.is_dir():
-        folder.mkdir(parents=True, exist_ok=True)
-        for old in cache_dir.glob("streets-v*"):
-            if old != folder:
+    """Where this version's scenes are kept."""
+    return cache_dir / f"streets-v{STREETS_VERSION}"
+
+
+def _make_folder(folder: Path) -> None:
+    """Create a folder of this version; with the first one the folders of other versions go."""
+    version = folder.parent
+    if not version.is_dir():
+        version.mkdir(parents=True, exist_ok=True)
+        for old in version.parent.glob("streets-v*"):
+            if old != version:
                 shutil.rmtree(old, ignore_errors=True)
-    return folder
+    folder.mkdir(exist_ok=True)
 
 
 def _read(path: Path) -> Scene | None:
@@ -105,8 +115,13 @@ def _read(path: Path) -> Scene | None:
 
 def _write(path: Path, image: Bytes, labels: Bytes) -> None:
     """Write a scene under a name of its own, then move it into place in one step."""
-    path.parent.mkdir(parents=True, exist_ok=True)
+    _make_folder(path.parent)
     encoded = cv2.imencode(".png", np.dstack([image[..., ::-1], labels]))[1]
     draft = path.with_name(f".{path.stem}-{uuid.uuid4().hex}.part")
-    draft.write_bytes(encoded.tobytes())
-    draft.replace(path)
+    try:
+        draft.write_bytes(encoded.tobytes())
+        draft.replace(path)
+    except OSError:
+        with contextlib.suppress(OSError):
+            draft.unlink(missing_ok=True)
+        raise

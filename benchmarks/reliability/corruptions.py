@@ -1,0 +1,202 @@
+"""Figure 8: checkpoints and caches whose bytes were altered or cut off.
+
+    python benchmarks/reliability/corruptions.py --count 300
+
+Each time one file of the newest checkpoint is damaged at random: the one before has to be taken, with a warning that
+names the file; with both damaged the run has to be refused. Caches have to compute anew, never to answer wrongly. The
+same damage to what `torch.save` and safetensors alone have written is beside it.
+"""
+
+from __future__ import annotations
+
+import random
+import shutil
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from harness import command, composed, ending, run_directory, spawn, train, warmed, workspace
+from safetensors.torch import load_file, save_file
+
+from recyclelora.adapters.factor_store import DamagedEntry, FactorCache
+from recyclelora.data.datasets import Sample
+from recyclelora.data.decode_cache import DecodeCache
+from recyclelora.data.rare_classes import ClassCounts
+from recyclelora.data.streets import scene
+from recyclelora.engine.checkpoint import load_checkpoint, newest_checkpoint
+from recyclelora.engine.partial import PartialCounts
+from recyclelora.errors import UserError
+
+OPTIONS = ["trainer.max_steps=4", "trainer.eval_every=2"]
+Read = Callable[[], object]
+
+
+def damage(rng: random.Random, path: Path) -> str:
+    """Flip bits of one byte, or cut the file; never leaves it as it was."""
+    content = bytearray(path.read_bytes())
+    if rng.random() < 0.3 and content:
+        del content[rng.randrange(len(content)) :]
+        kind = "truncation"
+    else:
+        content[rng.randrange(len(content))] ^= rng.randrange(1, 256)
+        kind = "byte flip"
+    path.write_bytes(content)
+    return kind
+
+
+def measure(seed: int, count: int) -> dict[str, Any]:
+    """Damage ``count`` checkpoints, and each kind of cache and each stock file a third as often."""
+    rng = random.Random(seed)
+    with workspace() as folder:
+        cache = warmed(folder, *OPTIONS)
+        child = spawn(folder / "log", train, composed(folder / "run", *OPTIONS, cache=cache))
+        assert child.wait() == 0, child.text()
+        run = run_directory(folder / "run")
+        checkpoints = _checkpoints(rng, run / "checkpoints", folder, count)
+        refused = _both(rng, run / "checkpoints", folder, max(1, count // 10))
+        again = _resumed(rng, run, folder, cache)
+        caches = {name: _cache(rng, count // 3, *case) for name, case in _caches(folder).items()}
+        stock = {name: _cache(rng, count // 3, *case) for name, case in _stock(run, folder).items()}
+    return {
+        "checkpoints": checkpoints, "both_damaged": refused, "resumed_bit_identical": again,
+        "caches": caches, "stock": stock,
+    }  # fmt: skip
+
+
+def _checkpoints(rng: random.Random, root: Path, folder: Path, count: int) -> dict[str, int]:
+    found = {"damaged": 0, "detected_by_name": 0, "previous_used": 0}
+    kinds: dict[str, int] = {}
+    for index in range(count):
+        place = folder / f"damaged-{index}"
+        shutil.copytree(root, place)
+        path = rng.choice(sorted((place / "step_000004").iterdir()))
+        kind = f"{damage(rng, path)} of {path.name}"
+        kinds[kind] = kinds.get(kind, 0) + 1
+        warnings: list[str] = []
+        checkpoint = newest_checkpoint(place, warnings.append)
+        found["damaged"] += 1
+        found["detected_by_name"] += len(warnings) == 1 and path.name in warnings[0]
+        found["previous_used"] += checkpoint is not None and checkpoint.step == 2
+        shutil.rmtree(place)
+    return found | {"kinds": dict(sorted(kinds.items()))}
+
+
+def _both(rng: random.Random, root: Path, folder: Path, count: int) -> dict[str, int]:
+    refused = 0
+    for _ in range(count):
+        place = folder / "both"
+        shutil.copytree(root, place)
+        for step in ("step_000002", "step_000004"):
+            damage(rng, rng.choice(sorted((place / step).iterdir())))
+        try:
+            newest_checkpoint(place, lambda text: None)
+        except UserError:
+            refused += 1
+        shutil.rmtree(place)
+    return {"damaged": count, "refused": refused}
+
+
+def _resumed(rng: random.Random, run: Path, folder: Path, cache: Path) -> bool:
+    """Whether a run whose newest checkpoint is damaged goes on from the one before, to the same end."""
+    wanted = ending(run)
+    (run / "result.json").unlink()
+    damage(rng, run / "checkpoints/step_000004/trained.safetensors")
+    child = spawn(folder / "again.log", train, composed(folder / "run", *OPTIONS, cache=cache))
+    assert child.wait() == 0, child.text()
+    assert "going back to the checkpoint before" in child.text()
+    return ending(run) == wanted
+
+
+# --- caches and stock files ---------------------------------------------------------------------------------------
+
+
+def _caches(folder: Path) -> dict[str, tuple[Path, Read, Callable[[object], bool]]]:
+    """Name -> file, how it is read, and whether the answer is right; no answer is None or an error."""
+    factors = {"q": np.ones((40, 8)), "pivots": np.arange(40), "rank": np.array([8])}
+    FactorCache(folder / "factors").store("key", factors)
+    sample = Sample(np.full((64, 64, 3), 7, np.uint8), np.full((64, 64), 3, np.uint8), "one")
+    decoded = DecodeCache(folder / "decoded", 10**6)
+    decoded.store("key", sample)
+    painted = scene("night", "val", 0, folder / "streets")
+    counts, numbers = ClassCounts(folder / "counts", 5), np.arange(15, dtype=np.uint32).reshape(3, 5)
+    counts._store(_Three(), numbers)
+    partial = PartialCounts(folder / "partial.json", "key")
+    partial._saved = -1e9
+    partial.update(3, np.arange(9).reshape(3, 3))
+    return {
+        "factors": (
+            folder / "factors/key-40.safetensors", lambda: FactorCache(folder / "factors").load("key", 40),
+            lambda found: all(np.array_equal(found[name], factors[name]) for name in factors),
+        ),
+        "decoded": (
+            folder / "decoded/ke/key.raw", lambda: DecodeCache(folder / "decoded", 10**6).load("key"),
+            lambda found: np.array_equal(found.image, sample.image) and found.name == "one",
+        ),
+        "streets": (
+            folder / "streets/streets-v1/night_val/000.png", lambda: scene("night", "val", 0, folder / "streets"),
+            lambda found: all(np.array_equal(a, b) for a, b in zip(found, painted, strict=True)),
+        ),
+        "class counts": (
+            next((folder / "counts").iterdir()), lambda: counts.load(_Three()),
+            lambda found: np.array_equal(found, numbers),
+        ),
+        "partial scores": (
+            folder / "partial.json", lambda: PartialCounts(folder / "partial.json", "key").load(3),
+            lambda found: found[0] == 0 or (found[0] == 3 and np.array_equal(found[1].ravel(), np.arange(9))),
+        ),
+    }  # fmt: skip
+
+
+@dataclass(frozen=True)
+class _Three:
+    """As much of a dataset as its class counts need."""
+
+    name: str = "three"
+
+    def __len__(self) -> int:
+        return 3
+
+    def entries(self) -> list[str]:
+        return ["three"]
+
+
+def _stock(run: Path, folder: Path) -> dict[str, tuple[Path, Read, Callable[[object], bool]]]:
+    """The same state as `torch.save` and safetensors alone keep it."""
+    tensors = load_checkpoint(run / "checkpoints/step_000002").tensors["trained"]
+    pickled, plain = folder / "last.pt", folder / "last.safetensors"
+    torch.save(tensors, pickled)
+    save_file(tensors, plain)
+
+    def same(found: object) -> bool:
+        return all(torch.equal(found[name], tensors[name]) for name in tensors)
+
+    return {
+        "torch.load": (pickled, lambda: torch.load(pickled, weights_only=True), same),
+        "safetensors": (plain, lambda: load_file(plain), same),
+    }
+
+
+def _cache(rng: random.Random, count: int, path: Path, read: Read, right: Callable[[object], bool]) -> dict[str, int]:
+    """Damage one file again and again; an answer is right, missing, or wrong without a word."""
+    whole = path.read_bytes()
+    found = {"damaged": count, "noticed_or_harmless": 0, "wrong_without_a_word": 0}
+    for _ in range(count):
+        path.write_bytes(whole)
+        damage(rng, path)
+        try:
+            answer = read()
+            good = answer is None or right(answer)
+        except (DamagedEntry, UserError):
+            good = True
+        except Exception:  # a stock reader's own errors
+            good = path.suffix in (".pt", ".safetensors")
+        found["noticed_or_harmless" if good else "wrong_without_a_word"] += 1
+    path.write_bytes(whole)
+    return found
+
+
+if __name__ == "__main__":
+    command(measure, "corruptions", 300)

@@ -1,0 +1,79 @@
+"""Every figure of docs/reliability.md, in small; `make faults` counts them in full."""
+
+from __future__ import annotations
+
+import shutil
+
+import corruptions
+import crash_points
+import hostile
+import kills
+import page
+import pytest
+import ranks
+import refusals
+import resume
+
+straced = pytest.mark.skipif(shutil.which("strace") is None, reason="needs strace")
+
+
+def test_killed_runs_end_as_if_nothing_had_happened():
+    found = kills.measure(seed=1, count=8, saves=4)
+    t = found["training"]
+    assert (t["kills"], t["unreadable"], t["lost_beyond_interval"], t["failed"]) == (8, 0, 0, 0)
+    assert t["identical"] == 8
+    assert found["saving"]["recyclelora"]["unreadable"] == 0
+
+
+@straced
+def test_no_fault_at_any_write_leaves_a_bad_state():
+    found = crash_points.measure(seed=0, count=9)
+    assert found["faults"] >= 20
+    assert {name: p["what"] for name, p in found["protocols"].items() if p["what"]} == {}
+    synced = {name for name, p in found["protocols"].items() if not p["renamed_before_synced"]}
+    assert synced >= {"checkpoint", "result", "metrics log", "run directory", "partial scores", "factor cache"}
+
+
+@straced
+def test_the_harness_sees_a_write_that_is_not_safe():
+    found = crash_points.measure(seed=0, count=1, protocols=(crash_points.STOCK,))["stock"]["torch.save in place"]
+    assert found["bad_states"] > 0
+
+
+def test_a_run_goes_on_from_any_step_with_and_without_workers():
+    found = resume.measure(seed=2, count=1)
+    assert found["0 workers"] == found["2 workers"] == {"resumed": 1, "identical": 1}
+
+
+def test_damage_is_noticed_by_name():
+    found = corruptions.measure(seed=3, count=24)
+    c = found["checkpoints"]
+    assert c["detected_by_name"] == c["previous_used"] == c["damaged"] == 24
+    assert found["both_damaged"]["refused"] == found["both_damaged"]["damaged"] > 0
+    assert found["resumed_bit_identical"]
+    assert not [name for name, p in found["caches"].items() if p["wrong_without_a_word"]]
+
+
+def test_a_killed_and_a_stopped_process_end_the_other():
+    found = ranks.measure(seed=4, count=2)
+    assert found["killed"]["hangs"] == found["stopped"]["hangs"] == 0
+    assert found["killed"]["tracebacks"] == found["stopped"]["tracebacks"] == 0
+
+
+def test_mistakes_and_defects_are_named():
+    found = refusals.measure(seed=5, count=60)
+    for part in ("keys_and_values", "shapes_and_patterns"):
+        assert found[part]["what"] == {}
+    assert found["keys_and_values"]["with_torch"] == 0
+    assert found["data_defects"]["missed"] == []
+    assert found["drawn_configurations"]["what"] == {}
+
+
+def test_nothing_hostile_executes_and_no_secret_is_written():
+    found = hostile.measure(seed=6, count=8)
+    assert found["what"] == {} and found["executed"] == found["escaped"] == 0
+    assert found["secrets"]["what"] == [] and found["secrets"]["files_searched"] > 10
+
+
+def test_the_page_says_what_the_figures_say():
+    assert page.PAGE.read_text() == page.page()
