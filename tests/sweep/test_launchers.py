@@ -12,6 +12,7 @@ from hydra import compose, initialize_config_dir
 from hydra.core.plugins import Plugins
 from hydra.types import HydraContext
 from omegaconf import OmegaConf
+from sweeping import Sweeping
 
 from recyclelora.config import home, register_schemas
 from recyclelora.errors import UserError
@@ -193,3 +194,17 @@ def test_both_launchers_work_under_hydras_own_sweeper(tmp_path: Path, name: str)
         assert launcher.params["submitit_folder"] == "outputs/sweeps/s/submitit/%j"
     plain = OmegaConf.to_container(config.hydra.launcher, resolve=True)
     assert make_executor(plain, TASK, None, tmp_path, 1, "s") is not None
+
+
+def test_a_dry_run_shows_the_script_and_starts_nothing(tmp_path: Path):
+    code, out, err = Sweeping(tmp_path)(
+        "x=1,2", "hydra.sweeper.dry_run=true", "hydra/launcher=recyclelora_slurm", "hydra.launcher.partition=gpu"
+    )
+    assert code == 0, err
+    assert {"partition=gpu", "job-name=out-0000"} <= flags(out)
+    assert not (tmp_path / "out").exists()
+
+
+def test_only_slurm_can_run_the_driver(tmp_path: Path):
+    code, _, err = Sweeping(tmp_path)("x=1,2", "hydra.sweeper.detach=true")
+    assert code == 2 and "add hydra/launcher=slurm" in err and "Traceback" not in err
