@@ -44,7 +44,7 @@ def jobs(cluster: Cluster) -> dict[str, str]:
 
 
 def test_a_grid(sweeping: Sweeping):
-    code, out, err = sweeping("x=1,2,3", "y=2", "hydra.sweeper.n_jobs=3", "+sabotage={1:raise}", *SLURM)
+    code, out, err = sweeping("x=1,2,3", "y=2", "hydra.sweeper.n_jobs=3", "sabotage='1:raise'", *SLURM)
     assert code == 3, (out, err)
     assert [t.state for t in sweeping.trials] == ["complete", "failed", "complete"]
     assert [t.values for t in sweeping.trials] == [[-4.0], None, [0.0]]
