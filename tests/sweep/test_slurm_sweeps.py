@@ -1,0 +1,176 @@
+"""Whole sweeps on a real SLURM, as a user starts them."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import pytest
+import torch
+from conftest import TINY
+from safetensors.torch import load_file
+from slurm_cluster import Cluster, needs_slurm
+from sweeping import Sweeping
+
+from recyclelora.config import home
+
+pytestmark = [pytest.mark.slurm, needs_slurm()]
+
+SLURM = [
+    "hydra/launcher=recyclelora_slurm", "hydra.launcher.cpus_per_task=1", "hydra.launcher.mem_gb=0.3",
+    "hydra.launcher.timeout_min=10", "hydra.launcher.poll_s=1",
+]  # fmt: skip
+
+
+@pytest.fixture
+def sweeping(tmp_path: Path, cluster: Cluster) -> Sweeping:
+    return Sweeping(tmp_path)
+
+
+def started(sweeping: Sweeping) -> list[str]:
+    path = sweeping.folder / "executions"
+    return sweeping.executions if path.exists() else []
+
+
+def jobs(cluster: Cluster) -> dict[str, str]:
+    """Name of each running job -> number."""
+    words = cluster.ask("squeue", "--noheader", "--states=RUNNING", "--format=%j %i").split()
+    return dict(zip(words[::2], words[1::2], strict=True))
+
+
+def test_a_grid(sweeping: Sweeping):
+    code, out, err = sweeping("x=1,2,3", "y=2", "hydra.sweeper.n_jobs=3", "sabotage='1:raise'", *SLURM)
+    assert code == 3, (out, err)
+    assert [t.state for t in sweeping.trials] == ["complete", "failed", "complete"]
+    assert [t.values for t in sweeping.trials] == [[-4.0], None, [0.0]]
+    assert sweeping.trials[1].reason == "ValueError: the data are gone"
+    assert sweeping.trials[0].attempts[0].job.isdigit()
+
+
+def test_a_search_with_trials_sharing_allocations(sweeping: Sweeping):
+    search = ["hydra/sweeper/sampler=tpe", "hydra.sweeper.n_trials=6", "x=interval(0,6)", "hydra.sweeper.n_jobs=4"]
+    code, out, err = sweeping(*search, *SLURM, "hydra.launcher.trials_per_job=2")
+    assert code == 0, (out, err)
+    assert sweeping.states == {"complete": 6} and len(sweeping.executions) == 6
+    assert len({t.attempts[0].job for t in sweeping.trials}) == 3
+    assert all(t.values == [-((t.params["x"] - 3) ** 2)] for t in sweeping.trials)
+
+
+def test_jobs_outlive_a_killed_driver_and_are_adopted(sweeping: Sweeping, cluster: Cluster):
+    command = ["x=1,2,3,4", "pause=6", "hydra.sweeper.n_jobs=2", *SLURM]
+    driver = sweeping.start(*command)
+    cluster.until(lambda: len(jobs(cluster)) == 2 and len(started(sweeping)) == 2)
+    driver.kill()
+    driver.communicate()
+    code, out, err = sweeping(*command)
+    assert code == 0, (out, err)
+    assert sweeping.states == {"complete": 4}
+    assert sorted(sweeping.executions) == [f"{n:04d} unit_0 seed=0" for n in range(4)]
+    assert all(len(t.attempts) == 1 for t in sweeping.trials)
+
+
+def test_a_stopped_driver_leaves_its_jobs_running(sweeping: Sweeping, cluster: Cluster):
+    command = ["x=1,2", "pause=6", "hydra.sweeper.n_jobs=2", *SLURM]
+    driver = sweeping.start(*command)
+    cluster.until(lambda: len(started(sweeping)) == 2)
+    driver.send_signal(signal.SIGINT)
+    out, err = driver.communicate(timeout=20)
+    assert driver.returncode == 130 and len(jobs(cluster)) == 2, (out, err)
+    assert sweeping(*command)[0] == 0
+    assert len(sweeping.executions) == 2 and sweeping.states == {"complete": 2}
+
+
+def test_a_cancelled_trial_and_one_on_a_lost_node_run_again(sweeping: Sweeping, cluster: Cluster):
+    driver = sweeping.start("x=1,2,3", "pause=8", "hydra.sweeper.n_jobs=3", *SLURM, "hydra.launcher.cpus_per_task=3")
+    cluster.until(lambda: len(jobs(cluster)) == 3 and len(started(sweeping)) == 3)
+    running = jobs(cluster)
+    cluster.ask("scancel", running["out-0000"])
+    node = cluster.job(running["out-0002"])["BatchHost"]
+    cluster.kill_node(node)
+    cluster.ask("scontrol", "update", f"nodename={node}", "state=down", "reason=lost")
+    try:
+        out, err = driver.communicate(timeout=100)
+    finally:
+        cluster.start_node(node)
+        cluster.until(lambda: "idle" in cluster.ask("sinfo", "-h", "-n", node, "-o", "%t"))
+    assert driver.returncode == 0, (out, err)
+    assert [t.values for t in sweeping.trials] == [[-4.0], [-1.0], [0.0]]
+    first, second, third = (t.attempts for t in sweeping.trials)
+    assert [a.reason for a in first] == ["cancelled (scancel)", None] and first[0].node_fault
+    assert len(second) == 1 and len(third) == 1  # SLURM itself has queued the job of the lost node again
+    counts = [len([line for line in sweeping.executions if line.startswith(f"{n:04d}")]) for n in range(3)]
+    assert counts == [2, 1, 2]
+
+
+def test_a_detached_driver_runs_the_sweep_as_a_job(sweeping: Sweeping, cluster: Cluster):
+    own = ["hydra.launcher.driver.timeout_min=5", "hydra.launcher.driver.mem_gb=0.5"]
+    code, out, err = sweeping("x=1,2", "hydra.sweeper.n_jobs=2", "hydra.sweeper.detach=true", *SLURM, *own)
+    assert code == 0, (out, err)
+    assert "scancel" in out and "driver.log" in out
+    cluster.until(lambda: (sweeping.folder / "out/summary.json").exists(), 60)
+    assert sweeping.states == {"complete": 2}
+    assert "2 complete" in (sweeping.folder / "out/driver.log").read_text()
+
+
+# --- real training ----------------------------------------------------------------------------------------------------
+
+
+def train(folder: Path, *overrides: str) -> tuple[int, str, str]:
+    places = [f"output_dir={folder / 'outputs'}", f"cache={folder / 'cache'}", f"data.root={folder / 'data'}"]
+    command = [sys.executable, str(home() / "train.py"), "-m", *places, *TINY, "trainer.accelerator=cpu", *overrides]
+    done = subprocess.run(command, cwd=folder, capture_output=True, text=True, timeout=500)
+    return done.returncode, done.stdout, done.stderr
+
+
+TRAINING = [
+    "hydra/launcher=slurm",
+    "hydra.launcher.cpus_per_task=1",
+    "hydra.launcher.mem_gb=2",
+    "hydra.launcher.poll_s=1",
+]
+
+
+@pytest.mark.timeout(900)
+def test_training_that_meets_its_time_limit_ends_like_an_undisturbed_one(tmp_path: Path, gta2city, cluster: Cluster):
+    steps = ["trainer.max_steps=60", "trainer.eval_every=60", "trainer.checkpoint_every=60"]
+    limit = [*TRAINING, "hydra.launcher.gres=gpu:1", "hydra.launcher.timeout_min=5"]
+    with ThreadPoolExecutor() as pool:
+        done = pool.submit(train, tmp_path, *steps, *limit, "study=cut")
+        unit = tmp_path / "outputs/sweeps/cut/ledger/0000/unit_0"
+        cluster.until(lambda: (unit / "progress.json").exists(), 120)
+        cluster.ask("scancel", "--signal=USR2", jobs(cluster)["cut-0000"])  # what SLURM does before a time limit
+        code, out, err = done.result()
+    assert code == 0, (out, err)
+    assert "resuming after step" in (unit / "log.txt").read_text()
+    assert len(json.loads((unit.parent / "state.json").read_text())["attempts"]) == 1
+    code, out, err = train(tmp_path, *steps, "study=whole")
+    assert code == 0, (out, err)
+    sweeps = tmp_path / "outputs/sweeps"
+    cut, whole = (next(sweeps.glob(f"{name}/trial_0000-*/adapter.safetensors")) for name in ("cut", "whole"))
+    assert cut.read_bytes() == whole.read_bytes()
+
+
+@pytest.mark.timeout(900)
+def test_two_nodes_train_what_one_process_trains(tmp_path: Path, gta2city, cluster: Cluster):
+    """Same global batch, same samples, same loss: equal up to the order of float32 sums."""
+    nodes = [*TRAINING, "hydra.launcher.gres=null", "hydra.launcher.timeout_min=5", "hydra.launcher.nodes=2"]
+    here = ["hydra.launcher.setup=['export MASTER_ADDR=127.0.0.1']", "trainer.num_nodes=2"]
+    same = ["trainer.batch_size=4", "optimizer.lr=1e-2"]
+    weights, scores = [], []
+    for study, more in (("two", [*nodes, *here]), ("one", [])):
+        code, out, err = train(tmp_path, *same, *more, f"study={study}")
+        logs = [p.read_text() for p in (tmp_path / "outputs/sweeps").glob(f"{study}/ledger/*/*/log.txt")]
+        assert code == 0, (out, err, logs)
+        (run,) = (tmp_path / "outputs/sweeps" / study).glob("trial_0000-*")
+        weights.append(load_file(run / "adapter.safetensors"))
+        scores.append(json.loads((run / "result.json").read_text())["miou"]["mean"])
+    for name, value in weights[1].items():
+        torch.testing.assert_close(weights[0][name], value, atol=2e-5, rtol=1e-3, msg=name)
+    assert scores[0] == pytest.approx(scores[1], abs=1e-3)
+    number = json.loads((tmp_path / "outputs/sweeps/two/ledger/0000/state.json").read_text())["attempts"][0]["job"]
+    assert cluster.job(number)["NumNodes"] == "2" and os.environ["SLURM_CONF"] == str(cluster.configuration)
