@@ -364,3 +364,26 @@ def test_passwords_on_the_command_line_are_not_kept(config, monkeypatch):
     monkeypatch.setattr("sys.argv", ["train.py", "tracking.uri=http://me:hunter2@host"])
     about = json.loads((execute(config) / "run.json").read_text())
     assert about["command"] == "train.py tracking.uri=http://me:***@host"
+
+
+def test_every_evaluation_says_what_share_of_the_time_evaluations_take(config):
+    path = execute(config)
+    points = [json.loads(line) for line in (path / "metrics.jsonl").read_text().splitlines()]
+    assert all(0 < p["evaluation_share"] < 1 for p in points if "miou/mean" in p)
+    assert "of the time so far spent in evaluations" in (path / "train.log").read_text()
+
+
+@pytest.mark.slow
+def test_a_compiled_run_is_the_eager_one(make_config, gta2city):
+    eager = execute(make_config(*TINY))
+    compiled = execute(make_config(*TINY, "trainer.compile=true"))
+    assert eager != compiled
+    losses = [
+        [
+            p["loss_ce"]
+            for line in (path / "metrics.jsonl").read_text().splitlines()
+            if "loss_ce" in (p := json.loads(line))
+        ]
+        for path in (eager, compiled)
+    ]
+    assert losses[0] == pytest.approx(losses[1], rel=1e-4)

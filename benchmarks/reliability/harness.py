@@ -29,6 +29,7 @@ from hydra import compose, initialize_config_dir
 import recyclelora.run
 from recyclelora.cli import one_clear_line
 from recyclelora.config import home, register_schemas, typed
+from recyclelora.metrics_log import TIMINGS
 from recyclelora.schemas import Config
 
 HERE = Path(__file__).resolve().parent
@@ -156,13 +157,12 @@ def ending(run: Path) -> dict[str, Any]:
     state = json.loads(max(run.glob("checkpoints/step_*/state.json")).read_text())
     timed = ("seconds", "peak_memory_mb", "git")  # somebody may commit while runs are killed
     points = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
-    waits = ("time", "seconds_per_step", "data_wait_seconds", "data_wait_share")
     checkpoints = sorted(path.parent.name for path in run.glob("checkpoints/step_*/manifest.json"))
     last = run / "checkpoints" / checkpoints[-1]
     return {
         "result": {key: value for key, value in result.items() if key not in timed},
         "state": {key: value for key, value in state.items() if key not in timed},
-        "points": [{key: value for key, value in point.items() if key not in waits} for point in points],
+        "points": [{key: value for key, value in point.items() if key not in TIMINGS} for point in points],
         "adapter": (run / "adapter.safetensors").read_bytes(),
         "tensors": {path.name: path.read_bytes() for path in sorted(last.glob("*.safetensors"))},
         "pointers": {path.name: path.read_text() for path in (run / "checkpoints").iterdir() if path.is_file()},

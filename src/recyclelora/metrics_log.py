@@ -10,7 +10,7 @@ from typing import Any
 
 from recyclelora.storage import append_text, write_text
 
-TIMINGS = frozenset({"time", "seconds_per_step", "data_wait_seconds", "data_wait_share"})
+TIMINGS = frozenset({"time", "seconds_per_step", "data_wait_seconds", "data_wait_share", "evaluation_share"})
 """What two runs of one configuration may differ in."""
 
 FINAL = "final_miou"

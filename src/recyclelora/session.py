@@ -76,6 +76,7 @@ class Session:
         self.unit = Unit.current()
         self._update: Update = lambda count, status="", total=None: None
         self.clock: Callable[[], float] = lambda: 0.0
+        self._evaluating = 0.0
 
     def _prepare_backbone(self) -> None:
         backbone, t = self.segmenter.backbone, self.config.trainer
@@ -172,18 +173,24 @@ class Session:
 
     def evaluate(self, step: int) -> None:
         """Score source validation and targets, on a seeded subset where ``trainer.eval_images`` says so."""
+        began = self.clock()
         size = self.config.trainer.eval_images
         sets = {name: seeded_subset(d, size, EVAL_SUBSET_SEED) for name, d in self.datasets.scored.items()}
         with self.scored_weights():
             scores = self.score(step, sets, whole=size is None)
             self.history.append(scores)
             if self.fabric.is_global_zero:
-                self.metrics.append(step, scores.points())
                 if self.unit is not None:
                     self.unit.report(step, objective(scores, self.config.objective))
+                share = (self._evaluating + self.clock() - began) / self.clock()
+                self.metrics.append(step, {**scores.points(), "evaluation_share": share})
                 self.pictures.evaluation(scores, self.matrices[step])
+                self._evaluating += self.clock() - began
                 mean, source = scores.target_mean, scores.miou("source_val")
-                self.reporter.note(f"step {step}: mIoU targets {_percent(mean)}, source validation {_percent(source)}")
+                self.reporter.note(
+                    f"step {step}: mIoU targets {_percent(mean)}, source validation {_percent(source)} "
+                    f"({share:.0%} of the time so far spent in evaluations)"
+                )
 
     def score(self, step: int, sets: dict[str, Dataset], *, whole: bool = False, resumable: bool = False) -> Scores:
         """Score the model as it is on every given set; a ``resumable`` scoring goes on where it was stopped.
