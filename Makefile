@@ -49,7 +49,8 @@ coverage: install  ## the default test suite with a coverage report in htmlcov/
 	$(BIN)/python -m pytest --cov --cov-report=html --cov-report=term:skip-covered
 
 faults: install  ## kill, fill and damage everything (hours); writes the figures of docs/reliability.md
-	for figure in kills crash_points resume cold_start corruptions ranks refusals hostile; do \
+	for figure in kills crash_points driver_kills resume cold_start tracking sabotage corruptions ranks refusals \
+	  hostile; do \
 	  $(BIN)/python benchmarks/reliability/$$figure.py || exit 1; \
 	done
 	$(BIN)/python benchmarks/reliability/page.py

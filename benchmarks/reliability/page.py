@@ -158,11 +158,39 @@ def _hostile(f: Figure) -> tuple[str, list[Row]]:
     )
 
 
+def _driver_kills(f: Figure) -> tuple[str, list[Row]]:
+    ours, stock = f["recyclelora"], f["hydra-optuna-sweeper"]
+    keys = {
+        "kills": "drivers killed", "sweeps": "sweeps", "exactly_20_complete": "sweeps with exactly 20 complete trials",
+        "begun_twice": "trials that were begun more than once", "running": "trials left RUNNING",
+    }  # fmt: skip
+    return (
+        f"SIGKILL of the driver at random moments of a sweep of {f['trials_per_sweep']} trials with 2 workers, and the "
+        "same command again until it ends by itself. The usual tool is hydra-optuna-sweeper with joblib and SQLite.",
+        [(words, ours[key], stock[key]) for key, words in keys.items()],
+    )
+
+
+def _sabotage(f: Figure) -> tuple[str, list[Row]]:
+    ours, stock = f["recyclelora"], f["hydra-optuna-sweeper"]
+    return (
+        "A grid of 20 trials of which 8 raise, run out of memory, return NaN or None, exit, are killed, or hang. The "
+        "usual tool is hydra-optuna-sweeper with joblib and max_failure_rate=1, ended after two minutes.",
+        [
+            (f"{f['healthy']} healthy trials: as undisturbed", ours["healthy_equal"], stock["healthy_equal"]),
+            (f"{f['sabotaged']} sabotaged trials: the right reason", ours["reasons_right"], stock["reasons_right"]),
+            ("exit code", ours["exit_code"], stock["exit_code"]),
+        ],
+    )
+
+
 FIGURES: dict[str, tuple[str, Callable[[Figure], tuple[str, list[Row]]]]] = {
     "training_kills": ("1. Kills of a training run", _kills),
     "crash_points": ("2. Every point at which a write can fail", _crash_points),
+    "driver_kills": ("3. Kills of a sweep's driver", _driver_kills),
     "resume": ("4. Going on from every step", _resume),
     "cold_start": ("5. Sixteen starts at once on nothing", _cold_start),
+    "sabotage": ("7. Sabotaged trials", _sabotage),
     "corruptions": ("8. Damaged files", _corruptions),
     "ranks": ("9. A lost process of several", _ranks),
     "refusals": ("10. Mistakes and broken data", _refusals),
@@ -171,10 +199,8 @@ FIGURES: dict[str, tuple[str, Callable[[Figure], tuple[str, list[Row]]]]] = {
 """JSON file -> title and how its rows are made."""
 
 PLAIN = {
-    "driver_kills": "3. Kills of a sweep's driver",
     "simultaneous_start": "5. Sixteen sweeps at once on nothing",
     "tracking": "6. MLflow absent for a whole run",
-    "sabotage": "7. Sabotaged trials",
 }
 """Figures of other scripts; their numbers are shown as they are."""
 

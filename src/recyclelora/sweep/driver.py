@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import contextlib
 import fcntl
+import os
 import signal
 import statistics
 from collections.abc import Callable, Iterator, Sequence
@@ -20,7 +21,7 @@ from optuna.distributions import distribution_to_json
 from optuna.samplers import BaseSampler
 
 from recyclelora.errors import UserError
-from recyclelora.storage import read_json, write_json
+from recyclelora.storage import read_json, taking_turns, write_json
 from recyclelora.sweep.execution import Executor, Stage, Status, Work
 from recyclelora.sweep.goals import Constraint
 from recyclelora.sweep.ledger import COMPLETE, FAILED, PRUNED, RUNNING, WAITING, Attempt, Ledger, Trial, now
@@ -30,6 +31,9 @@ from recyclelora.sweep.unit import read_reports
 
 MOST_INTERRUPTIONS = 100
 """A unit that was stopped as often, each time saving itself, is given up."""
+ASK_LOCK = ".ask.lock"
+"""Held by the driver that asks for a trial, or looks for trials of dead ones, where several drivers share a study."""
+
 GLANCE = 0.5
 """Seconds between two looks at reports and progress."""
 
@@ -91,13 +95,20 @@ class Driver:
         self.stop: int | None = None
         """the signal that asked the driver to end"""
         self.n_trials = plan.n_trials
+        self.name = f"{os.uname().nodename}-{os.getpid()}"
         self._reported: dict[Path, int] = {}
 
     # --- the loop -----------------------------------------------------------------------------------------------------
 
     def run(self) -> None:
         """Work until everything is done, or until a signal or too many failures say otherwise."""
-        self._take_over()
+        with _alive(self.ledger.sweep, self.name):
+            self._take_over()
+            self._work()
+        self._read_new()
+        self.observer.update(self)
+
+    def _work(self) -> None:
         with self._signals():
             while True:
                 self._look()
@@ -112,7 +123,6 @@ class Driver:
                 if not self.jobs and not self.queue:
                     break
                 self.executor.wait(GLANCE)
-        self.observer.update(self)
 
     @contextlib.contextmanager
     def _signals(self) -> Iterator[None]:
@@ -136,6 +146,8 @@ class Driver:
 
     def _take_over(self) -> None:
         """Adopt the jobs of an earlier driver, take the outcomes of those that have ended, queue the rest."""
+        with self._asking():
+            self.open = [trial for trial in self.open if self._mine(trial)]
         for trial in self.open:
             wanted = self._wanted_units(trial)
             if not wanted:  # its last unit ended while no driver was watching
@@ -148,6 +160,14 @@ class Driver:
                     self.jobs.setdefault(job, []).append((trial, unit))
                 else:
                     self.queue.append((trial, unit))
+
+    def _mine(self, trial: Trial) -> bool:
+        """Whether no other living driver has this trial; takes it then."""
+        if trial.driver not in (None, self.name) and self._others_may_ask and driver_lives(self.ledger.sweep, trial):
+            return False
+        trial.driver = self.name
+        trial.save_state()
+        return True
 
     def _wanted_units(self, trial: Trial) -> list[int]:
         """Units that have no outcome yet and may run now."""
@@ -190,6 +210,7 @@ class Driver:
         trial = self._ask() or self._confirm()
         if trial is None:
             return None
+        trial.driver = self.name
         self.trials[trial.folder.name] = trial
         self.open.append(trial)
         first, *rest = self._wanted_units(trial)
@@ -213,8 +234,7 @@ class Driver:
     def _ask(self) -> Trial | None:
         """A new trial of the search, written down before anything runs; None when there are enough."""
         with self._asking():
-            if self._others_may_ask:
-                self._read_new()
+            self._read_new()
             known = self.searched
             retry = self._failed_to_repeat(known)
             if retry is not None:
@@ -276,19 +296,15 @@ class Driver:
     def _others_may_ask(self) -> bool:
         return self.plan.shared
 
-    @contextlib.contextmanager
-    def _asking(self) -> Iterator[None]:
+    def _asking(self) -> contextlib.AbstractContextManager[None]:
         """Drivers of one study ask one after another, so that together they ask for no more than there are."""
-        if not self._others_may_ask:
-            yield
-            return
-        with (self.ledger.sweep / ".ask.lock").open("a") as file:
-            fcntl.flock(file, fcntl.LOCK_EX)
-            yield
+        return taking_turns(self.ledger.sweep / ASK_LOCK) if self._others_may_ask else contextlib.nullcontext()
 
     def _read_new(self) -> None:
-        for trial in self.ledger.trials():
-            self.trials.setdefault(trial.folder.name, trial)
+        """See what other drivers have asked for and found."""
+        if self._others_may_ask:
+            mine = {trial.folder.name for trial in self.open}
+            self.trials |= {t.folder.name: t for t in self.ledger.trials() if t.folder.name not in mine}
 
     # --- what became of jobs ------------------------------------------------------------------------------------------
 
@@ -427,6 +443,33 @@ class Driver:
         while self.jobs:
             self._look()
             self.executor.wait(GLANCE)
+
+
+@contextlib.contextmanager
+def _alive(sweep: Path, name: str) -> Iterator[None]:
+    """Hold a lock that tells other drivers that this one lives."""
+    path = _sign(sweep, name)
+    path.parent.mkdir(exist_ok=True)
+    with path.open("a") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        yield
+    path.unlink(missing_ok=True)
+
+
+def driver_lives(sweep: Path, trial: Trial) -> bool:
+    """Whether the driver that has a trial still runs."""
+    try:
+        with _sign(sweep, str(trial.driver)).open() as file:
+            fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return True
+    except OSError:
+        return False
+    return False
+
+
+def _sign(sweep: Path, name: str) -> Path:
+    return sweep / "drivers" / name
 
 
 def _final(outcome: dict[str, Any]) -> bool:

@@ -57,6 +57,8 @@ class Trial:
     """by how much each constraint is broken; at most 0 means kept"""
     retry_of: int | None = None
     """the failed trial that this one repeats, by the user's wish"""
+    driver: str | None = None
+    """who drives it: process and host"""
     plan: int | None = None
     """which of the planned points this is (a grid's, an enqueued one); None: the sampler chose"""
 
@@ -108,6 +110,7 @@ class Trial:
             "constraints": self.constraints,
             "reason": self.reason,
             "finished": self.finished,
+            "driver": self.driver,
             "attempts": [asdict(attempt) for attempt in self.attempts],
         }
         write_json(self.folder / "state.json", about)
@@ -172,7 +175,7 @@ def read_trial(folder: Path) -> Trial:
             [unit["overrides"] for unit in about["units"]], about["distributions"], about["kind"], about["asked"],
             state.get("state", WAITING), state.get("values"), state.get("reason"), state.get("finished"),
             [Attempt(**attempt) for attempt in state.get("attempts", [])], state.get("constraints"),
-            about.get("retry_of"), about.get("plan"),
+            about.get("retry_of"), state.get("driver"), about.get("plan"),
         )  # fmt: skip
     except (KeyError, TypeError) as error:
         raise UserError(f"{folder}: not a trial of this version's ledger: {error}") from error

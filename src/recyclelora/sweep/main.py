@@ -17,10 +17,10 @@ from hydra.types import HydraContext, TaskFunction
 from omegaconf import DictConfig, OmegaConf, open_dict, read_write
 
 from recyclelora.errors import UserError
-from recyclelora.storage import read_json, write_json
+from recyclelora.storage import read_json, taking_turns, write_json
 from recyclelora.sweep import snapshot
 from recyclelora.sweep.batches import BatchExecutor, Recorded
-from recyclelora.sweep.driver import Driver, Plan, best_trials
+from recyclelora.sweep.driver import ASK_LOCK, Driver, Plan, best_trials
 from recyclelora.sweep.execution import Executor, Work
 from recyclelora.sweep.executors import make_executor, read_options
 from recyclelora.sweep.goals import DIRECTIONS, TUNED, Constraint, tuned_on_targets
@@ -85,7 +85,9 @@ def sweep(
         about = _described(options, space, config, arguments, directions, n_trials, name)
         _record(folder, about)
         OmegaConf.save(task.config, folder / "multirun.yaml")  # as Hydra's own sweeper does
-        study, remarks = open_study(url, name, directions, [t for t in ledger.trials() if t.kind == "search"], earlier)
+        with taking_turns(folder / ASK_LOCK):
+            searched = [trial for trial in ledger.trials() if trial.kind == "search"]
+            study, remarks = open_study(url, name, directions, searched, earlier)
         pruner = make_pruner(options["pruner"])
         if pruner is not None:
             study.pruner = pruner

@@ -227,7 +227,8 @@ def tell(study: optuna.Study, trial: Trial) -> None:
     state = STATES[trial.state]
     if trial.state == PRUNED and len(study.directions) > 1:
         state = TrialState.FAIL  # Optuna has no pruned trials of several objectives
-    study.tell(handle, values=trial.values if state == TrialState.COMPLETE else None, state=state)
+    values = trial.values if state == TrialState.COMPLETE else None
+    study.tell(handle, values=values, state=state, skip_if_finished=True)
 
 
 def _identity(study: optuna.Study, number: int) -> int:

@@ -1,0 +1,63 @@
+"""Several drivers of one study, on a real PostgreSQL."""
+
+from __future__ import annotations
+
+import os
+from collections import Counter
+from pathlib import Path
+
+import optuna
+import pytest
+from postgresql import database  # noqa: F401
+from sweeping import Sweeping, wait_for
+
+TPE = ("x=interval(-5.0,5.0)", "y=choice(1,2,3)", "hydra/sweeper/sampler=tpe", "hydra.sweeper.sampler.seed=0",
+       "hydra.sweeper.n_trials=8", "hydra.sweeper.n_jobs=2", "pause=0.3", "steps=2")  # fmt: skip
+
+
+@pytest.fixture
+def storage(database, monkeypatch: pytest.MonkeyPatch) -> str:
+    port, password = database
+    monkeypatch.setenv("PGPASSWORD", password.read_text().strip())
+    return f"postgresql+psycopg://mlflow@127.0.0.1:{port}/mlflow"
+
+
+@pytest.mark.slow
+def test_two_drivers_share_a_study_to_exactly_n_trials(tmp_path: Path, storage: str):
+    sweeping = Sweeping(tmp_path)
+    command = [*TPE, f"hydra.sweeper.storage={storage}"]
+    first = sweeping.start(*command)
+    wait_for(lambda: bool(sweeping.trials))
+    code, _, err = sweeping(*command)
+    assert code == 0, err
+    assert first.wait(60) == 0
+    assert sweeping.states == {"complete": 8}
+    assert len({trial.driver for trial in sweeping.trials}) == 2
+    assert set(Counter(line.split()[0] for line in sweeping.executions).values()) == {1}
+    study = optuna.load_study(study_name="out", storage=storage)
+    assert Counter(trial.state.name for trial in study.trials) == {"COMPLETE": 8}
+    secret = os.environ["PGPASSWORD"].encode()
+    assert not [p for p in tmp_path.glob("out/**/*") if p.is_file() and secret in p.read_bytes()]
+
+
+@pytest.mark.slow
+def test_a_drivers_successor_takes_over_its_trials_and_no_others(tmp_path: Path, storage: str):
+    sweeping = Sweeping(tmp_path)
+    command = [*TPE, f"hydra.sweeper.storage={storage}"]
+    first, second = sweeping.start(*command), sweeping.start(*command)
+    wait_for(lambda: len({t.driver for t in sweeping.trials if t.state == "running"}) == 2)
+    first.kill()
+    first.wait()
+    assert second.wait(120) == 0
+    code, _, err = sweeping(*command)
+    assert code == 0, err
+    assert sweeping.states == {"complete": 8}
+    assert set(Counter(line.split()[0] for line in sweeping.executions).values()) == {1}
+
+
+@pytest.mark.slow
+def test_a_database_that_does_not_answer_is_one_line(tmp_path: Path):
+    sweeping = Sweeping(tmp_path)
+    code, _, err = sweeping(*TPE, "hydra.sweeper.storage=postgresql+psycopg://me:hunter22@127.0.0.1:1/none")
+    assert code == 2 and "Traceback" not in err
+    assert "127.0.0.1" in err and "hunter22" not in err
