@@ -5,7 +5,6 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import importlib.metadata
-import itertools
 import json
 import os
 import platform
@@ -23,7 +22,7 @@ from recyclelora.config import load_config, to_yaml
 from recyclelora.errors import UserError
 from recyclelora.redaction import redacted
 from recyclelora.schemas import Config
-from recyclelora.storage import locked, read_json, remove_leftovers, sha256, write_json, write_text
+from recyclelora.storage import locked, read_json, remove_leftovers, set_aside, sha256, write_json, write_text
 from recyclelora.sweep.unit import Unit
 
 NOT_IDENTITY = (
@@ -132,7 +131,7 @@ def claimed(run: RunDirectory, config: Config) -> Iterator[None]:
     """
     if config.fresh and run.path.exists():
         with locked(run.path):
-            run.path.rename(_unused(run.path.with_name(f"{run.path.name}.old-{time.strftime('%Y%m%d-%H%M%S')}")))
+            set_aside(run.path)
     try:
         run.path.mkdir(parents=True, exist_ok=True)
     except OSError as error:
@@ -147,12 +146,6 @@ def claimed(run: RunDirectory, config: Config) -> Iterator[None]:
                 f"{run.path}: holds a run of another configuration (see config.yaml); use fresh=true to replace it"
             )
         yield
-
-
-def _unused(path: Path) -> Path:
-    """The path, with a number behind it where it is taken."""
-    taken = (path.with_name(f"{path.name}-{number}") for number in itertools.count(2))
-    return path if not path.exists() else next(other for other in taken if not other.exists())
 
 
 def _comparable(config: Config) -> str:

@@ -5,10 +5,12 @@ from __future__ import annotations
 import contextlib
 import fcntl
 import hashlib
+import itertools
 import json
 import os
 import shutil
 import socket
+import time
 import uuid
 from collections.abc import Iterator
 from pathlib import Path
@@ -84,6 +86,21 @@ def make_folder(folder: Path) -> None:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise UserError(f"{folder}: cannot be created: {error.strerror}") from error
+
+
+def set_aside(path: Path, kind: str = "old") -> Path:
+    """Rename a file or folder to ``<name>.<kind>-<time>``, with a number behind it where that is taken.
+
+    Raises:
+        UserError: it cannot be renamed.
+    """
+    stamped = path.with_name(f"{path.name}.{kind}-{time.strftime('%Y%m%d-%H%M%S')}")
+    numbered = (stamped.with_name(f"{stamped.name}-{number}") for number in itertools.count(2))
+    aside = stamped if not stamped.exists() else next(other for other in numbered if not other.exists())
+    try:
+        return path.rename(aside)
+    except OSError as error:
+        raise UserError(f"{path}: cannot be renamed: {error.strerror}") from error
 
 
 def sync_folder(folder: Path) -> None:

@@ -17,10 +17,11 @@ from hydra.types import HydraContext, TaskFunction
 from omegaconf import DictConfig, OmegaConf, open_dict, read_write
 
 from recyclelora.errors import UserError
-from recyclelora.storage import read_json, taking_turns, write_json
+from recyclelora.storage import read_json, set_aside, taking_turns, write_json
 from recyclelora.sweep import snapshot
 from recyclelora.sweep.batches import BatchExecutor, Recorded
 from recyclelora.sweep.driver import ASK_LOCK, Driver, Plan, best_trials
+from recyclelora.sweep.estimate import in_words
 from recyclelora.sweep.execution import Executor, Work
 from recyclelora.sweep.executors import make_executor, read_options
 from recyclelora.sweep.goals import DIRECTIONS, TUNED, Constraint, tuned_on_targets
@@ -68,7 +69,7 @@ def sweep(
     launcher = _launcher(config)
     running = read_options(launcher)  # a bad value is refused before anything is written
     if options["dry_run"]:
-        _dry_run(space, planned, n_trials, config)
+        _dry_run(space, planned, n_trials, config, options)
         _show_script(launcher, task, folder, name)
         return []
     _make_folder(folder, fresh=bool(OmegaConf.select(config, "fresh", default=False)))
@@ -218,7 +219,10 @@ def _without_secrets(config: DictConfig) -> DictConfig:
     return config
 
 
-def _dry_run(space: Space, planned: Sequence[Mapping[str, Any]], n_trials: int, config: DictConfig) -> None:
+def _dry_run(
+    space: Space, planned: Sequence[Mapping[str, Any]], n_trials: int, config: DictConfig, options: Mapping[str, Any]
+) -> None:
+    """Print what would be run, and how long it would take."""
     for index, params in enumerate(planned[:n_trials]):
         print(f"trial {index}: {' '.join(space.varied(params))}")
     chosen = n_trials - len(planned[:n_trials])
@@ -227,12 +231,18 @@ def _dry_run(space: Space, planned: Sequence[Mapping[str, Any]], n_trials: int, 
         for key, distribution in space.distributions.items():
             print(f"  {key}: {distribution}")
     print(f"fixed: {' '.join(space.fixed.values())}")
+    plain = OmegaConf.to_container(config, resolve=False)
+    assert isinstance(plain, dict)
+    runs = n_trials * options["repeats"] + options["confirm"] * len(options["confirm_seeds"])
+    outputs = Path(str(OmegaConf.select(config, "output_dir", default="outputs")))
+    print(in_words(outputs, {str(k): v for k, v in plain.items()}, runs, config.hydra.launcher.get("timeout_min")))
     print(f"all values compose; nothing was started. Folder: {config.hydra.sweep.dir}")
 
 
 def _make_folder(folder: Path, *, fresh: bool) -> None:
     if fresh and folder.exists() and os.environ.get(snapshot.VARIABLE) is None:
-        folder.rename(folder.with_name(f"{folder.name}.old-{time.strftime('%Y%m%d-%H%M%S')}"))
+        with _only_driver(folder, shared=False):
+            set_aside(folder)
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:

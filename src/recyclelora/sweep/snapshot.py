@@ -8,12 +8,11 @@ from __future__ import annotations
 import os
 import shutil
 import sys
-import time
 from pathlib import Path
 
 from recyclelora.config import home
 from recyclelora.provenance import git_state
-from recyclelora.storage import write_json
+from recyclelora.storage import set_aside, write_json
 
 VARIABLE = "RECYCLELORA_SNAPSHOT"
 FOLDERS = ("conf", "sweeps")
@@ -31,7 +30,7 @@ def enter(sweep: Path, *, renew: bool = False) -> None:
     if os.environ.get(VARIABLE) == str(folder):
         return
     if renew and folder.exists():
-        folder.rename(folder.with_name(f"snapshot.old-{time.strftime('%Y%m%d-%H%M%S')}"))
+        set_aside(folder)
     if not folder.exists():
         _copy(folder)
     source = folder / "src"

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import contextlib
 import sqlite3
-import time
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -22,6 +21,7 @@ from sqlalchemy.engine import Engine, make_url
 from sqlalchemy.exc import ArgumentError, SQLAlchemyError
 
 from recyclelora.errors import UserError
+from recyclelora.storage import set_aside
 from recyclelora.sweep.ledger import COMPLETE, FAILED, PRUNED, Trial
 from recyclelora.sweep.samplers import CONSTRAINTS
 from recyclelora.sweep.unit import read_reports
@@ -120,7 +120,10 @@ def open_study(
             raise UserError(f"hydra.sweeper.storage {shown(url)}: {str(error).splitlines()[0]}") from error
         missing = broken = True
     if broken and path is not None:
-        remarks.append(f"{path.name} cannot be read or lacks trials; it is kept as {_set_aside(path)}")
+        aside = set_aside(path, "broken")
+        for rest in ("-wal", "-shm"):
+            path.with_name(path.name + rest).unlink(missing_ok=True)
+        remarks.append(f"{path.name} cannot be read or lacks trials; it is kept as {aside.name}")
         study = _created(url, name, directions)
     elif broken:
         optuna.delete_study(study_name=name, storage=study._storage)
@@ -143,15 +146,6 @@ def _created(url: str | None, name: str, directions: Sequence[str]) -> optuna.St
     if found != list(directions):
         raise UserError(f"study {name}: was created with direction {found}, now asked for {list(directions)}")
     return study
-
-
-def _set_aside(path: Path) -> str:
-    """Rename a database out of the way; returns its new name."""
-    aside = path.with_name(f"{path.name}.broken-{time.strftime('%Y%m%d-%H%M%S')}")
-    path.rename(aside)
-    for rest in ("-wal", "-shm"):
-        path.with_name(path.name + rest).unlink(missing_ok=True)
-    return aside.name
 
 
 def _storage(url: str | None) -> BaseStorage:

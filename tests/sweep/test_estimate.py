@@ -1,0 +1,32 @@
+"""What a dry run says about time."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+from recyclelora.sweep.estimate import in_words
+
+CONFIG = {"backbone": {"name": "b"}, "decoder": {"name": "d"}, "data": {"name": "x"}, "trainer": {"max_steps": 10}}
+
+
+def finished(folder: Path, seconds: float, **about: object) -> None:
+    folder.mkdir(parents=True)
+    (folder / "result.json").write_text(json.dumps({"steps": about.pop("steps", 10), "seconds": seconds}))
+    (folder / "run.json").write_text(json.dumps({"backbone": "b", "decoder": "d", "data": "x"} | about))
+
+
+def test_like_runs_tell_how_long_a_sweep_takes(tmp_path: Path):
+    finished(tmp_path / "runs/a", 100)
+    finished(tmp_path / "sweeps/s/trial_0000-1", 200)
+    finished(tmp_path / "sweeps/s/trial_0001-1/seed_3", 600)
+    finished(tmp_path / "runs/other_backbone", 9999, backbone="c")
+    finished(tmp_path / "runs/other_length", 9999, steps=20)
+    assert in_words(tmp_path, CONFIG, 30, None) == (
+        "about 100 min in all: 30 runs of 3 min, the median of 3 like runs here"
+    )
+
+
+def test_without_like_runs_the_limit_is_an_upper_bound(tmp_path: Path):
+    assert in_words(tmp_path, CONFIG, 4, 90) == "at most 6.0 h in all: 4 runs within timeout_min=90"
+    assert "not known here yet" in in_words(tmp_path, CONFIG, 4, None)
