@@ -150,7 +150,10 @@ def test_a_second_driver_is_refused_by_name(sweeping: Sweeping):
     process.communicate(timeout=60)
 
 
-@pytest.mark.parametrize("damage", ["deleted", "broken", "emptied"])
+slow = pytest.mark.slow
+
+
+@pytest.mark.parametrize("damage", ["emptied", pytest.param("deleted", marks=slow), pytest.param("broken", marks=slow)])
 def test_the_study_is_rebuilt_from_the_ledger(sweeping: Sweeping, damage: str):
     sweeping(*TPE, "hydra.sweeper.n_trials=4")
     before = [(t.number, t.params, t.value, t.state) for t in study_of(sweeping).trials]
@@ -205,6 +208,7 @@ def test_the_best_are_confirmed_on_fresh_seeds(sweeping: Sweeping):
     assert "on fresh seeds" in out
 
 
+@pytest.mark.slow
 def test_several_objectives_have_a_front(sweeping: Sweeping):
     code, _, err = sweeping("x=1,3", "y=1,2", "two=true", "hydra.sweeper.direction=[maximize,minimize]")
     assert code == 0, err
@@ -233,6 +237,7 @@ def test_given_points_come_first(sweeping: Sweeping):
     assert code == 2 and "x=99 lies outside" in err
 
 
+@pytest.mark.slow
 def test_another_sweep_warms_the_sampler(sweeping: Sweeping):
     sweeping(*TPE, "hydra.sweeper.n_trials=4", "hydra.sweep.dir=first")
     assert sweeping(*TPE, "hydra.sweeper.n_trials=3", "hydra.sweeper.warm_start=first")[0] == 0
@@ -242,6 +247,7 @@ def test_another_sweep_warms_the_sampler(sweeping: Sweeping):
     assert len(study_of(sweeping).trials) == 7
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("sampler", ["tpe", "random", "cmaes", "nsgaii", "nsgaiii", "qmc", "grid"])
 def test_every_sampler_of_optuna_works(sweeping: Sweeping, sampler: str):
     space = ["x=choice(1,2)", "y=choice(1,2)"] if sampler == "grid" else ["x=interval(-5.0,5.0)", "y=interval(0.0,4.0)"]
@@ -252,6 +258,7 @@ def test_every_sampler_of_optuna_works(sweeping: Sweeping, sampler: str):
     assert sweeping.states == {"complete": 3}
 
 
+@pytest.mark.slow
 def test_an_unknown_launcher_works_in_batches(sweeping: Sweeping):
     code, _, err = sweeping("x=1,2,3", "sabotage='1:raise'", "hydra/launcher=basic", "hydra.sweeper.n_jobs=2")
     assert code == 3, err
@@ -259,6 +266,7 @@ def test_an_unknown_launcher_works_in_batches(sweeping: Sweeping):
     assert sweeping.trials[1].reason == "ValueError: the data are gone"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("options", "message"),
     [
@@ -281,6 +289,11 @@ def test_mistakes_are_one_line_before_the_first_job(sweeping: Sweeping, options:
     assert code == 2
     assert message in err and "Traceback" not in err
     assert not sweeping.trials
+
+
+def test_a_mistake_is_one_line(sweeping: Sweeping):
+    code, _, err = sweeping(*TPE, "hydra.sweeper.sampler._target_=os.system")
+    assert code == 2 and "os.system is not allowed" in err and "Traceback" not in err
 
 
 def test_a_dry_run_lists_trials_and_starts_none(sweeping: Sweeping):
