@@ -102,6 +102,7 @@ def test_a_grid_is_one_study_with_numbered_trials(tmp_path: Path, gta2city: Path
     assert {p: p.stat().st_mtime_ns for p in study.rglob("result.json")} == before
 
 
+@pytest.mark.slow
 def test_optuna_sweeps_the_rank_split(tmp_path: Path, gta2city: Path):
     wide_enough = "backbone.model_args.embed_dim=64"
     options = [o for o in TINY if not o.startswith("adapter.")] + [wide_enough]

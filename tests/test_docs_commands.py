@@ -35,7 +35,23 @@ RUN_ELSEWHERE = {
 }
 """Commands that need something of the user's own, and the test that runs them."""
 
-SYSTEM = ("git", "cd", "source", "export", "cp", "mkdir", "chmod", "openssl", "docker", "apptainer", "sbatch", "if")
+SYSTEM = (
+    "git",
+    "cd",
+    "source",
+    "export",
+    "cp",
+    "mkdir",
+    "chmod",
+    "openssl",
+    "docker",
+    "apptainer",
+    "sbatch",
+    "if",
+    "tensorboard",
+    "wandb",
+    "optuna-dashboard",
+)
 """Programs whose lines are not this project's; a line that starts with none of the known words fails."""
 
 
@@ -59,6 +75,7 @@ def commands() -> list[str]:
         line = re.sub(r"<[^<>]*>", "X", line).replace(",...", "").replace("...", "")
         line = re.sub(r" \[(\S+=[^\]]+)\]", r" \1", line)
         words = shlex.split(line, comments=True)
+        words = list(itertools.dropwhile(lambda word: re.match(r"[A-Z_]+=", word), words))  # VARIABLE=value in front
         inside = [at for at, word in enumerate(words) if word in SCRIPTS]  # within a container, or under srun
         words = words[inside[0] :] if inside else words
         for chosen in itertools.product(*map(alternatives, words)) if words else ():
@@ -123,6 +140,8 @@ def test_another_documented_command_exists(command: str):
             assert target in targets
         case ["python" | "python3", "-m", module, *_]:
             assert importlib.util.find_spec(module) is not None
+        case ["python", "-c", code, *_]:
+            ast.parse(code)
         case ["python", script, *_]:
             assert (home() / script).is_file()
         case ["pip", "install", *what]:

@@ -48,6 +48,7 @@ def command(script: str, folder: Path, site: Path | None, *overrides: str) -> su
     return subprocess.run(arguments, cwd=folder, env=environment, capture_output=True, text=True, timeout=240)
 
 
+@pytest.mark.slow
 def test_the_example_trains_from_the_command_line(tmp_path, gta2city, site):
     places = [f"output_dir={tmp_path / 'outputs'}", f"cache={tmp_path / 'cache'}", f"data.root={tmp_path / 'data'}"]
     plain = [o for o in TINY if not o.startswith("adapter.")]

@@ -29,6 +29,7 @@ from recyclelora.data.streets import scene
 from recyclelora.engine.checkpoint import load_checkpoint, newest_checkpoint
 from recyclelora.engine.partial import PartialCounts
 from recyclelora.errors import UserError
+from recyclelora.image_counts import ImageCounts
 
 OPTIONS = ["trainer.max_steps=4", "trainer.eval_every=2"]
 Read = Callable[[], object]
@@ -125,7 +126,9 @@ def _caches(folder: Path) -> dict[str, tuple[Path, Read, Callable[[object], bool
     counts._store(_Three(), numbers)
     partial = PartialCounts(folder / "partial.json", "key")
     partial._saved = -1e9
-    partial.update(3, np.arange(9).reshape(3, 3))
+    images = ImageCounts(3)
+    images.add(np.arange(9).reshape(3, 3))
+    partial.update(3, images)
     return {
         "factors": (
             folder / "factors/key-40.safetensors", lambda: FactorCache(folder / "factors").load("key", 40),
@@ -145,7 +148,7 @@ def _caches(folder: Path) -> dict[str, tuple[Path, Read, Callable[[object], bool
         ),
         "partial scores": (
             folder / "partial.json", lambda: PartialCounts(folder / "partial.json", "key").load(3),
-            lambda found: found[0] == 0 or (found[0] == 3 and np.array_equal(found[1].ravel(), np.arange(9))),
+            lambda found: found[0] == 0 or (found[0] == 3 and np.array_equal(found[1].total().ravel(), np.arange(9))),
         ),
     }  # fmt: skip
 

@@ -30,6 +30,7 @@ from recyclelora.data.decode_cache import DecodeCache
 from recyclelora.data.streets import render, scene
 from recyclelora.engine.checkpoint import Checkpoint, newest_checkpoint, point, pointed, prune, save_checkpoint
 from recyclelora.engine.partial import PartialCounts
+from recyclelora.image_counts import ImageCounts
 from recyclelora.metrics_log import MetricsLog
 from recyclelora.provenance import RunDirectory, claimed, record
 from recyclelora.storage import read_json, write_json
@@ -129,7 +130,7 @@ def _run(folder: Path) -> tuple[RunDirectory, Any]:
 def _claim(folder: Path) -> None:
     run, config = _run(folder)
     with claimed(run, config):
-        record(run, {"git": None, "started": "now", "command": "train.py", "host": {}})
+        record(run, {"git": None, "started": "now", "command": "train.py", "code_sha256": "0", "host": {}})
 
 
 def _claim_sound(folder: Path, finished: bool) -> bool:
@@ -143,12 +144,14 @@ def _claim_sound(folder: Path, finished: bool) -> bool:
 def _count(folder: Path, done: int) -> None:
     counts = PartialCounts(folder / "partial/1.json", "key")
     counts._saved = -1e9  # long ago
-    counts.update(done, np.full((3, 3), done))
+    images = ImageCounts(3)
+    images.add(np.full((3, 3), done))
+    counts.update(done, images)
 
 
 def _counted(folder: Path, finished: bool) -> bool:
     done, counts = PartialCounts(folder / "partial/1.json", "key").load(3)
-    return done in ((2,) if finished else (1, 2)) and bool((counts == done).all())
+    return done in ((2,) if finished else (1, 2)) and bool((counts.total() == done).all())
 
 
 FACTORS = {"q": np.ones((40, 8)), "pivots": np.arange(40), "rank": np.array([8])}

@@ -165,7 +165,9 @@ def test_mirrored_views_are_averaged_as_probabilities():
 def test_a_flipped_digit_is_noticed(tmp_path):
     partial = PartialCounts(tmp_path / "1.json", "key")
     partial._saved = -1e9
-    partial.update(3, np.full((2, 2), 5))
+    images = ImageCounts(2)
+    images.add(np.full((2, 2), 5))
+    partial.update(3, images)
     assert PartialCounts(tmp_path / "1.json", "key").load(2)[0] == 3
     text = (tmp_path / "1.json").read_text()
     (tmp_path / "1.json").write_text(text.replace("5", "7", 1))

@@ -77,6 +77,7 @@ def test_backbones(finished: Path, exported: Callable[[str], Path], name: str):
         np.testing.assert_allclose(a.numpy(), b, atol=1e-5, rtol=1e-5)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("name", "unneeded"), [("segmenter", "timm"), ("onnx", "torch")])
 def test_segmenters(finished: Path, exported: Callable[[str], Path], name: str, unneeded: str):
     folder, model = exported(name), recyclelora.load(finished)

@@ -78,6 +78,7 @@ class Exact(DenseDecoder):
         return self.inner([(f.permute(0, 2, 3, 1) @ self.weight[0]).permute(0, 3, 1, 2) for f in features], size)
 
 
+@pytest.mark.slow
 def test_a_decoder_that_needs_float32_keeps_it_and_that_is_said(tmp_path: Path):
     source = moved_source(tmp_path, *TINY)
     source.run.segmenter.decoder = Exact(source.run.segmenter.decoder)
@@ -100,6 +101,7 @@ class Pooling(DenseDecoder):
         return self.inner(pooled, size)
 
 
+@pytest.mark.slow
 def test_what_onnxruntime_cannot_run_at_all_sizes_is_fixed_and_said(tmp_path: Path):
     source = moved_source(tmp_path, *TINY)
     source.run.segmenter.decoder = Pooling(source.run.segmenter.decoder)

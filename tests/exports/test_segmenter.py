@@ -88,6 +88,7 @@ class Stubborn(DenseDecoder):
         return scores / scores.sum(1, keepdim=True)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("counting", "open_", "words"),
     [

@@ -16,6 +16,7 @@ from recyclelora.reporting.records import read_runs
 from recyclelora.reporting.writing import markdown, run_paths
 
 GRID = ["adapter=frozen,lora", "seed=0,1", "data=streets", "data.sources.0.subset=4", "data.source_val.subset=2",
+        "trainer.num_figures=1",
         "data.targets=[{dataset: streets, split: night, name: night, subset: 2},"
         "{dataset: streets, split: fog, name: fog, subset: 2}]"]  # fmt: skip
 
@@ -37,6 +38,7 @@ def grid(tmp_path_factory) -> Path:
     return sweep
 
 
+@pytest.mark.slow
 def test_a_real_grid(grid: Path):
     done = run("report.py", grid.parents[2], f"sweep={grid}", "resamples=200")
     assert done.returncode == 0, done.stderr
@@ -51,6 +53,7 @@ def test_a_real_grid(grid: Path):
     assert (grid / "report/table.md").read_text().count("| adapter=lora |") == 4
 
 
+@pytest.mark.slow
 def test_runs_by_pattern_another_reference_and_checkpoint(grid: Path):
     c = compare(read_runs(run_paths(f"{grid}/trial_*")), "best_source", "lora", 50)
     text = markdown(c, 20)

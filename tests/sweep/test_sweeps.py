@@ -78,6 +78,7 @@ def test_a_killed_trial_is_tried_again_a_bounded_number_of_times(sweeping: Sweep
     assert len(sweeping.executions) == 4
 
 
+@pytest.mark.slow
 def test_a_hanging_trial_is_ended(sweeping: Sweeping):
     code, _, _ = sweeping("x=1,2", "sabotage='0:hang'", "hydra.launcher.timeout_min=0.02", "hydra.sweeper.n_jobs=2")
     assert code == 3
