@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import fcntl
+import math
 import os
 import re
 import sys
@@ -28,7 +29,7 @@ from recyclelora.sweep.goals import DIRECTIONS, TUNED, Constraint, tuned_on_targ
 from recyclelora.sweep.ledger import FAILED, Ledger
 from recyclelora.sweep.options import LocalOptions, SlurmOptions
 from recyclelora.sweep.samplers import CONSTRAINED, make_pruner, make_sampler, sampler_name
-from recyclelora.sweep.space import Space, grid_space, search_space
+from recyclelora.sweep.space import Space, discrete, grid_space, search_space
 from recyclelora.sweep.study import finished_trials, open_study, shown, storage_url
 from recyclelora.sweep.table import SweepTable, count_states, what
 from recyclelora.sweep.task import HydraTask
@@ -65,6 +66,9 @@ def sweep(
     name = str(options["study_name"] or folder.name)
     directions = [str(d) for d in _listed(options["direction"])]
     task = HydraTask(context, function, _without_secrets(config))
+    unvaried = [key for key in options["confirm_by"] if key not in space.distributions]
+    if unvaried:
+        raise UserError(f"hydra.sweeper.confirm_by: the sweep does not vary {unvaried[0]}")
     validate(space, planned, task)
     launcher = _launcher(config)
     running = read_options(launcher)  # a bad value is refused before anything is written
@@ -143,6 +147,8 @@ def _check(options: Mapping[str, Any]) -> None:
             for name in options["points"] if not re.fullmatch(r"[\w.+-]+", name)]  # fmt: skip
     if options["confirm"] and not options["confirm_seeds"]:
         bad.append("hydra.sweeper.confirm_seeds: empty")
+    if options["sampler"] is None and options["n_trials"] is not None:
+        bad.append("hydra.sweeper.n_trials: a grid is as long as it is; for a search add hydra/sweeper/sampler=tpe")
     if options["max_failure_rate"] != 1.0:
         bad.append("hydra.sweeper.max_failure_rate: there are no batches here; use hydra.sweeper.max_failures")
     if bad:
@@ -233,7 +239,8 @@ def _dry_run(
     print(f"fixed: {' '.join(space.fixed.values())}")
     plain = OmegaConf.to_container(config, resolve=False)
     assert isinstance(plain, dict)
-    runs = n_trials * options["repeats"] + options["confirm"] * len(options["confirm_seeds"])
+    groups = math.prod(len(discrete(key, space.distributions[key])) for key in options["confirm_by"])
+    runs = n_trials * options["repeats"] + options["confirm"] * groups * len(options["confirm_seeds"])
     outputs = Path(str(OmegaConf.select(config, "output_dir", default="outputs")))
     print(in_words(outputs, {str(k): v for k, v in plain.items()}, runs, config.hydra.launcher.get("timeout_min")))
     print(f"all values compose; nothing was started. Folder: {config.hydra.sweep.dir}")
