@@ -128,6 +128,14 @@ def test_a_driver_that_is_killed_loses_and_repeats_nothing(sweeping: Sweeping):
     assert {t.state.name for t in study_of(sweeping).trials} == {"COMPLETE"}
 
 
+def test_a_trial_that_was_asked_for_but_never_written_down_is_the_next_one(sweeping: Sweeping):
+    sweeping(*TPE, "hydra.sweeper.n_trials=2")
+    asked = study_of(sweeping).ask()  # as by a driver that is killed before it writes the ledger
+    sweeping(*TPE, "hydra.sweeper.n_trials=3")
+    assert [t.number for t in sweeping.trials] == [0, 1, 2] and asked.number == 2
+    assert [t.state.name for t in study_of(sweeping).trials] == ["COMPLETE"] * 3
+
+
 def test_ctrl_c_saves_running_trials_and_the_same_command_goes_on(sweeping: Sweeping):
     options = ["x=1,2,3", "pause=0.3", "steps=3"]
     process = sweeping.start(*options)

@@ -26,7 +26,7 @@ from recyclelora.sweep.execution import Executor, Stage, Status, Work
 from recyclelora.sweep.goals import Constraint
 from recyclelora.sweep.ledger import COMPLETE, FAILED, PRUNED, RUNNING, WAITING, Attempt, Ledger, Trial, now
 from recyclelora.sweep.space import Space
-from recyclelora.sweep.study import handle_of, tell
+from recyclelora.sweep.study import handle_of, never_written, tell, waiting
 from recyclelora.sweep.unit import read_reports
 
 MOST_INTERRUPTIONS = 100
@@ -249,11 +249,14 @@ class Driver:
 
     def _written(self, point: dict[str, Any] | None, *, plan: int | None = None, retry_of: int | None = None) -> Trial:
         """Ask Optuna for a trial at a given point, or for one of the sampler's choice, and write it down."""
-        if point is not None:
-            self.study.enqueue_trial(point)
         if self.plan.sampler is not None:
             self.study.sampler = self.plan.sampler(len(self.study.get_trials(deepcopy=False)))
-        handle = self.study.ask()
+        if orphans := never_written(self.study, self.searched):
+            handle = handle_of(self.study, orphans[0])  # the same point: the next one follows from the ledger alone
+        else:
+            if point is not None and not waiting(self.study):
+                self.study.enqueue_trial(point)
+            handle = self.study.ask()
         params = self.plan.space.suggest(handle)
         distributions = {key: distribution_to_json(handle.distributions[key]) for key in params}
         overrides = self.plan.space.overrides(params)
@@ -414,7 +417,7 @@ class Driver:
         if size == self._reported.get(folder, 0) or (folder / "stop.json").exists():
             return
         self._reported[folder] = size
-        handle = handle_of(self.study, trial)
+        handle = handle_of(self.study, trial.number)
         known = self.study._storage.get_trial(handle._trial_id).intermediate_values
         for step, value in read_reports(folder):
             if step not in known:
@@ -424,7 +427,7 @@ class Driver:
             self.observer.event(f"trial {trial.number} is asked to stop: worse than the others at the same point")
 
     def _worse_so_far(self, trial: Trial, outcomes: list[dict[str, Any]]) -> bool:
-        handle = handle_of(self.study, trial)
+        handle = handle_of(self.study, trial.number)
         for index, outcome in enumerate(outcomes):
             handle.report(outcome["values"][0], index)
         prune: bool = handle.should_prune()

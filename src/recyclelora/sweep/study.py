@@ -201,21 +201,28 @@ def user_attributes(trial: Trial) -> dict[str, Any]:
 
 
 def _agree(study: optuna.Study, trials: Sequence[Trial], first: int) -> None:
-    """Tell the study what ended while it was not told, and void what was asked for but never written down."""
-    ended = {trial.number: trial for trial in trials}
+    """Tell the study what ended while it was not told."""
+    known = {trial.number: trial for trial in trials}
     for frozen in study.get_trials(deepcopy=False):
-        if frozen.state.is_finished() or frozen.number < first:
-            continue
-        trial = ended.get(frozen.number)
-        if trial is None:
-            study.tell(frozen.number, state=TrialState.FAIL)
-        elif trial.ended:
+        trial = known.get(frozen.number)
+        if trial is not None and trial.ended and not frozen.state.is_finished() and frozen.number >= first:
             tell(study, trial)
+
+
+def never_written(study: optuna.Study, trials: Sequence[Trial]) -> list[int]:
+    """Numbers of trials that a driver asked for and was killed before it wrote them down."""
+    known = {trial.number for trial in trials}
+    return [t.number for t in study.get_trials(deepcopy=False, states=(TrialState.RUNNING,)) if t.number not in known]
+
+
+def waiting(study: optuna.Study) -> bool:
+    """Whether a point is queued in the study that no driver has taken: one was killed in that moment."""
+    return bool(study.get_trials(deepcopy=False, states=(TrialState.WAITING,)))
 
 
 def tell(study: optuna.Study, trial: Trial) -> None:
     """Tell the study how a trial ended."""
-    handle = optuna.trial.Trial(study, _identity(study, trial.number))
+    handle = handle_of(study, trial.number)
     for key, value in user_attributes(trial).items():
         handle.set_user_attr(key, value)
     state = STATES[trial.state]
@@ -229,9 +236,9 @@ def _identity(study: optuna.Study, number: int) -> int:
     return int(study._storage.get_trial_id_from_study_id_trial_number(study._study_id, number))
 
 
-def handle_of(study: optuna.Study, trial: Trial) -> optuna.trial.Trial:
-    """Optuna's running trial, to report to and to ask whether it should be pruned."""
-    return optuna.trial.Trial(study, _identity(study, trial.number))
+def handle_of(study: optuna.Study, number: int) -> optuna.trial.Trial:
+    """Optuna's running trial: to report to, and to ask for parameters or whether it should be pruned."""
+    return optuna.trial.Trial(study, _identity(study, number))
 
 
 def finished_trials(source: str) -> list[FrozenTrial]:
