@@ -37,10 +37,10 @@ demo: install  ## train and score the demo
 	$(BIN)/python train.py experiment=demo
 
 test: install  ## the default test suite, one process for each core
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto --dist loadfile
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto --dist worksteal
 
 test-all: install weights  ## the slower tests, those that need the weights package, and those in a browser
-	$(BIN)/python -m pytest -m 'slow or weights or browser'
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto --dist worksteal -m 'slow or weights or browser'
 
 test-slurm: install  ## sweeps on a real SLURM of three nodes, which the tests start (Debian's slurm and munge)
 	$(BIN)/python -m pytest -m slurm

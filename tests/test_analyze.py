@@ -126,6 +126,7 @@ def command(*overrides: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(line, capture_output=True, text=True, timeout=240, check=False)
 
 
+@pytest.mark.slow
 def test_the_command_and_its_mistakes(runs, tmp_path: Path):
     few = ["features=false", "figures=false", "subspaces=false", f"output={tmp_path / 'out'}"]
     done = command(f"run=[{runs['lora']},{runs['recyclelora']}]", *few)

@@ -51,6 +51,7 @@ def test_missing_weights_say_what_to_do(tmp_path: Path, monkeypatch: pytest.Monk
         assert words in err
 
 
+@pytest.mark.slow
 def test_sigkill_at_any_moment_then_the_same_command(tmp_path: Path, gta2city: Path):
     options = [*TINY, "trainer.max_steps=30", "trainer.eval_every=10", "trainer.log_every=5"]
     whole = tmp_path / "whole"

@@ -108,6 +108,7 @@ def test_a_missing_package_is_named(finished: Path, monkeypatch: pytest.MonkeyPa
         export(ExportConfig(run=str(finished), format="onnx"))
 
 
+@pytest.mark.slow
 def test_mistakes_on_the_command_line_are_one_line(tmp_path: Path):
     for arguments, words in (
         (["run=nothing", "format=timm"], "export: run=nothing: not a run directory"),

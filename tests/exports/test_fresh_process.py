@@ -61,6 +61,7 @@ def results_of(folder: Path, code: str, given: list[np.ndarray]) -> list[np.ndar
     return list(np.load(folder / "results.npz").values())
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["timm", "peft"])
 def test_backbones(finished: Path, exported: Callable[[str], Path], name: str):
     folder, backbone = exported(name), recyclelora.load(finished).segmenter.backbone

@@ -54,6 +54,7 @@ def test_damage_is_noticed_by_name():
     assert not [name for name, p in found["caches"].items() if p["wrong_without_a_word"]]
 
 
+@pytest.mark.slow
 def test_a_killed_and_a_stopped_process_end_the_other():
     found = ranks.measure(seed=4, count=2)
     assert found["killed"]["hangs"] == found["stopped"]["hangs"] == 0

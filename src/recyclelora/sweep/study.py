@@ -17,7 +17,7 @@ from optuna.storages import BaseStorage, InMemoryStorage, RDBStorage
 from optuna.study import StudyDirection
 from optuna.trial import FrozenTrial, TrialState, create_trial
 from sqlalchemy import event
-from sqlalchemy.engine import Engine, make_url
+from sqlalchemy.engine import make_url
 from sqlalchemy.exc import ArgumentError, SQLAlchemyError
 
 from recyclelora.errors import UserError
@@ -151,19 +151,20 @@ def _created(url: str | None, name: str, directions: Sequence[str]) -> optuna.St
 def _storage(url: str | None) -> BaseStorage:
     if url is None:
         return InMemoryStorage()
-    if url.startswith("sqlite") and not event.contains(Engine, "connect", _quick):
-        event.listen(Engine, "connect", _quick)
     try:
-        return RDBStorage(url)
+        storage = RDBStorage(url)
     except ImportError as error:
         raise UserError(f"hydra.sweeper.storage {shown(url)}: needs a driver: {str(error).splitlines()[0]}") from error
+    if url.startswith("sqlite"):
+        event.listen(storage.engine, "connect", _quick)  # this engine only: others share the process
+        storage.engine.dispose()
+    return storage
 
 
-def _quick(connection: Any, _: Any) -> None:
+def _quick(connection: sqlite3.Connection, _: Any) -> None:
     """SQLite without waiting for the disk: a view that the ledger can rebuild needs no more."""
-    if isinstance(connection, sqlite3.Connection):
-        connection.execute("PRAGMA journal_mode=WAL")
-        connection.execute("PRAGMA synchronous=OFF")
+    connection.execute("PRAGMA journal_mode=WAL")
+    connection.execute("PRAGMA synchronous=OFF")
 
 
 def _missing(study: optuna.Study, trials: Sequence[Trial], earlier: Sequence[FrozenTrial]) -> bool:
