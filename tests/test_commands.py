@@ -147,7 +147,7 @@ def test_the_wheel_carries_the_configuration(tmp_path: Path, gta2city: Path):
     assert len(list(elsewhere.glob("outputs/runs/*/result.json"))) == 1
     wrong = [*command[:3], "-m", "sweeps=nothing"]
     choices = subprocess.run(wrong, cwd=elsewhere, env=environment, capture_output=True, text=True, check=False)
-    assert "available: rank_split" in choices.stderr
+    assert "available: adapters, " in choices.stderr
 
 
 @pytest.mark.slow

@@ -376,7 +376,9 @@ def test_every_evaluation_says_what_share_of_the_time_evaluations_take(config):
 @pytest.mark.slow
 def test_a_compiled_run_is_the_eager_one(make_config, gta2city):
     eager = execute(make_config(*TINY))
-    compiled = execute(make_config(*TINY, "trainer.compile=true"))
+    config = make_config(*TINY, "trainer.compile=true")
+    config.output_dir += "_compiled"
+    compiled = execute(config)
     assert eager != compiled
     losses = [
         [

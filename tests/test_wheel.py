@@ -69,7 +69,7 @@ def test_a_training_from_another_folder(site: Path, tmp_path: Path, way: str):
 @pytest.mark.slow
 def test_every_command_is_installed_and_says_what_it_needs(site: Path, tmp_path: Path):
     commands = sorted((site / "bin").glob("recyclelora-*"))
-    assert len(commands) == 8
+    assert len(commands) == 10
     for command in commands:
         done = away(site, tmp_path, str(command), "bogus=1")
         said = "kind" if command.name == "recyclelora-import" else "bogus"  # what it has to be told first
