@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import copy
+import os
 import shutil
+import signal
 from collections.abc import Callable
 from pathlib import Path
 
@@ -136,3 +138,17 @@ def tracked_config(tmp_path: Path, empty_store: Path, tiny_config: Config) -> Co
     (tmp_path / "outputs").mkdir()
     shutil.copy(empty_store, tmp_path / "outputs/mlflow.db")
     return config
+
+
+def stop_after(monkeypatch: pytest.MonkeyPatch, step: int) -> None:
+    """Let SIGTERM arrive while step ``step`` runs."""
+    from recyclelora.session import Session
+
+    log = Session.log
+
+    def logging(self, at, values):
+        log(self, at, values)
+        if at == step:
+            os.kill(os.getpid(), signal.SIGTERM)
+
+    monkeypatch.setattr(Session, "log", logging)

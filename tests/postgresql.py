@@ -7,12 +7,11 @@ import shutil
 import signal
 import socket
 import subprocess
-import time
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import pytest
+from waiting import wait_for
 
 POSTGRES = sorted(Path("/usr/lib/postgresql").glob("*/bin"))
 
@@ -54,10 +53,3 @@ def database(tmp_path: Path) -> Iterator[tuple[int, Path]]:
     finally:
         server.send_signal(signal.SIGINT)  # does not wait for its clients
         server.wait(30)
-
-
-def wait_for(condition: Any, seconds: float) -> None:
-    deadline = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < deadline
-        time.sleep(0.2)

@@ -5,9 +5,7 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
-import time
 from collections import Counter
-from collections.abc import Callable
 from pathlib import Path
 
 from recyclelora.sweep.ledger import Ledger, Trial
@@ -44,10 +42,3 @@ class Sweeping:
     @property
     def executions(self) -> list[str]:
         return (self.folder / "executions").read_text().splitlines()
-
-
-def wait_for(condition: Callable[[], bool], seconds: float = 60.0) -> None:
-    deadline = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < deadline, "waited in vain"
-        time.sleep(0.02)

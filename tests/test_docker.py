@@ -15,7 +15,8 @@ from typing import Any
 
 import pytest
 import yaml
-from postgresql import database, free_port, wait_for  # noqa: F401
+from postgresql import database, free_port  # noqa: F401
+from waiting import wait_for
 
 from recyclelora.config import home
 
@@ -72,7 +73,7 @@ def test_a_stage_starts_with_what_its_base_ended_with(steps, stages, tmp_path: P
             if kind in ("ENV", "ARG", "WORKDIR", "USER"):
                 root.apply(kind, text)
         root.end(stages[name])
-    assert root.left["pins"][1] == "/pins" and root.left["packages"][1] == "/work"
+    assert root.left["pins"][1] == "/pins" and root.left["packages"][1] == "/workspace"
     assert root.environment["DATA_ROOT"] == "/data" and root.user == "root"
 
 

@@ -1,19 +1,16 @@
 from __future__ import annotations
 
 import io
-import os
-import signal
 from pathlib import Path
 
 import numpy as np
 import pytest
-from conftest import TINY
+from conftest import TINY, stop_after
 from PIL import Image
 
 from recyclelora import figures
 from recyclelora.errors import Interrupted
 from recyclelora.run import Run
-from recyclelora.session import Session
 
 DRAWN = [*(o for o in TINY if "num_figures" not in o), "trainer.num_figures=1", "trainer.eval_every=2"]
 PLOTS = {"curves.png", "domain_gap.png", "iou_bars.png", "iou_per_class.png", "confusion.png"}
@@ -82,15 +79,8 @@ def test_a_resumed_run_has_the_pictures_of_an_undisturbed_one(drawn, tmp_path, m
 
     config, whole = drawn
     parted = compose_config(tmp_path, *DRAWN, f"data.root={config.data.root}")
-    log = Session.log
-
-    def logging(self, at, values):
-        log(self, at, values)
-        if at == 3:
-            os.kill(os.getpid(), signal.SIGTERM)
-
     with monkeypatch.context() as patch:
-        patch.setattr(Session, "log", logging)
+        stop_after(patch, 3)
         with pytest.raises(Interrupted):
             Run.identify(parted, None).execute()
     before = figures_of(parted)

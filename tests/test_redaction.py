@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import pytest
 
+from recyclelora.provenance import command_line
 from recyclelora.redaction import redacted
 
 
@@ -24,3 +25,10 @@ def test_what_secret_variables_hold_goes(name: str, monkeypatch: pytest.MonkeyPa
 def test_short_values_blot_out_no_words(monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setenv("SECRET", "run")
     assert redacted("a run") == "a run"
+
+
+def test_the_command_that_runs_and_sweeps_write_down_has_no_password(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(
+        "sys.argv", ["/a/train.py", "-m", "hydra.sweeper.storage=postgresql://me:hunter2@db/x", "a=b c"]
+    )
+    assert command_line() == "train.py -m hydra.sweeper.storage=postgresql://me:***@db/x 'a=b c'"

@@ -1,14 +1,12 @@
 from __future__ import annotations
 
 import json
-import os
-import signal
 from pathlib import Path
 
 import jsonschema
 import pytest
 import torch
-from conftest import TINY
+from conftest import TINY, stop_after
 from safetensors.torch import load_file
 
 import recyclelora
@@ -110,20 +108,6 @@ def test_fresh_keeps_the_old_folder_and_starts_over(config, make_config):
     Run.identify(make_config(*TINY, "fresh=true"), None).execute()
     folders = sorted(p.name for p in (Path(config.output_dir) / "runs").iterdir())
     assert len(folders) == 2 and folders[1].startswith(folders[0] + ".old-")
-
-
-def stop_after(monkeypatch, step: int) -> None:
-    """Let SIGTERM arrive while step ``step`` runs."""
-    from recyclelora.session import Session
-
-    log = Session.log
-
-    def logging(self, at, values):
-        log(self, at, values)
-        if at == step:
-            os.kill(os.getpid(), signal.SIGTERM)
-
-    monkeypatch.setattr(Session, "log", logging)
 
 
 @pytest.mark.parametrize(

@@ -154,13 +154,18 @@ def _comparable(config: Config) -> str:
     return signature(config, nothing)
 
 
+def command_line() -> str:
+    """The command that this process was started with, without passwords."""
+    return redacted(shlex.join([Path(sys.argv[0]).name, *sys.argv[1:]]))
+
+
 def describe(config: Config, identity: Identity, sign: str, extra: dict[str, Any], checkout: Path) -> dict[str, Any]:
     """The content of ``run.json``: command, versions, code, host, data, weights and protocol."""
     from recyclelora.hardware import hardware  # imports torch
 
     return {
         "signature": sign,
-        "command": redacted(shlex.join([Path(sys.argv[0]).name, *sys.argv[1:]])),
+        "command": command_line(),
         "started": time.strftime("%Y-%m-%dT%H:%M:%S%z"),
         "adapter": config.adapter.name,
         "backbone": config.backbone.name,

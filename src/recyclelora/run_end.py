@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from recyclelora.errors import Interrupted, UserError
-from recyclelora.storage import is_locked, read_json, write_json
+from recyclelora.storage import holder, read_json, write_json
 
 ENDED = "ended.json"
 """Of a launch that ended without a result; gone as soon as the run goes on."""
@@ -50,6 +50,6 @@ def run_end(run_dir: Path) -> RunEnd:
     if (run_dir / ENDED).exists():
         noted = read_json(run_dir / ENDED)
         return RunEnd(noted["status"], noted["reason"])
-    if is_locked(run_dir):
+    if holder(run_dir) is not None:
         return RunEnd("running")
     return KILLED

@@ -18,6 +18,9 @@ from typing import Any
 
 from recyclelora.errors import UserError
 
+LOCK = ".lock"
+"""The file that says who holds a run directory."""
+
 
 def write_bytes(path: Path, data: bytes) -> None:
     """Replace ``path`` by ``data`` atomically; the old content stays until the new one is on disk.
@@ -129,19 +132,24 @@ def sha256(path: Path) -> str:
 
 
 @contextlib.contextmanager
-def locked(folder: Path) -> Iterator[None]:
-    """Hold a run directory; the kernel lets go of the lock when the process ends, however it ends.
+def locked(folder: Path, name: str = LOCK, hint: str = "") -> Iterator[None]:
+    """Hold a directory; the kernel lets go of the lock when the process ends, however it ends.
+
+    Args:
+        folder: a run's directory, or a sweep's
+        name: of the lock file in it
+        hint: what to add to the message where another process holds it
 
     Raises:
         UserError: another process holds it; says which.
     """
-    path = folder / ".lock"
+    path = folder / name
     try:
         lock = os.open(path, os.O_RDWR | os.O_CREAT, 0o644)
     except OSError as error:
         raise UserError(f"{folder}: cannot be written: {error.strerror}") from error
     try:
-        _take(lock, folder)
+        _take(lock, path, hint)
         with contextlib.suppress(OSError):  # who holds it is a courtesy to others; a full disk does not undo the lock
             os.ftruncate(lock, 0)
             os.pwrite(lock, f"process {os.getpid()} on {socket.gethostname()}\n".encode(), 0)
@@ -150,35 +158,45 @@ def locked(folder: Path) -> Iterator[None]:
         os.close(lock)
 
 
-def _take(lock: int, folder: Path) -> None:
-    """Lock an open ``.lock``, and make sure that it still is the one in ``folder``: a run may be renamed meanwhile.
+def _take(lock: int, path: Path, hint: str) -> None:
+    """Lock the open file of ``path``, and make sure that it still is the one there: a run may be renamed meanwhile.
 
     Raises:
         UserError: another process holds the folder, or has just moved it away.
     """
+    folder = path.parent
     try:
         fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError as error:
-        holder = os.pread(lock, 1000, 0).decode(errors="replace").strip()
-        raise UserError(f"{folder}: in use by {holder or 'another process'}") from error
+        raise UserError(f"{folder}: in use by {_written_holder(path)}{hint}") from error
     except OSError as error:
         raise UserError(f"{folder}: cannot be locked: {error.strerror}") from error
     with contextlib.suppress(FileNotFoundError):
-        if os.path.samestat(os.fstat(lock), (folder / ".lock").stat()):
+        if os.path.samestat(os.fstat(lock), path.stat()):
             return
     raise UserError(f"{folder}: another process has just moved it; give the command again")
 
 
-def is_locked(folder: Path) -> bool:
-    """Whether a process holds a run directory; asks by trying, so not for directories that are about to be started."""
+def holder(folder: Path, name: str = LOCK) -> str | None:
+    """Which process holds a directory; None when none does.
+
+    Asks by trying, so not for directories that are about to be started.
+    """
     try:
-        with (folder / ".lock").open() as file:
+        with (folder / name).open() as file:
             fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
     except BlockingIOError:
-        return True
+        return _written_holder(folder / name)
     except OSError:
-        return False
-    return False
+        return None
+    return None
+
+
+def _written_holder(lock: Path) -> str:
+    """What the holder of a lock file has written into it."""
+    with contextlib.suppress(OSError):
+        return lock.read_text(encoding="utf-8", errors="replace").strip() or "another process"
+    return "another process"
 
 
 @contextlib.contextmanager

@@ -6,8 +6,9 @@ import re
 import pytest
 
 from recyclelora.errors import UserError
-from recyclelora.reporting.records import is_miou, is_of_targets, read_runs, read_sweep
+from recyclelora.reporting.records import read_runs, read_sweep
 from recyclelora.reporting.writing import run_paths
+from recyclelora.sweep.goals import is_miou, is_of_targets
 
 from .sweeps import run_name, write_run, write_study, write_trial
 

@@ -9,7 +9,8 @@ from pathlib import Path
 import optuna
 import pytest
 from postgresql import database  # noqa: F401
-from sweeping import Sweeping, wait_for
+from sweeping import Sweeping
+from waiting import wait_for
 
 TPE = ("x=interval(-5.0,5.0)", "y=choice(1,2,3)", "hydra/sweeper/sampler=tpe", "hydra.sweeper.sampler.seed=0",
        "hydra.sweeper.n_trials=8", "hydra.sweeper.n_jobs=2", "pause=0.3", "steps=2")  # fmt: skip

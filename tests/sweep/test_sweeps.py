@@ -9,7 +9,8 @@ from pathlib import Path
 
 import optuna
 import pytest
-from sweeping import Sweeping, wait_for
+from sweeping import Sweeping
+from waiting import wait_for
 
 from recyclelora.storage import read_json
 

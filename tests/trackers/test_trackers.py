@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
-import signal
 import subprocess
 import sys
 from collections import defaultdict
@@ -12,14 +10,13 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from conftest import TINY
+from conftest import TINY, stop_after
 from PIL import Image
 
 from recyclelora.config import to_yaml
 from recyclelora.errors import Interrupted, UserError
 from recyclelora.metrics_log import MetricsLog, read_points
 from recyclelora.run import Run
-from recyclelora.session import Session
 from recyclelora.trackers.__main__ import sync
 from recyclelora.trackers.feed import Feed
 from recyclelora.trackers.process import asked_for
@@ -177,15 +174,8 @@ def test_a_run_that_is_set_back_repeats_nothing(run_dir):
 def test_a_run_that_is_stopped_and_resumed_is_one_run_with_single_points(kind, make_config, gta2city, monkeypatch):
     options = [o for o in TINY if "num_figures" not in o]
     config = make_config(*options, "trainer.num_figures=1", "trainer.eval_every=2", f"tracking={kind}")
-    log = Session.log
-
-    def logging(self, at, values):
-        log(self, at, values)
-        if at == 3:
-            os.kill(os.getpid(), signal.SIGTERM)
-
     with monkeypatch.context() as patch:
-        patch.setattr(Session, "log", logging)
+        stop_after(patch, 3)
         with pytest.raises(Interrupted):
             Run.identify(config, None).execute()
     Run.identify(config, None).execute()

@@ -7,8 +7,6 @@ from typing import Any
 
 from hydra.core.config_store import ConfigStore
 
-# Hydra reads these classes with typing.get_type_hints: Optional[...] instead of "| None" keeps its messages readable.
-
 
 @dataclass
 class RecycleLoraSweeperConf:

@@ -16,8 +16,8 @@ import numpy as np
 from recyclelora.analysis.style import BLUE, GREEN, GREY, ORANGE, PALETTE, VERMILLION
 from recyclelora.reporting.comparison import MEAN, SOURCE, Comparison, Group
 from recyclelora.reporting.grouping import value_text
-from recyclelora.reporting.records import is_miou
 from recyclelora.reporting.space import Axis, axes, importance, pareto_front, searched
+from recyclelora.sweep.goals import is_miou
 
 INK = "#1b1c1d"
 """Stands for the text's colour: the page replaces it by ``currentColor``."""

@@ -16,6 +16,7 @@ from recyclelora.errors import UserError
 from recyclelora.metrics_log import step_of
 from recyclelora.provenance import NOT_IDENTITY
 from recyclelora.storage import read_json
+from recyclelora.sweep.goals import is_of_targets
 
 SEARCH, CONFIRM, RUN = "search", "confirm", "run"
 TRIAL_FOLDER = re.compile(r"(trial|confirm)_(\d+)-[0-9a-f]{16}")
@@ -114,16 +115,6 @@ class Study:
     def runs(self) -> list[Run]:
         """Of all trials."""
         return [run for trial in self.trials for run in trial.runs]
-
-
-def is_miou(objective: str) -> bool:
-    """Whether an objective, such as ``source_val`` or ``miou.source_val`` of ``result.json``, is an mIoU."""
-    return objective in ("source_val", "target_mean") or "miou." in objective
-
-
-def is_of_targets(objective: str) -> bool:
-    """Whether an objective is a score on the target sets."""
-    return objective == "target_mean" or (is_miou(objective) and not objective.endswith("source_val"))
 
 
 # --- one run ----------------------------------------------------------------------------------------------------------

@@ -11,9 +11,10 @@ from typing import Any
 
 from recyclelora.reporting.comparison import MEAN, SOURCE, Comparison, Group
 from recyclelora.reporting.grouping import value_text
-from recyclelora.reporting.records import Run, Trial, is_miou
+from recyclelora.reporting.records import Run, Trial
 from recyclelora.reporting.space import axes, pareto_front
 from recyclelora.results import POINTERS
+from recyclelora.sweep.goals import is_miou
 
 MISSING = "–"
 

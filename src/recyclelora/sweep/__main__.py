@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import fcntl
 from pathlib import Path
 
 from rich.console import Console
@@ -11,8 +10,8 @@ from rich.table import Table
 
 from recyclelora.cli import one_clear_line
 from recyclelora.errors import UserError
-from recyclelora.storage import read_json, write_json
-from recyclelora.sweep.ledger import FAILED, RUNNING, Ledger
+from recyclelora.storage import holder, read_json, write_json
+from recyclelora.sweep.ledger import DRIVER_LOCK, FAILED, RUNNING, Ledger
 from recyclelora.sweep.table import count_states, running_row, what
 
 
@@ -45,8 +44,8 @@ def status(sweep: Path) -> None:
     console = Console(highlight=False, soft_wrap=True)
     counts = ", ".join(f"{number} {state}" for state, number in count_states(trials).items() if number)
     console.print(f"{about['name']}: {counts or 'nothing yet'} of {about['n_trials']}", markup=False)
-    console.print(f"driver: {driver_of(sweep) or 'none runs; the command that began it goes on: ' + about['command']}",
-                  markup=False)  # fmt: skip
+    driver = holder(sweep, DRIVER_LOCK) or f"none runs; the command that began it goes on: {about['command']}"
+    console.print(f"driver: {driver}", markup=False)
     running = [trial for trial in trials if trial.state == RUNNING]
     if running:
         table = Table("trial", "what", "step", "loss", "last value", "time", "job")
@@ -58,19 +57,6 @@ def status(sweep: Path) -> None:
     for trial in trials:
         if trial.state == FAILED:
             console.print(f"failed: trial {trial.number} ({what(trial)}): {trial.reason}", markup=False)
-
-
-def driver_of(sweep: Path) -> str | None:
-    """Who drives a sweep: process and host; None when nobody does."""
-    path = sweep / ".driver.lock"
-    if not path.exists():
-        return None
-    with path.open("r+") as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            return file.read().strip() or "another process"
-    return None
 
 
 def cancel(sweep: Path, numbers: list[int]) -> None:
@@ -99,7 +85,7 @@ def extend(sweep: Path, n_trials: int) -> None:
     """
     if n_trials < 1:
         raise UserError(f"{n_trials}: at least one trial")
-    driver = driver_of(sweep)
+    driver = holder(sweep, DRIVER_LOCK)
     if driver is None:
         command = read_json(sweep / "study.json")["command"]
         raise UserError(f"{sweep}: no driver runs; start it again with: python {command} n_trials={n_trials}")

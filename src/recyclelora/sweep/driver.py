@@ -6,7 +6,6 @@ Everything it decides is in the ledger before it acts on it, so that a killed dr
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import os
 import signal
 import statistics
@@ -21,7 +20,7 @@ from optuna.distributions import distribution_to_json
 from optuna.samplers import BaseSampler
 
 from recyclelora.errors import UserError
-from recyclelora.storage import read_json, taking_turns, write_json
+from recyclelora.storage import holder, read_json, taking_turns, write_json
 from recyclelora.sweep.execution import Executor, Stage, Status, Work
 from recyclelora.sweep.goals import Constraint
 from recyclelora.sweep.ledger import COMPLETE, FAILED, PRUNED, RUNNING, WAITING, Attempt, Ledger, Trial, now
@@ -33,6 +32,9 @@ MOST_INTERRUPTIONS = 100
 """A unit that was stopped as often, each time saving itself, is given up."""
 ASK_LOCK = ".ask.lock"
 """Held by the driver that asks for a trial, or looks for trials of dead ones, where several drivers share a study."""
+
+DRIVERS = "drivers"
+"""Folder with a lock for each living driver."""
 
 GLANCE = 0.5
 """Seconds between two looks at reports and progress."""
@@ -62,11 +64,10 @@ class Plan:
     """trial number -> sampler; None: planned points only"""
     seeds: list[int] | None = None
     """of each trial's repeats; None: one run with the configuration's own seed"""
-    one_by_one: bool = False
-    """repeats run one after another, so that pruning can spare the rest"""
+    prunes: bool = False
+    """repeats then run one after another, so that pruning can spare the rest"""
     across_repeats: bool = False
     """the pruner compares finished repeats, not the steps of the first one"""
-    prunes: bool = False
     constraints: list[Constraint] = field(default_factory=list)
     max_retries: int = 2
     max_failures: int | None = None
@@ -163,7 +164,8 @@ class Driver:
 
     def _mine(self, trial: Trial) -> bool:
         """Whether no other living driver has this trial; takes it then."""
-        if trial.driver not in (None, self.name) and self._others_may_ask and driver_lives(self.ledger.sweep, trial):
+        other = trial.driver if trial.driver != self.name and self.plan.shared else None
+        if other is not None and holder(self.ledger.sweep / DRIVERS, other) is not None:
             return False
         trial.driver = self.name
         trial.save_state()
@@ -172,7 +174,7 @@ class Driver:
     def _wanted_units(self, trial: Trial) -> list[int]:
         """Units that have no outcome yet and may run now."""
         missing = [i for i, outcome in enumerate(trial.outcomes()) if outcome is None or not _final(outcome)]
-        return missing[:1] if self.plan.one_by_one and trial.kind == "search" else missing
+        return missing[:1] if self.plan.prunes and trial.kind == "search" else missing
 
     # --- submitting ---------------------------------------------------------------------------------------------------
 
@@ -205,7 +207,7 @@ class Driver:
         """The unit to run next: what is queued, else one of a new trial."""
         if self.queue:
             return self.queue.pop(0)
-        if self._too_many_failures():
+        if self.too_many_failures:
             return None
         trial = self._ask() or self._confirm()
         if trial is None:
@@ -222,12 +224,19 @@ class Driver:
         """Trials of the search, by number."""
         return [trial for trial in self.trials.values() if trial.kind == "search"]
 
+    @property
+    def directions(self) -> list[str]:
+        """``maximize`` or ``minimize``, one an objective."""
+        return [direction.name.lower() for direction in self.study.directions]
+
     def failures(self) -> int:
         """Failed trials that no later one repeats."""
         repeated = {trial.retry_of for trial in self.searched}
         return sum(trial.state == FAILED and trial.number not in repeated for trial in self.searched)
 
-    def _too_many_failures(self) -> bool:
+    @property
+    def too_many_failures(self) -> bool:
+        """Whether ``max_failures`` is reached."""
         limit = self.plan.max_failures
         return limit is not None and self.failures() >= limit
 
@@ -282,7 +291,7 @@ class Driver:
         if not self.plan.confirm or any(not trial.ended for trial in self.searched):
             return None
         done = {trial.number for trial in self.trials.values() if trial.kind == "confirm"}
-        ranked = best_trials(self.searched, [d.name.lower() for d in self.study.directions])
+        ranked = best_trials(self.searched, self.directions)
         groups: dict[str, list[Trial]] = {}
         for trial in ranked:
             groups.setdefault(repr([trial.params.get(key) for key in self.plan.confirm_by]), []).append(trial)
@@ -295,17 +304,13 @@ class Driver:
 
     # --- several drivers on one database ------------------------------------------------------------------------------
 
-    @property
-    def _others_may_ask(self) -> bool:
-        return self.plan.shared
-
     def _asking(self) -> contextlib.AbstractContextManager[None]:
         """Drivers of one study ask one after another, so that together they ask for no more than there are."""
-        return taking_turns(self.ledger.sweep / ASK_LOCK) if self._others_may_ask else contextlib.nullcontext()
+        return taking_turns(self.ledger.sweep / ASK_LOCK) if self.plan.shared else contextlib.nullcontext()
 
     def _read_new(self) -> None:
         """See what other drivers have asked for and found."""
-        if self._others_may_ask:
+        if self.plan.shared:
             mine = {trial.folder.name for trial in self.open}
             self.trials |= {t.folder.name: t for t in self.ledger.trials() if t.folder.name not in mine}
 
@@ -362,7 +367,7 @@ class Driver:
             self._complete(trial, outcomes)
         else:
             trial.save_state()
-            if self.plan.one_by_one and trial.kind == "search":
+            if self.plan.prunes and trial.kind == "search":
                 if self.plan.across_repeats and self._worse_so_far(trial, outcomes):
                     self._end(trial, PRUNED, reason=f"worse than the others after {len(outcomes)} seeds")
                 else:
@@ -451,28 +456,11 @@ class Driver:
 @contextlib.contextmanager
 def _alive(sweep: Path, name: str) -> Iterator[None]:
     """Hold a lock that tells other drivers that this one lives."""
-    path = _sign(sweep, name)
-    path.parent.mkdir(exist_ok=True)
-    with path.open("a") as file:
-        fcntl.flock(file, fcntl.LOCK_EX)
+    signs = sweep / DRIVERS
+    signs.mkdir(exist_ok=True)
+    with taking_turns(signs / name):
         yield
-    path.unlink(missing_ok=True)
-
-
-def driver_lives(sweep: Path, trial: Trial) -> bool:
-    """Whether the driver that has a trial still runs."""
-    try:
-        with _sign(sweep, str(trial.driver)).open() as file:
-            fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return True
-    except OSError:
-        return False
-    return False
-
-
-def _sign(sweep: Path, name: str) -> Path:
-    return sweep / "drivers" / name
+    (signs / name).unlink(missing_ok=True)
 
 
 def _final(outcome: dict[str, Any]) -> bool:

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import operator
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -61,11 +60,16 @@ def select(result: Any, key: str) -> Any:
 
 def tuned_on_targets(objectives: Sequence[str] | None, config: Mapping[str, Any]) -> bool:
     """Whether what is optimised needs the labels of the targets."""
-    if objectives:
-        return any(key.startswith(("miou.targets", "miou.mean", "selection.best_target")) for key in objectives)
-    return config.get("objective") == "target_mean"
+    return any(map(is_of_targets, objectives or [str(config.get("objective"))]))
 
 
-def better(direction: str) -> Callable[[float, float], bool]:
-    """Whether a first value is better than a second."""
-    return operator.gt if direction == "maximize" else operator.lt
+def is_miou(objective: str) -> bool:
+    """Whether an objective, such as ``source_val`` or ``miou.source_val`` of ``result.json``, is an mIoU."""
+    return objective in ("source_val", "target_mean") or "miou." in objective
+
+
+def is_of_targets(objective: str) -> bool:
+    """Whether an objective is a score on the target sets."""
+    selected_by_targets = objective.startswith("selection.best_target")
+    of_targets = objective == "target_mean" or (is_miou(objective) and not objective.endswith("source_val"))
+    return of_targets or selected_by_targets

@@ -16,6 +16,8 @@ from recyclelora.storage import read_json, write_json
 
 WAITING, RUNNING, COMPLETE, PRUNED, FAILED = "waiting", "running", "complete", "pruned", "failed"
 ENDED = (COMPLETE, PRUNED, FAILED)
+DRIVER_LOCK = ".driver.lock"
+"""In the sweep's folder: held by its driver."""
 
 
 @dataclass

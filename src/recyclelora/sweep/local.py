@@ -9,7 +9,6 @@ import contextlib
 import multiprocessing
 import os
 import signal
-import sys
 import time
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field
@@ -21,7 +20,7 @@ import cloudpickle
 from hydra.core.utils import JobReturn
 
 from recyclelora.sweep.execution import Stage, Status, Work
-from recyclelora.sweep.task import JOB, HydraTask, run_unit
+from recyclelora.sweep.task import JOB, HydraTask, log_to, run_unit
 
 NODE_FAULTS = (signal.SIGKILL, signal.SIGTERM, signal.SIGHUP, signal.SIGINT)
 """Signals that come from outside, most often from a machine without memory; a crash of the trial's own is another."""
@@ -188,11 +187,7 @@ def _pid(job: str) -> int:
 def _child(payload: bytes, work: Work, visible: str | None, question: Connection | None) -> None:
     """What the forked process does."""
     os.setsid()  # Ctrl-C is the driver's to hear
-    with (work.folder / "log.txt").open("ab") as log:
-        sys.stdout.flush()
-        sys.stderr.flush()
-        os.dup2(log.fileno(), 1)
-        os.dup2(log.fileno(), 2)
+    log_to(work.folder)
     os.environ[JOB] = _name(os.getpid())
     if visible is not None:
         os.environ["CUDA_VISIBLE_DEVICES"] = visible

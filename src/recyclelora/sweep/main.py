@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import math
 import os
 import re
@@ -18,7 +17,9 @@ from hydra.types import HydraContext, TaskFunction
 from omegaconf import DictConfig, OmegaConf, open_dict, read_write
 
 from recyclelora.errors import UserError
-from recyclelora.storage import read_json, set_aside, taking_turns, write_json
+from recyclelora.progress import shown as shown_path
+from recyclelora.provenance import command_line
+from recyclelora.storage import locked, read_json, set_aside, taking_turns, write_json
 from recyclelora.sweep import snapshot
 from recyclelora.sweep.batches import BatchExecutor, Recorded
 from recyclelora.sweep.driver import ASK_LOCK, Driver, Plan, best_trials
@@ -26,7 +27,7 @@ from recyclelora.sweep.estimate import in_words
 from recyclelora.sweep.execution import Executor, Work
 from recyclelora.sweep.executors import make_executor, read_options
 from recyclelora.sweep.goals import DIRECTIONS, TUNED, Constraint, tuned_on_targets
-from recyclelora.sweep.ledger import FAILED, Ledger
+from recyclelora.sweep.ledger import DRIVER_LOCK, Ledger
 from recyclelora.sweep.options import LocalOptions, SlurmOptions
 from recyclelora.sweep.samplers import CONSTRAINED, make_pruner, make_sampler, sampler_name
 from recyclelora.sweep.space import Space, discrete, grid_space, search_space
@@ -62,6 +63,9 @@ def sweep(
     """
     _check(options)
     folder = Path(config.hydra.sweep.dir).absolute()
+    fresh = bool(OmegaConf.select(config, "fresh", default=False))
+    if options["snapshot"] == "on" and not fresh and snapshot.exists(folder):
+        snapshot.enter(folder)  # its own code checks its trials, not what the checkout has become
     space, planned, n_trials = _what_to_try(options, context, arguments)
     name = str(options["study_name"] or folder.name)
     directions = [str(d) for d in _listed(options["direction"])]
@@ -69,14 +73,14 @@ def sweep(
     unvaried = [key for key in options["confirm_by"] if key not in space.distributions]
     if unvaried:
         raise UserError(f"hydra.sweeper.confirm_by: the sweep does not vary {unvaried[0]}")
-    validate(space, planned, task)
+    validate(space, task)
     launcher = _launcher(config)
     running = read_options(launcher)  # a bad value is refused before anything is written
     if options["dry_run"]:
         _dry_run(space, planned, n_trials, config, options)
         _show_script(launcher, task, folder, name)
         return []
-    _make_folder(folder, fresh=bool(OmegaConf.select(config, "fresh", default=False)))
+    _make_folder(folder, fresh=fresh)
     if options["snapshot"] != "off":
         snapshot.enter(folder, renew=options["snapshot"] == "renew")
     if options["detach"]:
@@ -87,7 +91,7 @@ def sweep(
     with _only_driver(folder, shared):
         ledger = Ledger(folder)
         earlier = finished_trials(options["warm_start"]) if options["warm_start"] else []
-        about = _described(options, space, config, arguments, directions, n_trials, name)
+        about = _described(options, space, config, directions, n_trials, name)
         _record(folder, about)
         OmegaConf.save(task.config, folder / "multirun.yaml")  # as Hydra's own sweeper does
         with taking_turns(folder / ASK_LOCK):
@@ -192,7 +196,7 @@ def _what_to_try(
     return space, list(options["enqueue"]), given or DEFAULT_TRIALS
 
 
-def validate(space: Space, planned: Sequence[Mapping[str, Any]], task: HydraTask) -> None:
+def validate(space: Space, task: HydraTask) -> None:
     """Compose and check the configurations that trials may have, before the first one starts.
 
     Raises:
@@ -248,7 +252,7 @@ def _dry_run(
 
 def _make_folder(folder: Path, *, fresh: bool) -> None:
     if fresh and folder.exists() and os.environ.get(snapshot.VARIABLE) is None:
-        with _only_driver(folder, shared=False):
+        with _only_driver(folder):
             set_aside(folder)
     try:
         folder.mkdir(parents=True, exist_ok=True)
@@ -267,8 +271,10 @@ def _detach(running: LocalOptions | SlurmOptions | None, folder: Path, name: str
     """Let a SLURM job be the driver."""
     if not isinstance(running, SlurmOptions):
         raise UserError("hydra.sweeper.detach=true: only SLURM can run the driver as a job: add hydra/launcher=slurm")
-    with _only_driver(folder, shared=False):
-        from recyclelora.sweep.slurm import detach
+    from recyclelora.sweep.slurm import detach
+
+    with _only_driver(folder):
+        pass  # none runs: the job will be the one
     detach(running, folder, name)
 
 
@@ -279,35 +285,15 @@ def _launcher(config: DictConfig) -> dict[str, Any]:
     return {str(key): value for key, value in plain.items()}
 
 
-@contextlib.contextmanager
-def _only_driver(folder: Path, shared: bool) -> Iterator[None]:
-    """Hold the sweep's folder, unless several drivers may share the study.
-
-    Raises:
-        UserError: another driver holds it; says which.
-    """
-    if shared:
-        yield
-        return
-    with (folder / ".driver.lock").open("a+") as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            file.seek(0)
-            raise UserError(
-                f"{folder}: {file.read().strip() or 'another driver'} runs this sweep; several drivers of one study "
-                "need hydra.sweeper.storage=postgresql://..."
-            ) from None
-        file.truncate(0)
-        file.write(f"process {os.getpid()} on {os.uname().nodename}")
-        file.flush()
-        yield
+def _only_driver(folder: Path, shared: bool = False) -> contextlib.AbstractContextManager[None]:
+    """Hold the sweep's folder, unless several drivers may share the study."""
+    hint = "; several drivers of one study need hydra.sweeper.storage=postgresql://..."
+    return contextlib.nullcontext() if shared else locked(folder, DRIVER_LOCK, hint)
 
 
 def _described(
-    options: Mapping[str, Any], space: Space, config: DictConfig, arguments: Sequence[str], directions: list[str],
-    n_trials: int, name: str,
-) -> dict[str, Any]:  # fmt: skip
+    options: Mapping[str, Any], space: Space, config: DictConfig, directions: list[str], n_trials: int, name: str
+) -> dict[str, Any]:
     """The content of ``study.json``."""
     base = OmegaConf.to_container(config, resolve=False)
     assert isinstance(base, dict)
@@ -327,7 +313,7 @@ def _described(
         "space": {key: str(distribution) for key, distribution in space.distributions.items()},
         "conditions": options["conditions"],
         "warm_start": options["warm_start"] is not None,
-        "command": " ".join([Path(sys.argv[0]).name, *sys.argv[1:]]),
+        "command": command_line(),
         "config": plain,
     }
 
@@ -396,7 +382,7 @@ def _plan(
     return Plan(
         space, n_trials, planned, ask if searching else None,
         seeds=[seed + i for i in range(options["repeats"])] if options["repeats"] > 1 else None,
-        one_by_one=kind is not None, across_repeats=kind == "wilcoxon", prunes=kind is not None,
+        prunes=kind is not None, across_repeats=kind == "wilcoxon",
         constraints=constraints, max_retries=options["max_retries"], max_failures=options["max_failures"],
         retry_failed=options["retry_failed"], confirm=options["confirm"],
         confirm_by=options["confirm_by"], confirm_seeds=options["confirm_seeds"],
@@ -427,16 +413,14 @@ def _finish(
     driver: Driver, table: SweepTable, folder: Path, about: dict[str, Any], url: str | None, seconds: float
 ) -> int:
     """Print and write the summary; returns the exit code."""
-    trials = list(driver.trials.values())
-    counts = count_states(trials)
+    counts = count_states(list(driver.trials.values()))
     best = best_trials(driver.searched, about["directions"])
     stopped = driver.stop is not None
     limit = driver.plan.max_failures
-    too_many = limit is not None and driver.failures() >= limit
     code = (
         STOPPED + (driver.stop or 0) if stopped
-        else TOO_MANY_FAILED if too_many
-        else SOME_FAILED if any(t.state == FAILED for t in trials) and driver.failures()
+        else TOO_MANY_FAILED if driver.too_many_failures
+        else SOME_FAILED if driver.failures()
         else 0
     )  # fmt: skip
     summary = {
@@ -451,14 +435,16 @@ def _finish(
     }
     write_json(folder / "summary.json", summary)
     table.summary(driver)
-    shown_folder = folder.relative_to(Path.cwd()) if folder.is_relative_to(Path.cwd()) else folder
     say = table.console.print
     if best and about["sampler"]:
         say(f"best: trial {best[0].number} ({what(best[0])})" + (f", {TUNED}" if about["tuned_on_targets"] else ""))
-    say(f"trials: {', '.join(f'{n} {state}' for state, n in counts.items() if n)}; files: {shown_folder}", markup=False)
+    say(
+        f"trials: {', '.join(f'{n} {state}' for state, n in counts.items() if n)}; files: {shown_path(folder)}",
+        markup=False,
+    )
     if stopped:
         say(f"stopped by signal {driver.stop}: the same command goes on from here")
-    elif too_many:
+    elif driver.too_many_failures:
         say(f"no new trials after {driver.failures()} failures (hydra.sweeper.max_failures={limit})")
     if url is not None and best:
         say(f"live view: optuna-dashboard {shown(url)}", markup=False)

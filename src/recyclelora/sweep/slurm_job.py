@@ -22,7 +22,7 @@ from hydra.core.utils import JobStatus
 from recyclelora.errors import Interrupted, UserError
 from recyclelora.sweep.execution import Work
 from recyclelora.sweep.slurm_queue import TEMPORARY, ask
-from recyclelora.sweep.task import JOB, HydraTask, run_unit
+from recyclelora.sweep.task import JOB, HydraTask, log_to, run_unit
 from recyclelora.sweep.unit import SLURM_JOB, VARIABLE, ended
 
 SOONER = 70
@@ -53,11 +53,11 @@ class SlurmJob:
         _listen()
         if len(self.work) > 1:
             work = self.work[rank]
-            _log_to(work.folder)
+            log_to(work.folder)
             _share_out(rank, tasks)
             self._run(work)
         elif rank == 0:
-            _log_to(self.work[0].folder)
+            log_to(self.work[0].folder)
             status = self._run(self.work[0])
             if tasks > 1 and status != "complete":
                 sys.exit(TEMPORARY)  # ends the other tasks, which may wait for this one
@@ -141,15 +141,6 @@ def _listen() -> None:
 
     for number in (signal.SIGUSR2, signal.SIGTERM):
         signal.signal(number, interrupt)
-
-
-def _log_to(folder: Path) -> None:
-    """Send everything that is printed to the unit's log."""
-    with (folder / "log.txt").open("ab") as log:
-        sys.stdout.flush()
-        sys.stderr.flush()
-        os.dup2(log.fileno(), 1)
-        os.dup2(log.fileno(), 2)
 
 
 def _share_out(rank: int, tasks: int) -> None:

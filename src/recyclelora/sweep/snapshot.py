@@ -15,8 +15,14 @@ from recyclelora.provenance import git_state
 from recyclelora.storage import set_aside, write_json
 
 VARIABLE = "RECYCLELORA_SNAPSHOT"
+FOLDER = "snapshot"
 FOLDERS = ("conf", "sweeps")
 SKIPPED = shutil.ignore_patterns("__pycache__", "*.pyc")
+
+
+def exists(sweep: Path) -> bool:
+    """Whether a sweep has begun, and keeps its code."""
+    return (sweep / FOLDER).exists()
 
 
 def enter(sweep: Path, *, renew: bool = False) -> None:
@@ -26,7 +32,7 @@ def enter(sweep: Path, *, renew: bool = False) -> None:
         sweep: the sweep's folder
         renew: take the code as it is now, for the trials still to come
     """
-    folder = sweep / "snapshot"
+    folder = sweep / FOLDER
     if os.environ.get(VARIABLE) == str(folder):
         return
     if renew and folder.exists():

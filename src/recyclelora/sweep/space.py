@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import dataclasses
 import itertools
-from collections.abc import Iterator, Mapping, Sequence
+import math
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.core.override_parser.types import Override
 from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution, IntDistribution
 from optuna.trial import Trial
 
@@ -70,25 +72,13 @@ class Space:
         Raises:
             UserError: a parameter is not discrete.
         """
-        return [dict(zip(self.distributions, point, strict=True)) for point in itertools.product(*self._choices())]
-
-    def size(self) -> int:
-        """How many combinations a grid has."""
-        count = 1
-        for choices in self._choices():
-            count *= len(choices)
-        return count
-
-    def _choices(self) -> list[Sequence[Any]]:
-        return [discrete(key, distribution) for key, distribution in self.distributions.items()]
+        choices = [discrete(key, distribution) for key, distribution in self.distributions.items()]
+        return [dict(zip(self.distributions, point, strict=True)) for point in itertools.product(*choices)]
 
     def probes(self) -> Iterator[dict[str, Any]]:
         """Points that together take every choice and both ends of every range."""
         ends = {key: _ends(distribution) for key, distribution in self.distributions.items()}
-        total = 1
-        for values in ends.values():
-            total *= len(values)
-        if total <= FEW:
+        if math.prod(len(values) for values in ends.values()) <= FEW:
             points: Iterator[dict[str, Any]] = (
                 dict(zip(ends, point, strict=True)) for point in itertools.product(*ends.values())
             )
@@ -153,20 +143,13 @@ def grid_space(arguments: Sequence[str], params: Mapping[str, str], loader: Any)
     Raises:
         UserError: an interval, which has no list of values.
     """
-    overrides = OverridesParser.create(config_loader=loader).parse_overrides(_merged(arguments, params))
-    distributions: dict[str, BaseDistribution] = {}
-    fixed: dict[str, str] = {}
-    for override in overrides:
-        key = override.get_key_element()
-        distributions.pop(key, None)
-        fixed.pop(key, None)
-        if not override.is_sweep_override():
-            fixed[key] = override.input_line or ""
-        elif override.is_discrete_sweep():
-            distributions[key] = CategoricalDistribution(list(dict.fromkeys(override.sweep_string_iterator())))
-        else:
+
+    def choices(override: Override) -> BaseDistribution:
+        if not override.is_discrete_sweep():
             raise UserError(f"{override.input_line}: an interval needs a sampler: add hydra/sweeper/sampler=tpe")
-    return Space(distributions, list(dict.fromkeys(o.get_key_element() for o in overrides)), fixed)
+        return CategoricalDistribution(list(dict.fromkeys(override.sweep_string_iterator())))
+
+    return _space(arguments, params, loader, choices)
 
 
 def search_space(
@@ -179,7 +162,25 @@ def search_space(
     """
     from hydra_plugins.hydra_optuna_sweeper._impl import create_optuna_distribution_from_override
 
-    overrides = OverridesParser.create(config_loader=loader).parse_overrides(_merged(arguments, params))
+    def distribution(override: Override) -> BaseDistribution:
+        try:
+            found: BaseDistribution = create_optuna_distribution_from_override(override)
+        except (ValueError, NotImplementedError) as error:
+            raise UserError(f"{override.input_line}: {error}") from error
+        return found
+
+    space = _space(arguments, params, loader, distribution)
+    parsed = {key: _condition(key, text, space.distributions, space.fixed) for key, text in conditions.items()}
+    ordered = _ordered(space.distributions, {k: c for k, c in parsed.items() if k in space.distributions})
+    return dataclasses.replace(space, distributions=ordered, conditions=parsed)
+
+
+def _space(
+    arguments: Sequence[str], params: Mapping[str, str], loader: Any, read: Callable[[Override], BaseDistribution]
+) -> Space:
+    """The sweep file's parameters, then the command line, which wins; what does not vary is kept as it was written."""
+    lines = [*(f"{key}={value}" for key, value in params.items()), *arguments]
+    overrides = OverridesParser.create(config_loader=loader).parse_overrides(lines)
     distributions: dict[str, BaseDistribution] = {}
     fixed: dict[str, str] = {}
     for override in overrides:
@@ -188,20 +189,9 @@ def search_space(
         fixed.pop(key, None)
         if override.is_delete() or not override.is_sweep_override():
             fixed[key] = override.input_line or ""
-            continue
-        try:
-            distributions[key] = create_optuna_distribution_from_override(override)
-        except (ValueError, NotImplementedError) as error:
-            raise UserError(f"{override.input_line}: {error}") from error
-    parsed = {key: _condition(key, text, distributions, fixed) for key, text in conditions.items()}
-    ordered = _ordered(distributions, {k: c for k, c in parsed.items() if k in distributions})
-    order = list(dict.fromkeys(o.get_key_element() for o in overrides))
-    return Space(ordered, order, fixed, parsed)
-
-
-def _merged(arguments: Sequence[str], params: Mapping[str, str]) -> list[str]:
-    """The sweep file's parameters, then the command line, which wins."""
-    return [*(f"{key}={value}" for key, value in params.items()), *arguments]
+        else:
+            distributions[key] = read(override)
+    return Space(distributions, list(dict.fromkeys(o.get_key_element() for o in overrides)), fixed)
 
 
 def _condition(

@@ -22,7 +22,7 @@ from sqlalchemy.exc import ArgumentError, SQLAlchemyError
 
 from recyclelora.errors import UserError
 from recyclelora.storage import set_aside
-from recyclelora.sweep.ledger import COMPLETE, FAILED, PRUNED, Trial
+from recyclelora.sweep.ledger import COMPLETE, FAILED, PRUNED, Ledger, Trial
 from recyclelora.sweep.samplers import CONSTRAINTS
 from recyclelora.sweep.unit import read_reports
 
@@ -251,8 +251,6 @@ def finished_trials(source: str) -> list[FrozenTrial]:
     url, _, name = source.partition("#")
     folder = Path(url)
     if (folder / "ledger").is_dir():
-        from recyclelora.sweep.ledger import Ledger
-
         found = [_frozen(t) for t in Ledger(folder).trials() if t.kind == "search" and t.state == COMPLETE]
     else:
         try:

@@ -12,7 +12,9 @@ from rich.live import Live
 from rich.table import Table
 from rich.text import Text
 
+from recyclelora.progress import shown
 from recyclelora.sweep.driver import Driver, best_trials
+from recyclelora.sweep.goals import TUNED
 from recyclelora.sweep.ledger import COMPLETE, FAILED, PRUNED, RUNNING, WAITING, Trial
 from recyclelora.sweep.unit import read_reports
 
@@ -71,19 +73,18 @@ class SweepTable:
     def summary(self, driver: Driver) -> None:
         """Print what the sweep found, and what failed and why."""
         trials = sorted(driver.searched, key=lambda t: t.number)
-        directions = [d.name.lower() for d in driver.study.directions]
-        ranked = best_trials(trials, directions)
+        ranked = best_trials(trials, driver.directions)
         if ranked:
-            self._values("tuned on targets" if self.tuned else "", ranked[:SHOWN], len(ranked), "trial")
+            self._values(TUNED if self.tuned else "", ranked[:SHOWN], len(ranked), "trial")
         confirmed = [t for t in driver.trials.values() if t.kind == "confirm" and t.state == COMPLETE]
         if confirmed:
-            self._values("on fresh seeds", best_trials(confirmed, directions), len(confirmed), "confirmation of")
+            self._values("on fresh seeds", best_trials(confirmed, driver.directions), len(confirmed), "confirmation of")
         failed = [t for t in driver.trials.values() if t.state == FAILED]
         if failed:
             table = Table("trial", "what", "why", "log", title="failed", title_justify="left")
             for trial in failed:
                 log = trial.unit_folder(trial.attempts[-1].unit if trial.attempts else 0) / "log.txt"
-                table.add_row(str(trial.number), what(trial), trial.reason, _relative(log))
+                table.add_row(str(trial.number), what(trial), trial.reason, str(shown(log)))
             self.console.print(table)
         pruned = sum(t.state == PRUNED for t in trials)
         if pruned:
@@ -123,7 +124,7 @@ def running_row(trial: Trial, unit: int, job: str) -> list[str]:
 
 def best_line(driver: Driver) -> str:
     """The best so far."""
-    best = best_trials(driver.searched, [d.name.lower() for d in driver.study.directions])
+    best = best_trials(driver.searched, driver.directions)
     if not best:
         return ""
     values = ", ".join(f"{value:.4f}" for value in best[0].values or ())
@@ -149,7 +150,3 @@ def _minutes(folder: Path) -> str:
         return "queued"
     seconds = time.time() - path.stat().st_mtime
     return f"{seconds:.0f} s" if seconds < 120 else f"{seconds / 60:.0f} min"
-
-
-def _relative(path: Path) -> str:
-    return str(path.relative_to(Path.cwd()) if path.is_relative_to(Path.cwd()) else path)

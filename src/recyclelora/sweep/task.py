@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import fcntl
 import math
 import os
 import sys
@@ -20,7 +19,7 @@ from hydra.types import HydraContext, TaskFunction
 from omegaconf import DictConfig, open_dict
 
 from recyclelora.errors import Interrupted, Pruned, UserError
-from recyclelora.storage import read_json
+from recyclelora.storage import LOCK, read_json, taking_turns
 from recyclelora.sweep.execution import Work
 from recyclelora.sweep.goals import select
 from recyclelora.sweep.unit import VARIABLE, Unit
@@ -93,7 +92,8 @@ def recorded(
         unit.outcome(status, attempt=work.attempt, seconds=time.monotonic() - began, **more)
         return status, error
 
-    with _alone(work.folder), _environment(VARIABLE, str(work.folder)):
+    # another job of this unit, left behind by a killed driver, may still run
+    with taking_turns(work.folder / LOCK), _environment(VARIABLE, str(work.folder)):
         if not unit.wants(work.attempt):
             return "superseded", None
         unit.started(work.attempt, job)
@@ -120,12 +120,13 @@ def recorded(
             return outcome("failed", error, reason=_one_line(error), traceback=text)
 
 
-@contextmanager
-def _alone(folder: Path) -> Iterator[None]:
-    """Wait until no other job runs this unit: one that a killed driver has left behind may still do so."""
-    with (folder / ".lock").open("a") as file:
-        fcntl.flock(file, fcntl.LOCK_EX)
-        yield
+def log_to(folder: Path) -> None:
+    """Send everything that this process prints to a unit's log."""
+    with (folder / "log.txt").open("ab") as log:
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os.dup2(log.fileno(), 1)
+        os.dup2(log.fileno(), 2)
 
 
 @contextmanager

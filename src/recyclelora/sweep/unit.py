@@ -10,7 +10,6 @@ from __future__ import annotations
 import json
 import os
 import time
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -19,9 +18,6 @@ from recyclelora.storage import read_json, write_json
 
 VARIABLE = "RECYCLELORA_UNIT"
 SLURM_JOB = "SLURM_JOB_ID"
-
-on_report: Callable[[Path], None] | None = None
-"""Called after each report where the driver runs in this very process."""
 
 
 @dataclass(frozen=True)
@@ -59,8 +55,7 @@ class Unit:
         """Whether the driver waits for this attempt: it is the latest, and has not ended yet."""
         tries = read_json(self.trial / "state.json")["attempts"]
         mine = [a["attempt"] for a in tries if a["unit"] == int(self.folder.name.removeprefix("unit_"))]
-        outcome = self.folder / "outcome.json"
-        return mine[-1:] == [attempt] and not (outcome.exists() and read_json(outcome)["attempt"] == attempt)
+        return mine[-1:] == [attempt] and not ended(self.folder, attempt)
 
     def stop_reason(self) -> str | None:
         """Why the driver wants this run to stop: ``pruned`` or ``cancelled``; None when it should go on."""
@@ -104,8 +99,6 @@ class Unit:
         line = json.dumps({"step": step, "value": value, "time": round(time.time(), 3)})
         with (self.folder / "reports.jsonl").open("a", encoding="utf-8") as file:
             file.write(line + "\n")
-        if on_report is not None:
-            on_report(self.folder)
 
     def progress(self, step: int, of: int, loss: float) -> None:
         """Tell how far training is, for the driver's table; losing this must not end a run."""

@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import contextlib
 import importlib.util
-import subprocess
-import sys
 import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from recyclelora.errors import UserError
 from recyclelora.schemas import TrackingConfig
+from recyclelora.side_process import SideProcess
 
 KINDS = ("tensorboard", "wandb")
 """Keys of ``tracking``, names of the packages and of this project's extras."""
@@ -30,24 +29,12 @@ def asked_for(tracking: TrackingConfig) -> list[str]:
     return kinds
 
 
-class Follower:
+class Follower(SideProcess):
     """The process that brings one run to one tracker."""
 
     def __init__(self, kind: str, run_dir: Path) -> None:
         self.kind = kind
-        self.sent = False
-        with (run_dir / f"{kind}.log").open("ab") as log:
-            self.process = subprocess.Popen(  # noqa: S603
-                [sys.executable, "-m", "recyclelora.trackers", "follow", kind, str(run_dir)],
-                stdin=subprocess.PIPE, stdout=log, stderr=log, start_new_session=True,
-            )  # fmt: skip
-
-    def finish(self, deadline: float) -> None:
-        """Wait until it has sent everything, at most until ``deadline`` of the monotonic clock."""
-        try:
-            self.sent = self.process.wait(max(deadline - time.monotonic(), 0.1)) == 0
-        except subprocess.TimeoutExpired:
-            self.process.kill()
+        super().__init__(["recyclelora.trackers", "follow", kind, str(run_dir)], run_dir / f"{kind}.log")
 
 
 @contextlib.contextmanager
@@ -58,8 +45,7 @@ def followed(run_dir: Path, kinds: Sequence[str], timeout: float = 60.0) -> Iter
         yield followers
     finally:
         for follower in followers:
-            assert follower.process.stdin is not None
-            follower.process.stdin.close()  # the kernel does so too when training is killed
+            follower.hang_up()  # all at once: they finish beside each other
         deadline = time.monotonic() + timeout
         for follower in followers:
-            follower.finish(deadline)
+            follower.finish(max(deadline - time.monotonic(), 0.1))

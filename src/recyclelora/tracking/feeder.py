@@ -8,6 +8,7 @@ import sys
 from collections.abc import Iterator
 from pathlib import Path
 
+from recyclelora.side_process import SideProcess
 from recyclelora.sweep.unit import Unit
 
 LOG = "mlflow.log"
@@ -44,28 +45,15 @@ def _fed(folder: Path, enabled: bool) -> Iterator[Feeder | None]:
         feeder.finish()
 
 
-class Feeder:
+class Feeder(SideProcess):
     """The process that mirrors a run or a sweep; its words go to ``mlflow.log`` in the directory."""
 
     def __init__(self, folder: Path) -> None:
-        self.sent = False
-        with (folder / LOG).open("ab") as log:
-            self.process = subprocess.Popen(  # noqa: S603
-                [sys.executable, "-m", "recyclelora.tracking", "follow", str(folder)],
-                stdin=subprocess.PIPE, stdout=log, stderr=log, start_new_session=True,
-            )  # fmt: skip
+        super().__init__(["recyclelora.tracking", "follow", str(folder)], folder / LOG)
 
     def finish(self, timeout: float = LAST_WAIT) -> bool:
         """Tell the process that nothing more comes; False when it has not sent everything in time."""
-        if self.process.stdin is not None:
-            self.process.stdin.close()  # also closed by the kernel when training is killed
-        try:
-            self.sent = self.process.wait(timeout) == 0
-        except subprocess.TimeoutExpired:
-            self.process.kill()
-            self.process.wait()
-            self.sent = False
-        return self.sent
+        return super().finish(timeout)
 
 
 def send(run_dir: Path, timeout: float = LAST_WAIT) -> str | None:
