@@ -9,6 +9,7 @@ import mlflow
 
 from recyclelora.config import to_yaml
 from recyclelora.metrics_log import MetricsLog
+from recyclelora.sweep.ledger import SEARCH, Ledger
 
 POINTS = ((1, 0.5), (2, 0.25))
 STARTED = "2026-01-02T03:04:05+0000"
@@ -50,22 +51,19 @@ def finished_run(config, name: str = "run0", **how) -> Path:
 
 
 def trial(
-    sweep: Path, number: int, state: str, value: float | None = None, kind: str = "search", params=None, **more
+    sweep: Path, number: int, state: str, value: float | None = None, kind: str = SEARCH, params=None, reason=None
 ) -> Path:
     """The ledger's folder of one trial."""
-    folder = sweep / "ledger" / (f"{number:04d}" if kind == "search" else f"confirm_{number:04d}")
-    folder.mkdir(parents=True, exist_ok=True)
-    about = {"number": number, "params": params or {"adapter.main.rank": 2 + number}, "kind": kind}
-    finished = f"2026-01-02T04:0{number}:00+00:00" if state in ("complete", "failed", "pruned") else None
-    known = {"state": state, "values": None if value is None else [value], "reason": None, "finished": finished}
-    (folder / "trial.json").write_text(json.dumps(about))
-    (folder / "state.json").write_text(json.dumps(known | more))
-    return folder
+    params = params or {"adapter.main.rank": 2 + number}
+    trial = Ledger(sweep).add(number, params, [f"{k}={v}" for k, v in params.items()], [[]], {}, kind)
+    trial.state, trial.values, trial.reason = state, None if value is None else [value], reason
+    trial.finished = f"2026-01-02T04:0{number}:00+00:00" if trial.ended else None
+    trial.save_state()
+    return trial.folder
 
 
 def outcome(ledger: Path, status: str, run_dir: Path, reason: str | None = None) -> None:
     """What the job of a trial's only unit said last."""
-    (ledger / "unit_0").mkdir(exist_ok=True)
     said = {"attempt": 1, "status": status, "reason": reason, "run_dir": f"{run_dir.relative_to(ledger.parents[1])}"}
     (ledger / "unit_0/outcome.json").write_text(json.dumps(said))
 

@@ -14,6 +14,7 @@ import yaml
 
 from recyclelora.image_counts import ImageCounts
 from recyclelora.metrics import iou, mean_iou
+from recyclelora.sweep.ledger import SEARCH, Ledger
 
 CLASSES = ["road", "sky", "car"]
 TARGETS = ("day", "night")
@@ -121,28 +122,23 @@ def write_trial(
     values: list[float] | None = None,
     distributions: dict[str, str] | None = None,
     reason: str | None = None,
-    kind: str = "search",
+    kind: str = SEARCH,
     run_dirs: tuple[str, ...] = (),
 ) -> Path:
     """One folder of the ledger, one unit a run."""
-    name = f"{number:04d}" if kind == "search" else f"confirm_{number:04d}"
-    entry = sweep / "ledger" / name
-    units = [{"name": f"unit_{i}", "overrides": []} for i in range(max(1, len(run_dirs)))]
-    entry.mkdir(parents=True)
-    asked = {"number": number, "params": params, "overrides": [f"{k}={v}" for k, v in params.items()], "units": units,
-             "distributions": distributions or {}, "kind": kind, "asked": "2026-01-01T00:00:00"}  # fmt: skip
-    (entry / "trial.json").write_text(json.dumps(asked))
-    about = {"state": state, "values": values, "reason": reason, "finished": None, "attempts": []}
-    (entry / "state.json").write_text(json.dumps(about))
-    for index, unit in enumerate(units):
-        folder = entry / unit["name"]
-        folder.mkdir()
+    units = [[f"seed={index}"] for index in range(max(1, len(run_dirs)))]
+    asked = [f"{key}={value}" for key, value in params.items()]
+    trial = Ledger(sweep).add(number, params, asked, units, distributions or {}, kind)
+    trial.state, trial.values, trial.reason = state, values, reason
+    trial.save_state()
+    for index in range(len(units)):
+        folder = trial.unit_folder(index)
         (folder / "log.txt").write_text("what it printed\n")
-        if state in ("complete", "failed", "pruned"):
+        if trial.ended:
             run_dir = run_dirs[index] if index < len(run_dirs) else None
             outcome = {"attempt": 1, "status": state, "values": values, "reason": reason, "run_dir": run_dir}
             (folder / "outcome.json").write_text(json.dumps(outcome))
-    return entry
+    return trial.folder
 
 
 def large_sweep(sweep: Path, count: int = 200) -> Path:

@@ -2,7 +2,8 @@
 
     python app.py -m x=1,2,3 'sabotage="1:raise 2:kill"'
 
-Every execution of a unit leaves a line in ``executions`` beside the sweep's folder.
+Every execution of a unit leaves a line in ``executions`` beside the sweep's folder, and one in ``repeated`` if the unit
+was complete before.
 """
 
 from __future__ import annotations
@@ -70,6 +71,9 @@ def task(cfg: DictConfig) -> float | list[float] | None:
     name = f"{unit.trial.name} {unit.folder.name}" if unit else f"{number:04d} {cfg.x}"
     with (out.parent / "executions").open("a") as file:
         file.write(f"{name} seed={cfg.seed}\n")
+    if unit is not None and (end := unit.folder / "outcome.json").exists() and '"complete"' in end.read_text():
+        with (out.parent / "repeated").open("a") as file:
+            file.write(f"{name}\n")
     stop = Stop()
     how = dict(act.split(":") for act in cfg.sabotage.split()).get(str(number))
     if how is not None:

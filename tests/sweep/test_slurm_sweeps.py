@@ -107,6 +107,17 @@ def test_a_cancelled_trial_and_one_on_a_lost_node_run_again(sweeping: Sweeping, 
     assert counts == [2, 1, 2]
 
 
+def test_a_trial_that_is_cancelled_in_the_queue_never_starts(sweeping: Sweeping, cluster: Cluster):
+    full = [*SLURM, "hydra.launcher.cpus_per_task=4"]  # a whole node
+    driver = sweeping.start("x=1,2,3,4", "pause=8", "hydra.sweeper.n_jobs=4", *full)
+    cluster.until(lambda: len(started(sweeping)) == 3 and len(sweeping.trials) == 4)
+    subprocess.run([sys.executable, "-m", "recyclelora.sweep", "cancel", str(sweeping.folder / "out"), "3"], check=True)
+    out, err = driver.communicate(timeout=100)
+    assert driver.returncode == 3, (out, err)
+    assert [(t.state, t.reason) for t in sweeping.trials] == [*[("complete", None)] * 3, ("failed", "cancelled")]
+    assert len(sweeping.executions) == 3
+
+
 def test_a_detached_driver_runs_the_sweep_as_a_job(sweeping: Sweeping, cluster: Cluster):
     own = ["hydra.launcher.driver.timeout_min=5", "hydra.launcher.driver.mem_gb=0.5"]
     code, out, err = sweeping("x=1,2", "hydra.sweeper.n_jobs=2", "hydra.sweeper.detach=true", *SLURM, *own)

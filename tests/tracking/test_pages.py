@@ -40,7 +40,7 @@ def make_ablation(folder: Path) -> Path:
     sweep.mkdir(parents=True)
     study = {
         "command": "train.py -m adapter.main.rank=2,4,8 study=rank_ablation", "directions": ["maximize"],
-        "objective names": ["source_val"], "n_trials": len(RANKS), "created": "2026-01-02T04:00:00+00:00",
+        "objectives": ["source_val"], "n_trials": len(RANKS), "created": "2026-01-02T04:00:00+00:00",
         "tuned_on_targets": False,
     }  # fmt: skip
     (sweep / "study.json").write_text(json.dumps(study))

@@ -27,7 +27,7 @@ def sweep(config) -> Path:
     folder = Path(config.output_dir) / "sweeps" / "mine"
     study = {
         "command": "train.py -m adapter.main.rank=2,3", "directions": ["maximize"], "n_trials": 4,
-        "objective names": ["source_val"], "created": "2026-01-02T04:00:00+00:00", "tuned_on_targets": False,
+        "objectives": ["source_val"], "created": "2026-01-02T04:00:00+00:00", "tuned_on_targets": False,
     }  # fmt: skip
     for number, finished in ((0, True), (1, False), (2, False)):
         run_files(folder / f"trial_{number:04d}-{number:016x}", replace(config, seed=number), finished=finished)

@@ -15,7 +15,7 @@ from recyclelora.image_counts import ImageCounts
 from recyclelora.metrics import iou
 from recyclelora.provenance import RunDirectory
 from recyclelora.reporting.grouping import group_names
-from recyclelora.reporting.records import CONFIRM, Run, Study, Trial
+from recyclelora.reporting.records import Run, Study, Trial
 from recyclelora.reporting.statistics import (
     Interval,
     holm,
@@ -243,12 +243,12 @@ def compare(study: Study, selection: str, reference: str | None, resamples: int)
     missing = [s for s in scored if selection not in s.result["selection"]]
     scored = [s for s in scored if selection in s.result["selection"]]
     groups = _grouped(scored)
-    confirmed = [g for g in groups if any(run.trial.kind == CONFIRM for run in g.runs)]
+    confirmed = [g for g in groups if any(run.trial.confirms for run in g.runs)]
     ranked, search = groups, list[Group]()
     if confirmed:
-        ranked = [Group(g.name, [r for r in g.runs if r.trial.kind == CONFIRM], g.config) for g in confirmed]
+        ranked = [Group(g.name, [r for r in g.runs if r.trial.confirms], g.config) for g in confirmed]
         search = [
-            Group(g.name, kept, g.config) for g in groups if (kept := [r for r in g.runs if r.trial.kind != CONFIRM])
+            Group(g.name, kept, g.config) for g in groups if (kept := [r for r in g.runs if not r.trial.confirms])
         ]
     ranked.sort(key=lambda g: (g.objective is None, -(g.objective or 0.0)))
     chosen, why = _reference(ranked, reference)

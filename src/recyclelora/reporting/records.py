@@ -16,9 +16,13 @@ from recyclelora.errors import UserError
 from recyclelora.metrics_log import step_of
 from recyclelora.provenance import NOT_IDENTITY
 from recyclelora.storage import read_json
+from recyclelora.sweep import ledger
 from recyclelora.sweep.goals import is_of_targets
+from recyclelora.sweep.ledger import SEARCH
+from recyclelora.sweep.unit import CONFIRM
 
-SEARCH, CONFIRM, RUN = "search", "confirm", "run"
+RUN = "run"
+"""Kind of a line that is no trial of a sweep."""
 TRIAL_FOLDER = re.compile(r"(trial|confirm)_(\d+)-[0-9a-f]{16}")
 IDENTITY = {
     "weights_sha256": "backbone.weights",
@@ -86,6 +90,11 @@ class Trial:
     reason: str | None
     log: Path | None
     runs: list[Run]
+
+    @property
+    def confirms(self) -> bool:
+        """Whether it is a rerun on fresh seeds."""
+        return self.kind == CONFIRM
 
 
 @dataclass(frozen=True)
@@ -189,19 +198,18 @@ def read_sweep(folder: Path) -> Study:
     if not folder.is_dir():
         raise UserError(f"sweep={folder}: no such folder{_sweeps_nearby(folder)}")
     folders = sorted(path for path in folder.iterdir() if TRIAL_FOLDER.fullmatch(path.name) and path.is_dir())
-    ledger = sorted(path.parent for path in folder.glob("ledger/*/trial.json"))
-    if not folders and not ledger:
+    written = ledger.Ledger(folder).trials()
+    if not folders and not written:
         raise UserError(f"sweep={folder}: holds neither trial_* folders nor a ledger{_sweeps_nearby(folder)}")
     about = _json(folder / "study.json") or {}
-    by_name: dict[str, list[Path]] = {}
+    by_prefix: dict[str, list[Path]] = {}
     for path in folders:
-        kind, number = TRIAL_FOLDER.fullmatch(path.name).groups()  # type: ignore[union-attr]
-        by_name.setdefault(_ledger_name(kind, int(number)), []).append(path)
-    trials = [_from_ledger(entry, folder, by_name.pop(entry.name, [])) for entry in ledger]
-    trials += [_from_folders(name, found) for name, found in by_name.items()]
-    trials.sort(key=lambda trial: (trial.kind != SEARCH, trial.number))
+        by_prefix.setdefault(path.name.rpartition("-")[0], []).append(path)
+    trials = [_from_ledger(trial, folder, by_prefix.pop(trial.run_prefix, [])) for trial in written]
+    trials += [_from_folders(prefix.removeprefix("trial_"), found) for prefix, found in by_prefix.items()]
+    trials.sort(key=lambda trial: (trial.confirms, trial.number))
     runs = [run for trial in trials for run in trial.runs]
-    names = list(about.get("objectives") or about.get("objective_names") or _objective_names(runs))
+    names = list(about.get("objectives") or _objective_names(runs))
     return Study(
         str(about.get("name") or folder.resolve().name), folder, True,
         list(about.get("directions") or ["maximize"]), names,
@@ -223,28 +231,19 @@ def read_runs(paths: Sequence[Path]) -> Study:
     return Study(f"{len(runs)} runs", common, False, ["maximize"], names, None, any(map(is_of_targets, names)), trials)
 
 
-def _ledger_name(kind: str, number: int) -> str:
-    return f"{number:04d}" if kind == "trial" else f"confirm_{number:04d}"
-
-
-def _from_ledger(entry: Path, sweep: Path, folders: list[Path]) -> Trial:
-    """One folder of the ledger with the run directories that its units name, or that bear its number."""
-    asked, state = read_json(entry / "trial.json"), _json(entry / "state.json") or {}
-    units = [path for path in sorted(entry.glob("unit_*")) if path.is_dir()]
-    outcomes = [_json(unit / "outcome.json") or {} for unit in units]
-    named = [sweep / outcome["run_dir"] for outcome in outcomes if outcome.get("run_dir")]
+def _from_ledger(trial: ledger.Trial, sweep: Path, folders: list[Path]) -> Trial:
+    """A trial of the ledger with the run directories that its units name, or that bear its number."""
+    said = [trial.said(unit) or {} for unit in range(len(trial.units))]
+    named = [sweep / outcome["run_dir"] for outcome in said if outcome.get("run_dir")]
     found = {path.resolve(): path for path in [*named, *_run_folders(folders)] if (path / "config.yaml").exists()}
-    reasons = [state.get("reason"), *(outcome.get("reason") for outcome in outcomes)]
+    reasons = [trial.reason, *(outcome.get("reason") for outcome in said)]
     runs = [read_run(path) for path in found.values()]
-    if asked.get("kind") != CONFIRM and len(runs) > len(asked.get("units") or runs):
+    if not trial.confirms and len(runs) > len(trial.units):
         runs = [run for run in runs if run.path in named]  # others are of earlier attempts on other data or weights
-    bad = next((u for u, o in zip(units, outcomes, strict=True) if o.get("status") != "complete"), None)
-    unit = bad or (units[0] if units else entry)
+    bad = next((unit for unit, outcome in enumerate(said) if outcome.get("status") != ledger.COMPLETE), 0)
     return Trial(
-        entry.name, int(re.sub(r"\D", "", entry.name) or 0), asked.get("kind", SEARCH),
-        state.get("state", "waiting"), state.get("values"), asked.get("params") or {},
-        asked.get("distributions") or {}, next((reason for reason in reasons if reason), None),
-        _existing(unit / "log.txt"), runs,
+        trial.folder.name, trial.number, trial.kind, trial.state, trial.values, trial.params, trial.distributions,
+        next((reason for reason in reasons if reason), None), _existing(trial.unit_folder(bad) / "log.txt"), runs,
     )  # fmt: skip
 
 

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from recyclelora.reporting.grouping import CONTENT, short_keys, telling, value_text, varying
-from recyclelora.reporting.records import CONFIRM, Study, Trial
+from recyclelora.reporting.records import Study, Trial
 
 ENOUGH_FOR_A_FOREST = 10
 """Finished trials below which fANOVA's forest says nothing."""
@@ -64,7 +64,7 @@ class Axis:
 
 def searched(study: Study) -> list[Trial]:
     """Trials of the search, without reruns on fresh seeds."""
-    return [trial for trial in study.trials if trial.kind != CONFIRM]
+    return [trial for trial in study.trials if not trial.confirms]
 
 
 def axes(trials: Sequence[Trial]) -> list[Axis]:

@@ -13,6 +13,7 @@ from recyclelora.errors import UserError
 from recyclelora.storage import holder, read_json, write_json
 from recyclelora.sweep.ledger import DRIVER_LOCK, FAILED, RUNNING, Ledger
 from recyclelora.sweep.table import count_states, running_row, what
+from recyclelora.sweep.unit import CANCELLED, Unit
 
 
 def main() -> None:
@@ -60,7 +61,7 @@ def status(sweep: Path) -> None:
 
 
 def cancel(sweep: Path, numbers: list[int]) -> None:
-    """Ask trials to stop at their next step; they count as failed, with the reason that they were cancelled.
+    """Ask trials to stop, at their next step or in the queue; they count as failed, for having been cancelled.
 
     Raises:
         UserError: there is no such trial, or it has ended.
@@ -71,7 +72,7 @@ def cancel(sweep: Path, numbers: list[int]) -> None:
         raise UserError(f"{sweep}: trial {unknown[0]} is not running; running: {', '.join(map(str, trials)) or 'none'}")
     for number in numbers or trials:
         for unit in range(len(trials[number].units)):
-            write_json(trials[number].unit_folder(unit) / "stop.json", {"reason": "cancelled"})
+            Unit(trials[number].unit_folder(unit)).ask_to_stop(CANCELLED)
     if not numbers:
         write_json(sweep / "control.json", {"n_trials": 0})
     print(f"asked {len(numbers or trials)} trials to stop" + ("" if numbers else "; no new ones are started"))

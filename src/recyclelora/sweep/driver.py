@@ -9,24 +9,21 @@ import contextlib
 import os
 import signal
 import statistics
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from types import FrameType
 from typing import Any, Protocol
 
 import optuna
 from optuna.distributions import distribution_to_json
-from optuna.samplers import BaseSampler
 
 from recyclelora.errors import UserError
-from recyclelora.storage import holder, read_json, taking_turns, write_json
+from recyclelora.storage import holder, read_json, taking_turns
 from recyclelora.sweep.execution import Executor, Stage, Status, Work
-from recyclelora.sweep.goals import Constraint
 from recyclelora.sweep.ledger import COMPLETE, FAILED, PRUNED, RUNNING, WAITING, Attempt, Ledger, Trial, now
-from recyclelora.sweep.space import Space
+from recyclelora.sweep.planning import Plan
 from recyclelora.sweep.study import handle_of, never_written, tell, waiting
-from recyclelora.sweep.unit import read_reports
+from recyclelora.sweep.unit import CANCELLED, CONFIRM, Unit, read_reports
 
 MOST_INTERRUPTIONS = 100
 """A unit that was stopped as often, each time saving itself, is given up."""
@@ -50,34 +47,6 @@ class Observer(Protocol):
     def update(self, driver: Driver) -> None:
         """Show how things stand."""
         ...
-
-
-@dataclass(frozen=True)
-class Plan:
-    """What the driver has to do."""
-
-    space: Space
-    n_trials: int
-    planned: list[dict[str, Any]]
-    """points that are taken before the sampler is asked; a grid's are all"""
-    sampler: Callable[[int], BaseSampler] | None
-    """trial number -> sampler; None: planned points only"""
-    seeds: list[int] | None = None
-    """of each trial's repeats; None: one run with the configuration's own seed"""
-    prunes: bool = False
-    """repeats then run one after another, so that pruning can spare the rest"""
-    across_repeats: bool = False
-    """the pruner compares finished repeats, not the steps of the first one"""
-    constraints: list[Constraint] = field(default_factory=list)
-    max_retries: int = 2
-    max_failures: int | None = None
-    retry_failed: bool = False
-    confirm: int = 0
-    confirm_by: list[str] = field(default_factory=list)
-    """parameters: so many of the best for each combination of their values are confirmed"""
-    confirm_seeds: list[int] = field(default_factory=list)
-    shared: bool = False
-    """other drivers may work on the same study"""
 
 
 class Driver:
@@ -174,7 +143,7 @@ class Driver:
     def _wanted_units(self, trial: Trial) -> list[int]:
         """Units that have no outcome yet and may run now."""
         missing = [i for i, outcome in enumerate(trial.outcomes()) if outcome is None or not _final(outcome)]
-        return missing[:1] if self.plan.prunes and trial.kind == "search" else missing
+        return missing[:1] if self.plan.prunes and not trial.confirms else missing
 
     # --- submitting ---------------------------------------------------------------------------------------------------
 
@@ -222,7 +191,7 @@ class Driver:
     @property
     def searched(self) -> list[Trial]:
         """Trials of the search, by number."""
-        return [trial for trial in self.trials.values() if trial.kind == "search"]
+        return [trial for trial in self.trials.values() if not trial.confirms]
 
     @property
     def directions(self) -> list[str]:
@@ -290,7 +259,7 @@ class Driver:
         """A rerun of one of the best trials on fresh seeds, once the search is over."""
         if not self.plan.confirm or any(not trial.ended for trial in self.searched):
             return None
-        done = {trial.number for trial in self.trials.values() if trial.kind == "confirm"}
+        done = {trial.number for trial in self.trials.values() if trial.confirms}
         ranked = best_trials(self.searched, self.directions)
         groups: dict[str, list[Trial]] = {}
         for trial in ranked:
@@ -300,7 +269,7 @@ class Driver:
         if new is None:
             return None
         units = self._units(self.plan.space.overrides(new.params), self.plan.confirm_seeds)
-        return self.ledger.add(new.number, new.params, new.overrides, units, new.distributions, "confirm")
+        return self.ledger.add(new.number, new.params, new.overrides, units, new.distributions, CONFIRM)
 
     # --- several drivers on one database ------------------------------------------------------------------------------
 
@@ -319,6 +288,8 @@ class Driver:
     def _look(self) -> None:
         """See which jobs have ended and decide what that means."""
         for job, status in self.executor.status(list(self.jobs)).items():
+            if status.stage == Stage.QUEUED and all(_unwanted(trial, unit) for trial, unit in self.jobs[job]):
+                self.executor.cancel([job])  # it would start only to see that it is to stop
             if status.stage != Stage.GONE:
                 continue
             for trial, unit in self.jobs.pop(job):
@@ -340,6 +311,8 @@ class Driver:
             trial.save_state()
         elif outcome is not None and _final(outcome):
             self._settle_trial(trial)
+        elif outcome is None and _unwanted(trial, unit):
+            self._end(trial, FAILED, reason=CANCELLED)
         elif self._try_again(trial, unit, interrupted=outcome is not None):
             trial.state = WAITING
             trial.save_state()
@@ -367,7 +340,7 @@ class Driver:
             self._complete(trial, outcomes)
         else:
             trial.save_state()
-            if self.plan.prunes and trial.kind == "search":
+            if self.plan.prunes and not trial.confirms:
                 if self.plan.across_repeats and self._worse_so_far(trial, outcomes):
                     self._end(trial, PRUNED, reason=f"worse than the others after {len(outcomes)} seeds")
                 else:
@@ -376,7 +349,7 @@ class Driver:
     def _complete(self, trial: Trial, outcomes: list[dict[str, Any]]) -> None:
         """The means over its units are the trial's values."""
         counts = {len(outcome["values"]) for outcome in outcomes}
-        if trial.kind == "search" and counts != {len(self.study.directions)}:
+        if not trial.confirms and counts != {len(self.study.directions)}:
             wanted = f"{len(self.study.directions)} as hydra.sweeper.direction says"
             self._end(trial, FAILED, reason=f"returned {sorted(counts)[0]} values, not {wanted}")
             return
@@ -399,9 +372,9 @@ class Driver:
         siblings = [job for job, units in self.jobs.items() if any(t is trial for t, _ in units)]
         for unit in range(len(trial.units)):
             if siblings and trial.outcome(unit) is None:
-                write_json(trial.unit_folder(unit) / "stop.json", {"reason": "cancelled"})
+                Unit(trial.unit_folder(unit)).ask_to_stop(CANCELLED)
         self.queue = [(t, unit) for t, unit in self.queue if t is not trial]
-        if trial.kind == "search":
+        if not trial.confirms:
             tell(self.study, trial)
         self.observer.event(told(trial))
 
@@ -411,7 +384,7 @@ class Driver:
         """Pass reports on and ask running trials to stop that Optuna's pruner gives up."""
         for units in self.jobs.values():
             for trial, unit in units:
-                if trial.kind == "search" and unit == 0 and not self.plan.across_repeats:
+                if not trial.confirms and unit == 0 and not self.plan.across_repeats:
                     self.consider(trial, unit)
 
     def consider(self, trial: Trial, unit: int) -> None:
@@ -419,7 +392,7 @@ class Driver:
         folder = trial.unit_folder(unit)
         path = folder / "reports.jsonl"
         size = path.stat().st_size if path.exists() else 0
-        if size == self._reported.get(folder, 0) or (folder / "stop.json").exists():
+        if size == self._reported.get(folder, 0) or Unit(folder).stop_reason() is not None:
             return
         self._reported[folder] = size
         handle = handle_of(self.study, trial.number)
@@ -428,7 +401,7 @@ class Driver:
             if step not in known:
                 handle.report(value, step)
         if handle.should_prune():
-            write_json(folder / "stop.json", {"reason": "pruned"})
+            Unit(folder).ask_to_stop(PRUNED)
             self.observer.event(f"trial {trial.number} is asked to stop: worse than the others at the same point")
 
     def _worse_so_far(self, trial: Trial, outcomes: list[dict[str, Any]]) -> bool:
@@ -463,6 +436,11 @@ def _alive(sweep: Path, name: str) -> Iterator[None]:
     (signs / name).unlink(missing_ok=True)
 
 
+def _unwanted(trial: Trial, unit: int) -> bool:
+    """Whether somebody has cancelled this unit."""
+    return Unit(trial.unit_folder(unit)).stop_reason() == CANCELLED
+
+
 def _final(outcome: dict[str, Any]) -> bool:
     """Whether a unit need not run again."""
     return str(outcome["status"]) != "interrupted"
@@ -476,7 +454,7 @@ def best_trials(trials: Sequence[Trial], directions: Sequence[str]) -> list[Tria
 
 def told(trial: Trial) -> str:
     """A trial's end in one line."""
-    name = f"{'confirmation' if trial.kind == 'confirm' else 'trial'} {trial.number} ({', '.join(trial.overrides)})"
+    name = f"{'confirmation' if trial.confirms else 'trial'} {trial.number} ({', '.join(trial.overrides)})"
     if trial.state == COMPLETE:
         return f"{name}: {', '.join(f'{value:.4f}' for value in trial.values or ())}"
     return f"{name} {trial.state}: {trial.reason}"

@@ -13,11 +13,14 @@ from typing import Any
 
 from recyclelora.errors import UserError
 from recyclelora.storage import read_json, write_json
+from recyclelora.sweep.unit import CONFIRM, run_prefix
 
 WAITING, RUNNING, COMPLETE, PRUNED, FAILED = "waiting", "running", "complete", "pruned", "failed"
 ENDED = (COMPLETE, PRUNED, FAILED)
 DRIVER_LOCK = ".driver.lock"
 """In the sweep's folder: held by its driver."""
+SEARCH = "search"
+"""Kind of a trial that is no confirmation."""
 
 
 @dataclass
@@ -48,7 +51,7 @@ class Trial:
     """overrides of each unit, complete"""
     distributions: dict[str, str] = field(default_factory=dict)
     """Optuna's JSON of each parameter's distribution"""
-    kind: str = "search"
+    kind: str = SEARCH
     asked: str = ""
     state: str = WAITING
     values: list[float] | None = None
@@ -69,6 +72,21 @@ class Trial:
         """Whether nothing more happens to this trial."""
         return self.state in ENDED
 
+    @property
+    def confirms(self) -> bool:
+        """Whether it only runs a candidate again."""
+        return self.kind == CONFIRM
+
+    @property
+    def value(self) -> float | None:
+        """The first objective of a complete trial."""
+        return self.values[0] if self.state == COMPLETE and self.values else None
+
+    @property
+    def run_prefix(self) -> str:
+        """How the folders of its runs begin: ``trial_0007`` or ``confirm_0007``."""
+        return run_prefix(self.folder)
+
     def unit_folder(self, unit: int) -> Path:
         """Where the job of a unit writes."""
         return self.folder / f"unit_{unit}"
@@ -77,14 +95,15 @@ class Trial:
         """All tries of a unit, the first one first."""
         return [attempt for attempt in self.attempts if attempt.unit == unit]
 
+    def said(self, unit: int) -> dict[str, Any] | None:
+        """How an attempt of a unit, not always the latest, ended; None where none has said so."""
+        path = self.unit_folder(unit) / "outcome.json"
+        return read_json(path) if path.exists() else None
+
     def outcome(self, unit: int) -> dict[str, Any] | None:
         """How the latest attempt of a unit ended, if it did and said so."""
-        path = self.unit_folder(unit) / "outcome.json"
-        if not path.exists():
-            return None
-        found: dict[str, Any] = read_json(path)
-        latest = self.attempts_of(unit)
-        return found if latest and found["attempt"] == latest[-1].attempt else None
+        found, latest = self.said(unit), self.attempts_of(unit)
+        return found if found and latest and found["attempt"] == latest[-1].attempt else None
 
     def job_of(self, unit: int) -> str:
         """The job of a unit's latest attempt; also of one that was submitted by a driver killed in that moment."""
@@ -127,10 +146,10 @@ class Ledger:
 
     def add(
         self, number: int, params: dict[str, Any], overrides: list[str], units: list[list[str]],
-        distributions: dict[str, str], kind: str = "search", plan: int | None = None, retry_of: int | None = None,
+        distributions: dict[str, str], kind: str = SEARCH, plan: int | None = None, retry_of: int | None = None,
     ) -> Trial:  # fmt: skip
         """Write a new trial down, before anything of it is submitted."""
-        name = f"{number:04d}" if kind == "search" else f"{kind}_{number:04d}"
+        name = f"{number:04d}" if kind == SEARCH else f"{kind}_{number:04d}"
         trial = Trial(
             self.root / name, number, params, overrides, units, distributions, kind, now(), plan=plan, retry_of=retry_of
         )
@@ -159,7 +178,7 @@ class Ledger:
         if not self.root.is_dir():
             return []
         found = [read_trial(folder) for folder in sorted(self.root.iterdir()) if (folder / "trial.json").exists()]
-        return sorted(found, key=lambda trial: (trial.kind != "search", trial.number))
+        return sorted(found, key=lambda trial: (trial.confirms, trial.number))
 
 
 def read_trial(folder: Path) -> Trial:

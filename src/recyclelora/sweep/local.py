@@ -9,6 +9,7 @@ import contextlib
 import multiprocessing
 import os
 import signal
+import sys
 import time
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field
@@ -74,7 +75,9 @@ class LocalExecutor:
         # the kernel's threads shared out: several trials with all of them each would be many times slower
         os.environ.setdefault("OMP_NUM_THREADS", str(max(1, (os.cpu_count() or 1) // slots)))
         self._context = multiprocessing.get_context("forkserver")
-        self._context.set_forkserver_preload(list(preload))
+        # the command itself and Hydra's plugins as well: a child without them would import them before its unit
+        plugins = [name for name in sys.modules if name.startswith(("hydra_plugins.", "hydra._internal.core_plugins."))]
+        self._context.set_forkserver_preload(["__main__", *preload, *plugins])
 
     def submit(self, work: Sequence[Work]) -> str:
         """Start a process for one unit."""

@@ -5,10 +5,9 @@ from __future__ import annotations
 import contextlib
 import math
 import os
-import re
 import sys
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -18,27 +17,26 @@ from omegaconf import DictConfig, OmegaConf, open_dict, read_write
 
 from recyclelora.errors import UserError
 from recyclelora.progress import shown as shown_path
-from recyclelora.provenance import command_line
-from recyclelora.storage import locked, read_json, set_aside, taking_turns, write_json
+from recyclelora.storage import locked, set_aside, taking_turns, write_json
 from recyclelora.sweep import snapshot
 from recyclelora.sweep.batches import BatchExecutor, Recorded
-from recyclelora.sweep.driver import ASK_LOCK, Driver, Plan, best_trials
+from recyclelora.sweep.driver import ASK_LOCK, Driver, best_trials
 from recyclelora.sweep.estimate import in_words
 from recyclelora.sweep.execution import Executor, Work
 from recyclelora.sweep.executors import make_executor, read_options
-from recyclelora.sweep.goals import DIRECTIONS, TUNED, Constraint, tuned_on_targets
+from recyclelora.sweep.goals import TUNED
 from recyclelora.sweep.ledger import DRIVER_LOCK, Ledger
 from recyclelora.sweep.options import LocalOptions, SlurmOptions
-from recyclelora.sweep.samplers import CONSTRAINED, make_pruner, make_sampler, sampler_name
-from recyclelora.sweep.space import Space, discrete, grid_space, search_space
+from recyclelora.sweep.planning import Plan, check_options, listed, make_plan, validate
+from recyclelora.sweep.record import described, record
+from recyclelora.sweep.samplers import make_pruner
+from recyclelora.sweep.space import discrete
 from recyclelora.sweep.study import finished_trials, open_study, shown, storage_url
 from recyclelora.sweep.table import SweepTable, count_states, what
 from recyclelora.sweep.task import HydraTask
 
 SOME_FAILED, TOO_MANY_FAILED, STOPPED = 3, 4, 128
 """Exit codes: some trials failed; no new ones after ``max_failures``; 128 + the signal that stopped the driver."""
-
-DEFAULT_TRIALS = 20
 
 
 def sweep(
@@ -61,23 +59,22 @@ def sweep(
         UserError: a mistake, before any job has started.
         SystemExit: with the code that tells how it ended, unless everything is complete.
     """
-    _check(options)
+    check_options(options)
     folder = Path(config.hydra.sweep.dir).absolute()
     fresh = bool(OmegaConf.select(config, "fresh", default=False))
     if options["snapshot"] == "on" and not fresh and snapshot.exists(folder):
         snapshot.enter(folder)  # its own code checks its trials, not what the checkout has become
-    space, planned, n_trials = _what_to_try(options, context, arguments)
+    url = storage_url(options["storage"], folder)
+    shared = url is not None and not url.startswith("sqlite")
+    plan = make_plan(options, context, arguments, config, shared=shared)
     name = str(options["study_name"] or folder.name)
-    directions = [str(d) for d in _listed(options["direction"])]
+    directions = [str(d) for d in listed(options["direction"])]
     task = HydraTask(context, function, _without_secrets(config))
-    unvaried = [key for key in options["confirm_by"] if key not in space.distributions]
-    if unvaried:
-        raise UserError(f"hydra.sweeper.confirm_by: the sweep does not vary {unvaried[0]}")
-    validate(space, task)
+    validate(plan.space, task)
     launcher = _launcher(config)
     running = read_options(launcher)  # a bad value is refused before anything is written
     if options["dry_run"]:
-        _dry_run(space, planned, n_trials, config, options)
+        _dry_run(plan, config)
         _show_script(launcher, task, folder, name)
         return []
     _make_folder(folder, fresh=fresh)
@@ -86,26 +83,23 @@ def sweep(
     if options["detach"]:
         _detach(running, folder, name)
         return []
-    url = storage_url(options["storage"], folder)
-    shared = url is not None and not url.startswith("sqlite")
     with _only_driver(folder, shared):
         ledger = Ledger(folder)
         earlier = finished_trials(options["warm_start"]) if options["warm_start"] else []
-        about = _described(options, space, config, directions, n_trials, name)
-        _record(folder, about)
+        about = described(options, plan, config, directions, name)
+        record(folder, about)
         OmegaConf.save(task.config, folder / "multirun.yaml")  # as Hydra's own sweeper does
         with taking_turns(folder / ASK_LOCK):
-            searched = [trial for trial in ledger.trials() if trial.kind == "search"]
+            searched = [trial for trial in ledger.trials() if not trial.confirms]
             study, remarks = open_study(url, name, directions, searched, earlier)
         pruner = make_pruner(options["pruner"])
         if pruner is not None:
             study.pruner = pruner
-        plan = _plan(options, space, planned, n_trials, config, shared)
         executor = make_executor(
             launcher, task, options["objectives"], folder, options["n_jobs"], name
         ) or _batches(context, function, config, options)  # fmt: skip
         with _feeding(function, folder, config) as feeder:
-            with SweepTable(name, n_trials, tuned=about["tuned_on_targets"]) as table:
+            with SweepTable(name, plan.n_trials, tuned=about["tuned_on_targets"]) as table:
                 for remark in remarks:
                     table.event(remark)
                 driver = Driver(plan, study, ledger, executor, table)
@@ -124,94 +118,6 @@ def sweep(
 
 # --- before the first job ---------------------------------------------------------------------------------------------
 
-
-def _check(options: Mapping[str, Any]) -> None:
-    """Refuse values that make no sense, all at once."""
-    bad = [f"hydra.sweeper.{k}={options[k]}: must be at least 1" for k in ("n_jobs", "repeats") if options[k] < 1]
-    bad += [f"hydra.sweeper.{k}={options[k]}: must not be negative"
-            for k in ("max_retries", "confirm") if options[k] < 0]  # fmt: skip
-    if options["n_trials"] is not None and options["n_trials"] < 1:
-        bad.append(f"hydra.sweeper.n_trials={options['n_trials']}: must be at least 1")
-    if options["max_failures"] is not None and options["max_failures"] < 1:
-        bad.append(f"hydra.sweeper.max_failures={options['max_failures']}: must be at least 1")
-    if options["snapshot"] not in ("on", "off", "renew"):
-        bad.append(f"hydra.sweeper.snapshot={options['snapshot']}: on, off or renew")
-    directions = _listed(options["direction"])
-    bad += [f"hydra.sweeper.direction={d}: maximize or minimize" for d in directions if str(d) not in DIRECTIONS]
-    objectives = options["objectives"]
-    if objectives is not None and len(objectives) != len(directions):
-        bad.append(
-            f"hydra.sweeper.objectives: {len(objectives)} of them, but {len(directions)} in hydra.sweeper.direction"
-        )
-    if options["pruner"] and len(directions) > 1:
-        bad.append("hydra.sweeper.pruner: Optuna prunes sweeps with one objective only")
-    if options["pruner"] and options["pruner"].get("kind") == "wilcoxon" and options["repeats"] < 2:
-        bad.append("hydra.sweeper.pruner=wilcoxon: compares seeds; set hydra.sweeper.repeats to 2 or more")
-    bad += [f"hydra.sweeper.points.{name}: {name!r} is no plain name"
-            for name in options["points"] if not re.fullmatch(r"[\w.+-]+", name)]  # fmt: skip
-    if options["confirm"] and not options["confirm_seeds"]:
-        bad.append("hydra.sweeper.confirm_seeds: empty")
-    if options["sampler"] is None and options["n_trials"] is not None:
-        bad.append("hydra.sweeper.n_trials: a grid is as long as it is; for a search add hydra/sweeper/sampler=tpe")
-    if options["max_failure_rate"] != 1.0:
-        bad.append("hydra.sweeper.max_failure_rate: there are no batches here; use hydra.sweeper.max_failures")
-    if bad:
-        raise UserError("\n".join(bad))
-
-
-def _listed(value: Any) -> list[Any]:
-    return list(value) if isinstance(value, list | tuple) else [value]
-
-
-def _what_to_try(
-    options: Mapping[str, Any], context: HydraContext, arguments: Sequence[str]
-) -> tuple[Space, list[dict[str, Any]], int]:
-    """The space, the points planned in advance, and the number of trials."""
-    loader, sampler, given = context.config_loader, options["sampler"], options["n_trials"]
-    if sampler is None:
-        if options["conditions"]:
-            raise UserError("hydra.sweeper.conditions: need a sampler: add hydra/sweeper/sampler=tpe")
-        space = grid_space(arguments, options["params"], loader).with_points(options["points"])
-        planned = space.grid()
-        return space, planned, len(planned)
-    space = search_space(arguments, options["params"], options["conditions"], loader).with_points(options["points"])
-    if not space.distributions:
-        raise UserError("hydra.sweeper.params: nothing varies; give choices or intervals, such as adapter.alpha=1,2")
-    if sampler_name(sampler) == "GridSampler":
-        planned = space.grid()
-        n_trials = min(len(planned), given or len(planned))
-        return space, planned[:n_trials], n_trials
-    unknown = [key for point in options["enqueue"] for key in point if key not in space.distributions]
-    if unknown:
-        raise UserError(f"hydra.sweeper.enqueue: {unknown[0]} is not varied by this sweep")
-    for point in options["enqueue"]:
-        for key, value in point.items():
-            distribution = space.distributions[key]
-            try:
-                inside = distribution._contains(distribution.to_internal_repr(value))
-            except ValueError:
-                inside = False
-            if not inside:
-                raise UserError(f"hydra.sweeper.enqueue: {key}={value} lies outside of {distribution}")
-    return space, list(options["enqueue"]), given or DEFAULT_TRIALS
-
-
-def validate(space: Space, task: HydraTask) -> None:
-    """Compose and check the configurations that trials may have, before the first one starts.
-
-    Raises:
-        UserError: naming the trial and what is wrong with it.
-    """
-    check = getattr(task.function, "check", lambda node: None)
-    for params in space.probes():
-        overrides = space.overrides(params)
-        try:
-            check(task.context.config_loader.load_sweep_config(task.config, overrides))
-        except Exception as error:
-            text = getattr(task.function, "explain", str)(error)
-            raise UserError(f"a trial with {', '.join(space.varied(params)) or 'nothing varied'}: {text}") from error
-
-
 SECRET = ("storage", "warm_start")
 """Keys of ``hydra.sweeper`` that may hold a password; jobs never open the study."""
 
@@ -229,13 +135,12 @@ def _without_secrets(config: DictConfig) -> DictConfig:
     return config
 
 
-def _dry_run(
-    space: Space, planned: Sequence[Mapping[str, Any]], n_trials: int, config: DictConfig, options: Mapping[str, Any]
-) -> None:
+def _dry_run(plan: Plan, config: DictConfig) -> None:
     """Print what would be run, and how long it would take."""
-    for index, params in enumerate(planned[:n_trials]):
+    space, planned = plan.space, plan.planned[: plan.n_trials]
+    for index, params in enumerate(planned):
         print(f"trial {index}: {' '.join(space.varied(params))}")
-    chosen = n_trials - len(planned[:n_trials])
+    chosen = plan.n_trials - len(planned)
     if chosen > 0:
         print(f"{chosen} trials chosen by the sampler from:")
         for key, distribution in space.distributions.items():
@@ -243,8 +148,8 @@ def _dry_run(
     print(f"fixed: {' '.join(space.fixed.values())}")
     plain = OmegaConf.to_container(config, resolve=False)
     assert isinstance(plain, dict)
-    groups = math.prod(len(discrete(key, space.distributions[key])) for key in options["confirm_by"])
-    runs = n_trials * options["repeats"] + options["confirm"] * groups * len(options["confirm_seeds"])
+    groups = math.prod(len(discrete(key, space.distributions[key])) for key in plan.confirm_by)
+    runs = plan.n_trials * len(plan.seeds or [0]) + plan.confirm * groups * len(plan.confirm_seeds)
     outputs = Path(str(OmegaConf.select(config, "output_dir", default="outputs")))
     print(in_words(outputs, {str(k): v for k, v in plain.items()}, runs, config.hydra.launcher.get("timeout_min")))
     print(f"all values compose; nothing was started. Folder: {config.hydra.sweep.dir}")
@@ -289,105 +194,6 @@ def _only_driver(folder: Path, shared: bool = False) -> contextlib.AbstractConte
     """Hold the sweep's folder, unless several drivers may share the study."""
     hint = "; several drivers of one study need hydra.sweeper.storage=postgresql://..."
     return contextlib.nullcontext() if shared else locked(folder, DRIVER_LOCK, hint)
-
-
-def _described(
-    options: Mapping[str, Any], space: Space, config: DictConfig, directions: list[str], n_trials: int, name: str
-) -> dict[str, Any]:
-    """The content of ``study.json``."""
-    base = OmegaConf.to_container(config, resolve=False)
-    assert isinstance(base, dict)
-    base.pop("hydra")
-    plain = {str(key): value for key, value in base.items()}
-    return {
-        "name": name,
-        "directions": directions,
-        "objectives": options["objectives"] or [str(plain.get("objective", "value"))],
-        "tuned_on_targets": tuned_on_targets(options["objectives"], plain),
-        "sampler": None if options["sampler"] is None else sampler_name(options["sampler"]),
-        "pruner": (options["pruner"] or {}).get("kind"),
-        "n_trials": n_trials,
-        "repeats": options["repeats"],
-        "constraints": options["constraints"],
-        "fixed": list(space.fixed.values()),
-        "space": {key: str(distribution) for key, distribution in space.distributions.items()},
-        "conditions": options["conditions"],
-        "warm_start": options["warm_start"] is not None,
-        "command": command_line(),
-        "config": plain,
-    }
-
-
-MAY_CHANGE = ("n_trials", "command", "created", "pruner", "warm_start", "fixed")
-"""Entries of ``study.json`` with which the same study may go on."""
-
-
-def _record(folder: Path, about: dict[str, Any]) -> None:
-    """Write ``study.json``; a study goes on only with what it was begun with.
-
-    Raises:
-        UserError: naming what differs.
-    """
-    path = folder / "study.json"
-    if path.exists():
-        stored = read_json(path)
-        differences = [
-            text for key in about if key not in MAY_CHANGE for text in _differences(key, stored.get(key), about[key])
-        ]
-        if differences:
-            raise UserError(
-                f"{folder.name}: was begun with other settings; give it another name with study=, or start over with "
-                "fresh=true:\n" + "\n".join(f"  {text}" for text in differences[:10])
-            )
-        about["created"] = stored["created"]
-    else:
-        about["created"] = time.strftime("%Y-%m-%dT%H:%M:%S%z")
-    write_json(path, about)
-
-
-FREE = (
-    "config.output_dir", "config.cache", "config.fresh", "config.study", "config.tracking", "config.factor_cache_gib",
-    "config.trainer.num_workers", "config.trainer.log_every", "config.data.root", "config.data.decode_cache",
-)  # fmt: skip
-"""Settings that change no result."""
-
-
-def _differences(key: str, before: Any, after: Any) -> Iterator[str]:
-    if key in FREE:
-        return
-    if isinstance(before, dict) and isinstance(after, dict):
-        for name in dict.fromkeys([*before, *after]):
-            yield from _differences(f"{key}.{name}", before.get(name), after.get(name))
-    elif before != after:
-        yield f"{key.removeprefix('config.')}: was {before}, now {after}"
-
-
-def _plan(
-    options: Mapping[str, Any], space: Space, planned: list[dict[str, Any]], n_trials: int, config: DictConfig,
-    shared: bool,
-) -> Plan:  # fmt: skip
-    sampler = options["sampler"]
-    searching = sampler is not None and sampler_name(sampler) != "GridSampler"
-    constraints = [Constraint.parse(text) for text in options["constraints"]]
-    if constraints and searching and sampler_name(sampler) not in CONSTRAINED:
-        raise UserError(f"hydra.sweeper.constraints: {sampler_name(sampler)} knows none; take tpe, gp, nsgaii, nsgaiii")
-    seed = int(OmegaConf.select(config, "seed", default=0))
-    kind = (options["pruner"] or {}).get("kind")
-
-    def ask(number: int) -> Any:
-        return make_sampler(sampler, number, parallel=options["n_jobs"] > 1, constrained=bool(constraints))
-
-    if searching:
-        ask(0)  # a bad option is refused before the first job
-    return Plan(
-        space, n_trials, planned, ask if searching else None,
-        seeds=[seed + i for i in range(options["repeats"])] if options["repeats"] > 1 else None,
-        prunes=kind is not None, across_repeats=kind == "wilcoxon",
-        constraints=constraints, max_retries=options["max_retries"], max_failures=options["max_failures"],
-        retry_failed=options["retry_failed"], confirm=options["confirm"],
-        confirm_by=options["confirm_by"], confirm_seeds=options["confirm_seeds"],
-        shared=shared,
-    )  # fmt: skip
 
 
 def _batches(context: HydraContext, function: TaskFunction, config: DictConfig, options: Mapping[str, Any]) -> Executor:

@@ -112,18 +112,23 @@ def open_study(
     remarks: list[str] = []
     path = Path(url.removeprefix("sqlite:///")) if url is not None and url.endswith("/study.db") else None
     try:
+        if path is not None:
+            _check(path)
         study = _created(url, name, directions)
-        missing = _missing(study, trials, earlier)
+        missing = _disagrees(study, trials, earlier)
         broken = missing and bool(study.get_trials(deepcopy=False))
-    except SQLAlchemyError as error:
-        if path is None:
+    except Exception as error:
+        if path is not None:  # a damaged file fails in any way; nothing is in it that the ledger lacks
+            missing = broken = True
+        elif isinstance(error, SQLAlchemyError):
             raise UserError(f"hydra.sweeper.storage {shown(url)}: {str(error).splitlines()[0]}") from error
-        missing = broken = True
+        else:
+            raise
     if broken and path is not None:
         aside = set_aside(path, "broken")
         for rest in ("-wal", "-shm"):
             path.with_name(path.name + rest).unlink(missing_ok=True)
-        remarks.append(f"{path.name} cannot be read or lacks trials; it is kept as {aside.name}")
+        remarks.append(f"{path.name} is damaged or not what the ledger says; it is kept as {aside.name}")
         study = _created(url, name, directions)
     elif broken:
         optuna.delete_study(study_name=name, storage=study._storage)
@@ -167,10 +172,34 @@ def _quick(connection: sqlite3.Connection, _: Any) -> None:
     connection.execute("PRAGMA synchronous=OFF")
 
 
-def _missing(study: optuna.Study, trials: Sequence[Trial], earlier: Sequence[FrozenTrial]) -> bool:
-    """Whether the study lacks trials that the ledger has."""
-    known = {frozen.number for frozen in study.get_trials(deepcopy=False)}
-    return bool({trial.number for trial in trials} - known) or len(known) < len(earlier)
+def _check(path: Path) -> None:
+    """Let SQLite look for damage.
+
+    Raises:
+        sqlite3.DatabaseError: there is some.
+    """
+    if path.exists():
+        with contextlib.closing(sqlite3.connect(path)) as connection:
+            (found,) = connection.execute("PRAGMA integrity_check(1)").fetchone()
+        if found != "ok":
+            raise sqlite3.DatabaseError(found)
+
+
+def _disagrees(study: optuna.Study, trials: Sequence[Trial], earlier: Sequence[FrozenTrial]) -> bool:
+    """Whether the study lacks trials that the ledger has, or tells something else of them."""
+    known = {frozen.number: frozen for frozen in study.get_trials(deepcopy=False)}
+    return len(known) < len(earlier) or any(
+        trial.number not in known or _differs(known[trial.number], trial) for trial in trials
+    )
+
+
+def _differs(frozen: FrozenTrial, trial: Trial) -> bool:
+    """Whether Optuna's trial has other parameters, or another result; that it was not told yet is no difference."""
+    told = frozen.state.is_finished() and trial.ended
+    complete = frozen.state == TrialState.COMPLETE
+    return frozen.params != trial.params or (
+        told and (complete != (trial.state == COMPLETE) or (complete and frozen.values != trial.values))
+    )
 
 
 def _rebuilt(trials: Sequence[Trial], first: int) -> list[FrozenTrial]:
@@ -251,7 +280,7 @@ def finished_trials(source: str) -> list[FrozenTrial]:
     url, _, name = source.partition("#")
     folder = Path(url)
     if (folder / "ledger").is_dir():
-        found = [_frozen(t) for t in Ledger(folder).trials() if t.kind == "search" and t.state == COMPLETE]
+        found = [_frozen(t) for t in Ledger(folder).trials() if not t.confirms and t.state == COMPLETE]
     else:
         try:
             study = optuna.load_study(study_name=name or None, storage=url)

@@ -76,7 +76,7 @@ class SweepTable:
         ranked = best_trials(trials, driver.directions)
         if ranked:
             self._values(TUNED if self.tuned else "", ranked[:SHOWN], len(ranked), "trial")
-        confirmed = [t for t in driver.trials.values() if t.kind == "confirm" and t.state == COMPLETE]
+        confirmed = [t for t in driver.trials.values() if t.confirms and t.state == COMPLETE]
         if confirmed:
             self._values("on fresh seeds", best_trials(confirmed, driver.directions), len(confirmed), "confirmation of")
         failed = [t for t in driver.trials.values() if t.state == FAILED]

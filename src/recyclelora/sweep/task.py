@@ -22,7 +22,7 @@ from recyclelora.errors import Interrupted, Pruned, UserError
 from recyclelora.storage import LOCK, read_json, taking_turns
 from recyclelora.sweep.execution import Work
 from recyclelora.sweep.goals import select
-from recyclelora.sweep.unit import VARIABLE, Unit
+from recyclelora.sweep.unit import CANCELLED, VARIABLE, Unit
 
 JOB = "RECYCLELORA_JOB"
 """Environment variable: the executor's name for the job that this process is."""
@@ -102,8 +102,8 @@ def recorded(
         except Pruned as stop:
             return outcome("pruned", reason=str(stop))
         except Interrupted as stop:
-            if unit.stop_reason() == "cancelled":
-                return outcome("failed", stop, reason="cancelled")
+            if unit.stop_reason() == CANCELLED:
+                return outcome("failed", stop, reason=CANCELLED)
             try:
                 if resumes():
                     return "resumes", stop

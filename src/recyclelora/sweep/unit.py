@@ -18,6 +18,10 @@ from recyclelora.storage import read_json, write_json
 
 VARIABLE = "RECYCLELORA_UNIT"
 SLURM_JOB = "SLURM_JOB_ID"
+CANCELLED = "cancelled"
+"""Why a run is to stop that nobody wants any more."""
+CONFIRM = "confirm"
+"""Kind of a trial that reruns a good one on fresh seeds; its folders begin with it."""
 
 
 @dataclass(frozen=True)
@@ -42,14 +46,13 @@ class Unit:
     @property
     def run_prefix(self) -> str:
         """How the folder of the trial's runs begins: ``trial_0007`` or ``confirm_0007``."""
-        name = self.trial.name
-        return name if name.startswith("confirm_") else f"trial_{name}"
+        return run_prefix(self.trial)
 
     @property
     def repeated(self) -> bool:
         """Whether the trial has several units, one a seed."""
         about = read_json(self.trial / "trial.json")
-        return about["kind"] == "confirm" or len(about["units"]) > 1
+        return about["kind"] == CONFIRM or len(about["units"]) > 1
 
     def wants(self, attempt: int) -> bool:
         """Whether the driver waits for this attempt: it is the latest, and has not ended yet."""
@@ -63,6 +66,14 @@ class Unit:
             return str(json.loads((self.folder / "stop.json").read_text())["reason"])
         except (FileNotFoundError, ValueError):
             return None
+
+    def ask_to_stop(self, reason: str) -> None:
+        """Let the run stop at its next step.
+
+        Args:
+            reason: ``pruned`` or ``cancelled``
+        """
+        write_json(self.folder / "stop.json", {"reason": reason})
 
     # --- what the job says --------------------------------------------------------------------------------------------
 
@@ -131,6 +142,11 @@ class Unit:
             "time": round(time.time(), 3),
         }
         write_json(self.folder / "outcome.json", {**about, **more})
+
+
+def run_prefix(trial: Path) -> str:
+    """How the folders of a trial's runs begin: ``trial_0007`` or ``confirm_0007``."""
+    return trial.name if trial.name.startswith(f"{CONFIRM}_") else f"trial_{trial.name}"
 
 
 def read_reports(folder: Path) -> list[tuple[int, float]]:

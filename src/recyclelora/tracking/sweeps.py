@@ -17,6 +17,8 @@ from recyclelora.metrics_log import FINAL
 from recyclelora.run_end import RunEnd, run_end
 from recyclelora.schemas import Config
 from recyclelora.storage import read_json, taking_turns
+from recyclelora.sweep.ledger import ENDED, FAILED, PRUNED, Ledger, Trial
+from recyclelora.sweep.unit import CONFIRM
 from recyclelora.tracking.description import LONGEST, identity, milliseconds, started, trial_name
 from recyclelora.tracking.outbox import Point, State, last_steps, send_files, send_points
 from recyclelora.tracking.runs import STATUS, RunSender
@@ -24,64 +26,9 @@ from recyclelora.tracking.store import Store, outputs_of
 from recyclelora.tracking.views import TAG, link, view
 
 RUN_DIRS = ("trial_*", "trial_*/seed_*", "confirm_*", "confirm_*/seed_*")
-OVER = ("complete", "pruned", "failed")
 FILES = ("study.json", "summary.json", "report.html", "table.md", "table.csv")
 TOP = 10
 """Trials in the note of the parent run."""
-
-
-@dataclass(frozen=True)
-class Trial:
-    """What the ledger tells of one trial."""
-
-    folder: Path
-    about: dict[str, Any]
-    state: dict[str, Any]
-
-    @property
-    def over(self) -> bool:
-        """Whether nothing more comes of it."""
-        return self.state.get("state") in OVER
-
-    @property
-    def value(self) -> float | None:
-        """Its objective."""
-        values = self.state.get("values")
-        return float(values[0]) if self.state.get("state") == "complete" and values else None
-
-    @property
-    def finished(self) -> int:
-        """When it was over, in milliseconds since 1970."""
-        return milliseconds(self.state.get("finished")) or 0
-
-    @property
-    def confirms(self) -> bool:
-        """Whether it only runs a candidate again."""
-        return bool(self.about.get("kind") == "confirm")
-
-    def name(self, seed: int) -> str:
-        """Of its run with a seed."""
-        kind = "confirm" if self.confirms else "trial"
-        return trial_name(kind, int(self.about["number"]), self.about.get("params", {}), seed)
-
-    def outcome_of(self, run: str) -> dict[str, Any] | None:
-        """What the job of the run directory ``run`` (relative to the sweep) said last."""
-        for path in sorted(self.folder.glob("*/outcome.json")):
-            outcome: dict[str, Any] = read_json(path)
-            if outcome.get("run_dir") == run:
-                return outcome
-        return None
-
-
-def read_ledger(sweep_dir: Path) -> dict[str, Trial]:
-    """``trial_0007`` and ``confirm_0007`` -> what the ledger tells of it."""
-    trials = {}
-    for path in sorted((sweep_dir / "ledger").glob("*/trial.json")):
-        folder = path.parent
-        state = folder / "state.json"
-        name = folder.name if folder.name.startswith("confirm") else f"trial_{folder.name}"
-        trials[name] = Trial(folder, read_json(path), read_json(state) if state.exists() else {})
-    return trials
 
 
 @dataclass
@@ -129,6 +76,10 @@ class SweepSender:
         """The id of its experiment."""
         return self.store.experiment(self.config.tracking.experiment or self.name)
 
+    def ledger(self) -> dict[str, Trial]:
+        """How the folders of its runs begin -> a trial."""
+        return {trial.run_prefix: trial for trial in Ledger(self.sweep_dir).trials()}
+
     def run_dirs(self) -> Iterator[Path]:
         """Directories of runs that have begun, in the order of their trials."""
         for pattern in RUN_DIRS:
@@ -148,7 +99,7 @@ class SweepSender:
         if next(self.run_dirs(), None) is None and not last:
             return {}
         failures: dict[Path, str] = {}
-        parent, ledger = self.parent(), read_ledger(self.sweep_dir)
+        parent, ledger = self.parent(), self.ledger()
         best = self._best(ledger)
         for run_dir in self.run_dirs():
             if run_dir in self.done:
@@ -157,7 +108,7 @@ class SweepSender:
             end = self._end(run_dir, trial, last=last)
             if run_dir not in self.runs:
                 config = load_config(run_dir / "config.yaml")
-                name = trial.name(config.seed) if trial else None
+                name = _name(trial, config.seed) if trial else None
                 self.runs[run_dir] = RunSender(run_dir, config, self.store, parent, name)
             sender = self.runs[run_dir]
             sender.extra_tags = _trial_tags(trial)
@@ -170,7 +121,7 @@ class SweepSender:
                     raise
                 failures[run_dir] = str(error)  # the other runs are still to be sent
             else:
-                if trial is not None and trial.over and end.status != "running" and not is_best:
+                if trial is not None and trial.ended and end.status != "running" and not is_best:
                     self.done.add(run_dir)
         try:
             self._send_parent(parent, ledger, best, last=last)
@@ -216,13 +167,13 @@ class SweepSender:
         client = self.store.client
         assert self.steps is not None
         send_points(client, run_id, iter(self._points(ledger)), self.steps)
-        counts = Counter(trial.state.get("state", "waiting") for trial in ledger.values() if not trial.confirms)
+        counts = Counter(trial.state for trial in ledger.values() if not trial.confirms)
         self._send_tags(run_id, self._tags(counts, best))
         self._send_note(run_id, ledger)
         self._send_view(ledger)
         end = self._sweep_end(counts, last=last)
         if self.sent.get("status") != end.status:
-            ended = max((trial.finished for trial in ledger.values()), default=0) or int(1000 * time.time())
+            ended = max((_finished(trial) for trial in ledger.values()), default=0) or int(1000 * time.time())
             self.store.set_status(run_id, STATUS[end.status], None if end.status == "running" else ended)
             self.sent["status"] = end.status
         files = [self.sweep_dir / name for name in FILES] + sorted((self.sweep_dir / "figures").glob("*.png"))
@@ -231,8 +182,7 @@ class SweepSender:
     @property
     def objective(self) -> str:
         """The name of what the sweep optimises."""
-        names = self.study.get("objective names") or self.study.get("objectives") or ["objective"]
-        return str(names[0]) if isinstance(names, list) else str(names)
+        return str((self.study.get("objectives") or ["objective"])[0])
 
     def _sign(self) -> int:
         """1 where more is better."""
@@ -245,26 +195,27 @@ class SweepSender:
 
     def _points(self, ledger: dict[str, Trial]) -> Iterator[Point]:
         """The best value so far and the numbers of trials, one step each trial that is over."""
-        over = sorted((t for t in ledger.values() if t.over and not t.confirms), key=lambda t: t.finished)
+        over = sorted((t for t in ledger.values() if t.ended and not t.confirms), key=_finished)
         counts, best = Counter[str](), None
         for step, trial in enumerate(over, 1):
-            counts[trial.state["state"]] += 1
-            for state in OVER:
-                yield f"trials/{state}", counts[state], trial.finished, step
+            counts[trial.state] += 1
+            when = _finished(trial)
+            for state in ENDED:
+                yield f"trials/{state}", counts[state], when, step
             if trial.value is not None:
                 best = (
                     trial.value if best is None else self._sign() * max(self._sign() * best, self._sign() * trial.value)
                 )
-                yield f"trial_{self.objective}", trial.value, trial.finished, step
+                yield f"trial_{self.objective}", trial.value, when, step
             if best is not None:
-                yield f"best_{self.objective}", best, trial.finished, step
+                yield f"best_{self.objective}", best, when, step
 
     def _tags(self, counts: Counter[str], best: Trial | None) -> dict[str, str]:
         tags = {"trials": ", ".join(f"{number} {state}" for state, number in sorted(counts.items()))}
         if "tuned_on_targets" in self.study:
             tags["tuned_on_targets"] = str(self.study["tuned_on_targets"]).lower()
         if best is not None:
-            tags["best_trial"] = str(best.about.get("number"))
+            tags["best_trial"] = str(best.number)
         return tags
 
     def _send_tags(self, run_id: str, tags: dict[str, str]) -> None:
@@ -277,7 +228,7 @@ class SweepSender:
 
     def _send_view(self, ledger: dict[str, Trial]) -> None:
         """The table of trials: what varies, and the final scores that any of them has."""
-        params = dict.fromkeys(name for trial in ledger.values() for name in trial.about.get("params", {}))
+        params = dict.fromkeys(name for trial in ledger.values() for name in trial.params)
         scores = dict.fromkeys(
             name for run in self.runs.values() for name in run.steps or {} if name.startswith(f"{FINAL}/")
         )
@@ -302,19 +253,19 @@ class SweepSender:
     def _note(self, ledger: dict[str, Trial]) -> str:
         done = [trial for trial in ledger.values() if trial.value is not None and not trial.confirms]
         done.sort(key=lambda trial: -self._sign() * (trial.value or 0.0))
-        failed = [trial for trial in ledger.values() if trial.state.get("state") == "failed"]
+        failed = [trial for trial in ledger.values() if trial.state == FAILED]
         lines = [self._head()]
         if ledger:
             lines += ["", f"[Table of all trials]({link(self.experiment)})"]
         if done:
-            names = list(dict.fromkeys(name for trial in done for name in trial.about.get("params", {})))
+            names = list(dict.fromkeys(name for trial in done for name in trial.params))
             lines += ["", " | ".join(["", "trial", self.objective, *names, ""]).strip()]
             lines += ["|---" * (2 + len(names)) + "|"]
             for trial in done[:TOP]:
-                params = [str(trial.about["params"].get(name, "")) for name in names]
-                lines += [" | ".join(["", str(trial.about["number"]), f"{trial.value:.4f}", *params, ""]).strip()]
+                params = [str(trial.params.get(name, "")) for name in names]
+                lines += [" | ".join(["", str(trial.number), f"{trial.value:.4f}", *params, ""]).strip()]
         lines += [""] if failed else []
-        lines += [f"- trial {t.about['number']} failed: {t.state.get('reason')}" for t in failed[:TOP]]
+        lines += [f"- trial {t.number} failed: {t.reason}" for t in failed[:TOP]]
         return "\n".join(lines)[:LONGEST]
 
     def _sweep_end(self, counts: Counter[str], *, last: bool) -> RunEnd:
@@ -323,10 +274,10 @@ class SweepSender:
         if not last:
             return RunEnd("running")
         wanted = self.study.get("n_trials") or sum(counts.values())
-        over = sum(counts[state] for state in OVER)
+        over = sum(counts[state] for state in ENDED)
         if over < wanted:
             return RunEnd("killed")
-        return RunEnd("finished" if counts["failed"] < over else "failed")
+        return RunEnd("finished" if counts[FAILED] < over else "failed")
 
     # --- its runs -----------------------------------------------------------------------------------------------------
 
@@ -334,12 +285,12 @@ class SweepSender:
         """What has become of a run: what its job said, what the driver said, what its own files say."""
         if (run_dir / "result.json").exists():
             return RunEnd("finished")
-        outcome = trial.outcome_of(run_dir.relative_to(self.sweep_dir).as_posix()) if trial else None
+        outcome = _outcome(trial, run_dir.relative_to(self.sweep_dir).as_posix()) if trial else None
         if outcome is not None and outcome["status"] in ("failed", "pruned", "interrupted"):
             return RunEnd(outcome["status"], outcome.get("reason") or "")
-        if trial is not None and trial.state.get("state") in ("failed", "pruned"):
-            return RunEnd(trial.state["state"], trial.state.get("reason") or "")
-        if not last and (trial is None or not trial.over):
+        if trial is not None and trial.state in (FAILED, PRUNED):
+            return RunEnd(trial.state, trial.reason or "")
+        if not last and (trial is None or not trial.ended):
             return RunEnd("running")
         return run_end(run_dir)
 
@@ -347,8 +298,24 @@ class SweepSender:
 def _trial_tags(trial: Trial | None) -> dict[str, str]:
     if trial is None:
         return {}
-    tags = {"trial": str(trial.about.get("number")), "trial_state": trial.state.get("state", "waiting")}
-    return tags | ({"kind": "confirm"} if trial.confirms else {})
+    tags = {"trial": str(trial.number), "trial_state": trial.state}
+    return tags | ({"kind": trial.kind} if trial.confirms else {})
+
+
+def _name(trial: Trial, seed: int) -> str:
+    """Of its run with a seed."""
+    return trial_name(CONFIRM if trial.confirms else "trial", trial.number, trial.params, seed)
+
+
+def _finished(trial: Trial) -> int:
+    """When it was over, in milliseconds since 1970; 0 while it is not."""
+    return milliseconds(trial.finished) or 0
+
+
+def _outcome(trial: Trial, run: str) -> dict[str, Any] | None:
+    """What the job of the run directory ``run`` (relative to the sweep) said last."""
+    said = (trial.said(unit) for unit in range(len(trial.units)))
+    return next((outcome for outcome in said if outcome is not None and outcome["run_dir"] == run), None)
 
 
 def sweep_of(run_dir: Path) -> Path | None:

@@ -1,0 +1,179 @@
+"""From the options of a sweep to the plan that its driver carries out; mistakes are found here, before any job."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from hydra.types import HydraContext
+from omegaconf import DictConfig, OmegaConf
+from optuna.samplers import BaseSampler
+
+from recyclelora.errors import UserError
+from recyclelora.sweep.goals import DIRECTIONS, Constraint
+from recyclelora.sweep.samplers import CONSTRAINED, make_sampler, sampler_name
+from recyclelora.sweep.space import Space, grid_space, search_space
+from recyclelora.sweep.task import HydraTask
+
+DEFAULT_TRIALS = 20
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What the driver has to do."""
+
+    space: Space
+    n_trials: int
+    planned: list[dict[str, Any]]
+    """points that are taken before the sampler is asked; a grid's are all"""
+    sampler: Callable[[int], BaseSampler] | None
+    """trial number -> sampler; None: planned points only"""
+    seeds: list[int] | None = None
+    """of each trial's repeats; None: one run with the configuration's own seed"""
+    prunes: bool = False
+    """repeats then run one after another, so that pruning can spare the rest"""
+    across_repeats: bool = False
+    """the pruner compares finished repeats, not the steps of the first one"""
+    constraints: list[Constraint] = field(default_factory=list)
+    max_retries: int = 2
+    max_failures: int | None = None
+    retry_failed: bool = False
+    confirm: int = 0
+    confirm_by: list[str] = field(default_factory=list)
+    """parameters: so many of the best for each combination of their values are confirmed"""
+    confirm_seeds: list[int] = field(default_factory=list)
+    shared: bool = False
+    """other drivers may work on the same study"""
+
+
+def check_options(options: Mapping[str, Any]) -> None:
+    """Refuse values that make no sense, all at once."""
+    bad = [f"hydra.sweeper.{k}={options[k]}: must be at least 1" for k in ("n_jobs", "repeats") if options[k] < 1]
+    bad += [f"hydra.sweeper.{k}={options[k]}: must not be negative"
+            for k in ("max_retries", "confirm") if options[k] < 0]  # fmt: skip
+    if options["n_trials"] is not None and options["n_trials"] < 1:
+        bad.append(f"hydra.sweeper.n_trials={options['n_trials']}: must be at least 1")
+    if options["max_failures"] is not None and options["max_failures"] < 1:
+        bad.append(f"hydra.sweeper.max_failures={options['max_failures']}: must be at least 1")
+    if options["snapshot"] not in ("on", "off", "renew"):
+        bad.append(f"hydra.sweeper.snapshot={options['snapshot']}: on, off or renew")
+    directions = listed(options["direction"])
+    bad += [f"hydra.sweeper.direction={d}: maximize or minimize" for d in directions if str(d) not in DIRECTIONS]
+    objectives = options["objectives"]
+    if objectives is not None and len(objectives) != len(directions):
+        bad.append(
+            f"hydra.sweeper.objectives: {len(objectives)} of them, but {len(directions)} in hydra.sweeper.direction"
+        )
+    if options["pruner"] and len(directions) > 1:
+        bad.append("hydra.sweeper.pruner: Optuna prunes sweeps with one objective only")
+    if options["pruner"] and options["pruner"].get("kind") == "wilcoxon" and options["repeats"] < 2:
+        bad.append("hydra.sweeper.pruner=wilcoxon: compares seeds; set hydra.sweeper.repeats to 2 or more")
+    bad += [f"hydra.sweeper.points.{name}: {name!r} is no plain name"
+            for name in options["points"] if not re.fullmatch(r"[\w.+-]+", name)]  # fmt: skip
+    if options["confirm"] and not options["confirm_seeds"]:
+        bad.append("hydra.sweeper.confirm_seeds: empty")
+    if options["sampler"] is None and options["n_trials"] is not None:
+        bad.append("hydra.sweeper.n_trials: a grid is as long as it is; for a search add hydra/sweeper/sampler=tpe")
+    if options["max_failure_rate"] != 1.0:
+        bad.append("hydra.sweeper.max_failure_rate: there are no batches here; use hydra.sweeper.max_failures")
+    if bad:
+        raise UserError("\n".join(bad))
+
+
+def listed(value: Any) -> list[Any]:
+    """One value, or several, as several."""
+    return list(value) if isinstance(value, list | tuple) else [value]
+
+
+def _what_to_try(
+    options: Mapping[str, Any], context: HydraContext, arguments: Sequence[str]
+) -> tuple[Space, list[dict[str, Any]], int]:
+    """The space, the points planned in advance, and the number of trials."""
+    loader, sampler, given = context.config_loader, options["sampler"], options["n_trials"]
+    if sampler is None:
+        if options["conditions"]:
+            raise UserError("hydra.sweeper.conditions: need a sampler: add hydra/sweeper/sampler=tpe")
+        space = grid_space(arguments, options["params"], loader).with_points(options["points"])
+        planned = space.grid()
+        return space, planned, len(planned)
+    space = search_space(arguments, options["params"], options["conditions"], loader).with_points(options["points"])
+    if not space.distributions:
+        raise UserError("hydra.sweeper.params: nothing varies; give choices or intervals, such as adapter.alpha=1,2")
+    if sampler_name(sampler) == "GridSampler":
+        planned = space.grid()
+        n_trials = min(len(planned), given or len(planned))
+        return space, planned[:n_trials], n_trials
+    unknown = [key for point in options["enqueue"] for key in point if key not in space.distributions]
+    if unknown:
+        raise UserError(f"hydra.sweeper.enqueue: {unknown[0]} is not varied by this sweep")
+    for point in options["enqueue"]:
+        for key, value in point.items():
+            distribution = space.distributions[key]
+            try:
+                inside = distribution._contains(distribution.to_internal_repr(value))
+            except ValueError:
+                inside = False
+            if not inside:
+                raise UserError(f"hydra.sweeper.enqueue: {key}={value} lies outside of {distribution}")
+    return space, list(options["enqueue"]), given or DEFAULT_TRIALS
+
+
+def validate(space: Space, task: HydraTask) -> None:
+    """Compose and check the configurations that trials may have, before the first one starts.
+
+    Raises:
+        UserError: naming the trial and what is wrong with it.
+    """
+    check = getattr(task.function, "check", lambda node: None)
+    for params in space.probes():
+        overrides = space.overrides(params)
+        try:
+            check(task.context.config_loader.load_sweep_config(task.config, overrides))
+        except Exception as error:
+            text = getattr(task.function, "explain", str)(error)
+            raise UserError(f"a trial with {', '.join(space.varied(params)) or 'nothing varied'}: {text}") from error
+
+
+def make_plan(
+    options: Mapping[str, Any], context: HydraContext, arguments: Sequence[str], config: DictConfig, *, shared: bool
+) -> Plan:
+    """The plan that options and command line describe.
+
+    Args:
+        options: of ``hydra.sweeper``
+        context: Hydra's, to see what is a group
+        arguments: the command line's overrides of the task
+        config: composed without what varies
+        shared: whether other drivers may work on the same study
+
+    Raises:
+        UserError: a mistake, by the option's name.
+    """
+    space, planned, n_trials = _what_to_try(options, context, arguments)
+    sampler = options["sampler"]
+    searching = sampler is not None and sampler_name(sampler) != "GridSampler"
+    unvaried = [key for key in options["confirm_by"] if key not in space.distributions]
+    if unvaried:
+        raise UserError(f"hydra.sweeper.confirm_by: the sweep does not vary {unvaried[0]}")
+    constraints = [Constraint.parse(text) for text in options["constraints"]]
+    if constraints and searching and sampler_name(sampler) not in CONSTRAINED:
+        raise UserError(f"hydra.sweeper.constraints: {sampler_name(sampler)} knows none; take tpe, gp, nsgaii, nsgaiii")
+    seed = int(OmegaConf.select(config, "seed", default=0))
+    kind = (options["pruner"] or {}).get("kind")
+
+    def ask(number: int) -> Any:
+        return make_sampler(sampler, number, parallel=options["n_jobs"] > 1, constrained=bool(constraints))
+
+    if searching:
+        ask(0)  # a bad option is refused before the first job
+    return Plan(
+        space, n_trials, planned, ask if searching else None,
+        seeds=[seed + i for i in range(options["repeats"])] if options["repeats"] > 1 else None,
+        prunes=kind is not None, across_repeats=kind == "wilcoxon",
+        constraints=constraints, max_retries=options["max_retries"], max_failures=options["max_failures"],
+        retry_failed=options["retry_failed"], confirm=options["confirm"],
+        confirm_by=options["confirm_by"], confirm_seeds=options["confirm_seeds"],
+        shared=shared,
+    )  # fmt: skip

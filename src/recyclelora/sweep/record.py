@@ -1,0 +1,86 @@
+"""``study.json``: what a sweep was begun with, and with what it may go on."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from omegaconf import DictConfig, OmegaConf
+
+from recyclelora.errors import UserError
+from recyclelora.provenance import command_line
+from recyclelora.storage import read_json, write_json
+from recyclelora.sweep.goals import tuned_on_targets
+from recyclelora.sweep.planning import Plan
+from recyclelora.sweep.samplers import sampler_name
+
+MAY_CHANGE = ("n_trials", "command", "created", "pruner", "warm_start", "fixed")
+"""Entries of ``study.json`` with which the same study may go on."""
+
+FREE = (
+    "config.output_dir", "config.cache", "config.fresh", "config.study", "config.tracking", "config.factor_cache_gib",
+    "config.trainer.num_workers", "config.trainer.log_every", "config.data.root", "config.data.decode_cache",
+)  # fmt: skip
+"""Settings that change no result."""
+
+
+def described(
+    options: Mapping[str, Any], plan: Plan, config: DictConfig, directions: list[str], name: str
+) -> dict[str, Any]:
+    """The content of ``study.json``."""
+    base = OmegaConf.to_container(config, resolve=False)
+    assert isinstance(base, dict)
+    base.pop("hydra")
+    plain = {str(key): value for key, value in base.items()}
+    return {
+        "name": name,
+        "directions": directions,
+        "objectives": options["objectives"] or [str(plain.get("objective", "value"))],
+        "tuned_on_targets": tuned_on_targets(options["objectives"], plain),
+        "sampler": None if options["sampler"] is None else sampler_name(options["sampler"]),
+        "pruner": (options["pruner"] or {}).get("kind"),
+        "n_trials": plan.n_trials,
+        "repeats": options["repeats"],
+        "constraints": options["constraints"],
+        "fixed": list(plan.space.fixed.values()),
+        "space": {key: str(distribution) for key, distribution in plan.space.distributions.items()},
+        "conditions": options["conditions"],
+        "warm_start": options["warm_start"] is not None,
+        "command": command_line(),
+        "config": plain,
+    }
+
+
+def record(folder: Path, about: dict[str, Any]) -> None:
+    """Write ``study.json``; a study goes on only with what it was begun with.
+
+    Raises:
+        UserError: naming what differs.
+    """
+    path = folder / "study.json"
+    if path.exists():
+        stored = read_json(path)
+        differences = [
+            text for key in about if key not in MAY_CHANGE for text in _differences(key, stored.get(key), about[key])
+        ]
+        if differences:
+            raise UserError(
+                f"{folder.name}: was begun with other settings; give it another name with study=, or start over with "
+                "fresh=true:\n" + "\n".join(f"  {text}" for text in differences[:10])
+            )
+        about["created"] = stored["created"]
+    else:
+        about["created"] = time.strftime("%Y-%m-%dT%H:%M:%S%z")
+    write_json(path, about)
+
+
+def _differences(key: str, before: Any, after: Any) -> Iterator[str]:
+    if key in FREE:
+        return
+    if isinstance(before, dict) and isinstance(after, dict):
+        for name in dict.fromkeys([*before, *after]):
+            yield from _differences(f"{key}.{name}", before.get(name), after.get(name))
+    elif before != after:
+        yield f"{key.removeprefix('config.')}: was {before}, now {after}"
