@@ -50,7 +50,7 @@ coverage: install  ## the default test suite with a coverage report in htmlcov/
 
 faults: install  ## kill, fill and damage everything (hours); writes the figures of docs/reliability.md
 	for figure in kills crash_points driver_kills resume cold_start tracking sabotage corruptions ranks refusals \
-	  hostile; do \
+	  hostile soak; do \
 	  $(BIN)/python benchmarks/reliability/$$figure.py || exit 1; \
 	done
 	$(BIN)/python benchmarks/reliability/page.py

@@ -3,8 +3,9 @@
     python benchmarks/reliability/corruptions.py --count 300
 
 Each time one file of the newest checkpoint is damaged at random: the one before has to be taken, with a warning that
-names the file; with both damaged the run has to be refused. Caches have to compute anew, never to answer wrongly. The
-same damage to what `torch.save` and safetensors alone have written is beside it.
+names the file; with both damaged the run has to be refused. Caches have to compute anew, never to answer wrongly. A
+sweep's study, damaged or deleted, has to say again what its ledger says. The same damage to what `torch.save` and
+safetensors alone have written is beside it.
 """
 
 from __future__ import annotations
@@ -17,8 +18,10 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import optuna
 import torch
 from harness import command, composed, ending, run_directory, spawn, train, warmed, workspace
+from optuna.distributions import FloatDistribution, distribution_to_json
 from safetensors.torch import load_file, save_file
 
 from recyclelora.adapters.factor_store import DamagedEntry, FactorCache
@@ -30,6 +33,8 @@ from recyclelora.engine.checkpoint import load_checkpoint, newest_checkpoint
 from recyclelora.engine.partial import PartialCounts
 from recyclelora.errors import UserError
 from recyclelora.image_counts import ImageCounts
+from recyclelora.sweep.ledger import COMPLETE, FAILED, Ledger
+from recyclelora.sweep.study import open_study, storage_url
 
 OPTIONS = ["trainer.max_steps=4", "trainer.eval_every=2"]
 Read = Callable[[], object]
@@ -60,10 +65,11 @@ def measure(seed: int, count: int) -> dict[str, Any]:
         refused = _both(rng, run / "checkpoints", folder, max(1, count // 10))
         again = _resumed(rng, run, folder, cache)
         caches = {name: _cache(rng, count // 3, *case) for name, case in _caches(folder).items()}
+        studies = _studies(rng, folder, max(1, count // 6))
         stock = {name: _cache(rng, count // 3, *case) for name, case in _stock(run, folder).items()}
     return {
         "checkpoints": checkpoints, "both_damaged": refused, "resumed_bit_identical": again,
-        "caches": caches, "stock": stock,
+        "caches": caches, "studies": studies, "stock": stock,
     }  # fmt: skip
 
 
@@ -98,6 +104,35 @@ def _both(rng: random.Random, root: Path, folder: Path, count: int) -> dict[str,
             refused += 1
         shutil.rmtree(place)
     return {"damaged": count, "refused": refused}
+
+
+def _studies(rng: random.Random, folder: Path, count: int) -> dict[str, int]:
+    """Damage the study of a sweep of 30 trials; what it tells afterwards must be what the ledger tells."""
+    sweep = folder / "sweep"
+    ledger = Ledger(sweep)
+    text = distribution_to_json(FloatDistribution(-5.0, 5.0))
+    for number in range(30):
+        x = rng.uniform(-5, 5)
+        trial = ledger.add(number, {"x": x}, [f"x={x}"], [[f"x={x}"]], {"x": text})
+        state = rng.choice([COMPLETE, FAILED])
+        trial.end(state, values=[x * x] if state == COMPLETE else None)
+    trials, path = ledger.trials(), sweep / "study.db"
+    url = storage_url(None, sweep)
+    wanted = _told(open_study(url, "sweep", ["maximize"], trials, [])[0])
+    found = {"damaged": 0, "rebuilt": 0}
+    for index in range(count):
+        if index % 5:
+            damage(rng, path)
+        else:
+            path.unlink()
+        found["damaged"] += 1
+        study, _ = open_study(url, "sweep", ["maximize"], trials, [])
+        found["rebuilt"] += _told(study) == wanted
+    return found
+
+
+def _told(study: optuna.Study) -> list[object]:
+    return [(trial.number, trial.params, trial.state, trial.values) for trial in study.get_trials()]
 
 
 def _resumed(rng: random.Random, run: Path, folder: Path, cache: Path) -> bool:

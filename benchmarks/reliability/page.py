@@ -76,15 +76,21 @@ def _resume(f: Figure) -> tuple[str, list[Row]]:
 
 
 def _cold_start(f: Figure) -> tuple[str, list[Row]]:
-    stock = f["stock"]["MLflow client on a fresh SQLite store"]
+    stock, ours = f["stock"]["MLflow client on a fresh SQLite store"], f["one_sweep"]
+    sweeper = f["stock"]["hydra-optuna-sweeper"]
     return (
         "16 processes at once where nothing is yet: no cache, no outputs, no database. Two pairs of them want the same "
-        "run; of each one may be told who holds it.",
+        "run; of each one may be told who holds it. Then 16 commands of one and the same sweep of four trials; beside "
+        "it hydra-optuna-sweeper with SQLite.",
         [
             ("processes", f["processes"], stock["processes"]),
             ("failed", f["failed"], f"{stock['failed']} (MLflow client on a fresh SQLite store)"),
             ("told that their twin holds the run", f["lost_to_a_twin"], None),
             ("runs missing in MLflow", f["mlflow_runs_missing"], None),
+            ("commands of one sweep", ours["commands"], sweeper["commands"]),
+            ("failed, but for those told who drives it", ours["failed"], sweeper["failed"]),
+            ("sweeps", ours["sweeps"], sweeper["sweeps"]),
+            ("sweeps with exactly 4 trials, none run twice", ours["exactly_4_complete"], sweeper["exactly_4_complete"]),
         ],
     )
 
@@ -97,6 +103,8 @@ def _corruptions(f: Figure) -> tuple[str, list[Row]]:
         ("the checkpoint before used", f"{c['previous_used']} of {c['damaged']}", None),
         ("both damaged: refused", f"{both['refused']} of {both['damaged']}", None),
     ]
+    studies = f["studies"]
+    rows.append(("a sweep's study rebuilt from its ledger", f"{studies['rebuilt']} of {studies['damaged']}", None))
     rows += [
         (f"{name}: wrong without a word", f"{p['wrong_without_a_word']} of {p['damaged']}", None)
         for name, p in f["caches"].items()
@@ -105,7 +113,11 @@ def _corruptions(f: Figure) -> tuple[str, list[Row]]:
         (f"the same weights, {name}: wrong without a word", None, f"{p['wrong_without_a_word']} of {p['damaged']}")
         for name, p in f["stock"].items()
     ]
-    return "One byte changed, or the end cut off, in a random file of the newest checkpoint; and in every cache.", rows
+    return (
+        "One byte changed, or the end cut off, in a random file of the newest checkpoint, of every cache, and of a "
+        "sweep's study.",
+        rows,
+    )
 
 
 def _ranks(f: Figure) -> tuple[str, list[Row]]:
@@ -184,25 +196,74 @@ def _sabotage(f: Figure) -> tuple[str, list[Row]]:
     )
 
 
+SERVERS = {
+    "healthy": "healthy server", "flaky": "server that fails at random", "full": "503 for a third of the run",
+    "absent": "no server for all of the run",
+}  # fmt: skip
+CLIENTS = {"mlflow_sync": "synchronous", "mlflow_async": "asynchronous"}
+
+
+def _tracking(f: Figure) -> tuple[str, list[Row]]:
+    rows: list[Row] = []
+    for mode, server in SERVERS.items():
+        ours, clients = f["results"][mode]["here"], {w: f["results"][mode][name] for name, w in CLIENTS.items()}
+        for key, words in (
+            ("start_delay_s", "delay at the start, s"),
+            ("slowdown_wall_percent", "slower than without, %"),
+            ("points_lost", "points lost"),
+            ("points_doubled", "points doubled"),
+        ):
+            stock = ", ".join(f"{_client(found, key)} ({way})" for way, found in clients.items())
+            rows.append((f"{server}: {words}", ours[key], stock))
+    return (
+        f"A loop of {f['steps']} steps that logs {f['metrics']} metrics a step, medians of {f['repeats']} repeats. "
+        "Here the points lie in a file and a process of its own sends them; what is left is sent by `sync` afterwards. "
+        "The usual tool is `mlflow.log_metrics` with its defaults; it has no such command.",
+        rows,
+    )
+
+
+def _client(found: Figure, key: str) -> str:
+    """What a client of MLflow's own did; it may have ended the training instead, in every repeat."""
+    return str(found[key]) if key in found else "the training ended"
+
+
+def _soak(f: Figure) -> tuple[str, list[Row]]:
+    lives, killed = f["driver lives"], f["driver is killed"]
+    both = [(what, sum(sweep[key] for sweep in (lives, killed))) for what, key in (
+        ("trials", "trials"), ("healthy", "healthy"), ("healthy with the right value", "healthy_right"),
+        ("sabotaged", "sabotaged"), ("sabotaged with the right reason", "reasons_right"), ("attempts", "attempts"),
+        ("begun again after they were complete", "begun_after_their_end"),
+    )]  # fmt: skip
+    faults = ", ".join(f"{number} x {name}" for name, number in f["faults"].items())
+    return (
+        f"{f['minutes']:g} minutes of two sweeps on a real SLURM of three nodes, with a fault every few seconds: "
+        f"{faults}.",
+        [
+            *((what, number, None) for what, number in both),
+            ("jobs and processes left", f["jobs_left"] + f["processes_left"], None),
+            ("memory of the driver that lived, MB, after a fifth of the time and at the end",
+             " -> ".join(map(str, lives["memory_mb"])), None),
+            ("open files of it", " -> ".join(map(str, lives["open_files"])), None),
+        ],
+    )  # fmt: skip
+
+
 FIGURES: dict[str, tuple[str, Callable[[Figure], tuple[str, list[Row]]]]] = {
     "training_kills": ("1. Kills of a training run", _kills),
     "crash_points": ("2. Every point at which a write can fail", _crash_points),
     "driver_kills": ("3. Kills of a sweep's driver", _driver_kills),
     "resume": ("4. Going on from every step", _resume),
     "cold_start": ("5. Sixteen starts at once on nothing", _cold_start),
+    "tracking": ("6. MLflow failing, or absent for a whole run", _tracking),
     "sabotage": ("7. Sabotaged trials", _sabotage),
     "corruptions": ("8. Damaged files", _corruptions),
     "ranks": ("9. A lost process of several", _ranks),
     "refusals": ("10. Mistakes and broken data", _refusals),
     "hostile": ("11. Hostile files", _hostile),
+    "soak": ("12. Half an hour of faults", _soak),
 }
 """JSON file -> title and how its rows are made."""
-
-PLAIN = {
-    "simultaneous_start": "5. Sixteen sweeps at once on nothing",
-    "tracking": "6. MLflow absent for a whole run",
-}
-"""Figures of other scripts; their numbers are shown as they are."""
 
 
 def page() -> str:
@@ -212,10 +273,6 @@ def page() -> str:
         if (figure := _read(name)) is not None:
             words, rows = rows_of(figure)
             sections[title] = _section(title, name, figure, words, rows)
-    for name, title in PLAIN.items():
-        if (figure := _read(name)) is not None:
-            rows = [(key, value, None) for key, value in _flat(figure) if not key.startswith(("seed", "python"))]
-            sections[title] = _section(title, name, figure, "", rows)
     ordered = sorted(sections.items(), key=lambda item: (float(item[0].split(".")[0]), item[0]))
     return "\n".join([HEAD, *(text for _, text in ordered)])
 
@@ -225,15 +282,9 @@ def _read(name: str) -> Figure | None:
     return json.loads(path.read_text()) if path.exists() else None
 
 
-def _flat(node: Any, path: str = "") -> list[tuple[str, Any]]:
-    if isinstance(node, dict):
-        return [pair for key, value in node.items() for pair in _flat(value, f"{path} {key}".strip())]
-    return [] if isinstance(node, list) else [(path, node)]
-
-
 def _section(title: str, name: str, figure: Figure, words: str, rows: list[Row]) -> str:
     usual = any(row[2] is not None for row in rows)
-    lines = [f"## {title}", "", *([words, ""] if words else [])]
+    lines = [f"## {title}", "", words, ""]
     lines += ["| | here | usual tool |", "|---|---:|---:|"] if usual else ["| | |", "|---|---:|"]
     for what, ours, stock in rows:
         cells = [what, "" if ours is None else str(ours), *(["" if stock is None else str(stock)] if usual else [])]

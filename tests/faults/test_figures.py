@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shutil
 
+import cold_start
 import corruptions
 import crash_points
 import hostile
@@ -13,6 +14,8 @@ import pytest
 import ranks
 import refusals
 import resume
+import soak
+from slurm_cluster import needs_slurm
 
 straced = pytest.mark.skipif(shutil.which("strace") is None, reason="needs strace")
 
@@ -52,6 +55,15 @@ def test_damage_is_noticed_by_name():
     assert found["both_damaged"]["refused"] == found["both_damaged"]["damaged"] > 0
     assert found["resumed_bit_identical"]
     assert not [name for name, p in found["caches"].items() if p["wrong_without_a_word"]]
+    assert found["studies"]["rebuilt"] == found["studies"]["damaged"] == 4
+
+
+@pytest.mark.slow
+def test_sixteen_starts_at_once_on_nothing():
+    found = cold_start.measure(seed=0, count=1, stock_rounds=0)
+    assert (found["processes"], found["failed"], found["mlflow_runs_missing"]) == (16, 0, 0)
+    sweeps = found["one_sweep"]
+    assert (sweeps["commands"], sweeps["failed"], sweeps["exactly_4_complete"]) == (16, 0, 1)
 
 
 @pytest.mark.slow
@@ -74,6 +86,19 @@ def test_nothing_hostile_executes_and_no_secret_is_written():
     found = hostile.measure(seed=6, count=8)
     assert found["what"] == {} and found["executed"] == found["escaped"] == 0
     assert found["secrets"]["what"] == [] and found["secrets"]["files_searched"] > 10
+
+
+@pytest.mark.slurm
+@needs_slurm()
+@pytest.mark.timeout(300)
+def test_sweeps_on_a_cluster_that_fails_all_the_time_lose_nothing():
+    found = soak.measure(minutes=0.7, seed=1)
+    assert sum(found["faults"].values()) >= 3
+    for name in ("driver lives", "driver is killed"):
+        sweep = found[name]
+        assert sweep["what"] == [] and sweep["begun_after_their_end"] == 0
+        assert sweep["healthy_right"] == sweep["healthy"] > 0 and sweep["reasons_right"] == sweep["sabotaged"]
+    assert found["jobs_left"] == found["processes_left"] == 0
 
 
 def test_the_page_says_what_the_figures_say():
