@@ -12,7 +12,7 @@ from recyclelora.cli import one_clear_line
 from recyclelora.errors import UserError
 from recyclelora.storage import holder, read_json, write_json
 from recyclelora.sweep.ledger import DRIVER_LOCK, FAILED, RUNNING, Ledger
-from recyclelora.sweep.table import count_states, running_row, what
+from recyclelora.sweep.table import count_states, running_row
 from recyclelora.sweep.unit import CANCELLED, Unit
 
 
@@ -57,7 +57,7 @@ def status(sweep: Path) -> None:
         console.print(table)
     for trial in trials:
         if trial.state == FAILED:
-            console.print(f"failed: trial {trial.number} ({what(trial)}): {trial.reason}", markup=False)
+            console.print(f"failed: trial {trial.number} ({trial.what}): {trial.reason}", markup=False)
 
 
 def cancel(sweep: Path, numbers: list[int]) -> None:

@@ -454,7 +454,7 @@ def best_trials(trials: Sequence[Trial], directions: Sequence[str]) -> list[Tria
 
 def told(trial: Trial) -> str:
     """A trial's end in one line."""
-    name = f"{'confirmation' if trial.confirms else 'trial'} {trial.number} ({', '.join(trial.overrides)})"
+    name = f"{'confirmation' if trial.confirms else 'trial'} {trial.number} ({trial.what})"
     if trial.state == COMPLETE:
         return f"{name}: {', '.join(f'{value:.4f}' for value in trial.values or ())}"
     return f"{name} {trial.state}: {trial.reason}"

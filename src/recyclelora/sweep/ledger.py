@@ -6,6 +6,7 @@ A killed driver finds everything here, and Optuna's study can be rebuilt from it
 
 from __future__ import annotations
 
+import re
 import time
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -19,6 +20,7 @@ WAITING, RUNNING, COMPLETE, PRUNED, FAILED = "waiting", "running", "complete", "
 ENDED = (COMPLETE, PRUNED, FAILED)
 DRIVER_LOCK = ".driver.lock"
 """In the sweep's folder: held by its driver."""
+LONG_NUMBER = re.compile(r"-?\d+\.\d{5,}(e[+-]?\d+)?")
 SEARCH = "search"
 """Kind of a trial that is no confirmation."""
 
@@ -81,6 +83,11 @@ class Trial:
     def value(self) -> float | None:
         """The first objective of a complete trial."""
         return self.values[0] if self.state == COMPLETE and self.values else None
+
+    @property
+    def what(self) -> str:
+        """What it varies, for people: long numbers to four digits."""
+        return ", ".join(LONG_NUMBER.sub(lambda found: f"{float(found[0]):.4g}", text) for text in self.overrides)
 
     @property
     def run_prefix(self) -> str:

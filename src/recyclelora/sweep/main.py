@@ -32,7 +32,7 @@ from recyclelora.sweep.record import described, record
 from recyclelora.sweep.samplers import make_pruner
 from recyclelora.sweep.space import discrete
 from recyclelora.sweep.study import finished_trials, open_study, shown, storage_url
-from recyclelora.sweep.table import SweepTable, count_states, what
+from recyclelora.sweep.table import SweepTable, count_states
 from recyclelora.sweep.task import HydraTask
 
 SOME_FAILED, TOO_MANY_FAILED, STOPPED = 3, 4, 128
@@ -243,7 +243,10 @@ def _finish(
     table.summary(driver)
     say = table.console.print
     if best and about["sampler"]:
-        say(f"best: trial {best[0].number} ({what(best[0])})" + (f", {TUNED}" if about["tuned_on_targets"] else ""))
+        say(
+            f"best: trial {best[0].number} ({', '.join(best[0].overrides)})"
+            + (f", {TUNED}" if about["tuned_on_targets"] else "")
+        )
     say(
         f"trials: {', '.join(f'{n} {state}' for state, n in counts.items() if n)}; files: {shown_path(folder)}",
         markup=False,

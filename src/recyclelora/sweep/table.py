@@ -84,7 +84,7 @@ class SweepTable:
             table = Table("trial", "what", "why", "log", title="failed", title_justify="left")
             for trial in failed:
                 log = trial.unit_folder(trial.attempts[-1].unit if trial.attempts else 0) / "log.txt"
-                table.add_row(str(trial.number), what(trial), trial.reason, str(shown(log)))
+                table.add_row(str(trial.number), trial.what, trial.reason, str(shown(log)))
             self.console.print(table)
         pruned = sum(t.state == PRUNED for t in trials)
         if pruned:
@@ -96,7 +96,7 @@ class SweepTable:
         for index in range(len(trials[0].values or ())):
             table.add_column("value" if len(trials[0].values or ()) == 1 else f"value {index}", justify="right")
         for trial in trials:
-            table.add_row(str(trial.number), what(trial), *(f"{value:.4f}" for value in trial.values or ()))
+            table.add_row(str(trial.number), trial.what, *(f"{value:.4f}" for value in trial.values or ()))
         self.console.print(table)
 
 
@@ -113,7 +113,7 @@ def running_row(trial: Trial, unit: int, job: str) -> list[str]:
     seed = f", {trial.units[unit][-1]}" if len(trial.units) > 1 else ""
     return [
         f"{trial.number}",
-        what(trial) + seed,
+        trial.what + seed,
         f"{progress['step']}/{progress['of']}" if progress else "",
         f"{progress['loss']:.3f}" if progress else "",
         f"{reports[-1][1]:.4f}" if reports else "",
@@ -128,12 +128,7 @@ def best_line(driver: Driver) -> str:
     if not best:
         return ""
     values = ", ".join(f"{value:.4f}" for value in best[0].values or ())
-    return f"best so far: {values} by trial {best[0].number} ({what(best[0])})"
-
-
-def what(trial: Trial) -> str:
-    """What a trial varies, in short."""
-    return ", ".join(trial.overrides) or "-"
+    return f"best so far: {values} by trial {best[0].number} ({best[0].what})"
 
 
 def _progress(folder: Path) -> dict[str, Any] | None:
