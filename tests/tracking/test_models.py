@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from dataclasses import replace
 from pathlib import Path
 
@@ -10,6 +11,8 @@ import numpy as np
 import pytest
 import yaml
 from conftest import make_cityscapes, make_gta
+from mlflow_server import serving
+from postgresql import database  # noqa: F401
 from tracked import client_of
 
 import recyclelora
@@ -21,8 +24,6 @@ from recyclelora.tracking.follow import register, sync
 @pytest.fixture(scope="module")
 def trained(tiny_config, empty_store, tmp_path_factory):
     """A run that has really trained, sent with its model: (configuration, directory, MLflow run)."""
-    import shutil
-
     folder = tmp_path_factory.mktemp("trained")
     make_gta(folder / "data")
     make_cityscapes(folder / "data")
@@ -77,6 +78,38 @@ def test_the_loaded_model_predicts_what_the_run_predicts(trained, monkeypatch):
     file = next((Path(config.data.root) / "gta/images").iterdir())
     (mask,) = loaded.predict([str(file)])
     assert mask.shape == (96, 192) and (mask == loaded.predict(str(file))).all()
+
+
+def check_elsewhere(trained, uri, monkeypatch):
+    """The run is sent to a store it was not trained with, registered there, and loaded from there."""
+    path = trained[1]
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", uri)
+    assert register(path, "streets") == "1"
+    client = mlflow.MlflowClient(uri)
+    (version,) = client.search_model_versions("name = 'streets'")
+    assert client.get_run(version.run_id).data.metrics["final_miou/cityscapes"] >= 0
+    before = mlflow.get_tracking_uri()
+    mlflow.set_tracking_uri(uri)
+    try:
+        loaded = mlflow.pyfunc.load_model("models:/streets/1")
+    finally:
+        mlflow.set_tracking_uri(before)
+    image = np.random.default_rng(0).integers(0, 256, (96, 128, 3), np.uint8)
+    np.testing.assert_array_equal(loaded.predict(image), recyclelora.load(path).predict(image).ids)
+
+
+@pytest.mark.slow
+def test_a_model_goes_through_a_server(trained, tmp_path, empty_store, monkeypatch):
+    shutil.copy(empty_store, tmp_path / "mlflow.db")
+    with serving(tmp_path) as port:
+        check_elsewhere(trained, f"http://127.0.0.1:{port}", monkeypatch)
+
+
+@pytest.mark.slow
+def test_a_model_goes_into_postgresql(trained, database, monkeypatch):
+    port, password = database
+    monkeypatch.setenv("PGPASSWORD", password.read_text().strip())
+    check_elsewhere(trained, f"postgresql+psycopg://mlflow@127.0.0.1:{port}/mlflow", monkeypatch)
 
 
 def test_registering_twice_makes_one_version(trained):

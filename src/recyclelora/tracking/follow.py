@@ -116,5 +116,5 @@ def register(run_dir: Path, name: str) -> str:
     """Send a finished run and make its adapter a version of the registered model ``name``; returns the version."""
     sender = run_sender(run_dir.absolute())
     run_id = sender.send(run_end(sender.run_dir), model=True)
-    client, local = sender.store.client, sender.store.local
-    return models.register(client, run_id, sender.run_dir, sender.config, name, local=local)
+    store = sender.store
+    return models.register(store.client, run_id, sender.run_dir, sender.config, name, from_artifacts=store.is_database)

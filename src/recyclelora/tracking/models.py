@@ -85,8 +85,16 @@ def _link(client: Any, run: Any, model_id: str, step: int, run_dir: Path) -> Non
         client.log_batch(run.info.run_id, metrics=metrics)
 
 
-def register(client: Any, run_id: str, run_dir: Path, config: Config, name: str, *, local: bool) -> str:
+def register(client: Any, run_id: str, run_dir: Path, config: Config, name: str, *, from_artifacts: bool) -> str:
     """Make the run's model a version of the registered model ``name``; a second call finds the same version.
+
+    Args:
+        client: of MLflow
+        run_id: of the run
+        run_dir: its directory
+        config: its configuration
+        name: of the registered model; made where there is none
+        from_artifacts: name the version's source by its place, not by its id
 
     Returns:
         the version.
@@ -109,6 +117,6 @@ def register(client: Any, run_id: str, run_dir: Path, config: Config, name: str,
         if version.run_id == run_id:
             return str(version.version)
     # a store opened as a database looks ids up in the process's default store
-    source = client.get_logged_model(model_id).artifact_location if local else f"models:/{model_id}"
+    source = client.get_logged_model(model_id).artifact_location if from_artifacts else f"models:/{model_id}"
     created = client.create_model_version(name, source, run_id=run_id, model_id=model_id)
     return str(created.version)

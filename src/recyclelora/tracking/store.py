@@ -19,7 +19,7 @@ REQUEST_SECONDS = "10"
 
 @dataclass(frozen=True)
 class Store:
-    """One MLflow store; everything that is ``local`` lies in the outputs folder."""
+    """One MLflow store: a server, or a database, whose artifacts then lie in the outputs folder."""
 
     uri: str
     outputs: Path
@@ -36,9 +36,9 @@ class Store:
         return redacted(self.uri)
 
     @property
-    def local(self) -> bool:
-        """Whether it is a database file on this machine."""
-        return self.uri.startswith("sqlite")
+    def is_database(self) -> bool:
+        """Whether this process opens the database itself."""
+        return not self.uri.startswith(("http://", "https://"))
 
     @cached_property
     def client(self) -> Any:
@@ -64,7 +64,7 @@ class Store:
     @contextlib.contextmanager
     def _first_in_line(self) -> Iterator[None]:
         """A database whose schema is created twice at once is broken for good."""
-        with taking_turns(self.outputs / ".mlflow.lock") if self.local else contextlib.nullcontext():
+        with taking_turns(self.outputs / ".mlflow.lock") if self.is_database else contextlib.nullcontext():
             yield
 
     def experiment(self, name: str) -> str:
@@ -73,7 +73,7 @@ class Store:
 
         existing = self.client.get_experiment_by_name(name)
         if existing is None:
-            location = (self.outputs / "mlartifacts" / name).as_uri() if self.local else None
+            location = (self.outputs / "mlartifacts" / name).as_uri() if self.is_database else None
             # else MLflow 3 opens an experiment with its pages for language-model traces
             kind = {"mlflow.experimentKind": "custom_model_development"}
             try:
