@@ -34,7 +34,7 @@ MOST_TRIALS = 4000
 SABOTAGE = {act: reason for act, reason in REASONS.values() if act in ("raise", "user", "memory", "nan", "none")}
 ACTS = {number: list(SABOTAGE)[number // 11 % len(SABOTAGE)] for number in range(7, MOST_TRIALS, 11)}
 SEARCH = [
-    "x=interval(-5.0,5.0)", "hydra/sweeper/sampler=random", "hydra.sweeper.sampler.seed=0", "steps=3", "pause=0.5",
+    "x=interval(-5.0,5.0)", "hydra/sweeper/sampler=random", "hydra.sweeper.sampler.seed=0", "steps=3", "pause=1.5",
     f"hydra.sweeper.n_trials={MOST_TRIALS}", "hydra.sweeper.max_retries=50",
     "sabotage='" + " ".join(f"{number}:{act}" for number, act in ACTS.items()) + "'",
     "hydra/launcher=recyclelora_slurm", "hydra.launcher.cpus_per_task=1", "hydra.launcher.mem_gb=0.3",
@@ -58,7 +58,7 @@ class Driver:
     @classmethod
     def of(cls, folder: Path) -> Driver:
         """Start one."""
-        sweep = Sweep(folder, None, n_jobs=4)
+        sweep = Sweep(folder, None, n_jobs=2)
         return cls(sweep, sweep.start(*SEARCH))
 
     @property

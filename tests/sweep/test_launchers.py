@@ -164,6 +164,7 @@ def test_slurms_times():
         (JobState("CANCELLED"), Status(Stage.GONE, "cancelled (scancel)", node_fault=True)),
         (JobState("OUT_OF_MEMORY"), Status(Stage.GONE, "ran out of memory: raise hydra.launcher.mem_gb")),
         (JobState("FAILED", code=137), Status(Stage.GONE, "killed by SIGKILL (out of memory?)", node_fault=True)),
+        (JobState("FAILED", signal=13), Status(Stage.GONE, "killed by SIGPIPE", node_fault=True)),
         (JobState("FAILED", signal=11), Status(Stage.GONE, "killed by SIGSEGV")),
         (JobState("FAILED", code=1), Status(Stage.GONE, "failed: the job left with exit code 1")),
         (JobState("FAILED", code=75), Status(Stage.GONE, "the job could not begin its trial", node_fault=True)),

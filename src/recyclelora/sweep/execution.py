@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+import signal
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from enum import Enum
 from pathlib import Path
 from typing import Protocol
+
+FROM_OUTSIDE = (signal.SIGKILL, signal.SIGTERM, signal.SIGHUP, signal.SIGINT, signal.SIGPIPE)
+"""Signals that say nothing about the trial: most often from a machine without memory, or, SIGPIPE, from the loss of
+what reads its output; a crash of the trial's own is another."""
 
 
 @dataclass(frozen=True)

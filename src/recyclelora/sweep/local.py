@@ -20,11 +20,8 @@ from pathlib import Path
 import cloudpickle
 from hydra.core.utils import JobReturn
 
-from recyclelora.sweep.execution import Stage, Status, Work
+from recyclelora.sweep.execution import FROM_OUTSIDE, Stage, Status, Work
 from recyclelora.sweep.task import JOB, HydraTask, log_to, run_unit
-
-NODE_FAULTS = (signal.SIGKILL, signal.SIGTERM, signal.SIGHUP, signal.SIGINT)
-"""Signals that come from outside, most often from a machine without memory; a crash of the trial's own is another."""
 
 PATIENCE = 20.0
 """Seconds between asking a process to save itself and killing it."""
@@ -170,7 +167,7 @@ def _explain(code: int, timed_out: bool, timeout: float | None) -> Status:
         return Status(Stage.GONE, f"the trial's process left with exit code {code}")
     number = signal.Signals(-code)
     reason = f"killed by {number.name}" + (" (out of memory?)" if number == signal.SIGKILL else "")
-    return Status(Stage.GONE, reason, node_fault=number in NODE_FAULTS)
+    return Status(Stage.GONE, reason, node_fault=number in FROM_OUTSIDE)
 
 
 def _name(pid: int) -> str:

@@ -10,7 +10,7 @@ import subprocess
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 
-from recyclelora.sweep.execution import Stage, Status
+from recyclelora.sweep.execution import FROM_OUTSIDE, Stage, Status
 
 QUEUED = frozenset({"PENDING", "REQUEUED", "REQUEUE_HOLD", "REQUEUE_FED", "SPECIAL_EXIT"})
 RUNNING = frozenset(
@@ -28,7 +28,6 @@ LOST_NODE = {
 """Ends that say nothing about the trial; a cancelled one may have met a broken node, and counts as a try."""
 TEMPORARY = 75
 """Exit code of a job that could not begin its trial (EX_TEMPFAIL)."""
-FROM_OUTSIDE = (signal.SIGKILL, signal.SIGTERM, signal.SIGHUP, signal.SIGINT)
 
 
 @dataclass(frozen=True)

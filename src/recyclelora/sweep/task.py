@@ -92,6 +92,16 @@ def recorded(
         unit.outcome(status, attempt=work.attempt, seconds=time.monotonic() - began, **more)
         return status, error
 
+    def interrupted(stop: Interrupted) -> tuple[str, BaseException | None]:
+        if unit.stop_reason() == CANCELLED:
+            return outcome("failed", stop, reason=CANCELLED)
+        try:
+            if resumes():
+                return "resumes", stop
+        except UserError as error:
+            return outcome("failed", error, reason=str(error))
+        return outcome("interrupted", stop, reason=str(stop))
+
     # another job of this unit, left behind by a killed driver, may still run
     with taking_turns(work.folder / LOCK), _environment(VARIABLE, str(work.folder)):
         if not unit.wants(work.attempt):
@@ -102,22 +112,26 @@ def recorded(
         except Pruned as stop:
             return outcome("pruned", reason=str(stop))
         except Interrupted as stop:
-            if unit.stop_reason() == CANCELLED:
-                return outcome("failed", stop, reason=CANCELLED)
-            try:
-                if resumes():
-                    return "resumes", stop
-            except UserError as error:
-                return outcome("failed", error, reason=str(error))
-            return outcome("interrupted", stop, reason=str(stop))
+            return interrupted(stop)
         except KeyboardInterrupt as stop:
             return outcome("interrupted", stop, reason="interrupted before the first step")
         except SystemExit as leave:
             return outcome("failed", leave, reason=f"the trial left with exit code {leave.code}")
         except Exception as error:
+            cut_off = _interruption(error)
+            if cut_off is not None:
+                return interrupted(cut_off)
             text = "".join(traceback.format_exception(error))
             print(text, file=sys.stderr, flush=True)
             return outcome("failed", error, reason=_one_line(error), traceback=text)
+
+
+def _interruption(error: BaseException) -> Interrupted | None:
+    """The interruption in whose wake an error came: code that is cut off anywhere may fail as it cleans up."""
+    context = error.__context__
+    while context is not None and not isinstance(context, Interrupted):
+        context = context.__context__
+    return context
 
 
 def log_to(folder: Path) -> None:
