@@ -24,7 +24,7 @@ sys.path.insert(0, str(HERE.parent))
 
 from sweep_app import STOCK, Sweep
 
-from recyclelora.tracking import sync
+from recyclelora.tracking.follow import sync
 
 PROCESSES = 16
 TWINS = 2

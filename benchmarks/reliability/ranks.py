@@ -43,8 +43,9 @@ def measure(seed: int, count: int) -> dict[str, Any]:
         seconds = time.monotonic() - began
         assert codes == [0, 0], (folder / "whole/0.log").read_text() + (folder / "whole/1.log").read_text()
         found = {fault: {"times": 0, "hangs": 0, "longest_wait_s": 0.0, "tracebacks": 0} for fault in FAULTS}
-        finished = resumed = 0
-        for index in range(count):
+        finished = resumed = index = 0
+        while sum(one["times"] for one in found.values()) < count:
+            index += 1
             fault, victim = list(FAULTS)[index % 2], index // 2 % 2
             waited, said = _lose(folder / str(index), cache, FAULTS[fault], victim, rng.uniform(0.2, seconds))
             if waited is None and said == "finished":
@@ -57,7 +58,7 @@ def measure(seed: int, count: int) -> dict[str, Any]:
             mine["tracebacks"] += "Traceback" in said
             if "Traceback" in said:
                 print(said)
-            if index < 4:
+            if sum(one["times"] for one in found.values()) <= 4:
                 codes = [child.wait() for child in _pair(folder / str(index), cache)]
                 resumed += codes == [0, 0] and (run_directory(folder / str(index)) / "result.json").exists()
             shutil.rmtree(folder / str(index), ignore_errors=True)
