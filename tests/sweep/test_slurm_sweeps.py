@@ -128,6 +128,16 @@ def test_a_detached_driver_runs_the_sweep_as_a_job(sweeping: Sweeping, cluster: 
     assert "2 complete" in (sweeping.folder / "out/driver.log").read_text()
 
 
+def test_hydras_own_launcher_sends_job_arrays(sweeping: Sweeping, cluster: Cluster):
+    stock = ["hydra/launcher=submitit_slurm", "hydra.launcher.timeout_min=5", "hydra.launcher.mem_gb=0.3"]
+    code, out, err = sweeping("x=1,2,3,4", "hydra.sweeper.n_jobs=2", *stock)
+    assert code == 0, (out, err)
+    assert [t.values for t in sweeping.trials] == [[-4.0], [-1.0], [0.0], [-1.0]]
+    tasks = cluster.ask("squeue", "--noheader", "--states=all", "--array", "--format=%F %K").split()
+    arrays = [first for first, task in zip(tasks[::2], tasks[1::2], strict=True) if task in ("0", "1")]
+    assert {arrays.count(first) for first in arrays} == {2} and len(set(arrays)) >= 2
+
+
 # --- real training ----------------------------------------------------------------------------------------------------
 
 
