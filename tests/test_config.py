@@ -6,9 +6,10 @@ from pathlib import Path
 
 import pytest
 from hydra import compose, initialize_config_dir
+from omegaconf import OmegaConf
 
 from recyclelora.cli import checked_arguments, study_name
-from recyclelora.config import ConfigError, home, load_config, register_schemas, to_yaml
+from recyclelora.config import ConfigError, home, load_config, register_schemas, to_yaml, typed
 from recyclelora.schemas import LowRankConfig
 
 OPTIONS = sorted(
@@ -101,6 +102,7 @@ def test_config_round_trip(make_config, tmp_path: Path):
         (["study=../up"], ["study", "names files"]),
         (["data.targets=[{dataset: gta, split: val, name: ..}]"], ["data.targets.0.name", "names files"]),
         (["backbone.model=hf-hub:someone/model"], ["backbone.model", "architectures"]),
+        (["data.protocol.scales=[[1]]"], ["data.protocol.scales", "above 0"]),
         (["trainer.stall_timeout=0"], ["trainer.stall_timeout=0", "at least 1"]),
     ],
 )  # fmt: skip
@@ -109,6 +111,17 @@ def test_bad_values_are_refused_by_key(overrides, words, make_config):
         make_config(*overrides)
     for word in words:
         assert word in str(refusal.value)
+
+
+@pytest.mark.parametrize("group", ["adapter", "decoder"])
+@pytest.mark.parametrize("value", [1, "x", None, [[1]], {"rank": 1}])
+def test_a_group_that_is_a_plain_value_is_refused(group: str, value: object):
+    register_schemas()
+    with initialize_config_dir(str(home() / "conf")):
+        node = compose("train", ["data.root=."])
+    OmegaConf.update(node, group, value, merge=False)
+    with pytest.raises(ConfigError, match=f"^{group}=.*must be an option of this group"):
+        typed(node)
 
 
 @pytest.mark.parametrize(

@@ -19,6 +19,8 @@ from pathlib import Path
 from typing import Any
 
 from harness import HERE, command, composed, spawn, train, workspace
+from mlflow import MlflowClient
+from mlflow.store.tracking.sqlalchemy_store import SqlAlchemyStore  # noqa: F401  imported once, before the forks
 
 sys.path.insert(0, str(HERE.parent))
 
@@ -76,8 +78,6 @@ def _start(place: Path, seed: int) -> None:
 
 
 def _mlflow_runs(outputs: Path) -> set[str]:
-    from mlflow import MlflowClient
-
     client = MlflowClient(f"sqlite:///{outputs / 'mlflow.db'}")
     experiments = [experiment.experiment_id for experiment in client.search_experiments()]
     return {run.info.run_id for run in client.search_runs(experiments) if run.info.status == "FINISHED"}
@@ -91,8 +91,6 @@ def _stock_round(place: Path, found: dict[str, int]) -> None:
 
 
 def _stock_start(place: Path) -> None:
-    from mlflow import MlflowClient
-
     client = MlflowClient(f"sqlite:///{place / 'mlflow.db'}")
     run = client.create_run("0")
     client.log_metric(run.info.run_id, "loss", 1.0)

@@ -10,6 +10,7 @@ in words.
 
 from __future__ import annotations
 
+import json
 import os
 import random
 import shutil
@@ -207,7 +208,7 @@ def _defects(folder: Path, few: bool) -> dict[str, Any]:
         spawn(place / "log", _inspect, place).wait()
         report = place / "out/inspect/gta2city/report.json"
         found["defects"] += 1
-        if report.exists() and Path(relative).name in _files(report):
+        if report.exists() and Path(relative).name in _named(report):
             found["named"] += 1
         else:
             missed.append(name)
@@ -220,10 +221,10 @@ def _inspect(place: Path) -> None:
     inspect_pair(config.data, config.cache, place / "out", 0, Reporter(enabled=False), num_samples=0)
 
 
-def _files(report: Path) -> set[str]:
-    import json
-
-    return {Path(defect["file"]).name for defect in json.loads(report.read_text())["defects"]}
+def _named(report: Path) -> set[str]:
+    """Files that the report's defects name: their own, and of a leak the other one."""
+    defects = json.loads(report.read_text())["defects"]
+    return {Path(word).name for defect in defects for word in (defect["file"], *defect["detail"].split())}
 
 
 # --- drawn configurations -------------------------------------------------------------------------------------------

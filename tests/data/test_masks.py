@@ -8,6 +8,7 @@ from PIL import Image
 
 from recyclelora.data.labels import IGNORE
 from recyclelora.data.masks import ColourIds, read_ids16, read_red16
+from recyclelora.data.reading import read_indices
 from recyclelora.errors import UserError
 
 
@@ -79,3 +80,11 @@ def test_colours_of_16_bits_or_grey_are_refused(tmp_path):
     for name in ("a", "grey"):
         with pytest.raises(UserError, match="expected a mask in 8-bit colours"):
             COLOURS(tmp_path / f"{name}.png")
+
+
+@pytest.mark.parametrize("read", [read_indices, read_ids16, ColourIds((((7, 7, 7), 0),))])
+def test_a_jpeg_is_no_mask_whatever_its_name(tmp_path, read):
+    mode = "RGB" if isinstance(read, ColourIds) else "L"
+    Image.fromarray(np.full((8, 8), 7, np.uint8)).convert(mode).save(tmp_path / "a.png", format="JPEG")
+    with pytest.raises(UserError, match=r"a\.png: is a JPEG"):
+        read(tmp_path / "a.png")

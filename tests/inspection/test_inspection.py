@@ -116,6 +116,20 @@ def test_frequencies_by_hand(tmp_path: Path, make_config):
     assert len(never) == 17 and "road" not in never
 
 
+def test_a_link_to_nothing_is_named_and_hides_nothing(tmp_path: Path, make_config):
+    root = tmp_path / "data"
+    make_gta(root)
+    make_cityscapes(root)
+    (root / "gta/images/00002.png").unlink()
+    (root / "gta/images/00002.png").symlink_to("nowhere.png")
+    config = make_config("data.augment.crop=[64,64]", "data.sources.0.split=all")
+    with pytest.raises(UserError):
+        inspect_pair(config.data, config.cache, tmp_path / "out", 0, Reporter(enabled=False))
+    report = json.loads((tmp_path / "out/inspect/gta2city/report.json").read_text())
+    unreadable = {d["file"] for d in report["defects"] if d["kind"] == "unreadable image"}
+    assert unreadable == {"images/00002.png"} and report["dataset_digest"] is None
+
+
 def test_a_missing_dataset_does_not_hide_the_others(tmp_path: Path, make_config):
     make_cityscapes(tmp_path / "data")
     (tmp_path / "data" / CITY_MASK.format(1)).unlink()

@@ -14,6 +14,16 @@ from recyclelora.data.labels import IGNORE, UNKNOWN
 from recyclelora.errors import UserError
 
 
+def refuse_lossy(picture: Image.Image, path: Path) -> None:
+    """Refuse a JPEG as a mask, whatever it is named.
+
+    Raises:
+        UserError: it is one.
+    """
+    if picture.format in ("JPEG", "MPO"):
+        raise UserError(f"{path}: is a JPEG, which blurs ids at every edge: masks must be lossless, such as PNG")
+
+
 def read_red16(path: Path) -> np.ndarray:
     """The ids (H, W), uint16, in the red channel of a 16-bit RGB PNG, as SYNTHIA stores them.
 
@@ -42,6 +52,7 @@ def read_ids16(path: Path) -> np.ndarray:
     """
     try:
         with Image.open(path) as picture:
+            refuse_lossy(picture, path)
             mode, ids = picture.mode, np.asarray(picture)
     except (OSError, SyntaxError, ValueError) as error:
         raise UserError(f"{path}: cannot be read: {error}") from error
@@ -71,6 +82,7 @@ class ColourIds:
         """
         try:
             with Image.open(path) as picture:
+                refuse_lossy(picture, path)
                 if picture.mode not in ("RGB", "RGBA", "P") or _is_16_bit(picture):
                     raise UserError(f"{path}: expected a mask in 8-bit colours, got mode {picture.mode} or 16 bits")
                 rgb = np.asarray(picture.convert("RGB")).astype(np.uint32)

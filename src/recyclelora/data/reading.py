@@ -11,6 +11,7 @@ from PIL import Image
 
 from recyclelora.data.decoding import decode_indices, decode_rgb
 from recyclelora.data.labels import IGNORE, UNKNOWN
+from recyclelora.data.masks import refuse_lossy
 from recyclelora.errors import UserError
 
 # One process reads one sample; OpenCV's own threads would only fight with the data workers.
@@ -82,6 +83,7 @@ def read_indices(path: Path) -> np.ndarray:
         if ids is not None:
             return ids
         with Image.open(path) as picture:
+            refuse_lossy(picture, path)
             if picture.mode not in ("P", "L"):
                 raise UserError(f"{path}: expected an 8-bit id mask, got mode {picture.mode}")
             return np.asarray(picture)

@@ -34,7 +34,10 @@ def data_report(data: DataConfig, cache: str, num_workers: int, reporter: Report
     min_size = (data.augment.crop[0], data.augment.crop[1])
     with reporter.bar("scanning", sum(map(len, datasets))) as update:
         reports, found = inspect(parts, data.classes.names, min_size=min_size, num_workers=num_workers, advance=update)
-    whole = digest(datasets) if not any(defect.severity == ERROR for defect in defects) else None
+    try:
+        whole = digest(datasets) if not any(defect.severity == ERROR for defect in defects) else None
+    except UserError:  # the scan has named the file that is not there
+        whole = None
     return Report(data.name, whole, data.classes.names, reports, defects + found), parts
 
 

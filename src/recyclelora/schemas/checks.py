@@ -29,13 +29,18 @@ def nearest(word: str, names: tuple[str, ...] | list[str]) -> str:
     return f" (did you mean {close[0]}?)" if close else ""
 
 
+def _finite(value: object) -> bool:
+    """Whether it is a finite number; an item of a list may be anything."""
+    return isinstance(value, int | float) and math.isfinite(value)
+
+
 def at_least(name: str, value: float, low: float) -> Iterator[Problem]:
     """Yield a problem unless ``value`` is finite and not below ``low``."""
-    if not (math.isfinite(value) and value >= low):
+    if not (_finite(value) and value >= low):
         yield name, f"must be a finite number of at least {low:g}"
 
 
 def above_zero(name: str, value: float) -> Iterator[Problem]:
     """Yield a problem unless ``value`` is finite and positive."""
-    if not (math.isfinite(value) and value > 0):
+    if not (_finite(value) and value > 0):
         yield name, "must be a finite number above 0"

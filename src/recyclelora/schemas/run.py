@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, is_dataclass
 from typing import Any, Optional
 
 from omegaconf import MISSING
@@ -41,7 +41,11 @@ class Config:
         """Yield every bad value."""
         yield from one_of("objective", self.objective, ("source_val", "target_mean"))
         yield from at_least("seed", self.seed, 0)
-        yield from file_name("adapter.name", self.adapter.name)
+        plain = [name for name in ("adapter", "decoder") if not is_dataclass(getattr(self, name))]
+        for name in plain:  # their fields may be anything, for options of other packages: OmegaConf does not look
+            yield name, "must be an option of this group, such as a file in conf/ describes it"
+        if "adapter" not in plain:
+            yield from file_name("adapter.name", self.adapter.name)
         if self.study is not None:
             yield from file_name("study", self.study)
         yield from at_least("factor_cache_gib", self.factor_cache_gib, 0)

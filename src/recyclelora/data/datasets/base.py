@@ -130,9 +130,20 @@ class FolderDataset:
         return Sample(image, fit_label(label, image.shape[:2]), name)
 
     def entries(self) -> list[str]:
-        """Relative path and size in bytes of every file."""
+        """Relative path and size in bytes of every file.
+
+        Raises:
+            UserError: a file is not there, such as a link to nothing.
+        """
         files = [path for item in self.items for path in (item.image, item.label) if path is not None]
-        return [f"{path.relative_to(self.root).as_posix()} {path.stat().st_size}" for path in files]
+        return [f"{path.relative_to(self.root).as_posix()} {_size(path)}" for path in files]
+
+
+def _size(path: Path) -> int:
+    try:
+        return path.stat().st_size
+    except OSError as error:
+        raise UserError(f"{path}: cannot be read: {error.strerror}") from error
 
 
 @dataclass(frozen=True)
