@@ -1,10 +1,10 @@
-"""What pruning wins on the built-in streets: the same 12 trials with and without it. Writes pruning.json.
+"""What pruning wins on the built-in streets: the same 10 trials with and without it. Writes pruning.json.
 
     python benchmarks/pruning.py           # about 10 minutes on 2 cores
 
 RecycleLoRA on DINOv2 ViT-S at random learning rates and scales (the same points in both sweeps, since they come from
-one seed), 64 steps with three looks at the source validation set on the way, two trials at a time. The median pruner
-stops what is worse than half of the others at the same step. Counted: seconds, trials an hour, the best value of both.
+one seed), 48 steps with three looks at the source validation set on the way, two trials at a time. The median pruner
+stops what is worse than half of the others at the same step. Counted: seconds, trials an hour, steps, the best of both.
 The sweeps are ordinary ones below outputs/: a second call only reads them.
 """
 
@@ -21,17 +21,17 @@ from recyclelora.storage import read_json
 from recyclelora.sweep.ledger import Ledger
 
 ROOT = Path(__file__).resolve().parents[1]
-TRIALS = 12
+TRIALS = 10
 SEARCH = [
     "-m", "experiment=demo", "tracking=none", "output_dir=outputs/benchmarks", f"n_trials={TRIALS}", "n_jobs=2",
-    "hydra/sweeper/sampler=random", "hydra.sweeper.sampler.seed=0", "trainer.max_steps=64", "trainer.eval_every=16",
-    "trainer.num_figures=0", "trainer.checkpoint_every=64",
-    "data.targets=[{dataset: streets, split: night, name: night}]",
+    "hydra/sweeper/sampler=random", "hydra.sweeper.sampler.seed=0", "trainer.max_steps=48", "trainer.eval_every=12",
+    "trainer.num_figures=0", "trainer.checkpoint_every=48",
+    "data.targets=[{dataset: streets, split: night, name: night, subset: 8}]", "data.source_val.subset=16",
     "optimizer.lr=tag(log, interval(1e-5, 1e-2))", "adapter.scale=tag(log, interval(0.03, 3.0))",
 ]  # fmt: skip
 WAYS = {
     "all to the end": [],
-    "median pruner": ["hydra/sweeper/pruner=median", "hydra.sweeper.pruner.n_startup_trials=4"],
+    "median pruner": ["hydra/sweeper/pruner=median", "hydra.sweeper.pruner.n_startup_trials=3"],
 }
 
 
@@ -48,6 +48,7 @@ def sweep(way: str) -> dict[str, object]:
         "points": sorted(str(trial.params) for trial in trials),
         "seconds": summary["seconds"],
         "trials_an_hour": round(3600 * TRIALS / summary["seconds"], 1),
+        "steps_trained": sum(read_json(trial.unit_folder(0) / "progress.json")["step"] for trial in trials),
         "evaluations": sum(reports),
         "counts": {state: number for state, number in summary["counts"].items() if number},
         "best": summary["best"],

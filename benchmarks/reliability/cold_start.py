@@ -30,7 +30,7 @@ from recyclelora.tracking.follow import sync
 
 PROCESSES = 16
 TWINS = 2
-OPTIONS = ["trainer.max_steps=2", "trainer.eval_every=2", "data.rare_classes.temperature=0.01"]
+OPTIONS = ["trainer.max_steps=2", "trainer.eval_every=2", "data.rare_classes.temperature=0.01", "tracking.model=false"]
 
 
 def measure(seed: int, count: int, stock_rounds: int | None = None) -> dict[str, Any]:
