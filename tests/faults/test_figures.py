@@ -59,6 +59,7 @@ def test_damage_is_noticed_by_name():
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(900)
 def test_sixteen_starts_at_once_on_nothing():
     found = cold_start.measure(seed=0, count=1, stock_rounds=0)
     assert (found["processes"], found["failed"], found["mlflow_runs_missing"]) == (16, 0, 0)
