@@ -129,7 +129,7 @@ def test_a_detached_driver_runs_the_sweep_as_a_job(sweeping: Sweeping, cluster: 
 
 
 def test_hydras_own_launcher_sends_job_arrays(sweeping: Sweeping, cluster: Cluster):
-    stock = ["hydra/launcher=submitit_slurm", "hydra.launcher.timeout_min=5", "hydra.launcher.mem_gb=0.3"]
+    stock = ["hydra/launcher=submitit_slurm", "hydra.launcher.timeout_min=5", "hydra.launcher.mem_gb=1"]
     code, out, err = sweeping("x=1,2,3,4", "hydra.sweeper.n_jobs=2", *stock)
     assert code == 0, (out, err)
     assert [t.values for t in sweeping.trials] == [[-4.0], [-1.0], [0.0], [-1.0]]
