@@ -218,7 +218,8 @@ def _tracking(f: Figure) -> tuple[str, list[Row]]:
     return (
         f"A loop of {f['steps']} steps that logs {f['metrics']} metrics a step, medians of {f['repeats']} repeats. "
         "Here the points lie in a file and a process of its own sends them; what is left is sent by `sync` afterwards. "
-        "The usual tool is `mlflow.log_metrics` with its defaults; it has no such command.",
+        "The usual tool is `mlflow.log_metrics` with its defaults; it has no such command."
+        + (f" Note: {f['note']}." if "note" in f else ""),
         rows,
     )
 
