@@ -15,7 +15,8 @@ from typing import Any
 
 import pytest
 import yaml
-from postgresql import database, free_port  # noqa: F401
+from mlflow_server import free_port
+from postgresql import database  # noqa: F401
 from waiting import wait_for
 
 from recyclelora.config import home

@@ -12,6 +12,7 @@ Beside it: the same commands with hydra-optuna-sweeper and SQLite.
 
 from __future__ import annotations
 
+import importlib
 import os
 import shutil
 import sys
@@ -19,8 +20,6 @@ from pathlib import Path
 from typing import Any
 
 from harness import HERE, command, composed, spawn, train, workspace
-from mlflow import MlflowClient
-from mlflow.store.tracking.sqlalchemy_store import SqlAlchemyStore  # noqa: F401  imported once, before the forks
 
 sys.path.insert(0, str(HERE.parent))
 
@@ -35,6 +34,7 @@ OPTIONS = ["trainer.max_steps=2", "trainer.eval_every=2", "data.rare_classes.tem
 
 def measure(seed: int, count: int, stock_rounds: int | None = None) -> dict[str, Any]:
     """Start ``count`` times; the stock tools in as many rounds, at most 5."""
+    importlib.import_module("mlflow.store.tracking.sqlalchemy_store")  # once, before the forks
     found = {"processes": 0, "failed": 0, "lost_to_a_twin": 0, "mlflow_runs_missing": 0}
     stock = {"processes": 0, "failed": 0}
     sweeps, stock_sweeps = ({"commands": 0, "failed": 0, "sweeps": 0, "exactly_4_complete": 0} for _ in range(2))
@@ -78,6 +78,8 @@ def _start(place: Path, seed: int) -> None:
 
 
 def _mlflow_runs(outputs: Path) -> set[str]:
+    from mlflow import MlflowClient
+
     client = MlflowClient(f"sqlite:///{outputs / 'mlflow.db'}")
     experiments = [experiment.experiment_id for experiment in client.search_experiments()]
     return {run.info.run_id for run in client.search_runs(experiments) if run.info.status == "FINISHED"}
@@ -91,6 +93,8 @@ def _stock_round(place: Path, found: dict[str, int]) -> None:
 
 
 def _stock_start(place: Path) -> None:
+    from mlflow import MlflowClient
+
     client = MlflowClient(f"sqlite:///{place / 'mlflow.db'}")
     run = client.create_run("0")
     client.log_metric(run.info.run_id, "loss", 1.0)

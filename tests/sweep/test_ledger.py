@@ -36,6 +36,10 @@ def test_people_see_short_numbers(tmp_path: Path):
     assert added(tmp_path).what == "optimizer.lr=0.0001235, adapter.scale=-3.704, adapter.main.rank=8, x=0.125"
 
 
+def test_a_trial_that_varies_nothing_has_a_dash(tmp_path: Path):
+    assert Ledger(tmp_path).add(0, {}, [], [[]], {}).what == "-"
+
+
 def test_an_outcome_counts_for_its_own_attempt(tmp_path: Path):
     trial = added(tmp_path)
     (trial.unit_folder(0) / "outcome.json").write_text(json.dumps({"attempt": 1, "status": "interrupted"}))

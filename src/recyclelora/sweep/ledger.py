@@ -87,7 +87,7 @@ class Trial:
     @property
     def what(self) -> str:
         """What it varies, for people: long numbers to four digits."""
-        return ", ".join(LONG_NUMBER.sub(lambda found: f"{float(found[0]):.4g}", text) for text in self.overrides)
+        return LONG_NUMBER.sub(lambda found: f"{float(found[0]):.4g}", ", ".join(self.overrides)) or "-"
 
     @property
     def run_prefix(self) -> str:
