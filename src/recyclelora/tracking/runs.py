@@ -133,7 +133,7 @@ class RunSender:
         params = [Param(key, str(value)[: description.LONGEST]) for key, value in flat.items()]
         for first in range(0, len(params), 100):
             self.client.log_batch(run_id, params=params[first : first + 100])
-        self.client.log_inputs(run_id, description.data_inputs(self.config, self.about))
+        self.store.log_inputs(run_id, description.data_inputs(self.config, self.about))
         self.state.described = True
         self.state.write()
 

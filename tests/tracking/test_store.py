@@ -1,0 +1,45 @@
+"""The store: what many processes write at once is there once."""
+
+import threading
+
+from mlflow.entities import Dataset, DatasetInput
+from mlflow.exceptions import MlflowException
+from pytest import fixture, raises
+
+from recyclelora.tracking.store import Store
+
+STREETS = Dataset(name="streets (train)", digest="0123456789abcdef", source_type="local", source="{}")
+
+
+@fixture
+def store(tmp_path):
+    return Store(f"sqlite:///{tmp_path / 'mlflow.db'}", tmp_path)
+
+
+def test_a_data_set_that_many_runs_add_at_once_is_added_once(store):
+    """MLflow looks whether a data set is there and then adds it: who is second is refused."""
+    experiment = store.experiment("mine")
+    runs = [store.client.create_run(experiment).info.run_id for _ in range(8)]
+    together, errors = threading.Barrier(len(runs)), []
+
+    def add(run_id):
+        together.wait()
+        try:
+            store.log_inputs(run_id, [DatasetInput(STREETS)])
+        except Exception as error:
+            errors.append(error)
+
+    threads = [threading.Thread(target=add, args=[run_id]) for run_id in runs]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert errors == []
+    found = [store.client.get_run(run_id).inputs.dataset_inputs for run_id in runs]
+    assert [[entry.dataset.digest for entry in inputs] for inputs in found] == [[STREETS.digest]] * len(runs)
+
+
+def test_what_a_store_refuses_for_good_is_told(store):
+    store.experiment("mine")
+    with raises(MlflowException, match="not found"):
+        store.log_inputs("0" * 32, [DatasetInput(STREETS)])
