@@ -1,6 +1,6 @@
 """Does RecycleLoRA use its rank better than its rivals after training? Three seeds each, on the built-in streets.
 
-    python benchmarks/effective_rank.py    # writes effective_rank.json; 12 runs, about 12 minutes on 2 cores
+    python benchmarks/effective_rank.py    # writes effective_rank.json; 12 runs, about half an hour on 2 cores
 
 The paper reports rank efficiency (effective rank / rank) after training. For RecycleLoRA it is exactly 1 before the
 first step by construction, so the figure after training measures the initialisation too: here it is reported of the

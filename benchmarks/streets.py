@@ -1,6 +1,6 @@
 """Do pretrained features, and RecycleLoRA on them, help on unseen streets? Three seeds of the demo's setting.
 
-    python benchmarks/streets.py           # writes streets.json; 9 runs, about 20 minutes on 2 cores
+    python benchmarks/streets.py           # writes streets.json; 9 runs, about half an hour on 2 cores
 
 Compared: a random ViT-S with a trained linear decoder, the frozen DINOv2 ViT-S with the same decoder, and RecycleLoRA
 on it. Runs are ordinary runs below outputs/: a second call only reads their results.

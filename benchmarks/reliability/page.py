@@ -20,8 +20,8 @@ Row = tuple[str, Any, Any]
 HEAD = """# Reliability
 
 Every figure on this page was counted by a script in [`benchmarks/reliability`](../benchmarks/reliability) that kills
-real processes, fills real disks and damages real files; each has a seed and writes the JSON file that the page is made
-from. `make faults` runs the whole campaign again; small samples of it are part of `make test`.
+real processes, fills real disks and damages real files; those that draw at random have a seed, and each writes the JSON
+file that the page is made from. `make faults` runs the whole campaign again; small samples of it are part of `make test`.
 
 What a run promises: after a SIGKILL at any moment the same command goes on from the last complete checkpoint and ends
 bit for bit as if nothing had happened; a full or failing disk costs one clear line and no checkpoint; a damaged file is
@@ -187,7 +187,8 @@ def _sabotage(f: Figure) -> tuple[str, list[Row]]:
     ours, stock = f["recyclelora"], f["hydra-optuna-sweeper"]
     return (
         "A grid of 20 trials of which 8 raise, run out of memory, return NaN or None, exit, are killed, or hang. The "
-        "usual tool is hydra-optuna-sweeper with joblib and max_failure_rate=1, ended after two minutes.",
+        "usual tool is hydra-optuna-sweeper with joblib and max_failure_rate=1, which had "
+        "two minutes.",
         [
             (f"{f['healthy']} healthy trials: as undisturbed", ours["healthy_equal"], stock["healthy_equal"]),
             (f"{f['sabotaged']} sabotaged trials: the right reason", ours["reasons_right"], stock["reasons_right"]),
