@@ -1,13 +1,15 @@
 """Figure 6: what a failing MLflow server costs training, and which points it loses or doubles.
 
-    python benchmarks/reliability/tracking.py [--steps 300] [--repeats 3] [--patience 300]
+    python benchmarks/reliability/tracking.py [--steps 300] [--repeats 3] [--patience 300] [--modes healthy flaky ...]
 
 A loop of small matrix products stands for training and logs five metrics a step. It runs with files alone, with this
 project's feeder, and with MLflow's own client (``mlflow.log_metrics``, synchronous and asynchronous, everything at its
 defaults), each in a process of its own, in turns, through a proxy before a real MLflow server: healthy, failing in
 seeded ways, answering every write with 503 for a third of the run, or absent for all of it. Afterwards the server is
 healthy, ``sync`` sends the rest, and the points are counted behind the proxy. MLflow's client has no such command.
-Writes ``tracking.json`` beside this script.
+A last mode, ``absent_long``, is a run of twenty times as many steps with files and feeder alone: the feeder costs once,
+when it starts, which says little about a slowdown where a run takes seconds. Writes ``tracking.json`` beside this
+script, of which it replaces the modes that were measured.
 """
 
 from __future__ import annotations
@@ -37,7 +39,8 @@ from recyclelora.storage import write_json, write_text
 from recyclelora.tracking import mirrored
 
 WAYS = ("files", "here", "mlflow_sync", "mlflow_async")
-MODES = ("healthy", "flaky", "full", "absent")
+MODES = ("healthy", "flaky", "full", "absent", "absent_long")
+LONG = 20
 METRICS = ("loss", "lr", "grad_norm", "miou/day", "miou/night")
 EXPERIMENT = "campaign"
 
@@ -92,14 +95,16 @@ def new_run(folder: Path, name: str, url: str) -> Path:
 
 def once(way: str, mode: str, folder: Path, server: int, arguments: argparse.Namespace, seed: int) -> dict:
     """One run through its own proxy, and what became of its points."""
-    proxy = FaultyProxy(server, "healthy" if mode == "full" else mode, rate=0.4, delay=0.2, seed=seed)
+    steps = arguments.steps * (LONG if mode == "absent_long" else 1)
+    met = {"full": "healthy", "absent_long": "absent"}.get(mode, mode)
+    proxy = FaultyProxy(server, met, rate=0.4, delay=0.2, seed=seed)
     name = f"{way}-{mode}-{seed}"
     run_dir = new_run(folder, name, proxy.url)
     began = time.perf_counter()
-    command = [sys.executable, __file__, "--train", way, str(run_dir), proxy.url, "--steps", str(arguments.steps)]
+    command = [sys.executable, __file__, "--train", way, str(run_dir), proxy.url, "--steps", str(steps)]
     process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
     if mode == "full":
-        threading.Thread(target=fill, args=(proxy, run_dir, arguments.steps, process), daemon=True).start()
+        threading.Thread(target=fill, args=(proxy, run_dir, steps, process), daemon=True).start()
     try:
         out, error = process.communicate(timeout=arguments.patience)
         measured = (
@@ -174,6 +179,8 @@ def summary(found: list[dict], bare: list[dict]) -> dict:
         median = statistics.median
         rows["start_delay_s"] = round(median(f["start"] for f, _ in measured), 3)
         rows["end_delay_s"] = round(median(f["end"] for f, _ in measured), 2)
+        rows["training_s"] = round(median(b["wall"] for _, b in measured), 1)
+        rows["slowdown_wall_s"] = round(median(f["wall"] - b["wall"] for f, b in measured), 2)
         rows["slowdown_wall_percent"] = round(100 * median(f["wall"] / b["wall"] - 1 for f, b in measured), 1)
         rows["slowdown_cpu_percent"] = round(100 * median(f["cpu"] / b["cpu"] - 1 for f, b in measured), 1)
     for name in ("lost", "doubled"):
@@ -187,6 +194,7 @@ def main() -> None:
     parser.add_argument("--steps", type=int, default=300)
     parser.add_argument("--repeats", type=int, default=3)
     parser.add_argument("--patience", type=int, default=300, help="seconds after which a run is given up")
+    parser.add_argument("--modes", nargs="+", choices=MODES, default=MODES)
     parser.add_argument("--train", nargs=3, help=argparse.SUPPRESS)
     arguments = parser.parse_args()
     if arguments.train:
@@ -194,7 +202,9 @@ def main() -> None:
         print(json.dumps(train(way, Path(run_dir), url, arguments.steps)))
         return
     os.environ["OMP_NUM_THREADS"] = os.environ["OPENBLAS_NUM_THREADS"] = "1"
-    found: dict[tuple[str, str], list[dict]] = {(mode, way): [] for mode in MODES for way in WAYS}
+    found: dict[tuple[str, str], list[dict]] = {
+        (mode, way): [] for mode in arguments.modes for way in (WAYS[:2] if mode == "absent_long" else WAYS)
+    }
     with tempfile.TemporaryDirectory() as folder:
         process, port = start_server(Path(folder) / "server")
         try:
@@ -210,14 +220,19 @@ def main() -> None:
         finally:
             os.killpg(process.pid, signal.SIGTERM)
             process.wait(timeout=30)
+    path = Path(__file__).with_suffix(".json")
+    results = json.loads(path.read_text())["results"] if path.exists() else {}
+    for mode in arguments.modes:
+        results[mode] = {w: summary(rows, found[mode, "files"]) for (m, w), rows in found.items() if m == mode}
+        del results[mode]["files"]
     result = {
         "steps": arguments.steps, "metrics": len(METRICS), "repeats": arguments.repeats,
         "patience_s": arguments.patience,
         "load_average": os.getloadavg(), "cpus": os.cpu_count(), "python": platform.python_version(),
-        "results": {m: {w: summary(found[m, w], found[m, "files"]) for w in WAYS if w != "files"} for m in MODES},
+        "results": results,
     }  # fmt: skip
-    write_json(Path(__file__).with_suffix(".json"), result)
-    print(json.dumps(result["results"], indent=1))
+    write_json(path, result)
+    print(json.dumps(results, indent=1))
 
 
 if __name__ == "__main__":
