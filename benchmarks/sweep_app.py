@@ -15,7 +15,6 @@ from pathlib import Path
 import optuna
 
 APP = Path(__file__).resolve().parents[1] / "tests/sweep/app.py"
-OURS = "recyclelora"
 STOCK = {"in process": "basic", "joblib": "joblib", "submitit": "submitit_local"}
 
 

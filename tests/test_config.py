@@ -104,6 +104,11 @@ def test_config_round_trip(make_config, tmp_path: Path):
         (["backbone.model=hf-hub:someone/model"], ["backbone.model", "architectures"]),
         (["data.protocol.scales=[[1]]"], ["data.protocol.scales", "above 0"]),
         (["trainer.stall_timeout=0"], ["trainer.stall_timeout=0", "at least 1"]),
+        (["data.subset_seed=-1"], ["data.subset_seed=-1", "at least 0"]),
+        (["backbone.mean=[0.5]"], ["backbone.mean", "red, green, blue"]),
+        (["backbone.std=[0.2,0,0.2]"], ["backbone.std", "above 0"]),
+        (["backbone.image_size=[0,0]"], ["backbone.image_size", "16"]),
+        (["adapter=full", "adapter.weight_decay=-1"], ["adapter.weight_decay=-1", "at least 0"]),
     ],
 )  # fmt: skip
 def test_bad_values_are_refused_by_key(overrides, words, make_config):
@@ -148,6 +153,13 @@ def run_cli(script: str, *arguments: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
         [sys.executable, str(home() / script), *arguments], capture_output=True, text=True, timeout=60, check=False
     )
+
+
+def test_only_training_is_swept(tmp_path: Path):
+    done = run_cli("prepare.py", "-m", "adapter=lora,soma", f"output_dir={tmp_path}")
+    assert done.returncode == 2 and len(done.stderr.strip().splitlines()) == 1
+    assert "-m is for train.py: prepare takes one setting at a time" in done.stderr
+    assert list(tmp_path.iterdir()) == []
 
 
 @pytest.mark.parametrize(

@@ -83,6 +83,13 @@ def test_what_is_not_there_is_named(finished: Path, tmp_path: Path):
     assert not (tmp_path / "running" / "never").exists()
 
 
+def test_only_an_export_is_replaced(finished: Path, tmp_path: Path):
+    (tmp_path / "report.json").write_text('{"data": "streets"}')  # as an inspection writes one
+    with pytest.raises(UserError, match="exists and is no export"):
+        export(ExportConfig(run=str(finished), format="timm", output=str(tmp_path)))
+    assert files(tmp_path) == {"report.json"}
+
+
 @pytest.mark.parametrize(
     ("changes", "words"),
     [

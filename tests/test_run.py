@@ -15,6 +15,8 @@ from recyclelora.errors import Interrupted, UserError
 from recyclelora.image_counts import ImageCounts
 from recyclelora.metrics import iou, mean_iou
 from recyclelora.run import Run
+from recyclelora.sweep.ledger import Ledger
+from recyclelora.sweep.unit import VARIABLE
 
 SCHEMA = json.loads((Path(recyclelora.__file__).parent / "result.schema.json").read_text())
 
@@ -108,6 +110,26 @@ def test_fresh_keeps_the_old_folder_and_starts_over(config, make_config):
     Run.identify(make_config(*TINY, "fresh=true"), None).execute()
     folders = sorted(p.name for p in (Path(config.output_dir) / "runs").iterdir())
     assert len(folders) == 2 and folders[1].startswith(folders[0] + ".old-")
+
+
+def test_a_trial_that_comes_back_goes_on_although_its_sweep_began_afresh(make_config, gta2city, tmp_path, monkeypatch):
+    trial = Ledger(tmp_path / "sweep").add(3, {}, [], [["seed=0"], ["seed=1"]], {})
+    for unit in (0, 1):
+        monkeypatch.setenv(VARIABLE, str(trial.unit_folder(unit)))
+        config = make_config(*TINY, "fresh=true", f"seed={unit}")
+        with monkeypatch.context() as patch:
+            stop_after(patch, 2)
+            with pytest.raises(Interrupted, match="the same command goes on from there"):
+                Run.identify(config, None).execute()
+        Run.identify(config, None).execute()
+    (shared,) = (tmp_path / "sweep").glob("trial_0003-*")
+    assert sorted(path.name for path in shared.iterdir()) == ["seed_0", "seed_1"]  # nothing was set aside
+    found = [json.loads((shared / f"seed_{seed}/result.json").read_text()) for seed in (0, 1)]
+    for result in found:
+        jsonschema.validate(result, SCHEMA)
+    assert found[0]["signature"] != found[1]["signature"]
+    resumed = json.loads((shared / "seed_1/run.json").read_text())["resumed"]
+    assert len(resumed) == 1
 
 
 @pytest.mark.parametrize(

@@ -63,8 +63,7 @@ def _composed(overrides: tuple[str, ...]) -> Config:
 
 
 def train(config: Config) -> None:
-    """What ``train.py`` does with a configuration, but for the pictures, which would take most of the time."""
-    recyclelora.run.save_pictures = lambda *_: None
+    """What ``train.py`` does with a configuration."""
     recyclelora.run.Run.identify(config, None).execute()
 
 

@@ -21,7 +21,7 @@ HEAD = """# Reliability
 
 Every figure on this page was counted by a script in [`benchmarks/reliability`](../benchmarks/reliability) that kills
 real processes, fills real disks and damages real files; those that draw at random have a seed, and each writes the JSON
-file that the page is made from. `make faults` runs the whole campaign again; small samples of it are part of `make test`.
+file that the page is made from. `make faults` runs the whole campaign again; `make test` has small samples of it.
 
 What a run promises: after a SIGKILL at any moment the same command goes on from the last complete checkpoint and ends
 bit for bit as if nothing had happened; a full or failing disk costs one clear line and no checkpoint; a damaged file is
@@ -216,11 +216,14 @@ def _tracking(f: Figure) -> tuple[str, list[Row]]:
         ):
             stock = ", ".join(f"{_client(found, key)} ({way})" for way, found in clients.items())
             rows.append((f"{server}: {words}", ours[key], stock))
+    long = f["results"]["absent_long"]["here"]
+    rows.append((f"no server, training of {long['training_s']:.0f} s: slower than without, %",
+                 long["slowdown_wall_percent"], None))  # fmt: skip
     return (
         f"A loop of {f['steps']} steps that logs {f['metrics']} metrics a step, medians of {f['repeats']} repeats. "
         "Here the points lie in a file and a process of its own sends them; what is left is sent by `sync` afterwards. "
-        "The usual tool is `mlflow.log_metrics` with its defaults; it has no such command."
-        + (f" Note: {f['note']}." if "note" in f else ""),
+        "The usual tool is `mlflow.log_metrics` with its defaults; it has no such command. "
+        f"A client that was not done after {f['patience_s']} s was given up.",
         rows,
     )
 

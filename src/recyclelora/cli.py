@@ -147,6 +147,8 @@ def checked_arguments(command: str, arguments: list[str]) -> list[str]:
             raise ConfigError(f"study={name}: {what}")
     multirun = any(a in ("-m", "--multirun") for a in arguments)
     if command != "train":
+        if multirun:
+            raise ConfigError(f"-m is for train.py: {command} takes one setting at a time")
         return arguments
     for start in ("sweeps=", "hydra/launcher=slurm"):
         hits = [a for a in arguments if a.lstrip("+").startswith(start) and not a.endswith(("=null", "=None"))]

@@ -7,7 +7,7 @@ from recyclelora.schemas import EvaluateConfig
 
 
 def evaluate(config: EvaluateConfig, trial: int | None = None) -> float | None:
-    """Write ``<run>/evaluations/<data>-<protocol>.json`` and print the table; returns the targets' mean mIoU."""
+    """Write ``<run>/evaluations/<data>-<protocol>-<checkpoint>.json``, print the table; returns the mean of targets."""
     import dataclasses
     import shutil
     import time

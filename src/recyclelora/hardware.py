@@ -11,12 +11,14 @@ from typing import Any
 
 import torch
 
+from recyclelora.cores import available_cores
+
 
 def hardware() -> dict[str, Any]:
     """Names and counts, for ``run.json``; also what decides the order of float32 sums on a CPU: its threads."""
     return {
         "cpu": _cpu_model(),
-        "cpus": len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count(),
+        "cpus": available_cores(),
         "memory_gib": round(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30, 1),
         "threads": torch.get_num_threads(),
         "gpus": _gpus(),

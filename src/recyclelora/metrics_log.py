@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -36,22 +36,27 @@ class MetricsLog:
     def rewind(self, step: int) -> None:
         """Drop what a resumed run writes again: points after ``step``, final scores, and a line that was cut off."""
         if self.path.exists():
-            lines = self.path.read_text(encoding="utf-8").splitlines()
-            kept = [line for line in lines if step_of(line) <= step and f'"{FINAL}/' not in line]
+            kept = [line for line, point in _read(self.path) if point["step"] <= step and f'"{FINAL}/' not in line]
             write_text(self.path, "".join(line + "\n" for line in kept))
 
 
 def read_points(path: Path) -> list[dict[str, Any]]:
-    """Every point of a ``metrics.jsonl``, without a line that is being written; none where there is no file."""
-    if not path.exists():
-        return []
-    lines = path.read_text(encoding="utf-8").splitlines()
-    return [json.loads(line) for line in lines if step_of(line) != float("inf")]
+    """Every point of a ``metrics.jsonl``, or of a file like it; none where there is no file.
+
+    A line that is being written, or is damaged, is left out.
+    """
+    return [point for _, point in _read(path)] if path.exists() else []
 
 
-def step_of(line: str) -> float:
-    """The step of a line; infinity for a line that was cut off."""
-    try:
-        return float(json.loads(line)["step"])
-    except (ValueError, KeyError):
-        return float("inf")
+def _read(path: Path) -> Iterator[tuple[str, dict[str, Any]]]:
+    for line in path.read_text(encoding="utf-8", errors="replace").splitlines():
+        try:
+            point = json.loads(line)
+        except ValueError:
+            continue
+        if (
+            isinstance(point, dict)
+            and isinstance(point.get("step"), int)
+            and isinstance(point.get("time"), int | float)
+        ):
+            yield line, point

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from pathlib import Path
 from typing import Any
 
@@ -56,7 +57,8 @@ def list_images(given: Any) -> dict[Path, str]:
             raise UserError(f"input={path}: no such file or folder")
     if not found:
         raise UserError(f"input={given}: no image in it ({', '.join(IMAGE_SUFFIXES)})")
-    doubled = [str(path) for path, name in found.items() if list(found.values()).count(name) > 1]
+    times = Counter(found.values())
+    doubled = [str(path) for path, name in found.items() if times[name] > 1]
     if doubled:
         raise UserError(f"input: these images would write the same files: {', '.join(doubled[:4])}")
     return found

@@ -38,13 +38,13 @@ class Reporter:
     def __init__(self, log_path: Path | None = None, *, enabled: bool = True) -> None:
         self.enabled = enabled
         self.log_path = log_path
-        self.console = Console(file=sys.stdout, highlight=False, soft_wrap=True)
+        self.console = Console(file=sys.stdout, highlight=False, soft_wrap=True, markup=False)
         self.interactive = self.console.is_terminal
 
     def note(self, text: str) -> None:
         """Print one line and keep it in the log."""
         if self.enabled:
-            self.console.print(text, markup=False)
+            self.console.print(text)
             self._log(text)
 
     def warn(self, text: str) -> None:
@@ -56,7 +56,7 @@ class Reporter:
         if not self.enabled:
             return
         self.console.print(table)
-        plain = Console(width=100, color_system=None)
+        plain = Console(width=100, color_system=None, markup=False)
         with plain.capture() as captured:
             plain.print(table)
         self._log("\n" + captured.get().rstrip())
@@ -80,7 +80,7 @@ class Reporter:
         one_line = Column(no_wrap=True, overflow="ellipsis")
         columns = (
             TextColumn("{task.description}"), BarColumn(None), MofNCompleteColumn(table_column=Column(no_wrap=True)),
-            _Pace(), TextColumn("{task.fields[status]}", table_column=one_line), TextColumn("ETA"),
+            _Pace(), TextColumn("{task.fields[status]}", markup=False, table_column=one_line), TextColumn("ETA"),
             TimeRemainingColumn(table_column=Column(no_wrap=True)),
         )  # fmt: skip
         with Progress(*columns, console=self.console, transient=True) as progress:

@@ -25,13 +25,18 @@ from recyclelora.schemas import Config
 from recyclelora.storage import locked, read_json, remove_leftovers, set_aside, sha256, write_json, write_text
 from recyclelora.sweep.unit import Unit
 
-NOT_IDENTITY = (
-    "output_dir", "cache", "study", "fresh", "tracking", "init_from", "factor_cache_gib", "data.root",
-    "data.folder.root", "data.decode_cache", "backbone.checkpoint", "trainer.num_workers", "trainer.log_every",
-    "trainer.num_figures", "trainer.accelerator", "trainer.devices", "trainer.num_nodes", "trainer.precision",
-    "trainer.checkpoint_every", "trainer.eval_window_batch", "trainer.stall_timeout",
+FREE = (
+    "output_dir", "cache", "study", "fresh", "tracking", "factor_cache_gib", "data.root", "data.folder.root",
+    "data.decode_cache", "trainer.num_workers", "trainer.log_every", "trainer.num_figures", "trainer.checkpoint_every",
+    "trainer.eval_window_batch", "trainer.stall_timeout",
 )  # fmt: skip
-"""Keys that do not change what is computed, or whose meaning enters by content (paths) or resolved (devices)."""
+"""Keys that do not change what is computed."""
+
+NOT_IDENTITY = (
+    *FREE, "init_from", "backbone.checkpoint", "trainer.accelerator", "trainer.devices", "trainer.num_nodes",
+    "trainer.precision",
+)  # fmt: skip
+"""Keys whose text is not part of the identity; those that are not free enter by content (paths) or resolved."""
 
 
 @dataclass(frozen=True)
@@ -103,22 +108,23 @@ class RunDirectory:
         return result
 
 
-def run_directory(config: Config, signature: str, trial: int | None, unit: Unit | None = None) -> RunDirectory:
+def run_directory(config: Config, identity: Identity, trial: int | None, unit: Unit | None = None) -> RunDirectory:
     """Where a run belongs.
 
     ``runs/<adapter>-<backbone>-<data>-<signature>``, for a trial of a sweep ``sweeps/<study>/trial_0007-<signature>``,
     with ``seed_<s>`` inside where the trial is repeated; the outer signature leaves the seed out then.
     """
     root = Path(config.output_dir).absolute()
+    sign = signature(config, identity)
     if unit is not None:
         sweep = unit.trial.parents[1]
         if unit.repeated:
-            shared = _comparable(dataclasses.replace(config, seed=0))
+            shared = signature(dataclasses.replace(config, seed=0), identity)
             return RunDirectory(sweep / f"{unit.run_prefix}-{shared}" / f"seed_{config.seed}")
-        return RunDirectory(sweep / f"{unit.run_prefix}-{signature}")
+        return RunDirectory(sweep / f"{unit.run_prefix}-{sign}")
     if trial is not None:
-        return RunDirectory(root / "sweeps" / str(config.study) / f"trial_{trial:04d}-{signature}")
-    name = f"{config.adapter.name}-{config.backbone.name}-{config.data.name}-{signature}"
+        return RunDirectory(root / "sweeps" / str(config.study) / f"trial_{trial:04d}-{sign}")
+    name = f"{config.adapter.name}-{config.backbone.name}-{config.data.name}-{sign}"
     return RunDirectory(root / "runs" / name)
 
 
@@ -225,7 +231,7 @@ def _git(checkout: Path, *arguments: str) -> str | None:
     try:
         done = subprocess.run(  # noqa: S603
             ["git", "-C", str(checkout), *arguments],  # noqa: S607
-            capture_output=True, text=True, timeout=20, check=False,
+            capture_output=True, encoding="utf-8", errors="replace", timeout=20, check=False,
         )  # fmt: skip
     except (OSError, subprocess.TimeoutExpired):
         return None

@@ -81,11 +81,16 @@ class Run:
     weights: WeightsFile | None
     start: Start | None
     identity: Identity
+    signature: str
+    """16 hex digits"""
     directory: RunDirectory
 
     @classmethod
     def identify(cls, config: Config, trial: int | None) -> Run:
         """Open data and weights and find out which run this is; builds no model."""
+        unit = Unit.current()
+        if unit is not None:  # fresh=true set the old sweep aside; its trials go on when they come back
+            config = dataclasses.replace(config, fresh=False)
         t = config.trainer
         accelerator = resolve_accelerator(t.accelerator)
         precision = resolve_precision(t.precision, accelerator)
@@ -113,16 +118,10 @@ class Run:
             weights.sha256 if weights else None, digest(datasets.all), precision, world_size,
             start.sha256 if start else None,
         )  # fmt: skip
-        unit = Unit.current()
-        directory = run_directory(config, signature(config, identity), trial, unit)
+        directory = run_directory(config, identity, trial, unit)
         if unit is not None and fabric.is_global_zero:
             unit.runs_in(directory.path)
-        return cls(config, fabric, datasets, weights, start, identity, directory)
-
-    @property
-    def signature(self) -> str:
-        """The run's 16 hex digits."""
-        return self.directory.path.name.rsplit("-", 1)[-1]
+        return cls(config, fabric, datasets, weights, start, identity, signature(config, identity), directory)
 
     # --- the way of a run ---------------------------------------------------------------------------------------------
 

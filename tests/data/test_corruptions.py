@@ -4,10 +4,10 @@ import cv2
 import numpy as np
 import pytest
 
-from recyclelora.data import corruptions
+from recyclelora.data import corruptions, light_corruption
 from recyclelora.data.corruptions import corrupt, plasma
 from recyclelora.errors import UserError
-from recyclelora.schemas.data import COMMON_CORRUPTIONS
+from recyclelora.schemas.data import COMMON_CORRUPTIONS, LIGHT_CORRUPTIONS
 
 IMAGE = cv2.GaussianBlur(np.random.default_rng(0).integers(0, 256, (64, 96, 3)).astype(np.uint8), (0, 0), 2)
 NOISE_FREE = ("defocus_blur", "zoom_blur", "brightness", "contrast", "pixelate", "jpeg_compression")
@@ -15,6 +15,7 @@ NOISE_FREE = ("defocus_blur", "zoom_blur", "brightness", "contrast", "pixelate",
 
 def test_names_in_the_configuration_are_the_ones_that_exist():
     assert tuple(corruptions.CORRUPTIONS) == COMMON_CORRUPTIONS
+    assert tuple(light_corruption.KINDS) == LIGHT_CORRUPTIONS
 
 
 @pytest.mark.parametrize("name", COMMON_CORRUPTIONS)

@@ -101,6 +101,7 @@ def test_float16_leaves_an_overflowed_step_out_and_lowers_its_scale():
     model, scales, weights = seeded(), [], []
 
     def watch(step, fabric):
+        assert all(p.grad.isfinite().all() for p in model.parameters())  # what learns from them must not see infinity
         scales.append(fabric.strategy.precision.scaler.get_scale())
         weights.append(copy.deepcopy(model.head.weight.data))
 

@@ -62,6 +62,12 @@ def test_a_fixed_size(tmp_path: Path):
     assert (ids == source.run.predict(image).ids).mean() > 0.9  # windows of 64x64 are padded to 64x96
 
 
+def test_that_test_time_augmentation_is_left_out_is_said(tmp_path: Path):
+    source = moved_source(tmp_path, *TINY, "data.protocol.flip=true")
+    outcome = segmenter_export.write(source, tmp_path, (64, 64))
+    assert outcome.remark and "without the protocol's scales=[1.0] and flip=True" in outcome.remark
+
+
 @pytest.mark.parametrize(
     ("size", "words"), [((64, 72), "multiples of patch 16"), ((48, 64), "protocol recyclelora looks at windows of 64")]
 )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 from pathlib import Path
 
@@ -114,6 +115,31 @@ def test_frequencies_by_hand(tmp_path: Path, make_config):
     assert report["dataset_digest"] is not None
     never = [d["file"] for d in report["defects"] if d["kind"] == "class never trained"]
     assert len(never) == 17 and "road" not in never
+
+
+def test_two_sources_of_one_dataset_are_counted_apart(tmp_path: Path, make_config):
+    make_gta(tmp_path / "data")
+    make_cityscapes(tmp_path / "data")
+    sources = "[{dataset: gta, split: all, subset: 2}, {dataset: gta, split: train}]"
+    config = make_config("data.augment.crop=[64,64]", f"data.sources={sources}")
+    with contextlib.suppress(UserError):  # the samples have defects of their own
+        inspect_pair(config.data, config.cache, tmp_path / "out", 0, Reporter(enabled=False))
+    found = json.loads((tmp_path / "out/inspect/gta2city/report.json").read_text())["datasets"]
+    images = {dataset["name"]: dataset["images"] for dataset in found if dataset["role"] == "source"}
+    assert set(images) == {"gta (source, all)", "gta (source, train)"} and images["gta (source, all)"] == 2
+    assert {d["name"]: sum(d["sizes"].values()) for d in found if d["role"] == "source"} == images
+
+
+def test_one_set_under_several_corruptions_is_no_duplicate(tmp_path: Path, make_config):
+    make_gta(tmp_path / "data")
+    make_cityscapes(tmp_path / "data")
+    city = "dataset: cityscapes, split: val"
+    targets = f"[{{{city}}}, {{{city}, corruption: {{name: fog}}}}, {{{city}, name: again}}]"
+    config = make_config("data.augment.crop=[64,64]", f"data.targets={targets}")
+    with contextlib.suppress(UserError):  # the samples have defects of their own
+        inspect_pair(config.data, config.cache, tmp_path / "out", 0, Reporter(enabled=False))
+    report = json.loads((tmp_path / "out/inspect/gta2city/report.json").read_text())
+    assert {d["dataset"] for d in report["defects"] if d["kind"] == "duplicate"} == {"again"}
 
 
 def test_a_link_to_nothing_is_named_and_hides_nothing(tmp_path: Path, make_config):

@@ -13,6 +13,7 @@ from recyclelora.image_counts import ImageCounts
 from recyclelora.reporting import charts
 from recyclelora.reporting.comparison import MEAN, SOURCE, Comparison, compare
 from recyclelora.reporting.records import read_runs, read_sweep
+from recyclelora.sweep.ledger import Ledger
 
 from .sweeps import run_name, write_run, write_study, write_trial
 
@@ -33,6 +34,27 @@ def means(folder: Path, **by_group: dict[int, float]) -> Comparison:
         for name, runs in by_group.items() for seed, mean in runs.items()
     ]  # fmt: skip
     return compare(read_runs(paths), "last", None, 0)
+
+
+def test_a_group_that_breaks_a_constraint_is_last_and_says_so(tmp_path):
+    sweep = write_study(tmp_path / "s")
+    for number, (quality, changes) in enumerate(((0.9, LORA), (0.5, FROZEN))):
+        write_run(sweep / run_name(number), 0, quality, changes)
+        write_trial(sweep, number, {}, values=[quality], run_dirs=(run_name(number),))
+    lora, _ = Ledger(sweep).trials()
+    lora.constraints = [1.0]
+    lora.save_state()
+    c = compare(read_sweep(sweep), "last", None, 0)
+    assert [g.name for g in c.groups] == ["adapter=frozen", "adapter=lora (breaks a constraint)"]
+
+
+def test_figures_leave_the_pictures_of_others_alone(tmp_path):
+    (tmp_path / "figures").mkdir()
+    (tmp_path / "figures/mine.png").write_bytes(b"png")
+    (tmp_path / "figures/history.png").write_bytes(b"of an earlier report")
+    drawn = charts.draw(means(tmp_path / "runs", frozen={0: 0.5}, lora={0: 0.6}), tmp_path / "figures")
+    found = {path.stem for path in (tmp_path / "figures").glob("*.png")}
+    assert found == {"mine"} | {chart.name for chart in drawn} and "history" not in found
 
 
 def test_paired_differences_by_hand(tmp_path):

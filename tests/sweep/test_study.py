@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import sqlite3
 from pathlib import Path
 
@@ -58,6 +59,14 @@ def test_it_is_rebuilt_when_it_tells_something_else(sweep: Path, sql: str):
     trials, remarks = opened(sweep)
     assert trials == WANTED
     assert remarks[-1] == "the study was rebuilt from the ledger: 5 trials"
+
+
+def test_results_of_a_sweep_that_was_set_aside_are_forgotten(sweep: Path):
+    opened(sweep)
+    for number in (3, 4):
+        shutil.rmtree(sweep / f"ledger/{number:04d}")
+    trials, remarks = opened(sweep)
+    assert trials == WANTED[:3] and remarks[-1] == "the study was rebuilt from the ledger: 3 trials"
 
 
 def test_a_file_that_is_cut_off_is_kept_aside(sweep: Path):

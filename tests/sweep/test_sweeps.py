@@ -282,6 +282,7 @@ def test_an_unknown_launcher_works_in_batches(sweeping: Sweeping):
     [
         (["x=interval(0,1)"], "needs a sampler"),
         (["hydra/sweeper/sampler=tpe"], "nothing varies"),
+        (["x=1,2", "hydra.sweeper.sampler=tpe"], "with a slash: hydra/sweeper/sampler=tpe"),
         (["x=1,2", "hydra.sweeper.n_jobs=0"], "hydra.sweeper.n_jobs=0"),
         (["x=1,2", "hydra.sweeper.direction=up"], "maximize or minimize"),
         (["x=1,2", "hydra.sweeper.objectives=[a,b]"], "2 of them, but 1"),

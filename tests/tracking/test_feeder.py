@@ -15,6 +15,7 @@ from tracked import client_of, finish, finished_run, history, run_files, trial
 
 from recyclelora.metrics_log import MetricsLog
 from recyclelora.tracking import Feeder, mirrored, mirrored_sweep, send
+from recyclelora.tracking.follow import pause
 
 
 def command(*arguments) -> subprocess.CompletedProcess:
@@ -100,3 +101,7 @@ def test_no_password_of_the_address_is_written_anywhere(tracked_config, monkeypa
 def test_training_starts_the_feeder_without_importing(needed):
     code = f"import sys, recyclelora.tracking; sys.exit({needed!r} in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], env=os.environ, check=False).returncode == 0
+
+
+def test_it_asks_less_and_less_often_and_never_gives_up():
+    assert [pause(failures) for failures in (0, 1, 2, 3, 4, 5000)] == [2.0, 4.0, 8.0, 16.0, 30.0, 30.0]

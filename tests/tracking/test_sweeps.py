@@ -12,6 +12,7 @@ import pytest
 from tracked import client_of, history, outcome, run_files, trial
 
 from recyclelora.storage import locked
+from recyclelora.sweep.ledger import Ledger
 from recyclelora.tracking.follow import sync
 from recyclelora.tracking.sweeps import SweepSender
 
@@ -68,7 +69,8 @@ def test_the_parent_is_the_sweep_at_a_glance(config, sweep):
     run_files(sweep / "trial_0003-3333333333333333", replace(config, seed=3))
     trial(sweep, 2, "pruned", reason="pruned")
     trial(sweep, 3, "complete", 0.375)
-    (sweep / "report.html").write_text("<p>")
+    (sweep / "report").mkdir()
+    (sweep / "report/report.html").write_text("<p>")
     parent_id = sync(sweep)
     assert sync(sweep) == parent_id
     parent, trials = runs_of(config)
@@ -83,8 +85,20 @@ def test_the_parent_is_the_sweep_at_a_glance(config, sweep):
     assert "| trial | source_val | adapter.main.rank |" in note and "| 3 | 0.3750 | 5 |" in note
     assert note.index("| 3 | 0.3750") < note.index("| 0 | 0.2500")
     assert "- trial 1 failed: step 2: the loss is nan" in note
-    assert {f.path for f in client.list_artifacts(parent_id)} == {"report.html", "study.json"}
+    assert {f.path for f in client.list_artifacts(parent_id)} == {"report", "study.json"}
+    assert [f.path for f in client.list_artifacts(parent_id, "report")] == ["report/report.html"]
     assert (trials["2"].info.status, trials["2"].data.tags["state"]) == ("KILLED", "pruned: pruned")
+
+
+def test_a_trial_that_breaks_a_constraint_is_not_the_best(config, sweep):
+    trial(sweep, 2, "complete", 0.5)
+    (about,) = (t for t in Ledger(sweep).trials() if t.number == 2)
+    about.constraints = [0.25]
+    about.save_state()
+    parent_id = sync(sweep)
+    parent, _ = runs_of(config)
+    assert parent.data.tags["best_trial"] == "0" and "| 2 | 0.5000" not in parent.data.tags["mlflow.note.content"]
+    assert [value for _, value in history(client_of(config), parent_id, "best_source_val")] == [0.25] * 3
 
 
 def test_a_note_of_the_users_own_is_left_alone(config, sweep):

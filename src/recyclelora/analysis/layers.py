@@ -99,7 +99,7 @@ def changed_layers(model: nn.Module, pretrained: nn.Module, device: torch.device
 
 
 def _is_low_rank(module: nn.Module) -> bool:
-    """Whether s B A is all that the layer adds; a subclass, such as DoRA's, does something else."""
+    """Whether s B A is all that the layer adds; a subclass, such as one of another package, does something else."""
     parts = (module.q, module.k, module.v) if isinstance(module, SplitQKV) else (module,)
     return all(type(part) is LowRankLinear for part in parts)
 

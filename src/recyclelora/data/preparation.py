@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import multiprocessing
-import os
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 
+from recyclelora.cores import available_cores
 from recyclelora.data.datasets import Corrupted, Dataset, StreetsDataset, Subset
 from recyclelora.data.datasets.base import View
 from recyclelora.data.decode_cache import CachedDataset
@@ -56,10 +56,14 @@ def _layers(dataset: Dataset) -> Iterator[Dataset]:
 def _load_all(samples: Sequence[Address], advance: Callable[[int], None]) -> None:
     # "spawn": forking a process that runs torch's threads can hang
     context = multiprocessing.get_context("spawn")
-    with ProcessPoolExecutor(len(os.sched_getaffinity(0)), mp_context=context) as pool:
-        for done in as_completed([pool.submit(_load, *sample) for sample in samples]):
-            done.result()
-            advance(1)
+    with ProcessPoolExecutor(available_cores(), mp_context=context) as pool:
+        try:
+            for done in as_completed([pool.submit(_load, *sample) for sample in samples]):
+                done.result()
+                advance(1)
+        except BaseException:
+            pool.shutdown(cancel_futures=True)
+            raise
 
 
 def _load(dataset: Dataset, index: int) -> None:

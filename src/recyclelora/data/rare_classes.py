@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import hashlib
 import multiprocessing
-import os
 import warnings
 from collections.abc import Callable
 from concurrent.futures import ProcessPoolExecutor, as_completed
@@ -16,6 +15,7 @@ from pathlib import Path
 
 import numpy as np
 
+from recyclelora.cores import available_cores
 from recyclelora.data.datasets import Dataset, digest
 from recyclelora.data.identity import how_it_reads
 from recyclelora.data.transforms import Wanted, class_counts
@@ -95,7 +95,7 @@ class ClassCounts:
         chunks = [range(i, min(i + _CHUNK, len(dataset))) for i in range(0, len(dataset), _CHUNK)]
         # "spawn": forking a process that runs torch's threads can hang
         context = multiprocessing.get_context("spawn")
-        workers = min(len(os.sched_getaffinity(0)), len(chunks))
+        workers = min(available_cores(), len(chunks))
         with ProcessPoolExecutor(workers, context, _start, (dataset, self.num_classes)) as pool:
             try:
                 for done in as_completed([pool.submit(_count, chunk) for chunk in chunks]):

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import re
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any, Generic, TypeVar
@@ -11,6 +10,7 @@ import cv2
 from torch.utils.data import DataLoader
 from torch.utils.data import Dataset as TorchDataset
 
+from recyclelora.cores import available_cores
 from recyclelora.errors import UserError
 
 T = TypeVar("T")
@@ -41,7 +41,7 @@ class Loader(Generic[T]):
         prefetch: int = 2,
         pin_memory: bool = False,
     ) -> None:
-        workers = min(num_workers, len(os.sched_getaffinity(0)))
+        workers = min(num_workers, available_cores())
         self.loader: DataLoader[Any] = DataLoader(
             dataset, batch_sampler=batches, num_workers=workers, collate_fn=collate, pin_memory=pin_memory,
             worker_init_fn=_one_thread, prefetch_factor=prefetch if workers else None,

@@ -90,6 +90,10 @@ def fit(
             torch.nn.utils.clip_grads_with_norm_(parameters, grad_clip, norm)
         optimizer.step()  # float16's scaler leaves a step out whose gradients overflowed, and lowers its scale
         step += 1
+        if norm is None:  # they overflowed: nobody may learn from them
+            for parameter in parameters:
+                if parameter.grad is not None:
+                    parameter.grad.zero_()
         if after_step is not None:
             after_step(step)
         optimizer.zero_grad()

@@ -76,8 +76,10 @@ def optimizer_state(optimizer: torch.optim.Optimizer) -> dict[str, Tensor]:
 
 
 def load_optimizer_state(optimizer: torch.optim.Optimizer, state: dict[str, Tensor]) -> None:
-    """Put back what :func:`optimizer_state` gave."""
+    """Put back what :func:`optimizer_state` gave; a parameter that has made no step yet has no state."""
     for name, parameter in _named(optimizer):
+        if f"{name}.step" not in state:
+            continue
         for key in ("step", "exp_avg", "exp_avg_sq"):
             value = state[f"{name}.{key}"].clone()
             # AdamW keeps its step counts on the CPU

@@ -10,10 +10,11 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from recyclelora.errors import UserError
-from recyclelora.storage import sync_folder
+from recyclelora.schemas.commands import EXPORT_FORMATS
+from recyclelora.storage import read_json, sync_folder
 
 REPORT = "report.json"
-"""Every export holds one, by which it is known."""
+"""Every export holds one, by whose ``format`` it is known."""
 
 
 @contextmanager
@@ -23,7 +24,7 @@ def replaced(final: Path) -> Iterator[Path]:
     Raises:
         UserError: ``final`` holds something else than an export, or cannot be written.
     """
-    if final.exists() and not (final / REPORT).is_file() and not (final.is_dir() and not any(final.iterdir())):
+    if final.exists() and not _is_export(final) and not (final.is_dir() and not any(final.iterdir())):
         raise UserError(f"output={final}: exists and is no export; choose another folder")
     name = f".{final.name}.{uuid.uuid4().hex}"
     temporary, old = final.with_name(f"{name}.tmp"), final.with_name(f"{name}.old")
@@ -42,6 +43,14 @@ def replaced(final: Path) -> Iterator[Path]:
             old.rename(final)
         for leftover in (temporary, old):
             shutil.rmtree(leftover, ignore_errors=True)
+
+
+def _is_export(folder: Path) -> bool:
+    path = folder / REPORT  # other commands write a report, too
+    try:
+        return path.is_file() and read_json(path).get("format") in EXPORT_FORMATS
+    except (ValueError, AttributeError):
+        return False
 
 
 def _sync(folder: Path) -> None:

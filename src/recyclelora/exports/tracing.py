@@ -18,6 +18,7 @@ from torch.export import Dim, ExportedProgram
 from recyclelora.errors import UserError
 from recyclelora.exports.portable import Portable, Probabilities
 from recyclelora.exports.source import Source
+from recyclelora.schemas import ProtocolConfig
 
 LEAST_PATCHES = 2
 """Along each side of an image: torch traces a side of 1 as a constant."""
@@ -63,7 +64,10 @@ def trace(source: Source, size: Size | None, precision: torch.dtype = torch.floa
         check_size(source, size)
     patch = source.adapted.patch_size
     portable = Portable(source, precision)
-    remarks = [portable.ensure_computable(torch.zeros(1, 3, *(patch * count for count in TRACED_PATCHES)))]
+    remarks = [
+        portable.ensure_computable(torch.zeros(1, 3, *(patch * count for count in TRACED_PATCHES))),
+        _augmentation(source.run.config.data.protocol),
+    ]
     reasons: list[str] = []
     for batch, fixed in _wishes(source, size):
         try:
@@ -76,6 +80,13 @@ def trace(source: Source, size: Size | None, precision: torch.dtype = torch.floa
         remark = "; ".join(filter(None, remarks)) or None
         return Traced(program, _probabilities(source), batch, fixed, remark)
     raise UserError(f"the model cannot be traced: {reasons[-1]}")
+
+
+def _augmentation(protocol: ProtocolConfig) -> str | None:
+    """What of the run's scoring a program for one image leaves out."""
+    if not protocol.flip and list(protocol.scales) == [1.0]:
+        return None
+    return f"looks at each image once: without the protocol's scales={list(protocol.scales)} and flip={protocol.flip}"
 
 
 def check_size(source: Source, size: Size) -> None:

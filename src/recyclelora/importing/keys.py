@@ -50,7 +50,6 @@ class Kind:
 
     Attributes:
         name: of the option.
-        adapter_kind: what the configuration's adapter has to be, ``rein`` or ``low_rank``.
         prefix: before the names of everything in the backbone.
         adapter: their names behind the prefix -> names in the adapted transformer here.
         own_weights: the frozen weights are no longer the pretrained ones, so the file has to hold them.
@@ -59,7 +58,6 @@ class Kind:
     """
 
     name: str
-    adapter_kind: str
     prefix: str
     adapter: Table
     own_weights: bool = False

@@ -23,4 +23,4 @@ ADAPTER = {
     for factor, our_factor in FACTORS.items()
 }
 
-KIND = Kind("recyclelora", "low_rank", "backbone.", ADAPTER, own_weights=True)
+KIND = Kind("recyclelora", "backbone.", ADAPTER, own_weights=True)

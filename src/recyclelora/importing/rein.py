@@ -50,5 +50,5 @@ def lent_queries(adapter: Tensors) -> Tensor:
 
 
 KIND = Kind(
-    "rein", "rein", "backbone.", ADAPTER, extra=frozenset(QUERIES_TO_FEATURES), finish=first_features
+    "rein", "backbone.", ADAPTER, extra=frozenset(QUERIES_TO_FEATURES), finish=first_features
 )  # fmt: skip

@@ -26,4 +26,4 @@ ADAPTER = {
     for factor, our_factor in FACTORS.items()
 }
 
-KIND = Kind("soma", "low_rank", "backbone.model.", ADAPTER)
+KIND = Kind("soma", "backbone.model.", ADAPTER)

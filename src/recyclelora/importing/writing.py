@@ -27,7 +27,7 @@ def write_run(converted: Converted) -> Path:
     pretrained = converted.pretrained.sha256 if converted.pretrained else hashlib.sha256(content or b"").hexdigest()
     precision = resolve_precision(config.trainer.precision, resolve_accelerator(config.trainer.accelerator))
     identity = Identity(pretrained, "", precision, 1, source.sha256)
-    run = run_directory(config, sign := signature(config, identity), None)
+    run, sign = run_directory(config, identity, None), signature(config, identity)
     if content is not None:
         config = dataclasses.replace(
             config, backbone=dataclasses.replace(config.backbone, checkpoint=str(run.path / BACKBONE_FILE))

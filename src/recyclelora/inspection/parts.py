@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections import Counter
+
 from recyclelora.data.datasets import Dataset, digest
 from recyclelora.data.datasets.files import tolerating_unpaired
 from recyclelora.data.preparation import render_scenes, scenes_to_render
@@ -43,7 +45,8 @@ def data_report(data: DataConfig, cache: str, num_workers: int, reporter: Report
 
 def open_parts(data: DataConfig, cache: str) -> tuple[list[Part], list[Defect]]:
     """Open every dataset that can be opened; what cannot, and images without masks, are defects."""
-    asked: list[tuple[str, str, DatasetConfig]] = [("source", _named(c, "source"), c) for c in data.sources]
+    labels = Counter(c.label for c in data.sources)
+    asked = [("source", _source_name(c, splits=labels[c.label] > 1), c) for c in data.sources]
     asked.append(("source_val", "source_val", data.source_val))
     asked += [("target", c.label, c) for c in data.targets]
     parts: list[Part] = []
@@ -60,6 +63,6 @@ def open_parts(data: DataConfig, cache: str) -> tuple[list[Part], list[Defect]]:
     return parts, defects
 
 
-def _named(config: DatasetConfig, role: str) -> str:
+def _source_name(config: DatasetConfig, *, splits: bool) -> str:
     """A source's name in the report; ``source_val`` and targets have their own."""
-    return f"{config.label} ({role})"
+    return f"{config.label} (source, {config.split})" if splits else f"{config.label} (source)"

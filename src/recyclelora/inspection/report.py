@@ -9,7 +9,8 @@ from typing import Any
 
 import numpy as np
 
-from recyclelora.data.datasets import Dataset
+from recyclelora.data.datasets import Corrupted, Dataset
+from recyclelora.data.datasets.base import View
 from recyclelora.inspection.scan import ERROR, WARNING, Defect, Scan, scan
 
 CHUNK = 8
@@ -162,9 +163,15 @@ def _duplicates(parts: Sequence[Part], scans: Mapping[str, Sequence[Scan]]) -> l
             if (other.name, name) == (part.name, one.name):
                 continue
             leaks = other.role == "source" and part.role != "source"
+            if not leaks and other is not part and (_is_corrupted(part.dataset) or _is_corrupted(other.dataset)):
+                continue  # one set under several corruptions is meant
             severity, kind = (ERROR, "scored image is trained on") if leaks else (WARNING, "duplicate")
             defects.append(Defect(severity, kind, part.name, one.name, f"the same picture as {other.name}: {name}"))
     return defects
+
+
+def _is_corrupted(dataset: Dataset) -> bool:
+    return isinstance(dataset, Corrupted) or (isinstance(dataset, View) and _is_corrupted(dataset.base))
 
 
 def _missing_classes(reports: Sequence[DatasetReport], parts: Sequence[Part], classes: Sequence[str]) -> list[Defect]:

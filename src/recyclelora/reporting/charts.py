@@ -43,8 +43,9 @@ def draw(c: Comparison, folder: Path) -> list[Chart]:
     ]  # fmt: skip
     charts = []
     folder.mkdir(parents=True, exist_ok=True)
-    for stale in [*folder.glob("*.pdf"), *folder.glob("*.png")]:
-        stale.unlink()
+    for name in (maker.__name__ for maker in makers):  # the folder may hold pictures that are not ours
+        for kind in (".pdf", ".png"):
+            (folder / f"{name}{kind}").unlink(missing_ok=True)
     with _style():
         for maker in makers:
             found = maker(c)
@@ -194,7 +195,7 @@ def training(c: Comparison) -> tuple[Any, str, str] | None:
 def history(c: Comparison) -> tuple[Any, str, str] | None:
     """The first objective of every trial in its order, with the best so far."""
     trials = searched(c.study)
-    known = [(t.number, t.values[0]) for t in trials if t.values and t.state == "complete"]
+    known = [(t.number, t.values[0]) for t in trials if t.values and t.state == "complete" and t.feasible]
     if len(known) < 4 or not c.study.is_sweep:
         return None
     numbers, values = (np.array(column, float) for column in zip(*known, strict=True))
@@ -204,8 +205,9 @@ def history(c: Comparison) -> tuple[Any, str, str] | None:
     panel.scatter(numbers, scale * values, s=22, color=BLUE, alpha=0.7, linewidths=0, label="trial")
     panel.step(numbers, scale * best, where="post", color=VERMILLION, label="best so far")
     low = scale * values.min() - 0.06 * scale * (np.ptp(values) or 1)
-    for state, marker, colour in (("failed", "x", VERMILLION), ("pruned", "|", GREY)):
-        places = [t.number for t in trials if t.state == state]
+    marked = [(state, [t.number for t in trials if t.state == state]) for state in ("failed", "pruned")]
+    marked.append(("breaks a constraint", [t.number for t in trials if not t.feasible]))
+    for (state, places), marker, colour in zip(marked, "x|+", (VERMILLION, GREY, GREY), strict=True):
         if places:
             panel.scatter(places, [low] * len(places), marker=marker, s=30, color=colour, label=state)
     panel.set_xlabel("trial")
@@ -344,7 +346,7 @@ def curve(c: Comparison) -> tuple[Any, str, str] | None:
 
 def pareto(c: Comparison) -> tuple[Any, str, str] | None:
     """The first two objectives of every trial, and the front that no trial beats."""
-    trials = [t for t in searched(c.study) if t.state == "complete" and t.values and len(t.values) > 1]
+    trials = [t for t in searched(c.study) if t.state == "complete" and t.values and len(t.values) > 1 and t.feasible]
     if len(c.study.directions) < 2 or len(trials) < 2:
         return None
     values = np.array([t.values for t in trials])

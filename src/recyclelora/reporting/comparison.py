@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Any
 
@@ -101,6 +101,11 @@ class Group:
     def seeds(self) -> list[int]:
         """In ascending order."""
         return sorted(run.seed for run in self.runs)
+
+    @property
+    def feasible(self) -> bool:
+        """Whether its trials keep the constraints of the sweep."""
+        return all(run.trial.feasible for run in self.runs)
 
     @property
     def tuned_on_targets(self) -> bool:
@@ -250,7 +255,7 @@ def compare(study: Study, selection: str, reference: str | None, resamples: int)
         search = [
             Group(g.name, kept, g.config) for g in groups if (kept := [r for r in g.runs if not r.trial.confirms])
         ]
-    ranked.sort(key=lambda g: (g.objective is None, -(g.objective or 0.0)))
+    ranked.sort(key=lambda g: (not g.feasible, g.objective is None, -(g.objective or 0.0)))
     chosen, why = _reference(ranked, reference)
     bootstrap = Bootstrap(resamples)
     differences = [] if chosen is None else _differences(chosen, ranked, bootstrap)
@@ -280,8 +285,8 @@ def _grouped(scored: Sequence[Scored]) -> list[Group]:
     for run in scored:
         members.setdefault(run.run.key, []).append(run)
     configs = [runs[0].run.config for runs in members.values()]
-    names = group_names(configs)
-    return [Group(name, runs, c) for name, runs, c in zip(names, members.values(), configs, strict=True)]
+    groups = [Group(n, runs, c) for n, runs, c in zip(group_names(configs), members.values(), configs, strict=True)]
+    return [g if g.feasible else replace(g, name=f"{g.name} (breaks a constraint)") for g in groups]
 
 
 def _reference(groups: Sequence[Group], wanted: str | None) -> tuple[Group | None, str]:

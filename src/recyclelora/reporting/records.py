@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import os
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -13,7 +13,7 @@ from typing import Any
 import yaml
 
 from recyclelora.errors import UserError
-from recyclelora.metrics_log import step_of
+from recyclelora.metrics_log import read_points
 from recyclelora.provenance import NOT_IDENTITY
 from recyclelora.storage import read_json
 from recyclelora.sweep import ledger
@@ -78,6 +78,7 @@ class Trial:
         values: of the objectives.
         reason: why it failed or was pruned, in one line.
         log: what it printed.
+        feasible: whether it keeps the constraints of its sweep.
     """
 
     name: str
@@ -90,6 +91,7 @@ class Trial:
     reason: str | None
     log: Path | None
     runs: list[Run]
+    feasible: bool = True
 
     @property
     def confirms(self) -> bool:
@@ -136,7 +138,7 @@ def read_run(path: Path) -> Run:
     result = _json(path / "result.json")
     flat = flattened(config) | {key: about[name] for name, key in IDENTITY.items() if about.get(name) is not None}
     return Run(
-        path, config.get("seed"), flat, result, list(_points(path / "metrics.jsonl")),
+        path, config.get("seed"), flat, result, read_points(path / "metrics.jsonl"),
         (config.get("trainer") or {}).get("max_steps"), about.get("command"),
     )  # fmt: skip
 
@@ -176,14 +178,6 @@ def _yaml(path: Path) -> dict[str, Any]:
 def _json(path: Path) -> Any:
     """A JSON file, or None where there is none yet."""
     return read_json(path) if path.exists() else None
-
-
-def _points(path: Path) -> Iterator[dict[str, float]]:
-    """Points of the curves; a line that is being written is left out."""
-    if path.exists():
-        for line in path.read_text(encoding="utf-8", errors="replace").splitlines():
-            if step_of(line) != float("inf"):
-                yield json.loads(line)
 
 
 # --- many -------------------------------------------------------------------------------------------------------------
@@ -244,6 +238,7 @@ def _from_ledger(trial: ledger.Trial, sweep: Path, folders: list[Path]) -> Trial
     return Trial(
         trial.folder.name, trial.number, trial.kind, trial.state, trial.values, trial.params, trial.distributions,
         next((reason for reason in reasons if reason), None), _existing(trial.unit_folder(bad) / "log.txt"), runs,
+        trial.feasible,
     )  # fmt: skip
 
 

@@ -200,7 +200,10 @@ def _front(c: Comparison) -> list[bool] | None:
     import numpy as np
 
     count = len(c.study.directions)
-    done = [i for i, t in enumerate(c.study.trials) if t.state == "complete" and len(t.values or []) == count]
+    done = [
+        i for i, t in enumerate(c.study.trials)
+        if t.state == "complete" and len(t.values or []) == count and t.feasible
+    ]  # fmt: skip
     if count < 2 or not done:
         return None
     front = pareto_front(np.array([c.study.trials[i].values for i in done]), c.study.directions)

@@ -214,6 +214,8 @@ class FullConfig:
     def check(self) -> Iterator[Problem]:
         """Yield every bad value."""
         yield from above_zero("lr_mult", self.lr_mult)
+        if self.weight_decay is not None:
+            yield from at_least("weight_decay", self.weight_decay, 0)
 
 
 @runtime_checkable

@@ -43,8 +43,12 @@ class BackboneConfig:
         yield from at_least("patch_size", self.patch_size, 1)
         yield from one_of("resampling", self.resampling, ("bicubic", "timm"))
         if self.image_size is not None and (
-            len(self.image_size) != 2 or any(s % max(1, self.patch_size) for s in self.image_size)
+            len(self.image_size) != 2 or any(s < 1 or s % max(1, self.patch_size) for s in self.image_size)
         ):
             yield "image_size", f"must be [height, width], multiples of the patch size {self.patch_size}"
+        for name in ("mean", "std"):
+            values = getattr(self, name)
+            if len(values) != 3 or (name == "std" and min(values) <= 0):
+                yield name, "must be [red, green, blue]" + (" above 0" if name == "std" else "")
         if self.levels is not None and len(self.levels) != 4:
             yield "levels", "must name 4 blocks"

@@ -31,6 +31,7 @@ class EvaluateConfig:
         """Yield every bad value."""
         yield from one_of("checkpoint", self.checkpoint, ("last", "best_source", "best_target"))
         yield from one_of("accelerator", self.accelerator, ACCELERATORS)
+        yield from at_least("num_workers", self.num_workers, 0)
 
 
 @dataclass

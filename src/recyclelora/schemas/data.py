@@ -251,6 +251,7 @@ class DataConfig:
     def check(self) -> Iterator[Problem]:
         """Yield every bad value."""
         yield from file_name("name", self.name)
+        yield from at_least("subset_seed", self.subset_seed, 0)
         if self.decode_cache is not None:
             yield from above_zero("decode_cache", self.decode_cache)
         if not self.sources:

@@ -10,8 +10,9 @@ from rich.table import Table
 
 from recyclelora.cli import one_clear_line
 from recyclelora.errors import UserError
-from recyclelora.storage import holder, read_json, write_json
-from recyclelora.sweep.ledger import DRIVER_LOCK, FAILED, RUNNING, Ledger
+from recyclelora.storage import read_json, write_json
+from recyclelora.sweep.driver import CONTROL, living
+from recyclelora.sweep.ledger import FAILED, RUNNING, Ledger
 from recyclelora.sweep.table import count_states, running_row
 from recyclelora.sweep.unit import CANCELLED, Unit
 
@@ -42,11 +43,11 @@ def main() -> None:
 def status(sweep: Path) -> None:
     """Print how a sweep stands."""
     about, trials = read_json(sweep / "study.json"), Ledger(sweep).trials()
-    console = Console(highlight=False, soft_wrap=True)
+    console = Console(highlight=False, soft_wrap=True, markup=False)
     counts = ", ".join(f"{number} {state}" for state, number in count_states(trials).items() if number)
-    console.print(f"{about['name']}: {counts or 'nothing yet'} of {about['n_trials']}", markup=False)
-    driver = holder(sweep, DRIVER_LOCK) or f"none runs; the command that began it goes on: {about['command']}"
-    console.print(f"driver: {driver}", markup=False)
+    console.print(f"{about['name']}: {counts or 'nothing yet'} of {about['n_trials']}")
+    driver = ", ".join(living(sweep)) or f"none runs; the command that began it goes on: {about['command']}"
+    console.print(f"driver: {driver}")
     running = [trial for trial in trials if trial.state == RUNNING]
     if running:
         table = Table("trial", "what", "step", "loss", "last value", "time", "job")
@@ -57,7 +58,7 @@ def status(sweep: Path) -> None:
         console.print(table)
     for trial in trials:
         if trial.state == FAILED:
-            console.print(f"failed: trial {trial.number} ({trial.what}): {trial.reason}", markup=False)
+            console.print(f"failed: trial {trial.number} ({trial.what}): {trial.reason}")
 
 
 def cancel(sweep: Path, numbers: list[int]) -> None:
@@ -74,7 +75,7 @@ def cancel(sweep: Path, numbers: list[int]) -> None:
         for unit in range(len(trials[number].units)):
             Unit(trials[number].unit_folder(unit)).ask_to_stop(CANCELLED)
     if not numbers:
-        write_json(sweep / "control.json", {"n_trials": 0})
+        write_json(sweep / CONTROL, {"n_trials": 0})
     print(f"asked {len(numbers or trials)} trials to stop" + ("" if numbers else "; no new ones are started"))
 
 
@@ -86,12 +87,12 @@ def extend(sweep: Path, n_trials: int) -> None:
     """
     if n_trials < 1:
         raise UserError(f"{n_trials}: at least one trial")
-    driver = holder(sweep, DRIVER_LOCK)
-    if driver is None:
+    drivers = living(sweep)
+    if not drivers:
         command = read_json(sweep / "study.json")["command"]
         raise UserError(f"{sweep}: no driver runs; start it again with: python {command} n_trials={n_trials}")
-    write_json(sweep / "control.json", {"n_trials": n_trials})
-    print(f"{driver} goes on to {n_trials} trials")
+    write_json(sweep / CONTROL, {"n_trials": n_trials})
+    print(f"the driver ({', '.join(drivers)}) goes on to {n_trials} trials")
 
 
 if __name__ == "__main__":

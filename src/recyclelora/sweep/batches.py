@@ -59,7 +59,7 @@ class BatchExecutor:
         self._count += len(work)
         job = f"batch-{self._count}"
         self.returns |= {unit.folder: returned for unit, returned in zip(work, returns, strict=True)}
-        errors = [str(r._return_value).splitlines()[0] for r in returns if r.status == JobStatus.FAILED]
+        errors = [_first_line(r._return_value) for r in returns if r.status == JobStatus.FAILED]
         self._ended[job] = Status(Stage.GONE, errors[0] if errors else None)
         return job
 
@@ -76,6 +76,10 @@ class BatchExecutor:
 
     def close(self) -> None:
         """Nothing is held."""
+
+
+def _first_line(error: object) -> str:
+    return (str(error).splitlines() or [type(error).__name__])[0]
 
 
 def _environment(unit: Work) -> list[str]:

@@ -32,6 +32,8 @@ ASK_LOCK = ".ask.lock"
 
 DRIVERS = "drivers"
 """Folder with a lock for each living driver."""
+CONTROL = "control.json"
+"""A wish for another number of trials, from another shell."""
 
 GLANCE = 0.5
 """Seconds between two looks at reports and progress."""
@@ -67,6 +69,7 @@ class Driver:
         self.n_trials = plan.n_trials
         self.name = f"{os.uname().nodename}-{os.getpid()}"
         self._reported: dict[Path, int] = {}
+        self._obeyed = self._asked_for() if plan.shared else None  # several drivers leave the wish there for each other
 
     # --- the loop -----------------------------------------------------------------------------------------------------
 
@@ -108,11 +111,26 @@ class Driver:
 
     def _obey(self) -> None:
         """Take a new number of trials that someone has asked for from another shell."""
-        path = self.ledger.sweep / "control.json"
-        if path.exists():
-            self.n_trials = int(read_json(path)["n_trials"])
-            path.unlink()
+        asked = self._asked_for()
+        if asked == self._obeyed:
+            return
+        self._obeyed = asked
+        with contextlib.suppress(FileNotFoundError):  # taken back, or another driver's to remove
+            self.n_trials = int(read_json(self._control)["n_trials"])
             self.observer.event(f"asked for {self.n_trials} trials")
+            if not self.plan.shared:
+                self._control.unlink()
+
+    @property
+    def _control(self) -> Path:
+        return self.ledger.sweep / CONTROL
+
+    def _asked_for(self) -> int | None:
+        """When somebody last asked for another number of trials."""
+        try:
+            return self._control.stat().st_mtime_ns
+        except FileNotFoundError:
+            return None
 
     def _take_over(self) -> None:
         """Adopt the jobs of an earlier driver, take the outcomes of those that have ended, queue the rest."""
@@ -257,7 +275,14 @@ class Driver:
 
     def _confirm(self) -> Trial | None:
         """A rerun of one of the best trials on fresh seeds, once the search is over."""
-        if not self.plan.confirm or any(not trial.ended for trial in self.searched):
+        if not self.plan.confirm:
+            return None
+        with self._asking():
+            self._read_new()
+            return self._confirmation()
+
+    def _confirmation(self) -> Trial | None:
+        if any(not trial.ended for trial in self.searched):
             return None
         done = {trial.number for trial in self.trials.values() if trial.confirms}
         ranked = best_trials(self.searched, self.directions)
@@ -426,6 +451,11 @@ class Driver:
             self.executor.wait(GLANCE)
 
 
+def living(sweep: Path) -> list[str]:
+    """Drivers of a sweep that live: host and process."""
+    return [path.name for path in sorted((sweep / DRIVERS).glob("*")) if holder(path.parent, path.name) is not None]
+
+
 @contextlib.contextmanager
 def _alive(sweep: Path, name: str) -> Iterator[None]:
     """Hold a lock that tells other drivers that this one lives."""
@@ -448,7 +478,7 @@ def _final(outcome: dict[str, Any]) -> bool:
 
 def best_trials(trials: Sequence[Trial], directions: Sequence[str]) -> list[Trial]:
     """Complete trials that keep the constraints, the best first; of several objectives, by the first."""
-    kept = [t for t in trials if t.state == COMPLETE and t.values and all(v <= 0 for v in t.constraints or ())]
+    kept = [t for t in trials if t.state == COMPLETE and t.values and t.feasible]
     return sorted(kept, key=lambda t: (t.values or [0.0])[0], reverse=directions[0] == "maximize")
 
 

@@ -80,6 +80,11 @@ class Trial:
         return self.kind == CONFIRM
 
     @property
+    def feasible(self) -> bool:
+        """Whether it keeps the constraints."""
+        return all(excess <= 0 for excess in self.constraints or ())
+
+    @property
     def value(self) -> float | None:
         """The first objective of a complete trial."""
         return self.values[0] if self.state == COMPLETE and self.values else None

@@ -153,7 +153,8 @@ class LocalExecutor:
                 self._running[job].asked = self._running[job].asked or time.monotonic()
                 self._running[job].process.terminate()
             elif self._status(job).stage == Stage.RUNNING:
-                os.kill(_pid(job), signal.SIGTERM)
+                with contextlib.suppress(ProcessLookupError):  # it has just ended
+                    os.kill(_pid(job), signal.SIGTERM)
 
     def close(self) -> None:
         """Processes that still run live on; the next driver adopts them."""

@@ -99,7 +99,7 @@ def sweep(
             launcher, task, options["objectives"], folder, options["n_jobs"], name
         ) or _batches(context, function, config, options)  # fmt: skip
         with _feeding(function, folder, config) as feeder:
-            with SweepTable(name, plan.n_trials, tuned=about["tuned_on_targets"]) as table:
+            with SweepTable(name, tuned=about["tuned_on_targets"]) as table:
                 for remark in remarks:
                     table.event(remark)
                 driver = Driver(plan, study, ledger, executor, table)
@@ -247,14 +247,11 @@ def _finish(
             f"best: trial {best[0].number} ({', '.join(best[0].overrides)})"
             + (f", {TUNED}" if about["tuned_on_targets"] else "")
         )
-    say(
-        f"trials: {', '.join(f'{n} {state}' for state, n in counts.items() if n)}; files: {shown_path(folder)}",
-        markup=False,
-    )
+    say(f"trials: {', '.join(f'{n} {state}' for state, n in counts.items() if n)}; files: {shown_path(folder)}")
     if stopped:
         say(f"stopped by signal {driver.stop}: the same command goes on from here")
     elif driver.too_many_failures:
         say(f"no new trials after {driver.failures()} failures (hydra.sweeper.max_failures={limit})")
     if url is not None and best:
-        say(f"live view: optuna-dashboard {shown(url)}", markup=False)
+        say(f"live view: optuna-dashboard {shown(url)}")
     return code

@@ -57,6 +57,12 @@ def check_options(options: Mapping[str, Any]) -> None:
         bad.append(f"hydra.sweeper.n_trials={options['n_trials']}: must be at least 1")
     if options["max_failures"] is not None and options["max_failures"] < 1:
         bad.append(f"hydra.sweeper.max_failures={options['max_failures']}: must be at least 1")
+    bad += [
+        f"hydra.sweeper.{part}={options[part]}: parts are chosen with a slash: hydra/sweeper/{part}={options[part]}"
+        for part in ("sampler", "pruner") if options[part] is not None and not isinstance(options[part], Mapping)
+    ]  # fmt: skip
+    if bad:
+        raise UserError("\n".join(bad))
     if options["snapshot"] not in ("on", "off", "renew"):
         bad.append(f"hydra.sweeper.snapshot={options['snapshot']}: on, off or renew")
     directions = listed(options["direction"])

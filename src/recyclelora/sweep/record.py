@@ -10,7 +10,7 @@ from typing import Any
 from omegaconf import DictConfig, OmegaConf
 
 from recyclelora.errors import UserError
-from recyclelora.provenance import command_line
+from recyclelora.provenance import FREE, command_line
 from recyclelora.storage import read_json, write_json
 from recyclelora.sweep.goals import tuned_on_targets
 from recyclelora.sweep.planning import Plan
@@ -18,12 +18,6 @@ from recyclelora.sweep.samplers import sampler_name
 
 MAY_CHANGE = ("n_trials", "command", "created", "pruner", "warm_start", "fixed")
 """Entries of ``study.json`` with which the same study may go on."""
-
-FREE = (
-    "config.output_dir", "config.cache", "config.fresh", "config.study", "config.tracking", "config.factor_cache_gib",
-    "config.trainer.num_workers", "config.trainer.log_every", "config.data.root", "config.data.decode_cache",
-)  # fmt: skip
-"""Settings that change no result."""
 
 
 def described(
@@ -77,7 +71,7 @@ def record(folder: Path, about: dict[str, Any]) -> None:
 
 
 def _differences(key: str, before: Any, after: Any) -> Iterator[str]:
-    if key in FREE:
+    if key.removeprefix("config.") in FREE:
         return
     if isinstance(before, dict) and isinstance(after, dict):
         for name in dict.fromkeys([*before, *after]):

@@ -21,7 +21,7 @@ from recyclelora.storage import read_json, write_json
 from recyclelora.sweep.execution import Stage, Status, Work
 from recyclelora.sweep.options import SlurmOptions
 from recyclelora.sweep.slurm_job import SlurmJob
-from recyclelora.sweep.slurm_queue import JobState, explain, look, look_back
+from recyclelora.sweep.slurm_queue import JobState, ask, explain, look, look_back
 from recyclelora.sweep.task import HydraTask
 from recyclelora.sweep.unit import ended
 
@@ -190,7 +190,7 @@ class SlurmExecutor:
     def cancel(self, jobs: Collection[str]) -> None:
         """``scancel``: running trials save themselves within the site's ``KillWait``."""
         if jobs:
-            subprocess.run(["scancel", *jobs], capture_output=True, timeout=60, check=False)  # noqa: S603, S607
+            ask(["scancel", *jobs])
 
     def close(self) -> None:
         """Jobs live on; the next driver adopts them."""
@@ -224,7 +224,9 @@ def detach(options: SlurmOptions, sweep: Path, study: str) -> None:
     state = (look([before]) or {}).get(before) if before else None
     if state is not None and not state.ended:
         raise UserError(f"{sweep}: job {before} is its driver already ({state.state.lower()})")
-    command = [sys.executable, *sys.orig_argv[1:], "hydra.sweeper.detach=false"]
+    # the job that is queued again goes on with what this command has set aside already
+    arguments = [a for a in sys.orig_argv[1:] if not a.lstrip("+").startswith("fresh=")]
+    command = [sys.executable, *arguments, "hydra.sweeper.detach=false"]
     job = submit_driver(command, sweep, options, study)
     write_json(path, {"job": job})
     print(f"job {job} drives the sweep now: its output is in {sweep / 'driver.log'}; 'scancel {job}' stops the driver")

@@ -49,13 +49,23 @@ def enter(sweep: Path, *, renew: bool = False) -> None:
 
 def _copy(folder: Path) -> None:
     """Copy package, plugin and configuration; complete or not at all."""
+    temporary = folder.with_name(f".snapshot.{os.getpid()}")
+    try:
+        _fill(temporary)
+        temporary.rename(folder)
+    except OSError:
+        if not folder.exists():  # else another process was faster
+            raise
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
+
+
+def _fill(temporary: Path) -> None:
     package = Path(__file__).resolve().parents[1]
     plugin = package.parent / "hydra_plugins" / "recyclelora_sweeper"
-    temporary = folder.with_name(f".snapshot.{os.getpid()}")
     shutil.rmtree(temporary, ignore_errors=True)
     shutil.copytree(package, temporary / "src" / "recyclelora", ignore=SKIPPED)
     shutil.copytree(plugin, temporary / "src" / "hydra_plugins" / "recyclelora_sweeper", ignore=SKIPPED)
     for name in FOLDERS:
         shutil.copytree(home() / name, temporary / name, dirs_exist_ok=True)
     write_json(temporary / "git.json", git_state(home()))
-    temporary.rename(folder)

@@ -186,11 +186,14 @@ def _check(path: Path) -> None:
 
 
 def _disagrees(study: optuna.Study, trials: Sequence[Trial], earlier: Sequence[FrozenTrial]) -> bool:
-    """Whether the study lacks trials that the ledger has, or tells something else of them."""
+    """Whether the study lacks trials of the ledger, tells something else of them, or has results of others."""
     known = {frozen.number: frozen for frozen in study.get_trials(deepcopy=False)}
-    return len(known) < len(earlier) or any(
-        trial.number not in known or _differs(known[trial.number], trial) for trial in trials
-    )
+    if len(known) < len(earlier):
+        return True
+    complete = {number for number, frozen in known.items() if frozen.state == TrialState.COMPLETE}
+    if complete - set(range(len(earlier))) - {trial.number for trial in trials}:  # of a sweep that was set aside
+        return True
+    return any(trial.number not in known or _differs(known[trial.number], trial) for trial in trials)
 
 
 def _differs(frozen: FrozenTrial, trial: Trial) -> bool:

@@ -29,13 +29,12 @@ class SweepTable:
 
     Args:
         study: its name
-        of: how many trials there will be
         tuned: whether what is optimised looks at the targets' labels
     """
 
-    def __init__(self, study: str, of: int, *, tuned: bool) -> None:
-        self.study, self.of, self.tuned = study, of, tuned
-        self.console = Console(highlight=False, soft_wrap=True)
+    def __init__(self, study: str, *, tuned: bool) -> None:
+        self.study, self.tuned = study, tuned
+        self.console = Console(highlight=False, soft_wrap=True, markup=False)
         self._live = Live(console=self.console, auto_refresh=False) if self.console.is_terminal else None
         self._drawn = 0.0
 
@@ -51,7 +50,7 @@ class SweepTable:
 
     def event(self, text: str) -> None:
         """Print one line."""
-        self.console.print(f"{time.strftime('%H:%M:%S')} {text}", markup=False)
+        self.console.print(f"{time.strftime('%H:%M:%S')} {text}")
 
     def update(self, driver: Driver) -> None:
         """Draw the live table anew, at most once a second."""
@@ -68,7 +67,7 @@ class SweepTable:
     def _headline(self, driver: Driver) -> str:
         counts = count_states(list(driver.trials.values()))
         text = ", ".join(f"{number} {state}" for state, number in counts.items() if number)
-        return f"{self.study}: {text or 'nothing yet'} of {self.of}"
+        return f"{self.study}: {text or 'nothing yet'} of {driver.n_trials}"
 
     def summary(self, driver: Driver) -> None:
         """Print what the sweep found, and what failed and why."""

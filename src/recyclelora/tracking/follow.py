@@ -34,8 +34,13 @@ def follow(folder: Path) -> bool:
     wait, failures = 0.0, 0
     while not _closed_within(wait):
         failures = 0 if _tried(send, last=False) else failures + 1
-        wait = min(POLL * 2**failures, LONGEST_POLL)
+        wait = pause(failures)
     return _tried(send, last=True)
+
+
+def pause(failures: int) -> float:
+    """Seconds until the next pass; ``failures`` in a row may be as many as a server's absence of weeks makes."""
+    return min(POLL * float(2 ** min(failures, 8)), LONGEST_POLL)
 
 
 def _closed_within(seconds: float) -> bool:

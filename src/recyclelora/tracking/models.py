@@ -12,7 +12,7 @@ from recyclelora.errors import UserError
 from recyclelora.metrics_log import FINAL
 from recyclelora.schemas import Config
 from recyclelora.storage import read_json
-from recyclelora.tracking.outbox import read_points
+from recyclelora.tracking.outbox import points_of
 
 LOADER = "recyclelora.tracking.pyfunc"
 CONTENT = ("adapter.safetensors", "adapter_config.json", "config.yaml", "run.json")
@@ -79,7 +79,7 @@ def _link(client: Any, run: Any, model_id: str, step: int, run_dir: Path) -> Non
     from mlflow.entities import LoggedModelOutput, Metric
 
     client.log_outputs(run.info.run_id, [LoggedModelOutput(model_id, step)])
-    final = [point for point in read_points(run_dir / "metrics.jsonl") if point[0].startswith(FINAL)]
+    final = [point for point in points_of(run_dir / "metrics.jsonl") if point[0].startswith(FINAL)]
     metrics = [Metric(*point, model_id=model_id, run_id=run.info.run_id) for point in final]
     if metrics:
         client.log_batch(run.info.run_id, metrics=metrics)

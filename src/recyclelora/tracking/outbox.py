@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import json
 import math
 import re
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-from recyclelora.metrics_log import step_of
+from recyclelora.metrics_log import read_points
 from recyclelora.storage import read_json, write_json
 
 STATE = "mlflow.json"
@@ -52,14 +51,9 @@ def last_steps(run: Any) -> dict[str, int]:
     return {metric.key: int(metric.step) for metric in run.to_proto().data.metrics}
 
 
-def read_points(path: Path) -> Iterator[Point]:
-    """All points of a ``.jsonl`` file but a line that is still being written."""
-    if not path.exists():
-        return
-    for line in path.read_text(encoding="utf-8").splitlines():
-        if step_of(line) == math.inf:
-            continue
-        point = json.loads(line)
+def points_of(path: Path) -> Iterator[Point]:
+    """The values of all points of a ``.jsonl`` file."""
+    for point in read_points(path):
         step, stamp = int(point.pop("step")), int(1000 * point.pop("time"))
         for name, value in point.items():
             yield _allowed(name), float(value), stamp, step

@@ -13,7 +13,7 @@ from recyclelora.schemas import Config
 from recyclelora.storage import read_json, taking_turns
 from recyclelora.tracking import description
 from recyclelora.tracking.models import log_model
-from recyclelora.tracking.outbox import Point, State, last_steps, read_points, send_files, send_points
+from recyclelora.tracking.outbox import Point, State, last_steps, points_of, send_files, send_points
 from recyclelora.tracking.store import Store
 from recyclelora.tracking.system import SYSTEM
 
@@ -74,8 +74,8 @@ class RunSender:
         run_id = self._run()
         self._tags(end)
         self._status(end)
-        self._points("metrics.jsonl", read_points(self.run_dir / "metrics.jsonl"))
-        self._points(SYSTEM, read_points(self.run_dir / SYSTEM))
+        self._points("metrics.jsonl", points_of(self.run_dir / "metrics.jsonl"))
+        self._points(SYSTEM, points_of(self.run_dir / SYSTEM))
         self._points("result.json", self._result_points())
         self._tags(end)  # infinite points
         self._files(FILES if end.status != "running" else LIVE_FILES)

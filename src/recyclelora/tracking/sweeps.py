@@ -26,7 +26,7 @@ from recyclelora.tracking.store import Store, outputs_of
 from recyclelora.tracking.views import TAG, link, view
 
 RUN_DIRS = ("trial_*", "trial_*/seed_*", "confirm_*", "confirm_*/seed_*")
-FILES = ("study.json", "summary.json", "report.html", "table.md", "table.csv")
+FILES = ("study.json", "summary.json", "report/report.html", "report/table.md", "report/table.csv")
 TOP = 10
 """Trials in the note of the parent run."""
 
@@ -176,7 +176,7 @@ class SweepSender:
             ended = max((_finished(trial) for trial in ledger.values()), default=0) or int(1000 * time.time())
             self.store.set_status(run_id, STATUS[end.status], None if end.status == "running" else ended)
             self.sent["status"] = end.status
-        files = [self.sweep_dir / name for name in FILES] + sorted((self.sweep_dir / "figures").glob("*.png"))
+        files = [self.sweep_dir / name for name in FILES] + sorted((self.sweep_dir / "report/figures").glob("*.png"))
         send_files(client, self.sweep_dir, [path for path in files if path.is_file()], self.state, lambda path: None)
 
     @property
@@ -190,22 +190,20 @@ class SweepSender:
         return -1 if str(directions[0]).lower().startswith("min") else 1
 
     def _best(self, ledger: dict[str, Trial]) -> Trial | None:
-        done = [trial for trial in ledger.values() if trial.value is not None and not trial.confirms]
-        return max(done, key=lambda trial: self._sign() * (trial.value or 0.0), default=None)
+        return max(_candidates(ledger), key=lambda trial: self._sign() * (trial.value or 0.0), default=None)
 
     def _points(self, ledger: dict[str, Trial]) -> Iterator[Point]:
         """The best value so far and the numbers of trials, one step each trial that is over."""
         over = sorted((t for t in ledger.values() if t.ended and not t.confirms), key=_finished)
-        counts, best = Counter[str](), None
+        counts, best, sign = Counter[str](), None, self._sign()
         for step, trial in enumerate(over, 1):
             counts[trial.state] += 1
             when = _finished(trial)
             for state in ENDED:
                 yield f"trials/{state}", counts[state], when, step
             if trial.value is not None:
-                best = (
-                    trial.value if best is None else self._sign() * max(self._sign() * best, self._sign() * trial.value)
-                )
+                if trial.feasible:
+                    best = trial.value if best is None else sign * max(sign * best, sign * trial.value)
                 yield f"trial_{self.objective}", trial.value, when, step
             if best is not None:
                 yield f"best_{self.objective}", best, when, step
@@ -251,7 +249,7 @@ class SweepSender:
         return f"`python {self.study.get('command', 'train.py -m')}`"
 
     def _note(self, ledger: dict[str, Trial]) -> str:
-        done = [trial for trial in ledger.values() if trial.value is not None and not trial.confirms]
+        done = _candidates(ledger)
         done.sort(key=lambda trial: -self._sign() * (trial.value or 0.0))
         failed = [trial for trial in ledger.values() if trial.state == FAILED]
         lines = [self._head()]
@@ -293,6 +291,11 @@ class SweepSender:
         if not last and (trial is None or not trial.ended):
             return RunEnd("running")
         return run_end(run_dir)
+
+
+def _candidates(ledger: dict[str, Trial]) -> list[Trial]:
+    """Trials that may be the best one."""
+    return [t for t in ledger.values() if t.value is not None and t.feasible and not t.confirms]
 
 
 def _trial_tags(trial: Trial | None) -> dict[str, str]:

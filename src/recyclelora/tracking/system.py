@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from recyclelora.metrics_log import MetricsLog
-from recyclelora.tracking.outbox import read_points
+from recyclelora.tracking.outbox import points_of
 
 SYSTEM = "system.jsonl"
 EVERY = 10.0
@@ -21,7 +21,7 @@ class SystemSampler:
     def __init__(self, run_dir: Path) -> None:
         path = run_dir / SYSTEM
         self.log = MetricsLog(path)
-        self.step = max((step for *_, step in read_points(path)), default=-1) + 1
+        self.step = max((step for *_, step in points_of(path)), default=-1) + 1
         self.monitors = _monitors()
         self.due = time.monotonic()
 
