@@ -42,7 +42,7 @@ def database(tmp_path: Path) -> Iterator[tuple[int, Path]]:
     environment = os.environ | {"PGPASSWORD": password.read_text().strip()}
     admin = [str(bin_dir / "createdb"), "-h", "127.0.0.1", "-p", str(port), "-U", "mlflow", "mlflow"]
     try:
-        wait_for(lambda: subprocess.run(admin, env=environment, capture_output=True).returncode == 0, 30)
+        wait_for(lambda: subprocess.run(admin, env=environment, capture_output=True).returncode == 0, 90)
         yield port, password
     finally:
         server.send_signal(signal.SIGINT)  # does not wait for its clients

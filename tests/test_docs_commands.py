@@ -12,12 +12,13 @@ import itertools
 import re
 import shlex
 import tomllib
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 import pytest
 from hydra import compose, initialize_config_dir
 from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.core.override_parser.types import IntervalSweep, Override
 
 from recyclelora.cli import checked_arguments
 from recyclelora.config import home, register_schemas, typed
@@ -100,6 +101,15 @@ def shipped_configuration() -> Iterator[None]:
         yield
 
 
+def _swept(override: Override) -> Iterable[object]:
+    """Every choice; of an interval its ends."""
+    if override.is_interval_sweep():
+        interval = override.value()
+        assert isinstance(interval, IntervalSweep)
+        return [interval.start, interval.end]
+    return override.sweep_string_iterator()
+
+
 def compose_like(command: str, arguments: list[str]) -> int:
     """Compose a command line as ``cli.launch`` would, every run of a sweep; returns how many there are."""
     if "--cfg" in arguments:
@@ -108,7 +118,7 @@ def compose_like(command: str, arguments: list[str]) -> int:
     overrides = [a for a in checked_arguments(command, arguments) if a not in ("-m", "--multirun")]
     parsed = OverridesParser.create().parse_overrides(overrides)
     axes = [
-        [f"{o.get_key_element()}={value}" for value in o.sweep_string_iterator()] if o.is_sweep_override() else [line]
+        [f"{o.get_key_element()}={value}" for value in _swept(o)] if o.is_sweep_override() else [line]
         for o, line in zip(parsed, overrides, strict=True)
     ]
     runs = list(itertools.product(*axes))

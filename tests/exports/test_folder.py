@@ -9,7 +9,7 @@ from recyclelora.exports.folder import REPORT, replaced
 
 
 def write(folder: Path, text: str) -> None:
-    (folder / REPORT).write_text(text)
+    (folder / REPORT).write_text('{"format": "timm"}')
     (folder / text).touch(mode=0o600)
 
 

@@ -76,7 +76,9 @@ def task(cfg: DictConfig) -> float | list[float] | None:
             file.write(f"{name}\n")
     stop = Stop()
     how = dict(act.split(":") for act in cfg.sabotage.split()).get(str(number))
-    if how is not None:
+    while how == "wait" and not (out.parent / "go").exists():
+        time.sleep(0.05)
+    if how not in (None, "wait"):
         attempts = sum(
             line.startswith(f"{number:04d} ") for line in (out.parent / "executions").read_text().splitlines()
         )

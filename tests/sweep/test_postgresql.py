@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import subprocess
+import sys
 from collections import Counter
 from pathlib import Path
 
@@ -54,6 +56,33 @@ def test_a_drivers_successor_takes_over_its_trials_and_no_others(tmp_path: Path,
     assert code == 0, err
     assert sweeping.states == {"complete": 8}
     assert set(Counter(line.split()[0] for line in sweeping.executions).values()) == {1}
+
+
+@pytest.mark.slow
+def test_a_fresh_sweep_forgets_the_study_and_every_driver_is_seen_and_told(tmp_path: Path, storage: str):
+    sweeping = Sweeping(tmp_path)
+    command = [*TPE, f"hydra.sweeper.storage={storage}"]
+    assert sweeping(*command)[0] == 0
+    first = [trial.params for trial in sweeping.trials]
+    waiting = "sabotage='0:wait 1:wait 2:wait 3:wait'"
+    drivers = [sweeping.start("+fresh=true", waiting, *command)]
+    wait_for(lambda: bool(sweeping.states.get("running")))
+    drivers.append(sweeping.start(waiting, *command))
+    out = tmp_path / "out"
+    wait_for(lambda: len({trial.driver for trial in sweeping.trials if trial.state == "running"}) == 2)
+    code, _, err = sweeping("+fresh=true", *command)
+    assert code == 2 and f"{out}: in use by process" in err
+    shell = [sys.executable, "-m", "recyclelora.sweep"]
+    told = subprocess.run([*shell, "status", str(out)], capture_output=True, text=True, check=True).stdout
+    assert all(f"process {driver.pid} on" in told for driver in drivers)
+    subprocess.run([*shell, "extend", str(out), "10"], check=True)
+    (tmp_path / "go").touch()
+    assert [driver.wait(120) for driver in drivers] == [0, 0]
+    assert sweeping.states == {"complete": 10}
+    assert [trial.number for trial in sweeping.trials] == list(range(10))
+    assert sweeping.trials[0].params == first[0]  # a seeded sampler that knows nothing yet
+    study = optuna.load_study(study_name="out", storage=storage)
+    assert Counter(trial.state.name for trial in study.trials) == {"COMPLETE": 10}
 
 
 @pytest.mark.slow

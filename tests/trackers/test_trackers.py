@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 from conftest import TINY, stop_after
 from PIL import Image
+from waiting import wait_for
 
 from recyclelora.config import to_yaml
 from recyclelora.errors import Interrupted, UserError
@@ -118,9 +119,13 @@ def test_every_point_and_picture_arrives_once_however_often_it_is_sent(kind, run
 @pytest.mark.parametrize("kind", READERS)
 def test_parameters_are_there_to_compare_by(kind, run_dir):
     sync(kind, run_dir)
-    files = [path for path in run_dir.rglob("*") if "events" in path.name or path.suffix == ".wandb"]
-    content = b"".join(path.read_bytes() for path in files)
-    assert b"adapter.main.rank" in content and b"trainer.max_steps" in content
+
+    def known() -> bool:  # W&B's own process writes a moment later
+        files = [path for path in run_dir.rglob("*") if "events" in path.name or path.suffix == ".wandb"]
+        content = b"".join(path.read_bytes() for path in files)
+        return b"adapter.main.rank" in content and b"trainer.max_steps" in content
+
+    wait_for(known)
 
 
 class Deaf:

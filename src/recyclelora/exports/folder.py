@@ -49,7 +49,7 @@ def _is_export(folder: Path) -> bool:
     path = folder / REPORT  # other commands write a report, too
     try:
         return path.is_file() and read_json(path).get("format") in EXPORT_FORMATS
-    except (ValueError, AttributeError):
+    except (UserError, AttributeError):
         return False
 
 

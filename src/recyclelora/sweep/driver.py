@@ -112,14 +112,13 @@ class Driver:
     def _obey(self) -> None:
         """Take a new number of trials that someone has asked for from another shell."""
         asked = self._asked_for()
-        if asked == self._obeyed:
+        if asked is None or asked == self._obeyed:
             return
         self._obeyed = asked
-        with contextlib.suppress(FileNotFoundError):  # taken back, or another driver's to remove
-            self.n_trials = int(read_json(self._control)["n_trials"])
-            self.observer.event(f"asked for {self.n_trials} trials")
-            if not self.plan.shared:
-                self._control.unlink()
+        self.n_trials = int(read_json(self._control)["n_trials"])
+        self.observer.event(f"asked for {self.n_trials} trials")
+        if not self.plan.shared:
+            self._control.unlink()
 
     @property
     def _control(self) -> Path:
@@ -452,8 +451,9 @@ class Driver:
 
 
 def living(sweep: Path) -> list[str]:
-    """Drivers of a sweep that live: host and process."""
-    return [path.name for path in sorted((sweep / DRIVERS).glob("*")) if holder(path.parent, path.name) is not None]
+    """Drivers of a sweep that live: process and host."""
+    names = (path.name for path in sorted((sweep / DRIVERS).glob("*")) if holder(path.parent, path.name) is not None)
+    return [f"process {process} on {host}" for host, _, process in (name.rpartition("-") for name in names)]
 
 
 @contextlib.contextmanager

@@ -20,7 +20,7 @@ from recyclelora.progress import shown as shown_path
 from recyclelora.storage import locked, set_aside, taking_turns, write_json
 from recyclelora.sweep import snapshot
 from recyclelora.sweep.batches import BatchExecutor, Recorded
-from recyclelora.sweep.driver import ASK_LOCK, Driver, best_trials
+from recyclelora.sweep.driver import ASK_LOCK, Driver, best_trials, living
 from recyclelora.sweep.estimate import in_words
 from recyclelora.sweep.execution import Executor, Work
 from recyclelora.sweep.executors import make_executor, read_options
@@ -31,7 +31,7 @@ from recyclelora.sweep.planning import Plan, check_options, listed, make_plan, v
 from recyclelora.sweep.record import described, record
 from recyclelora.sweep.samplers import make_pruner
 from recyclelora.sweep.space import discrete
-from recyclelora.sweep.study import finished_trials, open_study, shown, storage_url
+from recyclelora.sweep.study import finished_trials, forget, open_study, shown, storage_url
 from recyclelora.sweep.table import SweepTable, count_states
 from recyclelora.sweep.task import HydraTask
 
@@ -77,7 +77,8 @@ def sweep(
         _dry_run(plan, config)
         _show_script(launcher, task, folder, name)
         return []
-    _make_folder(folder, fresh=fresh)
+    if _make_folder(folder, fresh=fresh) and url is not None and shared:
+        forget(url, name)
     if options["snapshot"] != "off":
         snapshot.enter(folder, renew=options["snapshot"] == "renew")
     if options["detach"]:
@@ -155,14 +156,19 @@ def _dry_run(plan: Plan, config: DictConfig) -> None:
     print(f"all values compose; nothing was started. Folder: {config.hydra.sweep.dir}")
 
 
-def _make_folder(folder: Path, *, fresh: bool) -> None:
-    if fresh and folder.exists() and os.environ.get(snapshot.VARIABLE) is None:
+def _make_folder(folder: Path, *, fresh: bool) -> bool:
+    """Make it; returns whether an earlier sweep was set aside."""
+    aside = fresh and folder.exists() and os.environ.get(snapshot.VARIABLE) is None
+    if aside:
+        if drivers := living(folder):
+            raise UserError(f"{folder}: in use by {', '.join(drivers)}")
         with _only_driver(folder):
             set_aside(folder)
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise UserError(f"{folder}: cannot be created: {error.strerror}; set output_dir") from error
+    return aside
 
 
 def _show_script(launcher: Mapping[str, Any], task: HydraTask, folder: Path, name: str) -> None:

@@ -115,7 +115,7 @@ def open_study(
         if path is not None:
             _check(path)
         study = _created(url, name, directions)
-        missing = _disagrees(study, trials, earlier)
+        missing = _disagrees(study, trials, earlier) or (path is not None and _has_others(study, trials, earlier))
         broken = missing and bool(study.get_trials(deepcopy=False))
     except Exception as error:
         if path is not None:  # a damaged file fails in any way; nothing is in it that the ledger lacks
@@ -140,6 +140,20 @@ def open_study(
             remarks.append(f"the study was rebuilt from the ledger: {len(trials)} trials")
     _agree(study, trials, len(earlier))
     return study, remarks
+
+
+def forget(url: str, name: str) -> None:
+    """Remove a study from a database where it does not lie in the sweep's own folder; none there is fine.
+
+    Raises:
+        UserError: the storage cannot be reached.
+    """
+    try:
+        optuna.delete_study(study_name=name, storage=_storage(url))
+    except KeyError:
+        pass
+    except SQLAlchemyError as error:
+        raise UserError(f"hydra.sweeper.storage {shown(url)}: {str(error).splitlines()[0]}") from error
 
 
 def _created(url: str | None, name: str, directions: Sequence[str]) -> optuna.Study:
@@ -186,14 +200,17 @@ def _check(path: Path) -> None:
 
 
 def _disagrees(study: optuna.Study, trials: Sequence[Trial], earlier: Sequence[FrozenTrial]) -> bool:
-    """Whether the study lacks trials of the ledger, tells something else of them, or has results of others."""
+    """Whether the study lacks trials that the ledger has, or tells something else of them."""
     known = {frozen.number: frozen for frozen in study.get_trials(deepcopy=False)}
-    if len(known) < len(earlier):
-        return True
-    complete = {number for number, frozen in known.items() if frozen.state == TrialState.COMPLETE}
-    if complete - set(range(len(earlier))) - {trial.number for trial in trials}:  # of a sweep that was set aside
-        return True
-    return any(trial.number not in known or _differs(known[trial.number], trial) for trial in trials)
+    return len(known) < len(earlier) or any(
+        trial.number not in known or _differs(known[trial.number], trial) for trial in trials
+    )
+
+
+def _has_others(study: optuna.Study, trials: Sequence[Trial], earlier: Sequence[FrozenTrial]) -> bool:
+    """Whether the study has results that neither the ledger nor the study it started from knows."""
+    known = {*range(len(earlier)), *(trial.number for trial in trials)}
+    return any(t.state == TrialState.COMPLETE and t.number not in known for t in study.get_trials(deepcopy=False))
 
 
 def _differs(frozen: FrozenTrial, trial: Trial) -> bool:
