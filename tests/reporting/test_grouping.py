@@ -31,6 +31,8 @@ def test_values_without_options():
     assert group_names(configs) == ["main.rank=32, sub.rank=4", "main.rank=24, sub.rank=12"]
     rates = [{"optimizer.lr": 1e-4}, {"optimizer.lr": 0.00031622776}]
     assert group_names(rates) == ["lr=0.0001", "lr=0.0003162"]
+    decoders = [{"decoder.lr_mult": 1.0}, {"decoder.lr_mult": 2.0}]
+    assert group_names(decoders) == ["decoder.lr_mult=1", "decoder.lr_mult=2"]
 
 
 def test_equal_short_names_are_written_in_full():

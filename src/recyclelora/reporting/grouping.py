@@ -55,11 +55,14 @@ def _class(config: dict[str, Any], names: Sequence[str]) -> tuple[str, ...]:
 
 
 def short_key(key: str) -> str:
-    """``adapter`` for ``adapter.name``, ``main.rank`` for ``adapter.main.rank``, ``lr`` for ``optimizer.lr``."""
+    """``adapter`` for ``adapter.name``, ``main.rank`` for ``adapter.main.rank``, ``lr`` for ``optimizer.lr``.
+
+    A decoder's keys stay whole: a mere ``lr_mult`` is the adapter's.
+    """
     section, _, rest = key.partition(".")
     if key.endswith(".name") and not key[:-5].rsplit(".", 1)[-1].isdigit():
         return key[:-5].rsplit(".", 1)[-1]
-    return rest or section
+    return key if section == "decoder" else rest or section
 
 
 def value_text(value: Any) -> str:
