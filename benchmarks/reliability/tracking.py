@@ -223,8 +223,8 @@ def main() -> None:
     path = Path(__file__).with_suffix(".json")
     results = json.loads(path.read_text())["results"] if path.exists() else {}
     for mode in arguments.modes:
-        results[mode] = {w: summary(rows, found[mode, "files"]) for (m, w), rows in found.items() if m == mode}
-        del results[mode]["files"]
+        ways = [way for m, way in found if m == mode and way != "files"]
+        results[mode] = {way: summary(found[mode, way], found[mode, "files"]) for way in ways}
     result = {
         "steps": arguments.steps, "metrics": len(METRICS), "repeats": arguments.repeats,
         "patience_s": arguments.patience,

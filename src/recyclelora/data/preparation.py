@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import multiprocessing
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ProcessPoolExecutor, as_completed
+from concurrent.futures import as_completed
 
-from recyclelora.cores import available_cores
+from recyclelora.cores import available_cores, process_pool
 from recyclelora.data.datasets import Corrupted, Dataset, StreetsDataset, Subset
 from recyclelora.data.datasets.base import View
 from recyclelora.data.decode_cache import CachedDataset
@@ -54,16 +53,10 @@ def _layers(dataset: Dataset) -> Iterator[Dataset]:
 
 
 def _load_all(samples: Sequence[Address], advance: Callable[[int], None]) -> None:
-    # "spawn": forking a process that runs torch's threads can hang
-    context = multiprocessing.get_context("spawn")
-    with ProcessPoolExecutor(available_cores(), mp_context=context) as pool:
-        try:
-            for done in as_completed([pool.submit(_load, *sample) for sample in samples]):
-                done.result()
-                advance(1)
-        except BaseException:
-            pool.shutdown(cancel_futures=True)
-            raise
+    with process_pool(available_cores()) as pool:
+        for done in as_completed([pool.submit(_load, *sample) for sample in samples]):
+            done.result()
+            advance(1)
 
 
 def _load(dataset: Dataset, index: int) -> None:

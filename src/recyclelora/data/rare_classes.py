@@ -6,16 +6,15 @@ Which image shows which class is counted once for each source, in parallel, and 
 from __future__ import annotations
 
 import hashlib
-import multiprocessing
 import warnings
 from collections.abc import Callable
-from concurrent.futures import ProcessPoolExecutor, as_completed
+from concurrent.futures import as_completed
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 
-from recyclelora.cores import available_cores
+from recyclelora.cores import available_cores, process_pool
 from recyclelora.data.datasets import Dataset, digest
 from recyclelora.data.identity import how_it_reads
 from recyclelora.data.transforms import Wanted, class_counts
@@ -93,18 +92,12 @@ class ClassCounts:
         """
         counts = np.zeros((len(dataset), self.num_classes), np.uint32)
         chunks = [range(i, min(i + _CHUNK, len(dataset))) for i in range(0, len(dataset), _CHUNK)]
-        # "spawn": forking a process that runs torch's threads can hang
-        context = multiprocessing.get_context("spawn")
         workers = min(available_cores(), len(chunks))
-        with ProcessPoolExecutor(workers, context, _start, (dataset, self.num_classes)) as pool:
-            try:
-                for done in as_completed([pool.submit(_count, chunk) for chunk in chunks]):
-                    chunk, values = done.result()
-                    counts[chunk.start : chunk.stop] = values
-                    advance(len(chunk))
-            except BaseException:
-                pool.shutdown(cancel_futures=True)
-                raise
+        with process_pool(workers, _start, (dataset, self.num_classes)) as pool:
+            for done in as_completed([pool.submit(_count, chunk) for chunk in chunks]):
+                chunk, values = done.result()
+                counts[chunk.start : chunk.stop] = values
+                advance(len(chunk))
         self._store(dataset, counts)
         return counts
 

@@ -91,9 +91,7 @@ def fit(
         optimizer.step()  # float16's scaler leaves a step out whose gradients overflowed, and lowers its scale
         step += 1
         if norm is None:  # they overflowed: nobody may learn from them
-            for parameter in parameters:
-                if parameter.grad is not None:
-                    parameter.grad.zero_()
+            optimizer.zero_grad(set_to_none=False)
         if after_step is not None:
             after_step(step)
         optimizer.zero_grad()

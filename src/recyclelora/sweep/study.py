@@ -115,13 +115,14 @@ def open_study(
         if path is not None:
             _check(path)
         study = _created(url, name, directions)
-        missing = _disagrees(study, trials, earlier) or (path is not None and _has_others(study, trials, earlier))
-        broken = missing and bool(study.get_trials(deepcopy=False))
+        known = study.get_trials(deepcopy=False)
+        missing = _disagrees(known, trials, earlier) or (path is not None and _has_others(known, trials, earlier))
+        broken = missing and bool(known)
     except Exception as error:
         if path is not None:  # a damaged file fails in any way; nothing is in it that the ledger lacks
             missing = broken = True
         elif isinstance(error, SQLAlchemyError):
-            raise UserError(f"hydra.sweeper.storage {shown(url)}: {str(error).splitlines()[0]}") from error
+            raise _refused(url, error) from error
         else:
             raise
     if broken and path is not None:
@@ -153,7 +154,11 @@ def forget(url: str, name: str) -> None:
     except KeyError:
         pass
     except SQLAlchemyError as error:
-        raise UserError(f"hydra.sweeper.storage {shown(url)}: {str(error).splitlines()[0]}") from error
+        raise _refused(url, error) from error
+
+
+def _refused(url: str | None, error: SQLAlchemyError) -> UserError:
+    return UserError(f"hydra.sweeper.storage {shown(url)}: {str(error).splitlines()[0]}")
 
 
 def _created(url: str | None, name: str, directions: Sequence[str]) -> optuna.Study:
@@ -199,18 +204,18 @@ def _check(path: Path) -> None:
             raise sqlite3.DatabaseError(found)
 
 
-def _disagrees(study: optuna.Study, trials: Sequence[Trial], earlier: Sequence[FrozenTrial]) -> bool:
+def _disagrees(frozen: Sequence[FrozenTrial], trials: Sequence[Trial], earlier: Sequence[FrozenTrial]) -> bool:
     """Whether the study lacks trials that the ledger has, or tells something else of them."""
-    known = {frozen.number: frozen for frozen in study.get_trials(deepcopy=False)}
+    known = {trial.number: trial for trial in frozen}
     return len(known) < len(earlier) or any(
         trial.number not in known or _differs(known[trial.number], trial) for trial in trials
     )
 
 
-def _has_others(study: optuna.Study, trials: Sequence[Trial], earlier: Sequence[FrozenTrial]) -> bool:
+def _has_others(frozen: Sequence[FrozenTrial], trials: Sequence[Trial], earlier: Sequence[FrozenTrial]) -> bool:
     """Whether the study has results that neither the ledger nor the study it started from knows."""
     known = {*range(len(earlier)), *(trial.number for trial in trials)}
-    return any(t.state == TrialState.COMPLETE and t.number not in known for t in study.get_trials(deepcopy=False))
+    return any(t.state == TrialState.COMPLETE and t.number not in known for t in frozen)
 
 
 def _differs(frozen: FrozenTrial, trial: Trial) -> bool:
