@@ -11,7 +11,8 @@ import pytest
 from recyclelora.errors import UserError
 from recyclelora.image_counts import ImageCounts
 from recyclelora.reporting import charts
-from recyclelora.reporting.comparison import MEAN, SOURCE, Comparison, compare
+from recyclelora.reporting.comparison import Comparison, compare
+from recyclelora.reporting.groups import MEAN, SOURCE
 from recyclelora.reporting.records import read_runs, read_sweep
 from recyclelora.sweep.ledger import Ledger
 

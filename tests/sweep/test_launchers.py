@@ -20,7 +20,8 @@ from recyclelora.sweep.execution import Stage, Status, Work
 from recyclelora.sweep.executors import LOCAL, SLURM, make_executor, visible_gpus
 from recyclelora.sweep.local import LocalExecutor
 from recyclelora.sweep.options import DriverOptions, SlurmOptions
-from recyclelora.sweep.slurm import SlurmExecutor, driver_script
+from recyclelora.sweep.slurm import SlurmExecutor
+from recyclelora.sweep.slurm_driver import driver_script
 from recyclelora.sweep.slurm_job import _seconds, share
 from recyclelora.sweep.slurm_queue import JobState, explain
 

@@ -16,7 +16,8 @@ from recyclelora.sweep.execution import Stage, Status, Work
 from recyclelora.sweep.executors import SLURM, make_executor
 from recyclelora.sweep.ledger import Attempt, Ledger
 from recyclelora.sweep.options import DriverOptions, SlurmOptions
-from recyclelora.sweep.slurm import SlurmExecutor, submit_driver
+from recyclelora.sweep.slurm import SlurmExecutor
+from recyclelora.sweep.slurm_driver import submit_driver
 from sweep.slurm_tasks import Task
 
 pytestmark = [pytest.mark.slurm, needs_slurm()]

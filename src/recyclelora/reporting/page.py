@@ -17,7 +17,8 @@ from recyclelora.figures import panel_columns
 from recyclelora.provenance import RunDirectory
 from recyclelora.reporting import tables
 from recyclelora.reporting.charts import Chart
-from recyclelora.reporting.comparison import Comparison, Group, Scored
+from recyclelora.reporting.comparison import Comparison
+from recyclelora.reporting.groups import Group, Scored
 
 SHOWN_GROUPS = 6
 """Groups whose predictions are on the page."""

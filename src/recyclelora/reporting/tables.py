@@ -9,8 +9,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from recyclelora.reporting.comparison import MEAN, SOURCE, Comparison, Group
+from recyclelora.reporting.comparison import Comparison
 from recyclelora.reporting.grouping import value_text
+from recyclelora.reporting.groups import MEAN, SOURCE, Group
 from recyclelora.reporting.records import Run, Trial
 from recyclelora.reporting.space import axes, pareto_front
 from recyclelora.results import POINTERS

@@ -10,9 +10,9 @@ from rich.table import Table
 
 from recyclelora.cli import one_clear_line
 from recyclelora.errors import UserError
-from recyclelora.storage import read_json, write_json
-from recyclelora.sweep.driver import CONTROL, living
+from recyclelora.storage import read_json
 from recyclelora.sweep.ledger import FAILED, RUNNING, Ledger
+from recyclelora.sweep.steering import living, wish
 from recyclelora.sweep.table import count_states, running_row
 from recyclelora.sweep.unit import CANCELLED, Unit
 
@@ -75,7 +75,7 @@ def cancel(sweep: Path, numbers: list[int]) -> None:
         for unit in range(len(trials[number].units)):
             Unit(trials[number].unit_folder(unit)).ask_to_stop(CANCELLED)
     if not numbers:
-        write_json(sweep / CONTROL, {"n_trials": 0})
+        wish(sweep, 0)
     print(f"asked {len(numbers or trials)} trials to stop" + ("" if numbers else "; no new ones are started"))
 
 
@@ -91,7 +91,7 @@ def extend(sweep: Path, n_trials: int) -> None:
     if not drivers:
         command = read_json(sweep / "study.json")["command"]
         raise UserError(f"{sweep}: no driver runs; start it again with: python {command} n_trials={n_trials}")
-    write_json(sweep / CONTROL, {"n_trials": n_trials})
+    wish(sweep, n_trials)
     print(f"the driver ({', '.join(drivers)}) goes on to {n_trials} trials")
 
 

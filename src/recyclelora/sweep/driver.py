@@ -1,4 +1,4 @@
-"""The driver: asks for trials, keeps the executor busy, decides what a job's end means; the one writer of the study.
+"""The driver: keeps the executor busy, decides what a job's end means; the one writer of the study.
 
 Everything it decides is in the ledger before it acts on it, so that a killed driver's successor goes on where it was.
 """
@@ -6,34 +6,28 @@ Everything it decides is in the ledger before it acts on it, so that a killed dr
 from __future__ import annotations
 
 import contextlib
-import os
 import signal
 import statistics
-from collections.abc import Iterator, Sequence
-from pathlib import Path
+from collections.abc import Iterator
 from types import FrameType
 from typing import Any, Protocol
 
 import optuna
-from optuna.distributions import distribution_to_json
 
 from recyclelora.errors import UserError
-from recyclelora.storage import holder, read_json, taking_turns
+from recyclelora.storage import read_json
 from recyclelora.sweep.execution import Executor, Stage, Status, Work
 from recyclelora.sweep.ledger import COMPLETE, FAILED, PRUNED, RUNNING, WAITING, Attempt, Ledger, Trial, now
 from recyclelora.sweep.planning import Plan
-from recyclelora.sweep.study import handle_of, never_written, tell, waiting
-from recyclelora.sweep.unit import CANCELLED, CONFIRM, Unit, read_reports
+from recyclelora.sweep.pruning import Pruning
+from recyclelora.sweep.search import Search
+from recyclelora.sweep.steering import Wishes, alive, driver_name, lives, one_at_a_time
+from recyclelora.sweep.study import tell
+from recyclelora.sweep.unit import CANCELLED, Unit
 
 MOST_INTERRUPTIONS = 100
 """A unit that was stopped as often, each time saving itself, is given up."""
-ASK_LOCK = ".ask.lock"
-"""Held by the driver that asks for a trial, or looks for trials of dead ones, where several drivers share a study."""
-
-DRIVERS = "drivers"
-"""Folder with a lock for each living driver."""
-CONTROL = "control.json"
-"""A wish for another number of trials, from another shell."""
+WORSE = "worse than the others at the same point"
 
 GLANCE = 0.5
 """Seconds between two looks at reports and progress."""
@@ -58,27 +52,24 @@ class Driver:
         self, plan: Plan, study: optuna.Study, ledger: Ledger, executor: Executor, observer: Observer,
     ) -> None:  # fmt: skip
         self.plan, self.study, self.ledger, self.executor, self.observer = plan, study, ledger, executor, observer
-        self.trials = {trial.folder.name: trial for trial in ledger.trials()}
-        self.open = [trial for trial in self.trials.values() if not trial.ended]
+        self.search = Search(plan, study, ledger, driver_name())
+        self.pruning = Pruning(study)
+        self.wishes = Wishes(ledger.sweep, shared=plan.shared)
         self.jobs: dict[str, list[tuple[Trial, int]]] = {}
         """running jobs -> their units"""
         self.queue: list[tuple[Trial, int]] = []
         """units to submit"""
         self.stop: int | None = None
         """the signal that asked the driver to end"""
-        self.n_trials = plan.n_trials
-        self.name = f"{os.uname().nodename}-{os.getpid()}"
-        self._reported: dict[Path, int] = {}
-        self._obeyed = self._asked_for() if plan.shared else None  # several drivers leave the wish there for each other
 
     # --- the loop -----------------------------------------------------------------------------------------------------
 
     def run(self) -> None:
         """Work until everything is done, or until a signal or too many failures say otherwise."""
-        with _alive(self.ledger.sweep, self.name):
+        with alive(self.ledger.sweep, self.search.driver):
             self._take_over()
             self._work()
-        self._read_new()
+        self.search.refresh()
         self.observer.update(self)
 
     def _work(self) -> None:
@@ -111,31 +102,16 @@ class Driver:
 
     def _obey(self) -> None:
         """Take a new number of trials that someone has asked for from another shell."""
-        asked = self._asked_for()
-        if asked is None or asked == self._obeyed:
-            return
-        self._obeyed = asked
-        self.n_trials = int(read_json(self._control)["n_trials"])
-        self.observer.event(f"asked for {self.n_trials} trials")
-        if not self.plan.shared:
-            self._control.unlink()
-
-    @property
-    def _control(self) -> Path:
-        return self.ledger.sweep / CONTROL
-
-    def _asked_for(self) -> int | None:
-        """When somebody last asked for another number of trials."""
-        try:
-            return self._control.stat().st_mtime_ns
-        except FileNotFoundError:
-            return None
+        n_trials = self.wishes.new()
+        if n_trials is not None:
+            self.search.n_trials = n_trials
+            self.observer.event(f"asked for {n_trials} trials")
 
     def _take_over(self) -> None:
         """Adopt the jobs of an earlier driver, take the outcomes of those that have ended, queue the rest."""
-        with self._asking():
-            self.open = [trial for trial in self.open if self._mine(trial)]
-        for trial in self.open:
+        with one_at_a_time(self.ledger.sweep, shared=self.plan.shared):
+            mine = [trial for trial in self.search.trials.values() if not trial.ended and self._mine(trial)]
+        for trial in mine:
             wanted = self._wanted_units(trial)
             if not wanted:  # its last unit ended while no driver was watching
                 self._settle_trial(trial)
@@ -150,10 +126,10 @@ class Driver:
 
     def _mine(self, trial: Trial) -> bool:
         """Whether no other living driver has this trial; takes it then."""
-        other = trial.driver if trial.driver != self.name and self.plan.shared else None
-        if other is not None and holder(self.ledger.sweep / DRIVERS, other) is not None:
+        name = self.search.driver
+        if self.plan.shared and trial.driver not in (None, name) and lives(self.ledger.sweep, str(trial.driver)):
             return False
-        trial.driver = self.name
+        trial.driver = name
         trial.save_state()
         return True
 
@@ -193,119 +169,12 @@ class Driver:
         """The unit to run next: what is queued, else one of a new trial."""
         if self.queue:
             return self.queue.pop(0)
-        if self.too_many_failures:
-            return None
-        trial = self._ask() or self._confirm()
+        trial = self.search.next()
         if trial is None:
             return None
-        trial.driver = self.name
-        self.trials[trial.folder.name] = trial
-        self.open.append(trial)
         first, *rest = self._wanted_units(trial)
         self.queue += [(trial, unit) for unit in rest]
         return trial, first
-
-    @property
-    def searched(self) -> list[Trial]:
-        """Trials of the search, by number."""
-        return [trial for trial in self.trials.values() if not trial.confirms]
-
-    @property
-    def directions(self) -> list[str]:
-        """``maximize`` or ``minimize``, one an objective."""
-        return [direction.name.lower() for direction in self.study.directions]
-
-    def failures(self) -> int:
-        """Failed trials that no later one repeats."""
-        repeated = {trial.retry_of for trial in self.searched}
-        return sum(trial.state == FAILED and trial.number not in repeated for trial in self.searched)
-
-    @property
-    def too_many_failures(self) -> bool:
-        """Whether ``max_failures`` is reached."""
-        limit = self.plan.max_failures
-        return limit is not None and self.failures() >= limit
-
-    def _ask(self) -> Trial | None:
-        """A new trial of the search, written down before anything runs; None when there are enough."""
-        with self._asking():
-            self._read_new()
-            known = self.searched
-            retry = self._failed_to_repeat(known)
-            if retry is not None:
-                return self._written(retry.params, plan=retry.plan, retry_of=retry.number)
-            if sum(trial.retry_of is None for trial in known) >= self.n_trials:
-                return None
-            taken = {trial.plan for trial in known}
-            index = next((i for i in range(len(self.plan.planned)) if i not in taken), None)
-            if index is not None:
-                return self._written(self.plan.planned[index], plan=index)
-            return None if self.plan.sampler is None else self._written(None)
-
-    def _written(self, point: dict[str, Any] | None, *, plan: int | None = None, retry_of: int | None = None) -> Trial:
-        """Ask Optuna for a trial at a given point, or for one of the sampler's choice, and write it down."""
-        if self.plan.sampler is not None:
-            self.study.sampler = self.plan.sampler(len(self.study.get_trials(deepcopy=False)))
-        if orphans := never_written(self.study, self.searched):
-            handle = handle_of(self.study, orphans[0])  # the same point: the next one follows from the ledger alone
-        else:
-            if point is not None and not waiting(self.study):
-                self.study.enqueue_trial(point)
-            handle = self.study.ask()
-        params = self.plan.space.suggest(handle)
-        distributions = {key: distribution_to_json(handle.distributions[key]) for key in params}
-        overrides = self.plan.space.overrides(params)
-        return self.ledger.add(
-            handle.number, params, self.plan.space.varied(params), self._units(overrides, self.plan.seeds),
-            distributions, plan=plan, retry_of=retry_of,
-        )  # fmt: skip
-
-    def _units(self, overrides: list[str], seeds: Sequence[int] | None) -> list[list[str]]:
-        if seeds is None:
-            return [overrides]
-        others = [text for text in overrides if not text.startswith("seed=")]
-        return [[*others, f"seed={seed}"] for seed in seeds]
-
-    def _failed_to_repeat(self, known: Sequence[Trial]) -> Trial | None:
-        if not self.plan.retry_failed:
-            return None
-        repeated = {trial.retry_of for trial in known}
-        return next((t for t in known if t.state == FAILED and t.number not in repeated and t.retry_of is None), None)
-
-    def _confirm(self) -> Trial | None:
-        """A rerun of one of the best trials on fresh seeds, once the search is over."""
-        if not self.plan.confirm:
-            return None
-        with self._asking():
-            self._read_new()
-            return self._confirmation()
-
-    def _confirmation(self) -> Trial | None:
-        if any(not trial.ended for trial in self.searched):
-            return None
-        done = {trial.number for trial in self.trials.values() if trial.confirms}
-        ranked = best_trials(self.searched, self.directions)
-        groups: dict[str, list[Trial]] = {}
-        for trial in ranked:
-            groups.setdefault(repr([trial.params.get(key) for key in self.plan.confirm_by]), []).append(trial)
-        best = [trial for group in groups.values() for trial in group[: self.plan.confirm]]
-        new = next((trial for trial in best if trial.number not in done), None)
-        if new is None:
-            return None
-        units = self._units(self.plan.space.overrides(new.params), self.plan.confirm_seeds)
-        return self.ledger.add(new.number, new.params, new.overrides, units, new.distributions, CONFIRM)
-
-    # --- several drivers on one database ------------------------------------------------------------------------------
-
-    def _asking(self) -> contextlib.AbstractContextManager[None]:
-        """Drivers of one study ask one after another, so that together they ask for no more than there are."""
-        return taking_turns(self.ledger.sweep / ASK_LOCK) if self.plan.shared else contextlib.nullcontext()
-
-    def _read_new(self) -> None:
-        """See what other drivers have asked for and found."""
-        if self.plan.shared:
-            mine = {trial.folder.name for trial in self.open}
-            self.trials |= {t.folder.name: t for t in self.ledger.trials() if t.folder.name not in mine}
 
     # --- what became of jobs ------------------------------------------------------------------------------------------
 
@@ -318,7 +187,6 @@ class Driver:
                 continue
             for trial, unit in self.jobs.pop(job):
                 self._settle_unit(trial, unit, status)
-        self.open = [trial for trial in self.open if not trial.ended]
 
     def _settle_unit(self, trial: Trial, unit: int, status: Status) -> None:
         """A unit's job is gone: take its outcome, try again, or give the trial up."""
@@ -359,13 +227,13 @@ class Driver:
         if failed is not None:
             self._end(trial, FAILED, reason=failed["reason"])
         elif any(outcome["status"] == "pruned" for outcome in outcomes):
-            self._end(trial, PRUNED, reason="worse than the others at the same point")
+            self._end(trial, PRUNED, reason=WORSE)
         elif len(outcomes) == len(trial.units):
             self._complete(trial, outcomes)
         else:
             trial.save_state()
             if self.plan.prunes and not trial.confirms:
-                if self.plan.across_repeats and self._worse_so_far(trial, outcomes):
+                if self.plan.across_repeats and self.pruning.worse_so_far(trial, outcomes):
                     self._end(trial, PRUNED, reason=f"worse than the others after {len(outcomes)} seeds")
                 else:
                     self.queue.append((trial, self._wanted_units(trial)[0]))
@@ -408,32 +276,9 @@ class Driver:
         """Pass reports on and ask running trials to stop that Optuna's pruner gives up."""
         for units in self.jobs.values():
             for trial, unit in units:
-                if not trial.confirms and unit == 0 and not self.plan.across_repeats:
-                    self.consider(trial, unit)
-
-    def consider(self, trial: Trial, unit: int) -> None:
-        """Pass a unit's new reports on; ask it to stop when the pruner says so."""
-        folder = trial.unit_folder(unit)
-        path = folder / "reports.jsonl"
-        size = path.stat().st_size if path.exists() else 0
-        if size == self._reported.get(folder, 0) or Unit(folder).stop_reason() is not None:
-            return
-        self._reported[folder] = size
-        handle = handle_of(self.study, trial.number)
-        known = self.study._storage.get_trial(handle._trial_id).intermediate_values
-        for step, value in read_reports(folder):
-            if step not in known:
-                handle.report(value, step)
-        if handle.should_prune():
-            Unit(folder).ask_to_stop(PRUNED)
-            self.observer.event(f"trial {trial.number} is asked to stop: worse than the others at the same point")
-
-    def _worse_so_far(self, trial: Trial, outcomes: list[dict[str, Any]]) -> bool:
-        handle = handle_of(self.study, trial.number)
-        for index, outcome in enumerate(outcomes):
-            handle.report(outcome["values"][0], index)
-        prune: bool = handle.should_prune()
-        return prune
+                asked = not trial.confirms and unit == 0 and not self.plan.across_repeats
+                if asked and self.pruning.stops(trial, unit):
+                    self.observer.event(f"trial {trial.number} is asked to stop: {WORSE}")
 
     # --- the end ------------------------------------------------------------------------------------------------------
 
@@ -450,22 +295,6 @@ class Driver:
             self.executor.wait(GLANCE)
 
 
-def living(sweep: Path) -> list[str]:
-    """Drivers of a sweep that live: process and host."""
-    names = (path.name for path in sorted((sweep / DRIVERS).glob("*")) if holder(path.parent, path.name) is not None)
-    return [f"process {process} on {host}" for host, _, process in (name.rpartition("-") for name in names)]
-
-
-@contextlib.contextmanager
-def _alive(sweep: Path, name: str) -> Iterator[None]:
-    """Hold a lock that tells other drivers that this one lives."""
-    signs = sweep / DRIVERS
-    signs.mkdir(exist_ok=True)
-    with taking_turns(signs / name):
-        yield
-    (signs / name).unlink(missing_ok=True)
-
-
 def _unwanted(trial: Trial, unit: int) -> bool:
     """Whether somebody has cancelled this unit."""
     return Unit(trial.unit_folder(unit)).stop_reason() == CANCELLED
@@ -474,12 +303,6 @@ def _unwanted(trial: Trial, unit: int) -> bool:
 def _final(outcome: dict[str, Any]) -> bool:
     """Whether a unit need not run again."""
     return str(outcome["status"]) != "interrupted"
-
-
-def best_trials(trials: Sequence[Trial], directions: Sequence[str]) -> list[Trial]:
-    """Complete trials that keep the constraints, the best first; of several objectives, by the first."""
-    kept = [t for t in trials if t.state == COMPLETE and t.values and t.feasible]
-    return sorted(kept, key=lambda t: (t.values or [0.0])[0], reverse=directions[0] == "maximize")
 
 
 def told(trial: Trial) -> str:

@@ -17,10 +17,10 @@ from omegaconf import DictConfig, OmegaConf, open_dict, read_write
 
 from recyclelora.errors import UserError
 from recyclelora.progress import shown as shown_path
-from recyclelora.storage import locked, set_aside, taking_turns, write_json
+from recyclelora.storage import locked, set_aside, write_json
 from recyclelora.sweep import snapshot
 from recyclelora.sweep.batches import BatchExecutor, Recorded
-from recyclelora.sweep.driver import ASK_LOCK, Driver, best_trials, living
+from recyclelora.sweep.driver import Driver
 from recyclelora.sweep.estimate import in_words
 from recyclelora.sweep.execution import Executor, Work
 from recyclelora.sweep.executors import make_executor, read_options
@@ -30,7 +30,9 @@ from recyclelora.sweep.options import LocalOptions, SlurmOptions
 from recyclelora.sweep.planning import Plan, check_options, listed, make_plan, validate
 from recyclelora.sweep.record import described, record
 from recyclelora.sweep.samplers import make_pruner
+from recyclelora.sweep.search import best_trials
 from recyclelora.sweep.space import discrete
+from recyclelora.sweep.steering import living, one_at_a_time
 from recyclelora.sweep.study import finished_trials, forget, open_study, shown, storage_url
 from recyclelora.sweep.table import SweepTable, count_states
 from recyclelora.sweep.task import HydraTask
@@ -90,7 +92,7 @@ def sweep(
         about = described(options, plan, config, directions, name)
         record(folder, about)
         OmegaConf.save(task.config, folder / "multirun.yaml")  # as Hydra's own sweeper does
-        with taking_turns(folder / ASK_LOCK):
+        with one_at_a_time(folder, shared=shared):
             searched = [trial for trial in ledger.trials() if not trial.confirms]
             study, remarks = open_study(url, name, directions, searched, earlier)
         pruner = make_pruner(options["pruner"])
@@ -113,7 +115,7 @@ def sweep(
     if code:
         sys.exit(code)
     returns = getattr(executor, "returns", {})
-    ordered = [t.unit_folder(unit) for t in driver.trials.values() for unit in range(len(t.units))]
+    ordered = [t.unit_folder(unit) for t in driver.search.trials.values() for unit in range(len(t.units))]
     return [[returns[unit] for unit in ordered if unit in returns]]
 
 
@@ -182,7 +184,7 @@ def _detach(running: LocalOptions | SlurmOptions | None, folder: Path, name: str
     """Let a SLURM job be the driver."""
     if not isinstance(running, SlurmOptions):
         raise UserError("hydra.sweeper.detach=true: only SLURM can run the driver as a job: add hydra/launcher=slurm")
-    from recyclelora.sweep.slurm import detach
+    from recyclelora.sweep.slurm_driver import detach
 
     with _only_driver(folder):
         pass  # none runs: the job will be the one
@@ -225,14 +227,14 @@ def _finish(
     driver: Driver, table: SweepTable, folder: Path, about: dict[str, Any], url: str | None, seconds: float
 ) -> int:
     """Print and write the summary; returns the exit code."""
-    counts = count_states(list(driver.trials.values()))
-    best = best_trials(driver.searched, about["directions"])
+    counts = count_states(list(driver.search.trials.values()))
+    best = best_trials(driver.search.searched, about["directions"])
     stopped = driver.stop is not None
     limit = driver.plan.max_failures
     code = (
         STOPPED + (driver.stop or 0) if stopped
-        else TOO_MANY_FAILED if driver.too_many_failures
-        else SOME_FAILED if driver.failures()
+        else TOO_MANY_FAILED if driver.search.too_many_failures
+        else SOME_FAILED if driver.search.failures
         else 0
     )  # fmt: skip
     summary = {
@@ -246,7 +248,7 @@ def _finish(
         else {"trial": best[0].number, "values": best[0].values, "overrides": best[0].overrides},
     }
     write_json(folder / "summary.json", summary)
-    table.summary(driver)
+    table.summary(driver.search)
     say = table.console.print
     if best and about["sampler"]:
         say(
@@ -256,8 +258,8 @@ def _finish(
     say(f"trials: {', '.join(f'{n} {state}' for state, n in counts.items() if n)}; files: {shown_path(folder)}")
     if stopped:
         say(f"stopped by signal {driver.stop}: the same command goes on from here")
-    elif driver.too_many_failures:
-        say(f"no new trials after {driver.failures()} failures (hydra.sweeper.max_failures={limit})")
+    elif driver.search.too_many_failures:
+        say(f"no new trials after {driver.search.failures} failures (hydra.sweeper.max_failures={limit})")
     if url is not None and best:
         say(f"live view: optuna-dashboard {shown(url)}")
     return code

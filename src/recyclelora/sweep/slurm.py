@@ -8,11 +8,9 @@ from __future__ import annotations
 
 import os
 import shlex
-import subprocess
 import sys
 import time
-from collections.abc import Collection, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Collection, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -22,13 +20,10 @@ from recyclelora.sweep.execution import Stage, Status, Work
 from recyclelora.sweep.options import SlurmOptions
 from recyclelora.sweep.slurm_job import SlurmJob
 from recyclelora.sweep.slurm_queue import JobState, ask, explain, look, look_back
+from recyclelora.sweep.slurm_submission import exports, first_line, outer_job_hidden, private
 from recyclelora.sweep.task import HydraTask
 from recyclelora.sweep.unit import ended
 
-EXPORTED = (
-    "PATH", "PYTHONPATH", "RECYCLELORA_HOME", "RECYCLELORA_SNAPSHOT", "RECYCLELORA_CACHE", "DATA_ROOT", "SLURM_CONF",
-)  # fmt: skip
-"""Variables that jobs need where a site's sbatch passes none on; no secrets, for scripts are readable."""
 RENAMED = {"name": "job_name", "timeout_min": "time", "mem_gb": "mem", "tasks_per_node": "ntasks_per_node"}
 OWN = ("submitit_folder", "max_num_timeout", "python", "reservation", "requeue", "trials_per_job", "poll_s", "driver")
 BUSY = ("Unable to contact slurm controller", "Socket timed out", "temporarily unavailable", "try again")
@@ -76,23 +71,23 @@ class SlurmExecutor:
         from submitit.core.utils import FailedJobError, FailedSubmissionError
 
         parameters = self._parameters(work)
-        _private(self._root)
+        private(self._root)
         o = self.options
         payload = SlurmJob(self.task, self.objectives, list(work), o.max_num_timeout, o.signal_delay_s)
         try:
             executor = Submitit(self.folder, max_num_timeout=o.max_num_timeout, python=self._python)
             executor.update_parameters(**parameters)
         except (RuntimeError, ValueError) as error:
-            raise UserError(f"hydra/launcher=slurm: {_first_line(error)}") from error
+            raise UserError(f"hydra/launcher=slurm: {first_line(error)}") from error
         for attempt in range(TRIES):
             try:
-                with _outer_job_hidden():
+                with outer_job_hidden():
                     job: str = executor.submit(payload).job_id
                 break
             except (FailedJobError, FailedSubmissionError) as error:
                 # a job that SLURM took without saying so finds no pickle and ends
                 if attempt == TRIES - 1 or not any(words in str(error) for words in BUSY):
-                    raise UserError(f"sbatch refuses the job: {_first_line(error)}") from error
+                    raise UserError(f"sbatch refuses the job: {first_line(error)}") from error
                 time.sleep(2**attempt)
         units = [{"folder": os.path.relpath(w.folder, self._root), "attempt": w.attempt} for w in work]
         write_json(self._units_file(job), {"name": parameters["job_name"], "units": units})
@@ -126,7 +121,7 @@ class SlurmExecutor:
             "tasks_per_node": len(work) if packed else o.tasks_per_node,
             "additional_parameters": {**more, **o.additional_parameters},
             # the shell outlives a signal, so that training has the time to save itself
-            "setup": [*_exports(), *(o.setup or []), *(["trap : TERM"] if o.use_srun else [])],
+            "setup": [*exports(), *(o.setup or []), *(["trap : TERM"] if o.use_srun else [])],
             # one process of a training that fails ends the others; one trial of several must not
             "srun_args": [f"--kill-on-bad-exit={int(not packed)}", "--wait=0", *(o.srun_args or [])],
         }
@@ -211,121 +206,3 @@ class SlurmExecutor:
         if not path.exists():
             return []
         return [((self._root / unit["folder"]), unit["attempt"]) for unit in read_json(path)["units"]]
-
-
-def detach(options: SlurmOptions, sweep: Path, study: str) -> None:
-    """Let a job run this very command in this process's place, and say where to look.
-
-    Raises:
-        UserError: such a job is there already, or SLURM refuses it.
-    """
-    path = sweep / "submitit" / "driver.json"
-    before = read_json(path)["job"] if path.exists() else None
-    state = (look([before]) or {}).get(before) if before else None
-    if state is not None and not state.ended:
-        raise UserError(f"{sweep}: job {before} is its driver already ({state.state.lower()})")
-    # the job that is queued again goes on with what this command has set aside already
-    arguments = [a for a in sys.orig_argv[1:] if not a.lstrip("+").startswith("fresh=")]
-    command = [sys.executable, *arguments, "hydra.sweeper.detach=false"]
-    job = submit_driver(command, sweep, options, study)
-    write_json(path, {"job": job})
-    print(f"job {job} drives the sweep now: its output is in {sweep / 'driver.log'}; 'scancel {job}' stops the driver")
-
-
-def submit_driver(command: Sequence[str], sweep: Path, options: SlurmOptions, study: str) -> str:
-    """Submit the driver itself as a small job that is queued again when its time is over.
-
-    Args:
-        command: the driver's program and arguments
-        sweep: the sweep's folder; the driver's output goes to ``driver.log`` in it
-        options: ``hydra.launcher``
-        study: the sweep's name
-
-    Returns:
-        the job's number
-
-    Raises:
-        UserError: SLURM refuses it, in its own words.
-    """
-    text = driver_script(command, sweep, options, study)
-    _private(sweep / "submitit")
-    path = sweep / "submitit" / "driver.sh"
-    path.write_text(text, encoding="utf-8")
-    try:
-        with _outer_job_hidden():
-            done = subprocess.run(  # noqa: S603
-                ["sbatch", "--parsable", str(path)], capture_output=True, text=True, check=False  # noqa: S607
-            )  # fmt: skip
-    except OSError as error:
-        raise UserError("hydra/launcher=slurm: there is no sbatch here") from error
-    if done.returncode:
-        raise UserError(f"sbatch refuses the driver's job: {_first_line(done.stderr)}")
-    return done.stdout.strip().split(";")[0]
-
-
-def driver_script(command: Sequence[str], sweep: Path, options: SlurmOptions, study: str) -> str:
-    """The text that sbatch gets for a detached driver."""
-    o, d = options, options.driver
-    wanted = {
-        "job-name": f"{o.name or study}-driver",
-        "output": sweep.absolute() / "driver.log",
-        "open-mode": "append",
-        "time": d.timeout_min,
-        "cpus-per-task": d.cpus,
-        "mem": f"{round(1024 * d.mem_gb)}M",
-        "partition": d.partition or o.partition,
-        "account": d.account or o.account,
-        "qos": d.qos,
-        "signal": "B:USR2@60",
-    }
-    flags = [f"#SBATCH --{key}={shlex.quote(str(value))}" for key, value in wanted.items() if value is not None]
-    return "\n".join(
-        [
-            "#!/bin/bash",
-            *flags,
-            "#SBATCH --requeue",
-            *_exports(),
-            *(o.setup or []),
-            "trap 'scontrol requeue \"$SLURM_JOB_ID\"' USR2",
-            f"{shlex.join(command)} &",
-            "child=$!",
-            "trap 'kill -TERM \"$child\"' TERM",
-            'while kill -0 "$child" 2>/dev/null; do wait "$child"; code=$?; done',
-            'exit "$code"',
-            "",
-        ]
-    )
-
-
-def _exports() -> list[str]:
-    """Shell lines that give a job this process's environment, so that srun passes it on to the trial."""
-    unset = ["unset SLURM_EXPORT_ENV"]
-    return unset + [f"export {name}={shlex.quote(os.environ[name])}" for name in EXPORTED if name in os.environ]
-
-
-@contextmanager
-def _outer_job_hidden() -> Iterator[None]:
-    """Submit as from a login node: a driver that is itself a job has variables that speak of it, not of its trials."""
-    outer = {
-        key: value
-        for key, value in os.environ.items()
-        if key.startswith(("SLURM_", "SLURMD_", "SUBMITIT_", "SRUN_")) and key != "SLURM_CONF"
-    }
-    for key in outer:
-        del os.environ[key]
-    try:
-        yield
-    finally:
-        os.environ.update(outer)
-
-
-def _private(folder: Path) -> None:
-    """A folder that only this user can look into: submitit's pickles are code."""
-    folder.mkdir(parents=True, exist_ok=True)
-    folder.chmod(0o700)
-
-
-def _first_line(error: object) -> str:
-    """What a command of SLURM says, in one line."""
-    lines = [line.removeprefix("sbatch: ").removeprefix("error: ") for line in str(error).strip().splitlines()]
-    return "; ".join(line for line in lines if line) or "no reason given"

@@ -13,9 +13,10 @@ from rich.table import Table
 from rich.text import Text
 
 from recyclelora.progress import shown
-from recyclelora.sweep.driver import Driver, best_trials
+from recyclelora.sweep.driver import Driver
 from recyclelora.sweep.goals import TUNED
 from recyclelora.sweep.ledger import COMPLETE, FAILED, PRUNED, RUNNING, WAITING, Trial
+from recyclelora.sweep.search import Search, best_trials
 from recyclelora.sweep.unit import read_reports
 
 EVERY = 1.0
@@ -57,28 +58,28 @@ class SweepTable:
         if self._live is None or time.monotonic() - self._drawn < EVERY:
             return
         self._drawn = time.monotonic()
-        table = Table("trial", "what", "step", "loss", "last value", "time", "job", title=self._headline(driver))
+        table = Table("trial", "what", "step", "loss", "last value", "time", "job", title=self._headline(driver.search))
         for job, units in driver.jobs.items():
             for trial, unit in units:
                 table.add_row(*running_row(trial, unit, job))
-        best = best_line(driver)
+        best = best_line(driver.search)
         self._live.update(Group(table, best) if best else table, refresh=True)
 
-    def _headline(self, driver: Driver) -> str:
-        counts = count_states(list(driver.trials.values()))
+    def _headline(self, search: Search) -> str:
+        counts = count_states(list(search.trials.values()))
         text = ", ".join(f"{number} {state}" for state, number in counts.items() if number)
-        return f"{self.study}: {text or 'nothing yet'} of {driver.n_trials}"
+        return f"{self.study}: {text or 'nothing yet'} of {search.n_trials}"
 
-    def summary(self, driver: Driver) -> None:
+    def summary(self, search: Search) -> None:
         """Print what the sweep found, and what failed and why."""
-        trials = sorted(driver.searched, key=lambda t: t.number)
-        ranked = best_trials(trials, driver.directions)
+        trials = sorted(search.searched, key=lambda t: t.number)
+        ranked = best_trials(trials, search.directions)
         if ranked:
             self._values(TUNED if self.tuned else "", ranked[:SHOWN], len(ranked), "trial")
-        confirmed = [t for t in driver.trials.values() if t.confirms and t.state == COMPLETE]
+        confirmed = [t for t in search.trials.values() if t.confirms and t.state == COMPLETE]
         if confirmed:
-            self._values("on fresh seeds", best_trials(confirmed, driver.directions), len(confirmed), "confirmation of")
-        failed = [t for t in driver.trials.values() if t.state == FAILED]
+            self._values("on fresh seeds", best_trials(confirmed, search.directions), len(confirmed), "confirmation of")
+        failed = [t for t in search.trials.values() if t.state == FAILED]
         if failed:
             table = Table("trial", "what", "why", "log", title="failed", title_justify="left")
             for trial in failed:
@@ -121,9 +122,9 @@ def running_row(trial: Trial, unit: int, job: str) -> list[str]:
     ]
 
 
-def best_line(driver: Driver) -> str:
+def best_line(search: Search) -> str:
     """The best so far."""
-    best = best_trials(driver.searched, driver.directions)
+    best = best_trials(search.searched, search.directions)
     if not best:
         return ""
     values = ", ".join(f"{value:.4f}" for value in best[0].values or ())

@@ -1,0 +1,99 @@
+"""The driver as a small SLURM job that is queued again when its time is over (``detach=true``)."""
+
+from __future__ import annotations
+
+import shlex
+import subprocess
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from recyclelora.errors import UserError
+from recyclelora.storage import read_json, write_json
+from recyclelora.sweep.options import SlurmOptions
+from recyclelora.sweep.slurm_queue import look
+from recyclelora.sweep.slurm_submission import exports, first_line, outer_job_hidden, private
+
+
+def detach(options: SlurmOptions, sweep: Path, study: str) -> None:
+    """Let a job run this very command in this process's place, and say where to look.
+
+    Raises:
+        UserError: such a job is there already, or SLURM refuses it.
+    """
+    path = sweep / "submitit" / "driver.json"
+    before = read_json(path)["job"] if path.exists() else None
+    state = (look([before]) or {}).get(before) if before else None
+    if state is not None and not state.ended:
+        raise UserError(f"{sweep}: job {before} is its driver already ({state.state.lower()})")
+    # the job that is queued again goes on with what this command has set aside already
+    arguments = [a for a in sys.orig_argv[1:] if not a.lstrip("+").startswith("fresh=")]
+    command = [sys.executable, *arguments, "hydra.sweeper.detach=false"]
+    job = submit_driver(command, sweep, options, study)
+    write_json(path, {"job": job})
+    print(f"job {job} drives the sweep now: its output is in {sweep / 'driver.log'}; 'scancel {job}' stops the driver")
+
+
+def submit_driver(command: Sequence[str], sweep: Path, options: SlurmOptions, study: str) -> str:
+    """Submit the driver itself as a small job that is queued again when its time is over.
+
+    Args:
+        command: the driver's program and arguments
+        sweep: the sweep's folder; the driver's output goes to ``driver.log`` in it
+        options: ``hydra.launcher``
+        study: the sweep's name
+
+    Returns:
+        the job's number
+
+    Raises:
+        UserError: SLURM refuses it, in its own words.
+    """
+    text = driver_script(command, sweep, options, study)
+    private(sweep / "submitit")
+    path = sweep / "submitit" / "driver.sh"
+    path.write_text(text, encoding="utf-8")
+    try:
+        with outer_job_hidden():
+            done = subprocess.run(  # noqa: S603
+                ["sbatch", "--parsable", str(path)], capture_output=True, text=True, check=False  # noqa: S607
+            )  # fmt: skip
+    except OSError as error:
+        raise UserError("hydra/launcher=slurm: there is no sbatch here") from error
+    if done.returncode:
+        raise UserError(f"sbatch refuses the driver's job: {first_line(done.stderr)}")
+    return done.stdout.strip().split(";")[0]
+
+
+def driver_script(command: Sequence[str], sweep: Path, options: SlurmOptions, study: str) -> str:
+    """The text that sbatch gets for a detached driver."""
+    o, d = options, options.driver
+    wanted = {
+        "job-name": f"{o.name or study}-driver",
+        "output": sweep.absolute() / "driver.log",
+        "open-mode": "append",
+        "time": d.timeout_min,
+        "cpus-per-task": d.cpus,
+        "mem": f"{round(1024 * d.mem_gb)}M",
+        "partition": d.partition or o.partition,
+        "account": d.account or o.account,
+        "qos": d.qos,
+        "signal": "B:USR2@60",
+    }
+    flags = [f"#SBATCH --{key}={shlex.quote(str(value))}" for key, value in wanted.items() if value is not None]
+    return "\n".join(
+        [
+            "#!/bin/bash",
+            *flags,
+            "#SBATCH --requeue",
+            *exports(),
+            *(o.setup or []),
+            "trap 'scontrol requeue \"$SLURM_JOB_ID\"' USR2",
+            f"{shlex.join(command)} &",
+            "child=$!",
+            "trap 'kill -TERM \"$child\"' TERM",
+            'while kill -0 "$child" 2>/dev/null; do wait "$child"; code=$?; done',
+            'exit "$code"',
+            "",
+        ]
+    )
