@@ -22,11 +22,11 @@ def test_like_runs_tell_how_long_a_sweep_takes(tmp_path: Path):
     finished(tmp_path / "sweeps/s/trial_0001-1/seed_3", 600)
     finished(tmp_path / "runs/other_backbone", 9999, backbone="c")
     finished(tmp_path / "runs/other_length", 9999, steps=20)
-    assert in_words(tmp_path, CONFIG, 30, None) == (
-        "about 100 min in all: 30 runs of 3 min, the median of 3 like runs here"
-    )
+    told = "30 runs of 3 min, the median of 3 like runs here"
+    assert in_words(tmp_path, CONFIG, 30, None, 1) == f"about 100 min: {told}"
+    assert in_words(tmp_path, CONFIG, 30, None, 4) == f"about 27 min, 4 at a time (100 min of runs): {told}"
 
 
 def test_without_like_runs_the_limit_is_an_upper_bound(tmp_path: Path):
-    assert in_words(tmp_path, CONFIG, 4, 90) == "at most 6.0 h in all: 4 runs within timeout_min=90"
-    assert "not known here yet" in in_words(tmp_path, CONFIG, 4, None)
+    assert in_words(tmp_path, CONFIG, 4, 90, 1) == "at most 6.0 h: 4 runs within timeout_min=90"
+    assert "not known here yet" in in_words(tmp_path, CONFIG, 4, None, 1)

@@ -154,7 +154,8 @@ def _dry_run(plan: Plan, config: DictConfig) -> None:
     groups = math.prod(len(discrete(key, space.distributions[key])) for key in plan.confirm_by)
     runs = plan.n_trials * len(plan.seeds or [0]) + plan.confirm * groups * len(plan.confirm_seeds)
     outputs = Path(str(OmegaConf.select(config, "output_dir", default="outputs")))
-    print(in_words(outputs, {str(k): v for k, v in plain.items()}, runs, config.hydra.launcher.get("timeout_min")))
+    limit = config.hydra.launcher.get("timeout_min")
+    print(in_words(outputs, {str(k): v for k, v in plain.items()}, runs, limit, config.hydra.sweeper.n_jobs))
     print(f"all values compose; nothing was started. Folder: {config.hydra.sweep.dir}")
 
 
