@@ -90,6 +90,22 @@ def test_many_comparisons_need_a_smaller_p(tmp_path):
     assert all(d.scores[MEAN].sign == 1 and d.verdict == "undecided" for d in many.differences)
 
 
+def test_differences_that_agree_by_chance_decide_nothing_where_others_do_not(tmp_path):
+    """Three equal differences of 0.01 between two groups, while seeds move the other groups by ten times that."""
+    frozen, lora = {0: 0.50, 1: 0.60, 2: 0.70}, {0: 0.5101, 1: 0.6099, 2: 0.7100}
+    alone = means(tmp_path / "two", frozen=frozen, lora=lora).differences[0]
+    assert alone.verdict == "better" and alone.pooled_p_holm == pytest.approx(alone.p_holm)
+    c = means(tmp_path / "four", frozen=frozen, lora=lora, a={0: 0.6, 1: 0.5, 2: 0.8}, b={0: 0.4, 1: 0.7, 2: 0.6})
+    (found,) = [d for d in c.differences if d.group.name == "adapter=lora"]
+    assert found.p_holm < 0.05 < found.pooled_p_holm and found.verdict == "undecided"
+
+
+def test_groups_with_other_seeds_are_not_pooled(tmp_path):
+    c = means(tmp_path, frozen={0: 0.5, 1: 0.6}, lora={0: 0.6, 1: 0.7001}, a={0: 0.7, 2: 0.9}, b={0: 0.6, 1: 0.72})
+    pooled = {d.group.name: d.pooled_p_holm for d in c.differences}
+    assert pooled["adapter=a"] is None and pooled["adapter=lora"] is not None and pooled["adapter=b"] is not None
+
+
 def test_one_seed_decides_nothing(tmp_path):
     c = means(tmp_path, frozen={0: 0.1}, lora={0: 0.9})
     assert c.differences[0].verdict == "one seed" and c.differences[0].scores[MEAN].low is None

@@ -11,6 +11,7 @@ from recyclelora.reporting.statistics import (
     image_weights,
     mean_and_sd,
     percentiles,
+    pooled_p,
     resampled_mean,
     resampled_miou,
     t_interval,
@@ -38,6 +39,19 @@ def test_signs_of_intervals():
 def test_mean_and_sample_deviation():
     assert mean_and_sd([1.0, 3.0]) == (2.0, pytest.approx(math.sqrt(2)))
     assert mean_and_sd([1.0]) == (1.0, None) and mean_and_sd([]) == (None, None)
+
+
+def test_pooled_p_by_hand():
+    scores = np.array([[0.0, 2.0], [1.0, 3.0], [5.0, 4.0]])  # residuals ±0.5, ±0.5, ±1 with 2 degrees of freedom: 1.5
+    t = 1 / math.sqrt(1.5)
+    assert pooled_p([1.0], scores) == [pytest.approx(1 - t / math.sqrt(2 + t**2))]  # closed form; 0.5
+    assert pooled_p([0.0, 1.0], np.array([[1.0, 1.0], [1.0, 1.0]])) == [1.0, 0.0]
+
+
+def test_pooled_over_two_groups_is_the_paired_test():
+    scores = np.array([[0.1, 0.3, 0.2, 0.6], [0.2, 0.5, 0.1, 0.9]])
+    paired = t_interval(list(scores[1] - scores[0]))
+    assert pooled_p([paired.mean], scores) == [pytest.approx(paired.p)]
 
 
 def test_holm_by_hand():

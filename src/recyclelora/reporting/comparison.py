@@ -5,12 +5,14 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
+import numpy as np
+
 from recyclelora.errors import UserError
 from recyclelora.reporting.bootstrap import Bootstrap
 from recyclelora.reporting.grouping import group_names
 from recyclelora.reporting.groups import MEAN, Group, Scored
 from recyclelora.reporting.records import Study
-from recyclelora.reporting.statistics import Interval, holm, t_interval
+from recyclelora.reporting.statistics import Interval, holm, pooled_p, t_interval
 from recyclelora.schemas import nearest
 
 ALPHA = 0.05
@@ -24,6 +26,7 @@ class Difference:
         seeds: that both have.
         scores: of each target, of `MEAN` and `SOURCE`.
         p_holm: of `MEAN`, adjusted for all groups that are compared.
+        pooled_p_holm: the same with the spread of all groups that have the reference's seeds.
         bootstrap: 95 % interval of the same difference when the images (or classes) are drawn anew.
         bootstrap_over: ``images`` or ``classes``.
     """
@@ -32,12 +35,13 @@ class Difference:
     seeds: list[int]
     scores: dict[str, Interval]
     p_holm: float | None = None
+    pooled_p_holm: float | None = None
     bootstrap: tuple[float, float] | None = None
     bootstrap_over: str | None = None
 
     @property
     def verdict(self) -> str:
-        """``better`` or ``worse`` only where no interval holds zero and the adjusted p is below 0.05."""
+        """``better`` or ``worse`` only where no interval holds zero and both adjusted p are below 0.05."""
         main = self.scores.get(MEAN)
         if main is None:
             return "nothing in common"
@@ -46,7 +50,7 @@ class Difference:
         sign = main.sign
         if self.bootstrap is not None and not sign * self.bootstrap[0] > 0 < sign * self.bootstrap[1]:
             sign = 0
-        if self.p_holm is None or self.p_holm >= ALPHA:
+        if self.p_holm is None or max(self.p_holm, self.pooled_p_holm or 0.0) >= ALPHA:
             sign = 0
         return {1: "better", -1: "worse", 0: "undecided"}[sign]
 
@@ -171,10 +175,19 @@ def _differences(reference: Group, groups: Sequence[Group], bootstrap: Bootstrap
     """Of every other group, with the p values adjusted for all of them."""
     found = [_difference(group, reference, bootstrap) for group in groups if group is not reference]
     adjusted = holm([d.scores[MEAN].p if MEAN in d.scores else None for d in found])
-    return [
-        Difference(d.group, d.seeds, d.scores, p, d.bootstrap, d.bootstrap_over)
-        for d, p in zip(found, adjusted, strict=True)
-    ]
+    pooled = holm(_pooled(found, reference))
+    return [replace(d, p_holm=p, pooled_p_holm=q) for d, p, q in zip(found, adjusted, pooled, strict=True)]
+
+
+def _pooled(differences: Sequence[Difference], reference: Group) -> list[float | None]:
+    """`pooled_p` of each difference whose group has the reference's seeds."""
+    base = reference.values(MEAN)
+    same = [d for d in differences if d.group.values(MEAN).keys() == base.keys()]
+    if len(base) < 2 or not same:
+        return [None] * len(differences)
+    scores = np.array([list(g.values(MEAN).values()) for g in (reference, *(d.group for d in same))])
+    known = iter(pooled_p([d.scores[MEAN].mean for d in same], scores))
+    return [next(known) if any(d is s for s in same) else None for d in differences]
 
 
 def _difference(group: Group, reference: Group, bootstrap: Bootstrap) -> Difference:
@@ -186,7 +199,7 @@ def _difference(group: Group, reference: Group, bootstrap: Bootstrap) -> Differe
         if paired:
             scores[name] = t_interval(paired)
     interval, over = bootstrap.interval(group, reference, seeds)
-    return Difference(group, seeds, scores, None, interval, over)
+    return Difference(group, seeds, scores, bootstrap=interval, bootstrap_over=over)
 
 
 def _winner(groups: Sequence[Group], bootstrap: Bootstrap) -> str:

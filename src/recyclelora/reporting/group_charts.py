@@ -71,7 +71,7 @@ def differences(c: Comparison) -> Found:
     over = "/".join(sorted({d.bootstrap_over for d in found if d.bootstrap_over}))
     caption = "Lines: 95 % t-interval of the differences of paired seeds."
     caption += f" Pale bars: 95 % bootstrap interval over {over}." if over else ""
-    caption += " Green and red only where no interval holds zero and Holm's p is below 0.05."
+    caption += " Green and red only where no interval holds zero and both p are below 0.05."
     return figure, f"Difference to {c.reference.name}", caption + left_out(c)
 
 

@@ -60,6 +60,26 @@ def t_interval(values: Sequence[float]) -> Interval:
     return Interval(mean, len(values), mean - half, mean + half, p)
 
 
+def pooled_p(differences: Sequence[float], scores: np.ndarray) -> list[float]:
+    """Two-sided p of mean differences between groups, with the spread of all groups at once.
+
+    The few seeds of two groups may lie together by chance. Here the spread is the residual of scores = group + seed +
+    chance (randomised block design; Fisher, 1935), which takes it to be the same in every group. With two groups it is
+    the paired t-test.
+
+    Args:
+        differences: of means of two rows of ``scores``
+        scores: (groups, seeds), at least 2 x 2, without gaps
+    """
+    from scipy import stats
+
+    groups, seeds = scores.shape
+    residual = scores - scores.mean(1, keepdims=True) - scores.mean(0, keepdims=True) + scores.mean()
+    freedom = (groups - 1) * (seeds - 1)
+    error = math.sqrt(2 / seeds * float((residual**2).sum()) / freedom)
+    return [2 * float(stats.t.sf(abs(d) / error, freedom)) if error else float(d == 0) for d in differences]
+
+
 def holm(p_values: Sequence[float | None]) -> list[float | None]:
     """Holm's step-down adjustment (1979): with it the chance of any false claim among all stays below the level."""
     known = sorted((p, index) for index, p in enumerate(p_values) if p is not None)

@@ -99,7 +99,8 @@ def differences(c: Comparison) -> Table:
     """Paired differences of the mean of targets to the reference."""
     over = "/".join(sorted({d.bootstrap_over for d in c.differences if d.bootstrap_over})) or "images"
     columns = [
-        "group", "common seeds", "difference", "95% t-interval", "p (Holm)", f"95% bootstrap over {over}", "verdict",
+        "group", "common seeds", "difference", "95% t-interval", "p (Holm)", "pooled p (Holm)",
+        f"95% bootstrap over {over}", "verdict",
     ]  # fmt: skip
     rows = []
     for d in c.differences:
@@ -114,11 +115,12 @@ def differences(c: Comparison) -> Table:
             Cell(d.group.name, d.group.name), Cell(str(len(d.seeds)), len(d.seeds)),
             Cell(MISSING if main is None else f"{100 * main.mean:+.2f}", None if main is None else main.mean),
             Cell(interval, main.low if main else None), Cell(_p(d.p_holm), d.p_holm),
+            Cell(_p(d.pooled_p_holm), d.pooled_p_holm),
             Cell(boot, d.bootstrap and d.bootstrap[0]), Cell(d.verdict, d.verdict),
         ])  # fmt: skip
     reference = c.reference.name if c.reference else MISSING
     title = f"Mean of targets minus that of {reference}, points of mIoU, paired seeds ({c.basis})"
-    return Table("differences", title, columns, [False, True, True, True, True, True, False], rows)
+    return Table("differences", title, columns, [False, *[True] * 6, False], rows)
 
 
 def target_differences(c: Comparison) -> Table:
@@ -222,8 +224,8 @@ def groups_csv(c: Comparison) -> str:
     for name in names:
         header += [f"{_slug(name)}_mean", f"{_slug(name)}_sd"]
     header += ["objective", "backbone_trainable", "decoder", "total", "seconds", "peak_memory_mb"]
-    header += ["common_seeds", "difference", "t_low", "t_high", "p", "p_holm", "bootstrap_low", "bootstrap_high"]
-    header += ["bootstrap_over", "verdict"]
+    header += ["common_seeds", "difference", "t_low", "t_high", "p", "p_holm", "pooled_p_holm"]
+    header += ["bootstrap_low", "bootstrap_high", "bootstrap_over", "verdict"]
     rows = []
     for group in [*c.groups, *c.search]:
         ranked = any(group is g for g in c.groups)
@@ -236,11 +238,11 @@ def groups_csv(c: Comparison) -> str:
         row += [group.about("seconds"), group.about("peak_memory_mb")]
         d = c.difference(group)
         if d is None:
-            row += [None] * 10
+            row += [None] * 11
         else:
             main, (low, high) = d.scores.get(MEAN), d.bootstrap or (None, None)
             row += [" ".join(map(str, d.seeds)), *((main.mean, main.low, main.high, main.p) if main else [None] * 4)]
-            row += [d.p_holm, low, high, d.bootstrap_over, d.verdict]
+            row += [d.p_holm, d.pooled_p_holm, low, high, d.bootstrap_over, d.verdict]
         rows.append(row)
     return _csv(header, rows)
 
