@@ -4,6 +4,7 @@ from pathlib import Path
 
 import pytest
 from rich.console import Console
+from rich.table import Table
 
 from recyclelora.progress import Reporter
 from recyclelora.results import Scores, best_step, objective, score_table
@@ -48,6 +49,15 @@ def test_a_bar_on_a_terminal_keeps_its_words_in_the_log(tmp_path: Path):
     assert "training 5/20 loss 1.5" in (tmp_path / "train.log").read_text()
     shown = (tmp_path / "screen").read_text()
     assert "5/20" in shown and "loss 1.5" in shown and "ETA" in shown
+
+
+def test_a_wide_table_is_whole_where_there_is_no_terminal(tmp_path: Path, capsys, monkeypatch):
+    monkeypatch.delenv("COLUMNS", raising=False)
+    table = Table(*(f"configuration {index}" for index in range(6)))
+    table.add_row(*(f"{index}.123 ± 0.456" for index in range(6)))
+    Reporter(tmp_path / "train.log").table(table)
+    for text in (capsys.readouterr().out, (tmp_path / "train.log").read_text()):
+        assert all(f"{index}.123 ± 0.456" in text for index in range(6))
 
 
 def test_other_processes_are_silent(tmp_path: Path, capsys):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 import time
 from collections.abc import Callable, Iterator
@@ -31,6 +32,15 @@ Update = Callable[..., None]
 LINES_EVERY = 30.0
 """Seconds between two lines of a bar that is shown as plain text and has no status of its own."""
 
+LOG_WIDTH = 160
+"""Characters of a table's line where no terminal says how many there are."""
+
+
+def screen() -> Console:
+    """Standard output as it is: no markup, no line broken but those of tables."""
+    here = sys.stdout.isatty() or "COLUMNS" in os.environ
+    return Console(width=None if here else LOG_WIDTH, highlight=False, soft_wrap=True, markup=False)
+
 
 class Reporter:
     """Tells the user what happens; silent on all processes but the first."""
@@ -38,7 +48,7 @@ class Reporter:
     def __init__(self, log_path: Path | None = None, *, enabled: bool = True) -> None:
         self.enabled = enabled
         self.log_path = log_path
-        self.console = Console(file=sys.stdout, highlight=False, soft_wrap=True, markup=False)
+        self.console = screen()
         self.interactive = self.console.is_terminal
 
     def note(self, text: str) -> None:
@@ -56,7 +66,7 @@ class Reporter:
         if not self.enabled:
             return
         self.console.print(table)
-        plain = Console(width=100, color_system=None, markup=False)
+        plain = Console(width=LOG_WIDTH, color_system=None, markup=False)
         with plain.capture() as captured:
             plain.print(table)
         self._log("\n" + captured.get().rstrip())

@@ -8,6 +8,7 @@ import pytest
 import torch
 
 from recyclelora.analysis.compare import Measurement, grouped, overlaps, run_labels, spread, with_fused_qkv
+from recyclelora.analysis.style import line
 from recyclelora.analysis.summary import comparison, summary
 from recyclelora.analysis.tables import COLUMNS, Row, mean_by, scalar_means, select, write_csv
 
@@ -102,3 +103,7 @@ def test_overlaps_of_equal_half_equal_and_incomparable_runs():
         for side in "ab"
     }
     assert {o.random for o in overlaps(runs)} == {2 / 6}
+
+
+def test_no_two_of_28_lines_look_alike():
+    assert len({line(index) for index in range(28)}) == 28

@@ -210,8 +210,7 @@ def _line(axis: Any, points: Points, index: int, label: str, *, marked: bool = T
         return
     x = list(points)
     centre, deviation = np.array(list(points.values())).T
-    count = len(style.PALETTE)
-    colour, dash = style.PALETTE[index % count], style.DASHES[(index + index // count) % len(style.DASHES)]
+    colour, dash = style.line(index)
     marker = style.MARKERS[index % len(style.MARKERS)] if marked else ""
     axis.plot(x, centre, dash, color=colour, lw=1.8, marker=marker, ms=3.5, label=label)
     if deviation.any():

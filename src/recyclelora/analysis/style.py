@@ -25,6 +25,12 @@ PANEL = (3.1, 2.5)
 """Inches of one panel of a grid."""
 
 
+def line(index: int) -> tuple[str, str]:
+    """Colour and dashes of the line of a given number; no two of the first 28 look alike."""
+    turn, place = divmod(index, len(PALETTE))
+    return PALETTE[place], DASHES[(place + turn) % len(DASHES)]
+
+
 def grid(
     rows: int, columns: int, title: str, about: str = "", panel: tuple[float, float] = PANEL, **options: Any
 ) -> tuple[Any, Any]:

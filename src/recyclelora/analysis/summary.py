@@ -85,7 +85,7 @@ def _table(title: str, columns: Mapping[str, tuple[Sequence[Tables], Mapping[str
     table = Table(title=title, title_justify="left")
     table.add_column("mean over layers", no_wrap=True)
     for heading in columns:
-        table.add_column(heading, justify="right")
+        table.add_column(heading, justify="right", overflow="fold")
     for name, (source, chosen, form) in LINES.items():
         found = [
             spread([mean(row.value for row in select(run.get(source, []), **{**chosen, **wanted})) for run in runs])

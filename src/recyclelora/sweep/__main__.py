@@ -5,11 +5,11 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from rich.console import Console
 from rich.table import Table
 
 from recyclelora.cli import one_clear_line
 from recyclelora.errors import UserError
+from recyclelora.progress import screen
 from recyclelora.storage import read_json
 from recyclelora.sweep.ledger import FAILED, RUNNING, Ledger
 from recyclelora.sweep.steering import living, wish
@@ -43,7 +43,7 @@ def main() -> None:
 def status(sweep: Path) -> None:
     """Print how a sweep stands."""
     about, trials = read_json(sweep / "study.json"), Ledger(sweep).trials()
-    console = Console(highlight=False, soft_wrap=True, markup=False)
+    console = screen()
     counts = ", ".join(f"{number} {state}" for state, number in count_states(trials).items() if number)
     console.print(f"{about['name']}: {counts or 'nothing yet'} of {about['n_trials']}")
     driver = ", ".join(living(sweep)) or f"none runs; the command that began it goes on: {about['command']}"

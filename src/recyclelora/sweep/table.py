@@ -7,12 +7,12 @@ import time
 from pathlib import Path
 from typing import Any
 
-from rich.console import Console, Group
+from rich.console import Group
 from rich.live import Live
 from rich.table import Table
 from rich.text import Text
 
-from recyclelora.progress import shown
+from recyclelora.progress import screen, shown
 from recyclelora.sweep.driver import Driver
 from recyclelora.sweep.goals import TUNED
 from recyclelora.sweep.ledger import COMPLETE, FAILED, PRUNED, RUNNING, WAITING, Trial
@@ -35,7 +35,7 @@ class SweepTable:
 
     def __init__(self, study: str, *, tuned: bool) -> None:
         self.study, self.tuned = study, tuned
-        self.console = Console(highlight=False, soft_wrap=True, markup=False)
+        self.console = screen()
         self._live = Live(console=self.console, auto_refresh=False) if self.console.is_terminal else None
         self._drawn = 0.0
 
