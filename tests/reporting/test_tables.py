@@ -8,10 +8,12 @@ from pathlib import Path
 
 import pytest
 
+from recyclelora.progress import Reporter
 from recyclelora.reporting import tables
 from recyclelora.reporting.comparison import compare
 from recyclelora.reporting.records import read_sweep
-from recyclelora.reporting.writing import latex, markdown
+from recyclelora.reporting.writing import latex, markdown, write_report
+from recyclelora.schemas import ReportConfig
 
 from .sweeps import run_name, write_run, write_study, write_trial
 
@@ -43,6 +45,12 @@ def test_golden_files(comparison, name):
         "table.csv": tables.groups_csv(comparison),
     }
     assert made[name] == (GOLDEN / name).read_text()
+
+
+def test_the_terminal_gets_differences_and_verdicts(comparison, tmp_path, capsys):
+    write_report(ReportConfig(sweep=str(comparison.study.folder), output=str(tmp_path)), Reporter())
+    rows = [line for line in capsys.readouterr().out.splitlines() if line.startswith("│")]
+    assert [[cell.strip() for cell in row.strip("│").split("│")][-1] for row in rows] == ["+11.04 better", "reference"]
 
 
 def test_the_table_of_runs_has_every_trial(comparison):

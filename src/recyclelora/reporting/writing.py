@@ -11,7 +11,8 @@ from recyclelora.errors import UserError
 from recyclelora.progress import Reporter, shown
 from recyclelora.reporting import tables
 from recyclelora.reporting.charts import draw
-from recyclelora.reporting.comparison import Comparison, compare
+from recyclelora.reporting.comparison import Comparison, Difference, compare
+from recyclelora.reporting.groups import MEAN
 from recyclelora.reporting.page import command_line, state_counts, write_page
 from recyclelora.reporting.records import Study, read_runs, read_sweep
 from recyclelora.schemas import ReportConfig
@@ -91,17 +92,21 @@ def _folder(study: Study) -> Path:
     return outputs / "reports" / f"{len(paths)}_runs-{digest}"
 
 
+def _difference(d: Difference | None) -> str:
+    """Of the mean of targets in points of mIoU, with the verdict."""
+    if d is None:
+        return "reference"
+    return f"{100 * d.scores[MEAN].mean:+.2f} {d.verdict}" if MEAN in d.scores else d.verdict
+
+
 def _tell(c: Comparison, folder: Path, reporter: Reporter) -> None:
     """A short table on the terminal, and where everything is."""
     table = RichTable(title=f"{c.study.name}, mIoU in % ({c.basis})", title_justify="left", caption_justify="left")
     table.add_column("group", overflow="fold")
     for heading in ("seeds", "targets", "source", "difference"):
         table.add_column(heading, justify="right")
-    differences = {d.group.name: row for d, row in zip(c.differences, tables.differences(c).rows, strict=True)}
     for group, row in list(zip(c.groups, tables.scores(c, c.groups).rows, strict=True))[:10]:
-        cells = differences.get(group.name)
-        text = f"{cells[2].text} {cells[6].text}" if cells else "reference"
-        table.add_row(*(cell.text for cell in row[:4]), text)
+        table.add_row(*(cell.text for cell in row[:4]), _difference(c.difference(group)))
     if len(c.groups) > 10:
         table.caption = f"the first 10 of {len(c.groups)} groups"
     if c.groups:
