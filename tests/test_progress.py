@@ -53,11 +53,12 @@ def test_a_bar_on_a_terminal_keeps_its_words_in_the_log(tmp_path: Path):
 
 def test_a_wide_table_is_whole_where_there_is_no_terminal(tmp_path: Path, capsys, monkeypatch):
     monkeypatch.delenv("COLUMNS", raising=False)
-    table = Table(*(f"configuration {index}" for index in range(6)))
-    table.add_row(*(f"{index}.123 ± 0.456" for index in range(6)))
+    monkeypatch.setattr("sys.stdin", None)
+    table = Table(*(f"configuration {index}" for index in range(10)))
+    table.add_row(*(f"{index}.123±0.456" for index in range(10)))
     Reporter(tmp_path / "train.log").table(table)
     for text in (capsys.readouterr().out, (tmp_path / "train.log").read_text()):
-        assert all(f"{index}.123 ± 0.456" in text for index in range(6))
+        assert all(f"{index}.123±0.456" in text for index in range(10))
 
 
 def test_other_processes_are_silent(tmp_path: Path, capsys):

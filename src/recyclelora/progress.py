@@ -38,8 +38,8 @@ LOG_WIDTH = 160
 
 def screen() -> Console:
     """Standard output as it is: no markup, no line broken but those of tables."""
-    here = sys.stdout.isatty() or "COLUMNS" in os.environ
-    return Console(width=None if here else LOG_WIDTH, highlight=False, soft_wrap=True, markup=False)
+    known = "COLUMNS" in os.environ or any(s is not None and s.isatty() for s in (sys.stdin, sys.stdout, sys.stderr))
+    return Console(width=None if known else LOG_WIDTH, highlight=False, soft_wrap=True, markup=False)
 
 
 class Reporter:

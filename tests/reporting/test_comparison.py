@@ -100,10 +100,20 @@ def test_differences_that_agree_by_chance_decide_nothing_where_others_do_not(tmp
     assert found.p_holm < 0.05 < found.pooled_p_holm and found.verdict == "undecided"
 
 
-def test_groups_with_other_seeds_are_not_pooled(tmp_path):
-    c = means(tmp_path, frozen={0: 0.5, 1: 0.6}, lora={0: 0.6, 1: 0.7001}, a={0: 0.7, 2: 0.9}, b={0: 0.6, 1: 0.72})
-    pooled = {d.group.name: d.pooled_p_holm for d in c.differences}
-    assert pooled["adapter=a"] is None and pooled["adapter=lora"] is not None and pooled["adapter=b"] is not None
+def test_more_seeds_of_some_groups_do_not_switch_the_pooled_p_off(tmp_path):
+    frozen, lora = {0: 0.50, 1: 0.60, 2: 0.70, 3: 0.5}, {0: 0.5101, 1: 0.6099, 2: 0.7100, 4: 0.9}
+    c = means(tmp_path, frozen=frozen, lora=lora, a={0: 0.6, 1: 0.5, 2: 0.8, 5: 0.1}, b={0: 0.4, 1: 0.7, 2: 0.6})
+    (found,) = [d for d in c.differences if d.group.name == "adapter=lora"]
+    assert found.seeds == [0, 1, 2] and found.p_holm < 0.05 < found.pooled_p_holm and found.verdict == "undecided"
+
+
+def test_a_collapsed_run_of_one_group_decides_nothing_about_the_others(tmp_path):
+    c = means(
+        tmp_path, frozen={0: 0.500, 1: 0.502, 2: 0.499}, lora={0: 0.550, 1: 0.5525, 2: 0.5495},
+        other={0: 0.55, 1: 0.02, 2: 0.55},
+    )  # fmt: skip
+    found = {d.group.name: (d.verdict, d.pooled_p_holm is None) for d in c.differences}
+    assert found == {"adapter=lora": ("better", False), "adapter=other": ("undecided", True)}
 
 
 def test_one_seed_decides_nothing(tmp_path):

@@ -7,6 +7,7 @@ import pytest
 
 from recyclelora.reporting.statistics import (
     Interval,
+    alike,
     holm,
     image_weights,
     mean_and_sd,
@@ -52,6 +53,23 @@ def test_pooled_over_two_groups_is_the_paired_test():
     scores = np.array([[0.1, 0.3, 0.2, 0.6], [0.2, 0.5, 0.1, 0.9]])
     paired = t_interval(list(scores[1] - scores[0]))
     assert pooled_p([paired.mean], scores) == [pytest.approx(paired.p)]
+
+
+def test_outlying_spreads_are_found_and_no_others():
+    rng = np.random.default_rng(0)
+    scores = rng.normal(size=(6, 1)) + 5 * rng.normal(size=(1, 3)) + 0.1 * rng.normal(size=(6, 3))
+    assert alike(scores).all()  # groups and seeds may differ as they like
+    scores[2, 1] -= 20
+    scores[4, 0] -= 10
+    np.testing.assert_array_equal(alike(scores), [True, True, False, True, False, True])
+    assert alike(scores[:2]).all() and alike(np.ones((4, 2))).all()
+    collapsed = np.array([[0.5, 0.51, 0.5], [0.6, 0.612, 0.601], [0.6, 0.02, 0.61]])
+    np.testing.assert_array_equal(alike(collapsed), [True, True, False])
+
+
+def test_cochrans_c_by_hand():
+    """Variances 0, 0 and 1 over two seeds: the share is 1 and F of 2 and 1 degrees of freedom never allows it."""
+    assert alike(np.array([[0.0, 0.0], [1.0, 1.0], [0.0, 2.0]])).tolist() == [True, True, False]
 
 
 def test_holm_by_hand():

@@ -310,7 +310,7 @@ def test_a_mistake_is_one_line(sweeping: Sweeping):
 def test_a_dry_run_lists_trials_and_starts_none(sweeping: Sweeping):
     code, out, _ = sweeping("x=1,2", "y=3", "hydra.sweeper.dry_run=true")
     assert code == 0
-    assert "trial 1: x=2" in out and "fixed: y=3" in out
+    assert "trial 1: x=2" in out and "fixed: y=3" in out and "2 runs; how long" in out
     assert not (sweeping.folder / "out").exists()
 
 

@@ -12,7 +12,7 @@ from recyclelora.reporting.bootstrap import Bootstrap
 from recyclelora.reporting.grouping import group_names
 from recyclelora.reporting.groups import MEAN, Group, Scored
 from recyclelora.reporting.records import Study
-from recyclelora.reporting.statistics import Interval, holm, pooled_p, t_interval
+from recyclelora.reporting.statistics import Interval, alike, holm, pooled_p, t_interval
 from recyclelora.schemas import nearest
 
 ALPHA = 0.05
@@ -26,7 +26,7 @@ class Difference:
         seeds: that both have.
         scores: of each target, of `MEAN` and `SOURCE`.
         p_holm: of `MEAN`, adjusted for all groups that are compared.
-        pooled_p_holm: the same with the spread of all groups that have the reference's seeds.
+        pooled_p_holm: the same with the spread of all groups; None where that of one of the two is an outlier.
         bootstrap: 95 % interval of the same difference when the images (or classes) are drawn anew.
         bootstrap_over: ``images`` or ``classes``.
     """
@@ -41,7 +41,7 @@ class Difference:
 
     @property
     def verdict(self) -> str:
-        """``better`` or ``worse`` only where no interval holds zero and both adjusted p are below 0.05."""
+        """``better`` or ``worse`` only where no interval holds zero and no adjusted p is above 0.05."""
         main = self.scores.get(MEAN)
         if main is None:
             return "nothing in common"
@@ -175,19 +175,21 @@ def _differences(reference: Group, groups: Sequence[Group], bootstrap: Bootstrap
     """Of every other group, with the p values adjusted for all of them."""
     found = [_difference(group, reference, bootstrap) for group in groups if group is not reference]
     adjusted = holm([d.scores[MEAN].p if MEAN in d.scores else None for d in found])
-    pooled = holm(_pooled(found, reference))
+    pooled = holm([_pooled(d, reference, groups) for d in found])
     return [replace(d, p_holm=p, pooled_p_holm=q) for d, p, q in zip(found, adjusted, pooled, strict=True)]
 
 
-def _pooled(differences: Sequence[Difference], reference: Group) -> list[float | None]:
-    """`pooled_p` of each difference whose group has the reference's seeds."""
-    base = reference.values(MEAN)
-    same = [d for d in differences if d.group.values(MEAN).keys() == base.keys()]
-    if len(base) < 2 or not same:
-        return [None] * len(differences)
-    scores = np.array([list(g.values(MEAN).values()) for g in (reference, *(d.group for d in same))])
-    known = iter(pooled_p([d.scores[MEAN].mean for d in same], scores))
-    return [next(known) if any(d is s for s in same) else None for d in differences]
+def _pooled(difference: Difference, reference: Group, groups: Sequence[Group]) -> float | None:
+    """`pooled_p` over the groups that have the seeds of a difference; None where one of its own is an outlier."""
+    seeds = sorted(difference.group.values(MEAN).keys() & reference.values(MEAN).keys())
+    if len(seeds) < 2:
+        return None
+    own = [difference.group, reference]
+    others = [g for g in groups if g is not own[0] and g is not reference and g.feasible]
+    values = [g.values(MEAN) for g in own + others]
+    scores = np.array([[known[seed] for seed in seeds] for known in values if known.keys() >= set(seeds)])
+    kept = alike(scores)
+    return pooled_p([difference.scores[MEAN].mean], scores[kept])[0] if kept[:2].all() else None
 
 
 def _difference(group: Group, reference: Group, bootstrap: Bootstrap) -> Difference:

@@ -80,6 +80,32 @@ def pooled_p(differences: Sequence[float], scores: np.ndarray) -> list[float]:
     return [2 * float(stats.t.sf(abs(d) / error, freedom)) if error else float(d == 0) for d in differences]
 
 
+def alike(scores: np.ndarray, level: float = 0.01) -> np.ndarray:
+    """Which groups have a spread over their seeds that is no outlier, such as that of a collapsed run, (groups,) bool.
+
+    Cochran's C test (1941), repeated as in ISO 5725-2: the largest variance is left out as long as its share of the sum
+    is too large for chance. What a seed does to all groups is taken off first, as the median over the groups.
+
+    Args:
+        scores: (groups, seeds), at least 2 x 2, without gaps
+        level: of each test
+    """
+    from scipy import stats
+
+    kept = np.ones(len(scores), bool)
+    seeds = scores.shape[1]
+    while kept.sum() > 2:
+        rows = scores[kept] - scores[kept].mean(1, keepdims=True)
+        rows -= np.median(rows, 0)
+        variances = rows.var(1)
+        count = len(rows)
+        f = float(stats.f.ppf(1 - level / count, seeds - 1, (count - 1) * (seeds - 1)))
+        if variances.max() <= variances.sum() * f / (f + count - 1):
+            break
+        kept[np.flatnonzero(kept)[variances.argmax()]] = False
+    return kept
+
+
 def holm(p_values: Sequence[float | None]) -> list[float | None]:
     """Holm's step-down adjustment (1979): with it the chance of any false claim among all stays below the level."""
     known = sorted((p, index) for index, p in enumerate(p_values) if p is not None)

@@ -110,6 +110,7 @@ class Driver:
     def _take_over(self) -> None:
         """Adopt the jobs of an earlier driver, take the outcomes of those that have ended, queue the rest."""
         with one_at_a_time(self.ledger.sweep, shared=self.plan.shared):
+            self.search.refresh()  # another successor may have been first
             mine = [trial for trial in self.search.trials.values() if not trial.ended and self._mine(trial)]
         for trial in mine:
             wanted = self._wanted_units(trial)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import math
 import statistics
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -34,22 +34,31 @@ def seconds_of_like_runs(outputs: Path, config: Mapping[str, Any]) -> list[float
     return found
 
 
-def in_words(outputs: Path, config: Mapping[str, Any], runs: int, limit_min: float | None, at_a_time: int) -> str:
-    """An estimate of how long the runs take, or an upper bound, or the admission that there is none."""
+def in_words(
+    outputs: Path, config: Mapping[str, Any], phases: Sequence[int], limit_min: float | None, at_a_time: int
+) -> str:
+    """An estimate of how long the runs take, or an upper bound, or the admission that there is none.
+
+    Args:
+        outputs: the folder of all runs and sweeps
+        config: the composed configuration, as plain values
+        phases: numbers of runs; a phase begins when the one before has ended
+        limit_min: minutes after which a run is ended
+        at_a_time: how many run side by side
+    """
+    runs = sum(phases)
     known = seconds_of_like_runs(outputs, config)
     if known:
         each = statistics.median(known)
-        took = f"{_time(each)}, the median of {len(known)} like runs here"
-        return f"about {_together(each, runs, at_a_time)}: {runs} runs of {took}"
+        told = f"{runs} runs of {_time(each)}, the median of {len(known)} like runs here"
+        side_by_side = min(at_a_time, max(phases))
+        if side_by_side == 1:
+            return f"about {_time(runs * each)}: {told}"
+        rounds = sum(math.ceil(phase / side_by_side) for phase in phases)
+        return f"about {_time(rounds * each)}, {side_by_side} at a time ({_time(runs * each)} of runs): {told}"
     if limit_min is not None:
-        return f"at most {_together(60 * limit_min, runs, at_a_time)}: {runs} runs within timeout_min={limit_min:g}"
+        return f"at most {_time(60 * limit_min * runs)} of runs: {runs} runs within timeout_min={limit_min:g}"
     return f"{runs} runs; how long they take is not known here yet: no like run has finished"
-
-
-def _together(each: float, runs: int, at_a_time: int) -> str:
-    if at_a_time == 1:
-        return _time(runs * each)
-    return f"{_time(math.ceil(runs / at_a_time) * each)}, {at_a_time} at a time ({_time(runs * each)} of runs)"
 
 
 def _time(seconds: float) -> str:

@@ -76,8 +76,7 @@ def sweep(
     launcher = _launcher(config)
     running = read_options(launcher)  # a bad value is refused before anything is written
     if options["dry_run"]:
-        _dry_run(plan, config)
-        _show_script(launcher, task, folder, name)
+        _dry_run(plan, config, make_executor(launcher, task, None, folder, options["n_jobs"], name), folder)
         return []
     if _make_folder(folder, fresh=fresh) and url is not None and shared:
         forget(url, name)
@@ -138,8 +137,8 @@ def _without_secrets(config: DictConfig) -> DictConfig:
     return config
 
 
-def _dry_run(plan: Plan, config: DictConfig) -> None:
-    """Print what would be run, and how long it would take."""
+def _dry_run(plan: Plan, config: DictConfig, executor: Executor | None, folder: Path) -> None:
+    """Print what would be run, how long it would take, and what sbatch would get."""
     space, planned = plan.space, plan.planned[: plan.n_trials]
     for index, params in enumerate(planned):
         print(f"trial {index}: {' '.join(space.varied(params))}")
@@ -152,11 +151,16 @@ def _dry_run(plan: Plan, config: DictConfig) -> None:
     plain = OmegaConf.to_container(config, resolve=False)
     assert isinstance(plain, dict)
     groups = math.prod(len(discrete(key, space.distributions[key])) for key in plan.confirm_by)
-    runs = plan.n_trials * len(plan.seeds or [0]) + plan.confirm * groups * len(plan.confirm_seeds)
+    phases = [plan.n_trials * len(plan.seeds or [0]), plan.confirm * groups * len(plan.confirm_seeds)]
+    launcher = config.hydra.launcher
+    alone = launcher.get("in_process", False)
+    at_a_time = executor.capacity if executor is not None else 1 if alone else config.hydra.sweeper.n_jobs
     outputs = Path(str(OmegaConf.select(config, "output_dir", default="outputs")))
-    limit = config.hydra.launcher.get("timeout_min")
-    print(in_words(outputs, {str(k): v for k, v in plain.items()}, runs, limit, config.hydra.sweeper.n_jobs))
+    print(in_words(outputs, {str(k): v for k, v in plain.items()}, phases, launcher.get("timeout_min"), at_a_time))
     print(f"all values compose; nothing was started. Folder: {config.hydra.sweep.dir}")
+    script = getattr(executor, "script", None)
+    if script is not None:
+        print(f"what sbatch would get:\n\n{script(Work(0, folder, 1, []))}")
 
 
 def _make_folder(folder: Path, *, fresh: bool) -> bool:
@@ -172,13 +176,6 @@ def _make_folder(folder: Path, *, fresh: bool) -> bool:
     except OSError as error:
         raise UserError(f"{folder}: cannot be created: {error.strerror}; set output_dir") from error
     return aside
-
-
-def _show_script(launcher: Mapping[str, Any], task: HydraTask, folder: Path, name: str) -> None:
-    executor = make_executor(launcher, task, None, folder, 1, name)
-    script = getattr(executor, "script", None)
-    if script is not None:
-        print(f"what sbatch would get:\n\n{script(Work(0, folder, 1, []))}")
 
 
 def _detach(running: LocalOptions | SlurmOptions | None, folder: Path, name: str) -> None:

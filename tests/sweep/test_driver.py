@@ -1,0 +1,63 @@
+"""Drivers that share a study know of each other."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import optuna
+import pytest
+from optuna.distributions import CategoricalDistribution, distribution_to_json
+
+from recyclelora.sweep.driver import Driver
+from recyclelora.sweep.ledger import Ledger
+from recyclelora.sweep.planning import Plan
+from recyclelora.sweep.search import Search
+from recyclelora.sweep.space import Space
+from recyclelora.sweep.steering import Wishes, alive, living, wish
+
+X = CategoricalDistribution([1, 2])
+PLAN = Plan(Space({"x": X}, ["x"], {}), n_trials=2, planned=[{"x": 1}, {"x": 2}], sampler=None, shared=True)
+
+
+@pytest.fixture
+def study() -> optuna.Study:
+    optuna.logging.set_verbosity(optuna.logging.WARNING)
+    return optuna.create_study(direction="maximize")
+
+
+def driver(sweep: Path, study: optuna.Study, name: str) -> Driver:
+    made = Driver(PLAN, study, Ledger(sweep), None, None)  # type: ignore[arg-type]
+    made.search.driver = name
+    return made
+
+
+def test_of_two_successors_one_takes_over(tmp_path: Path, study: optuna.Study):
+    """Both have read the ledger of a dead driver before either has its turn."""
+    left = Ledger(tmp_path).add(0, {"x": 1}, ["x=1"], [["x=1"]], {"x": distribution_to_json(X)}, plan=0)
+    left.driver = "dead-1"
+    left.save_state()
+    first, second = driver(tmp_path, study, "a-2"), driver(tmp_path, study, "b-3")
+    with alive(tmp_path, "a-2"):
+        first._take_over()
+        second._take_over()
+        assert living(tmp_path) == ["process 2 on a"]
+    assert [trial.number for trial, _ in first.queue] == [0] and second.queue == []
+    assert [trial.driver for trial in Ledger(tmp_path).trials()] == ["a-2"]
+
+
+def test_a_new_trial_is_its_drivers_before_the_next_turn(tmp_path: Path, study: optuna.Study):
+    search = Search(PLAN, study, Ledger(tmp_path), "a-2")
+    assert [trial.params for trial in (search.next(), search.next()) if trial] == [{"x": 1}, {"x": 2}]
+    assert [trial.driver for trial in Ledger(tmp_path).trials()] == ["a-2", "a-2"]
+    assert search.next() is None
+    search.trials["0000"].end("failed", reason="nan")
+    assert search.failures == 1 and not search.too_many_failures
+
+
+def test_a_wish_is_new_once_for_every_driver(tmp_path: Path):
+    first, second = Wishes(tmp_path, shared=True), Wishes(tmp_path, shared=True)
+    assert first.new() is None
+    wish(tmp_path, 7)
+    assert (first.new(), second.new(), first.new()) == (7, 7, None)
+    alone = Wishes(tmp_path, shared=False)
+    assert alone.new() == 7 and alone.new() is None and not list(tmp_path.iterdir())
