@@ -21,6 +21,7 @@ from recyclelora.data.extras import Extras
 from recyclelora.data.loaders import StepSampler, TrainStream, eval_loader, shares, train_loader
 from recyclelora.data.rare_classes import RareClasses
 from recyclelora.data.transforms import Augmentation
+from recyclelora.data.workers import Loader
 from recyclelora.errors import UserError
 
 AUGMENT = Augmentation(crop=(8, 8), short_edges=(8, 12))
@@ -204,6 +205,42 @@ def test_a_killed_worker_is_explained():
     script = KILLED.format(path=sys.path)
     done = subprocess.run([sys.executable, "-c", script], cwd=Path(__file__).parent, capture_output=True, text=True)
     assert re.fullmatch(r"UserError a data worker was killed.*lower trainer\.num_workers\n", done.stdout), done
+
+
+class Failing:
+    """In a DataLoader's place: fails as one does whose worker dies while it hands a batch over."""
+
+    def __init__(self, error: Exception, num_workers: int) -> None:
+        self.error, self.num_workers = error, num_workers
+
+    def __iter__(self):
+        raise self.error
+
+
+@pytest.mark.parametrize(
+    "error", [ConnectionResetError(104, "reset by peer"), EOFError(), FileNotFoundError(2, "socket")]
+)
+def test_a_worker_killed_while_it_hands_a_batch_over_is_explained(error: Exception):
+    loader = Loader(Numbered(1), [[0]], list, num_workers=1)
+    loader.loader = Failing(error, 1)
+    with pytest.raises(UserError, match="a data worker was killed"):
+        list(loader)
+
+
+@pytest.mark.parametrize(
+    ("error", "num_workers"),
+    [
+        (FileNotFoundError(2, "a.png"), 0),
+        (FileNotFoundError("Caught FileNotFoundError in DataLoader worker process 0."), 1),
+        (OSError(24, "Too many open files"), 1), (RuntimeError("shapes differ"), 1),
+    ],
+)  # fmt: skip
+def test_other_errors_are_left_as_they_are(error: Exception, num_workers: int):
+    loader = Loader(Numbered(1), [[0]], list, num_workers=0)
+    loader.loader = Failing(error, num_workers)
+    with pytest.raises(type(error)) as caught:
+        list(loader)
+    assert caught.value is error
 
 
 def test_no_more_workers_than_cores(monkeypatch: pytest.MonkeyPatch):

@@ -60,8 +60,8 @@ class Loader(Generic[T]):
             yield from self.loader
         except UserError as error:
             raise UserError(_own_words(str(error))) from None
-        except RuntimeError as error:
-            if not re.search("exited unexpectedly|is killed by signal", str(error)):
+        except (RuntimeError, OSError, EOFError) as error:
+            if not self.loader.num_workers or not _tells_of_a_death(error):
                 raise
             raise UserError(
                 "a data worker was killed, most likely because memory ran out (RAM, or /dev/shm in a container): "
@@ -72,6 +72,14 @@ class Loader(Generic[T]):
 def _one_thread(_: int) -> None:
     """Samples are parallel already; torch limits itself in a worker, OpenCV has to be told."""
     cv2.setNumThreads(0)
+
+
+def _tells_of_a_death(error: Exception) -> bool:
+    """Whether this is torch's word for a killed worker, or what comes of one killed while it handed a batch over."""
+    if isinstance(error, RuntimeError):
+        return re.search("exited unexpectedly|is killed by signal", str(error)) is not None
+    own = str(error).startswith("Caught ")  # the worker lives: reading its files has failed
+    return isinstance(error, ConnectionError | EOFError | FileNotFoundError) and not own
 
 
 def _own_words(text: str) -> str:
