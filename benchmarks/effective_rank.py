@@ -36,8 +36,10 @@ def run(method: str, seed: int) -> tuple[dict, dict]:
     study = ROOT / "outputs" / "benchmarks" / f"{re.sub(r'[^A-Za-z0-9-]+', '_', method).strip('_')}-{seed}"
     places = [f"output_dir={study}", "tracking=none"]
     command = [sys.executable, str(ROOT / "train.py"), "experiment=demo", *METHODS[method], f"seed={seed}", *places]
-    subprocess.run(command, check=True, cwd=ROOT)
-    (path,) = study.glob("runs/*/result.json")
+    done = subprocess.run(command, check=True, cwd=ROOT, stdout=subprocess.PIPE, text=True)
+    print(done.stdout, flush=True)
+    directory = done.stdout.rpartition("results and pictures: ")[2].strip()  # runs of earlier versions lie beside it
+    path = ROOT / directory / "result.json"
     tables_only = ["features=false", "figures=false", "subspaces=false"]
     subprocess.run([sys.executable, str(ROOT / "analyze.py"), f"run={path.parent}", *tables_only], check=True, cwd=ROOT)
     return json.loads(path.read_text()), json.loads((path.parent / "analysis" / "summary.json").read_text())

@@ -32,9 +32,11 @@ def run(method: str, seed: int) -> dict:
     """Train, or find finished, one run of the demo's setting; its result."""
     study = ROOT / "outputs" / "benchmarks" / f"{re.sub(r'[^A-Za-z0-9-]+', '_', method).strip('_')}-{seed}"
     command = [sys.executable, str(ROOT / "train.py"), "experiment=demo", *METHODS[method], f"seed={seed}"]
-    subprocess.run([*command, f"output_dir={study}", "tracking=none"], check=True, cwd=ROOT)
-    (result,) = study.glob("runs/*/result.json")
-    return json.loads(result.read_text())
+    command += [f"output_dir={study}", "tracking=none"]
+    done = subprocess.run(command, check=True, cwd=ROOT, stdout=subprocess.PIPE, text=True)
+    print(done.stdout, flush=True)
+    directory = done.stdout.rpartition("results and pictures: ")[2].strip()  # runs of earlier versions lie beside it
+    return json.loads((ROOT / directory / "result.json").read_text())
 
 
 def spread(values: list[float]) -> dict[str, object]:
