@@ -14,11 +14,12 @@ from __future__ import annotations
 import json
 import os
 import platform
-import re
 import statistics
 import subprocess
 import sys
 from pathlib import Path
+
+from streets import train
 
 ROOT = Path(__file__).resolve().parents[1]
 SEEDS = (0, 1, 2)
@@ -33,16 +34,11 @@ STAGES = {"initial B0 A0": "init", "trained BA": "trained", "update BA - B0 A0":
 
 def run(method: str, seed: int) -> tuple[dict, dict]:
     """Train, or find finished, one run and analyse it; its result and the summary of its analysis."""
-    study = ROOT / "outputs" / "benchmarks" / f"{re.sub(r'[^A-Za-z0-9-]+', '_', method).strip('_')}-{seed}"
-    places = [f"output_dir={study}", "tracking=none"]
-    command = [sys.executable, str(ROOT / "train.py"), "experiment=demo", *METHODS[method], f"seed={seed}", *places]
-    done = subprocess.run(command, check=True, cwd=ROOT, stdout=subprocess.PIPE, text=True)
-    print(done.stdout, flush=True)
-    directory = done.stdout.rpartition("results and pictures: ")[2].strip()  # runs of earlier versions lie beside it
-    path = ROOT / directory / "result.json"
+    directory = train(method, METHODS[method], seed)
     tables_only = ["features=false", "figures=false", "subspaces=false"]
-    subprocess.run([sys.executable, str(ROOT / "analyze.py"), f"run={path.parent}", *tables_only], check=True, cwd=ROOT)
-    return json.loads(path.read_text()), json.loads((path.parent / "analysis" / "summary.json").read_text())
+    subprocess.run([sys.executable, str(ROOT / "analyze.py"), f"run={directory}", *tables_only], check=True, cwd=ROOT)
+    result, summary = (json.loads((directory / name).read_text()) for name in ("result.json", "analysis/summary.json"))
+    return result, summary
 
 
 def spread(values: list[float], digits: int = 4) -> dict[str, object]:

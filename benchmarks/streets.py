@@ -28,15 +28,20 @@ METHODS = {
 T_95 = 4.303
 
 
-def run(method: str, seed: int) -> dict:
-    """Train, or find finished, one run of the demo's setting; its result."""
-    study = ROOT / "outputs" / "benchmarks" / f"{re.sub(r'[^A-Za-z0-9-]+', '_', method).strip('_')}-{seed}"
-    command = [sys.executable, str(ROOT / "train.py"), "experiment=demo", *METHODS[method], f"seed={seed}"]
+def train(name: str, overrides: list[str], seed: int) -> Path:
+    """Train, or find finished, one run of the demo's setting; its directory."""
+    study = ROOT / "outputs" / "benchmarks" / f"{re.sub(r'[^A-Za-z0-9-]+', '_', name).strip('_')}-{seed}"
+    command = [sys.executable, str(ROOT / "train.py"), "experiment=demo", *overrides, f"seed={seed}"]
     command += [f"output_dir={study}", "tracking=none"]
     done = subprocess.run(command, check=True, cwd=ROOT, stdout=subprocess.PIPE, text=True)
     print(done.stdout, flush=True)
-    directory = done.stdout.rpartition("results and pictures: ")[2].strip()  # runs of earlier versions lie beside it
-    return json.loads((ROOT / directory / "result.json").read_text())
+    # runs of earlier versions may lie beside it
+    return ROOT / done.stdout.rpartition("results and pictures: ")[2].strip()
+
+
+def run(method: str, seed: int) -> dict:
+    """The result of one run."""
+    return json.loads((train(method, METHODS[method], seed) / "result.json").read_text())
 
 
 def spread(values: list[float]) -> dict[str, object]:
