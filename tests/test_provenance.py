@@ -1,9 +1,18 @@
-"""Which code a run is made of."""
+"""Which run it is, and which code it is made of."""
 
+import json
 import subprocess
+from dataclasses import dataclass
 from pathlib import Path
 
-from recyclelora.provenance import git_state
+import pytest
+
+from recyclelora.config import load_config
+from recyclelora.provenance import Identity, git_state, signature
+from recyclelora.schemas.checks import added, identity_fields
+
+FIRST_RELEASE = Path(__file__).parent / "first_release/configs"
+SIGNATURES: dict[str, str] = json.loads((FIRST_RELEASE / "signatures.json").read_text())
 
 
 def test_a_diff_that_is_no_utf8_is_kept(tmp_path: Path):
@@ -19,3 +28,21 @@ def test_a_diff_that_is_no_utf8_is_kept(tmp_path: Path):
     state = git_state(tmp_path)
     assert state is not None and len(state["commit"]) == 40
     assert "-plain" in state["diff"] and "+caf\ufffd" in state["diff"]
+
+
+@pytest.mark.parametrize("name", sorted(SIGNATURES))
+def test_a_configuration_of_the_first_release_is_still_the_same_run(name: str):
+    """Configurations and signatures were written by version 0.1.0: options added since then leave both as they are."""
+    config = load_config(FIRST_RELEASE / f"{name}.yaml")
+    assert signature(config, Identity("0" * 64, "1" * 64, "32-true", 1)) == SIGNATURES[name]
+
+
+def test_an_added_option_is_part_of_the_identity_only_where_it_is_used():
+    @dataclass
+    class Part:
+        old: int = 1
+        new: int = added(0)
+        names: list[str] = added(list)
+
+    assert identity_fields({"parts": [Part()]}) == {"parts": [{"old": 1}]}
+    assert identity_fields(Part(new=2, names=["a"])) == {"old": 1, "new": 2, "names": ["a"]}

@@ -22,6 +22,7 @@ from recyclelora.config import load_config, to_yaml
 from recyclelora.errors import UserError
 from recyclelora.redaction import redacted
 from recyclelora.schemas import Config
+from recyclelora.schemas.checks import identity_fields
 from recyclelora.storage import locked, read_json, remove_leftovers, set_aside, sha256, write_json, write_text
 from recyclelora.sweep.unit import Unit
 
@@ -53,12 +54,12 @@ class Identity:
 
 def signature(config: Config, identity: Identity) -> str:
     """First 16 hex digits of the sha256 over the resolved configuration and the content it refers to."""
-    fields: dict[str, Any] = dataclasses.asdict(config)
+    fields: dict[str, Any] = identity_fields(config)
     for key in NOT_IDENTITY:
         *parents, leaf = key.split(".")
         node = fields
         for parent in parents:
-            node = node[parent] or {}
+            node = node.get(parent) or {}
         node.pop(leaf, None)
     text = json.dumps({"config": fields, "identity": dataclasses.asdict(identity)}, sort_keys=True)
     return hashlib.sha256(text.encode()).hexdigest()[:16]

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import dataclasses
 import difflib
 import math
 import re
 from collections.abc import Iterator
+from typing import Any
 
 Problem = tuple[str, str]
 """A field's name and what is wrong with its value."""
@@ -44,3 +46,37 @@ def above_zero(name: str, value: float) -> Iterator[Problem]:
     """Yield a problem unless ``value`` is finite and positive."""
     if not (_finite(value) and value > 0):
         yield name, "must be a finite number above 0"
+
+
+ADDED = "added"
+"""Key of a field's metadata: the option is younger than runs that are to go on."""
+
+
+def added(default: Any) -> Any:
+    """A field for an option that runs begun by earlier versions do not know.
+
+    Its default is what those versions did. At that default it is not part of a run's identity, so their signatures stay
+    as they are. A list, dict or dataclass is given as a function without arguments that makes it.
+    """
+    kind = "default_factory" if callable(default) else "default"
+    return dataclasses.field(**{kind: default}, metadata={ADDED: True})
+
+
+def identity_fields(node: Any) -> Any:
+    """A configuration as plain dicts, lists and values, without :func:`added` options that stand at their default."""
+    if dataclasses.is_dataclass(node):
+        values = ((field, getattr(node, field.name)) for field in dataclasses.fields(node))
+        return {
+            field.name: identity_fields(value)
+            for field, value in values
+            if not (ADDED in field.metadata and value == _default(field))
+        }
+    if isinstance(node, dict):
+        return {key: identity_fields(value) for key, value in node.items()}
+    if isinstance(node, list | tuple):
+        return [identity_fields(item) for item in node]
+    return node
+
+
+def _default(field: dataclasses.Field[Any]) -> Any:
+    return field.default if field.default_factory is dataclasses.MISSING else field.default_factory()
