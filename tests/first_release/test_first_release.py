@@ -1,0 +1,90 @@
+"""What version 0.1.0 left goes on: runs, a sweep and a logged model, made by that version, in ``0.1.0.tar.xz``.
+
+In the archive a run with seed 0 is finished, one with seed 1 was stopped after its second step of four (``expected`` holds
+what the same version made of it undisturbed), and a grid of three trials lost its driver while the second one ran.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import platform
+import subprocess
+import sys
+import tarfile
+from pathlib import Path
+
+import numpy as np
+import pytest
+from conftest import TINY, compose_config
+
+from recyclelora.config import home
+from recyclelora.run import Run
+
+COMMAND = [*TINY, "data=gta2city", "data.augment.short_edges=[64]"]
+RUNS = {
+    0: "recyclelora-vit_tiny_test-gta2city-994a4f48c7bbd880",
+    1: "recyclelora-vit_tiny_test-gta2city-59de275f5099afc0",
+}
+CHANGING = ("seconds", "git", "peak_memory_mb")
+
+
+@pytest.fixture
+def left(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The folder that 0.1.0 worked in, as if it had been on this machine."""
+    with tarfile.open(Path(__file__).parent / "0.1.0.tar.xz") as archive:
+        archive.extractall(tmp_path, filter="data")
+    for record in tmp_path.rglob("*.json"):
+        text = record.read_text()
+        if "HOST" in text:
+            record.write_text(text.replace("HOST", platform.node()))
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+def result(folder: Path) -> dict:
+    return json.loads((folder / "result.json").read_text())
+
+
+def test_a_stopped_run_goes_on_and_ends_as_that_version_would_have(left: Path):
+    config = compose_config(left, *COMMAND, "seed=1")
+    Run.identify(config, None).execute()
+    assert sorted(path.name for path in (left / "outputs/runs").iterdir()) == sorted(RUNS.values())
+    assert "resuming after step 2 of 4" in (left / "outputs/runs" / RUNS[1] / "train.log").read_text()
+    ours = result(left / "outputs/runs" / RUNS[1])
+    for key, value in json.loads((left / "expected/seed_1.json").read_text()).items():
+        assert key in CHANGING or ours[key] == value, key
+
+
+def test_a_finished_run_is_found_and_not_trained_again(left: Path):
+    run = left / "outputs/runs" / RUNS[0]
+    before = (run / "result.json").read_bytes()
+    config = compose_config(left, *COMMAND)
+    assert Run.identify(config, None).execute() == result(run)["objective"]
+    assert sorted(path.name for path in (left / "outputs/runs").iterdir()) == sorted(RUNS.values())
+    assert (run / "result.json").read_bytes() == before
+
+
+@pytest.mark.slow
+def test_a_sweep_goes_on_where_its_driver_died(left: Path):
+    overrides = [*COMMAND, "adapter.main.rank=2,3,4", "study=ranks", "trainer.max_steps=2", "trainer.eval_every=2"]
+    folders = ["data.root=data", "output_dir=outputs", "cache=cache", "n_jobs=1"]
+    sweep = left / "outputs/sweeps/ranks"
+    before = {path: path.read_bytes() for path in sweep.glob("trial_*/result.json")}
+    assert len(before) == 2
+    done = subprocess.run(
+        [sys.executable, home() / "train.py", "-m", *overrides, *folders],
+        capture_output=True, text=True, env={**os.environ, "OMP_NUM_THREADS": "1"},
+    )  # fmt: skip
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "3 complete" in done.stdout
+    assert len(list(sweep.glob("trial_*/result.json"))) == 3
+    assert {path: path.read_bytes() for path in before} == before
+
+
+def test_a_logged_model_loads_and_predicts_the_same(left: Path):
+    import mlflow
+
+    model = mlflow.pyfunc.load_model(str(left / "model"))
+    image = np.random.default_rng(0).integers(0, 256, (64, 128, 3), dtype=np.uint8)
+    assert np.array_equal(model.predict(image), np.load(left / "expected/ids.npy"))
