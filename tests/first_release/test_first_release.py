@@ -1,7 +1,7 @@
 """What version 0.1.0 left goes on: runs, a sweep and a logged model, made by that version, in ``0.1.0.tar.xz``.
 
-In the archive a run with seed 0 is finished, one with seed 1 was stopped after its second step of four (``expected`` holds
-what the same version made of it undisturbed), and a grid of three trials lost its driver while the second one ran.
+In the archive a run with seed 0 is finished, one with seed 1 was stopped after its second step of four (``expected``
+holds what the same version made of it undisturbed), and a grid of three trials lost its driver while the second one ran.
 """
 
 from __future__ import annotations
@@ -22,10 +22,8 @@ from recyclelora.config import home
 from recyclelora.run import Run
 
 COMMAND = [*TINY, "data=gta2city", "data.augment.short_edges=[64]"]
-RUNS = {
-    0: "recyclelora-vit_tiny_test-gta2city-994a4f48c7bbd880",
-    1: "recyclelora-vit_tiny_test-gta2city-59de275f5099afc0",
-}
+PREFIX = "recyclelora-vit_tiny_test-gta2city-"
+RUNS = {0: f"{PREFIX}994a4f48c7bbd880", 1: f"{PREFIX}59de275f5099afc0"}
 CHANGING = ("seconds", "git", "peak_memory_mb")
 
 
