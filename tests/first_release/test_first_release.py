@@ -1,7 +1,7 @@
 """What version 0.1.0 left goes on: runs, a sweep and a logged model, made by that version, in ``0.1.0.tar.xz``.
 
 In the archive a run with seed 0 is finished, one with seed 1 was stopped after its second step of four (``expected``
-holds what the same version made of it undisturbed), and a grid of three trials lost its driver while the second one ran.
+holds what the same version made of it undisturbed), and a grid of three trials lost its driver while the second ran.
 """
 
 from __future__ import annotations
