@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 import torch
 from conftest import TINY
 
 from recyclelora.build import build_decoder, build_model, check_shapes, decoder_rules
+from recyclelora.config import load_config
 from recyclelora.engine.optimizer import parameter_groups
 from recyclelora.errors import UserError
 
+FIRST_RELEASE = Path(__file__).parent / "first_release/configs"
 DECODERS = {
     "linear": "LinearDecoder", "segformer": "Segformer", "fpn": "FeaturePyramid", "upernet": "UperNet", "dpt": "Dpt",
     "eomt": "QueryTokens", "mask2former": "Mask2Former",
@@ -50,6 +54,19 @@ def test_lent_queries(make_config):
         build_decoder(config, [32] * 4, 19, torch.zeros(100, 64))
     with pytest.raises(ValueError, match="linear has no queries"):
         build_decoder(make_config(*TINY).decoder, [32] * 4, 19, torch.zeros(100, 256))
+
+
+def test_reins_link_makes_position_and_first_features_of_the_queries(make_config):
+    """The published configuration sets both; runs of the first release keep their table."""
+    small = [o for o in TINY if not o.startswith(("adapter.", "decoder"))]
+    config = make_config(*small, "adapter=rein", "decoder=mask2former", "backbone.pretrained=false")
+    new, rules = (model := build_model(config, None)).segmenter.decoder.transformer, model.rules
+    assert not hasattr(new, "queries_embedder") and not hasattr(new, "queries_features")
+    assert tuple(new.queries_to_features.weight.shape) == (256, 256)
+    assert rules["decoder.transformer.queries_to_features.weight"].weight_decay is None  # decays, as there
+    config.adapter.link_features = load_config(FIRST_RELEASE / "rein.yaml").adapter.link_features
+    old = build_model(config, None).segmenter.decoder.transformer
+    assert old.queries_to_features is None and tuple(old.queries_features.weight.shape) == (100, 256)
 
 
 def test_too_many_classes_for_the_queries_are_the_users_mistake(make_config):

@@ -108,6 +108,7 @@ def test_config_round_trip(make_config, tmp_path: Path):
         (["backbone.mean=[0.5]"], ["backbone.mean", "red, green, blue"]),
         (["backbone.std=[0.2,0,0.2]"], ["backbone.std", "above 0"]),
         (["backbone.image_size=[0,0]"], ["backbone.image_size", "16"]),
+        (["adapter=rein", "adapter.link=false", "adapter.link_features=true"], ["link_features", "no lent queries"]),
         (["adapter=full", "adapter.weight_decay=-1"], ["adapter.weight_decay=-1", "at least 0"]),
     ],
 )  # fmt: skip

@@ -112,7 +112,8 @@ def build_model(
         adapted = adapt(backbone, config, initial, progress)
         channels = [backbone.embed_dim] * len(backbone.levels)
         lent = None if adapted.query is None else adapted.query()
-        decoder = build_decoder(config.decoder, channels, len(config.data.classes.names), lent)
+        num_classes = len(config.data.classes.names)
+        decoder = build_decoder(config.decoder, channels, num_classes, lent, adapted.query_features)
     segmenter = Segmenter(
         backbone, decoder,
         mean=config.backbone.mean, std=config.backbone.std, ignore_index=IGNORE,
@@ -204,7 +205,11 @@ def adapter_spec(adapter: LowRankConfig) -> AdapterSpec:
 
 
 def build_decoder(
-    decoder: DecoderConfig, channels: list[int], num_classes: int, query: Tensor | None = None
+    decoder: DecoderConfig,
+    channels: list[int],
+    num_classes: int,
+    query: Tensor | None = None,
+    query_features: bool = False,
 ) -> nn.Module:
     """The decoder that a configuration describes.
 
@@ -213,6 +218,7 @@ def build_decoder(
         channels: of the backbone's levels
         num_classes: of the data
         query: what the adapter will lend (num_queries, width); None where it lends nothing
+        query_features: whether the queries' first features are to be made from what is lent
 
     Raises:
         ValueError: numbers do not fit together, or there is no place for what the adapter lends.
@@ -225,6 +231,7 @@ def build_decoder(
         options["loss"] = MaskLoss(**options["loss"])
     if kind.has_queries:
         options["own_queries"] = query is None
+        options["own_features"] = not query_features
     if query is not None:
         _check_lent(query, decoder, kind)
     built: nn.Module = kind(channels, num_classes, **options)

@@ -74,7 +74,7 @@ def read_run_weights(run_dir: Path, checkpoint: str = "last") -> Weights:
         checkpoint: ``last``, ``best_source`` or ``best_target``
 
     Raises:
-        UserError: the folder is no run, or has no such checkpoint.
+        UserError: the folder is no run, has no such checkpoint, or is an import that was misread.
     """
     if checkpoint == "last" and (run_dir / ADAPTER_FILE).is_file():
         try:
@@ -82,12 +82,29 @@ def read_run_weights(run_dir: Path, checkpoint: str = "last") -> Weights:
             step = int(read_json(run_dir / ABOUT_FILE)["step"])
         except (OSError, SafetensorError, KeyError, TypeError, ValueError) as error:
             raise UserError(f"{run_dir / ADAPTER_FILE}: damaged, or not written by a run: {error}") from error
+        _refuse_misread(run_dir, tensors)
         return Weights(_part(tensors, TRAINED), _part(tensors, INITIAL), step)
     folder = pointed(run_dir / "checkpoints", checkpoint)
     if folder is None:
         raise UserError(f"{run_dir}: no checkpoint {checkpoint!r}; is it the directory of a run that has trained?")
     stored = load_checkpoint(folder)
     return Weights(stored.model, stored.tensors.get("initial", {}), stored.step)
+
+
+def _refuse_misread(run_dir: Path, tensors: dict[str, Tensor]) -> None:
+    """Refuse what version 0.1 made of Rein's checkpoints: it took the columns of one weight for those of another order.
+
+    Imports say since then which kind of checkpoint they come from.
+    """
+    if TRAINED + "backbone.model.rein.merge_queries.weight" not in tensors or not (run_dir / "run.json").is_file():
+        return
+    about = read_json(run_dir / "run.json")
+    if about.get("origin") == "imported" and "kind" not in about["checkpoint"]:
+        file = about["checkpoint"]["file"]
+        raise UserError(
+            f"{run_dir}: version 0.1 imported {file} with Rein's merge weight in a wrong order, so that its scores are "
+            f"wrong; import it again: python import_checkpoint.py kind=rein checkpoint={file}"
+        )
 
 
 def write_run_weights(

@@ -131,6 +131,20 @@ def test_the_link_follows_the_decoder_unless_it_is_set(link, has_queries, linked
         assert adapted.query().shape == (10, 16)
 
 
+@pytest.mark.parametrize(
+    ("link_features", "has_queries", "made"),
+    [(None, True, True), (True, True, True), (False, True, False), (None, False, False)],
+)
+def test_first_features_follow_the_link_unless_they_are_to_be_a_table(link_features, has_queries, made):
+    rein = Rein(num_tokens=10, token_rank=4, query_width=16, link_features=link_features)
+    assert rein.apply(tiny_vit(), Setting(has_queries=has_queries)).query_features == made
+
+
+def test_features_of_queries_that_are_not_lent_are_refused():
+    with pytest.raises(ValueError, match="link_features=true: there are no lent queries"):
+        Rein(link=False, link_features=True).apply(tiny_vit(), Setting(has_queries=True))
+
+
 def test_a_link_to_a_decoder_without_queries_is_refused():
     model = tiny_vit()
     with pytest.raises(ValueError, match="link=true: the decoder has no queries"):

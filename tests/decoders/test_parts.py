@@ -74,3 +74,19 @@ def test_lent_queries_take_the_place_of_the_own_position_embedding(decoder):
     lent = torch.randn(8, 32, requires_grad=True)
     torch.stack(list(borrowing.losses(features(), torch.zeros(2, 64, 96).long(), 255, lent).values())).sum().backward()
     assert lent.grad.abs().sum() > 0
+
+
+def test_first_features_made_from_lent_queries_take_the_place_of_the_table(decoder):
+    lent = torch.randn(8, 32, requires_grad=True)
+    making = small("mask2former", encoder_layers=2, own_queries=False, own_features=False).eval()
+    assert not [n for n, _ in making.named_parameters() if "queries_features" in n or "queries_embedder" in n]
+    layer = making.transformer.queries_to_features
+    assert layer.weight.abs().max() <= 32**-0.5  # PyTorch's usual start, which the published code leaves as it is
+    state = {n: t for n, t in decoder.state_dict().items() if "queries" not in n}
+    making.load_state_dict(state, strict=False)
+    decoder.transformer.queries_embedder.weight.data = lent.detach()
+    decoder.transformer.queries_features.weight.data = (lent @ layer.weight.T + layer.bias).detach()
+    torch.testing.assert_close(making(features(), (64, 96), lent), decoder(features(), (64, 96)))
+    losses = making.losses(features(), torch.zeros(2, 64, 96).long(), 255, lent)
+    (whole,) = torch.autograd.grad(torch.stack(list(losses.values())).sum(), layer.weight)
+    assert whole.abs().sum() > 0 and not {n for n in making.undecayed() if "queries" in n}

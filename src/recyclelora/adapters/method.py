@@ -59,6 +59,8 @@ class Adapted:
         penalty: a loss of the method's own, asked for once a step after the forward.
         after_step: called with the number of finished steps when the optimizer has stepped, gradients still there.
         training_state: kept in checkpoints, never in adapter files: it means nothing once training is over.
+        query_features: whether the decoder also makes its queries' first features from ``query``, by a linear layer of
+            its own that trains, instead of starting from a table.
 
     Callables should be bound methods of modules in the model, so that a deep copy of the model brings its own.
     """
@@ -68,6 +70,7 @@ class Adapted:
     penalty: Callable[[], Tensor] | None = None
     after_step: Callable[[int], None] | None = None
     training_state: TrainingState | None = None
+    query_features: bool = False
 
 
 class Method(Protocol):

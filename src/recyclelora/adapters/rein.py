@@ -2,7 +2,8 @@
 
 After block i, for the patch tokens f (N, c), with T_i = A_i B_i (m, c):
 a = softmax(f T_i^T / sqrt c); delta = a[:, 1:] (W_T T_i[1:] + b_T); f <- f + g (W_f (delta + f) + b_f).
-W_T, W_f and the scalar g are shared by all layers. The tokens can also become queries of the decoder.
+W_T, W_f and the scalar g are shared by all layers. The tokens can also become queries of the decoder: their position
+embedding is then made from the tokens, and by the published configuration their first features as well, W_q Q + b.
 """
 
 from __future__ import annotations
@@ -103,6 +104,8 @@ class Rein:
     Attributes:
         num_tokens, token_rank, scale: see `ReinTokens`.
         link: lend the decoder queries; None: where it has any.
+        link_features: let the decoder make the queries' first features from them too, as published; None: where it is
+            lent any; False leaves it a table of its own.
         query_width: channels of these queries.
         lr_mult: of everything.
         weight_decay: of the linear layers; None takes the optimizer's own. Tokens and g do not decay.
@@ -113,6 +116,7 @@ class Rein:
     token_rank: int = 16
     scale: float = 0.001
     link: bool | None = None
+    link_features: bool | None = False
     query_width: int = 256
     lr_mult: float = 1.0
     weight_decay: float | None = None
@@ -128,6 +132,10 @@ class Rein:
         if self.link and not setting.has_queries:
             raise ValueError("link=true: the decoder has no queries that tokens could become; use adapter.link=false")
         link = setting.has_queries if self.link is None else self.link
+        if self.link_features and not link:
+            raise ValueError(
+                "link_features=true: there are no lent queries to make features of; use link_features=null"
+            )
         blocks: Any = model.blocks
         chosen = self.check(model)
         tokens = ReinTokens(
@@ -139,7 +147,9 @@ class Rein:
         model.add_module("rein", tokens)
         for layer, number in enumerate(chosen):
             blocks[number].register_forward_hook(Refinement(tokens, layer, getattr(model, "num_prefix_tokens", 0)))
-        return Adapted(self._rules(tokens), query=tokens.queries if link else None)
+        if not link:
+            return Adapted(self._rules(tokens))
+        return Adapted(self._rules(tokens), query=tokens.queries, query_features=self.link_features is not False)
 
     def _rules(self, tokens: ReinTokens) -> dict[str, ParameterRule]:
         linear = ParameterRule(self.lr_mult, self.weight_decay, "rein")

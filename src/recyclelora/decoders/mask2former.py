@@ -35,6 +35,7 @@ class Mask2Former(MaskDecoder):
         decoder_width: hidden width of their feed-forward networks
         pyramid: how the four levels get their sizes
         own_queries: whether the queries' position embedding is learnt here; otherwise every call must bring ``query``
+        own_features: whether the queries' first features are a table; otherwise a layer makes them from ``query``
         loss: compares predictions with labels
     """
 
@@ -54,6 +55,7 @@ class Mask2Former(MaskDecoder):
         decoder_width: int = 2048,
         pyramid: Kind = "bilinear",
         own_queries: bool = True,
+        own_features: bool = True,
         loss: MaskLoss | None = None,
     ) -> None:
         super().__init__(loss or MaskLoss(), num_classes, num_queries)
@@ -63,7 +65,7 @@ class Mask2Former(MaskDecoder):
             decoder_layers=decoder_layers + 1, dim_feedforward=decoder_width,
         )  # fmt: skip
         self.pixel_decoder = PixelDecoder(config, channels, build_pyramid(pyramid, channels))
-        self.transformer = QueryDecoder(config, own_queries)
+        self.transformer = QueryDecoder(config, own_queries, own_features)
         self.class_predictor = nn.Linear(width, num_classes + 1)
         pixel_decoder.initialise(self.pixel_decoder)
         query_decoder.initialise(self.transformer)

@@ -20,13 +20,19 @@ class QueryDecoder(Mask2FormerTransformerModule):  # type: ignore[misc]
     Args:
         config: transformers' Mask2FormerConfig
         own_queries: whether the queries' position embedding is a parameter here; otherwise every call is given one.
+        own_features: whether the queries' first features are a parameter here; otherwise a linear layer makes them from
+            the position embedding that a call is given.
     """
 
-    def __init__(self, config: Any, own_queries: bool) -> None:
+    def __init__(self, config: Any, own_queries: bool, own_features: bool = True) -> None:
         super().__init__(config.feature_size, config)
         self.num_heads = config.num_attention_heads
         if not own_queries:
             del self.queries_embedder
+        self.queries_to_features: nn.Linear | None = None
+        if not own_features:
+            del self.queries_features
+            self.queries_to_features = nn.Linear(config.hidden_dim, config.hidden_dim)
 
     def forward(
         self, pixels: Tensor, levels: list[Tensor], positions: list[Tensor], query: Tensor | None
@@ -46,7 +52,8 @@ class QueryDecoder(Mask2FormerTransformerModule):  # type: ignore[misc]
         values = [x.flatten(2).transpose(1, 2) + self.level_embed.weight[i] for i, x in enumerate(levels)]
         keys = [value + position for value, position in zip(values, positions, strict=True)]
         place = self.queries_embedder.weight if query is None else query
-        state = self.queries_features.weight.expand(pixels.shape[0], -1, -1)
+        first = self.queries_features.weight if self.queries_to_features is None else self.queries_to_features(query)
+        state = first.expand(pixels.shape[0], -1, -1)
         states = [self.decoder.layernorm(state)]
         masks = [self._mask(states[-1], pixels)]
         for index, layer in enumerate(self.decoder.layers):

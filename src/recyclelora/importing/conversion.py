@@ -33,6 +33,7 @@ class Converted:
 
     Attributes:
         config: of the run.
+        kind: of the checkpoint.
         source: the checkpoint.
         weights: trained tensors; the initial factors are zeros, since a checkpoint does not tell them.
         pretrained: the file that the frozen weights are in, or
@@ -42,6 +43,7 @@ class Converted:
     """
 
     config: Config
+    kind: str
     source: WeightsFile
     weights: Weights
     pretrained: WeightsFile | None
@@ -66,14 +68,14 @@ def convert(config: ImportConfig) -> Converted:
     backbone = _skeleton(run_config)
     frozen, pretrained = _frozen_weights(found, kind, run_config, backbone, source.path)
     remarks = _lay_out(run_config, frozen, backbone)
-    trained, initial = _trained(found, run_config, source.path)
+    trained, initial = _trained(found, kind, run_config, source.path)
     with user_errors():
         fitted = fitted_weights(_skeleton(run_config).model, frozen, run_config.backbone.resampling)  # type: ignore[arg-type]
     if pretrained is not None:
         _refuse_strays(found, trained, fitted, source.path, pretrained.path)
     weights = Weights(trained, initial, run_config.trainer.max_steps)
     own = frozen if pretrained is None else None
-    return Converted(run_config, source, weights, pretrained, own, found.ignored, remarks)
+    return Converted(run_config, kind.name, source, weights, pretrained, own, found.ignored, remarks)
 
 
 def _checkpoint_file(checkpoint: str) -> WeightsFile:
@@ -134,7 +136,7 @@ def _lay_out(config: Config, frozen: Mapping[str, Tensor], backbone: TimmBackbon
     return []
 
 
-def _trained(found: Found, config: Config, path: Path) -> tuple[Tensors, Tensors]:
+def _trained(found: Found, kind: Kind, config: Config, path: Path) -> tuple[Tensors, Tensors]:
     """The trained tensors under a segmenter's names, exactly those that our model has, and its initial factors."""
     expected, initial = expected_state(config)
     given = {BACKBONE + name: tensor for name, tensor in (found.backbone | found.adapter).items()}
@@ -152,6 +154,8 @@ def _trained(found: Found, config: Config, path: Path) -> tuple[Tensors, Tensors
     }
     if any(problems.values()):
         text = "; ".join(f"{what}: {_some(names)}" for what, names in problems.items() if names)
+        here = problems["not in this model"]
+        text += "".join(f"; is it for {option}?" for name, option in kind.variants.items() if f"decoder.{name}" in here)
         raise UserError(
             f"{path}: does not fit backbone={config.backbone.name}, adapter={config.adapter.name}, "
             f"decoder={config.decoder.name} and {len(config.data.classes.names)} classes; {text}"

@@ -40,8 +40,8 @@ CHUNKED = re.compile(r"blocks\.\d+\.(\d+)\.")
 NUMBERED = re.compile(r"blocks\.(\d+)\.")
 
 
-def _nothing_more(adapter: Tensors, extra: Tensors) -> Tensors:
-    return {}
+def _as_it_is(name: str, tensor: Tensor) -> Tensor:
+    return tensor
 
 
 @dataclass(frozen=True)
@@ -53,16 +53,18 @@ class Kind:
         prefix: before the names of everything in the backbone.
         adapter: their names behind the prefix -> names in the adapted transformer here.
         own_weights: the frozen weights are no longer the pretrained ones, so the file has to hold them.
-        extra: names in their head that have no parameter here, for ``finish``.
-        finish: (adapter, extra) -> further parameters of the decoder.
+        head: names of their head that mmdetection's does not have -> names in our decoder.
+        layout: (our name, tensor of the adapter) -> the tensor with its values in the order that ours has.
+        variants: names of the decoder that a variant of the method trains -> the option that chooses it here.
     """
 
     name: str
     prefix: str
     adapter: Table
     own_weights: bool = False
-    extra: frozenset[str] = frozenset()
-    finish: Callable[[Tensors, Tensors], Tensors] = _nothing_more
+    head: Table = field(default_factory=dict)
+    layout: Callable[[str, Tensor], Tensor] = _as_it_is
+    variants: Table = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -86,14 +88,13 @@ class Found:
 def sort(state: Mapping[str, Tensor], kind: Kind) -> Found:
     """Every tensor of a checkpoint to its place."""
     found = Found()
-    extra: Tensors = {}
     for name, tensor in state.items():
         value = tensor.to(torch.float32)
         rest = name.removeprefix(kind.prefix)
         if name.startswith(HEAD):
             rest = name.removeprefix(HEAD)
-            if rest in kind.extra:
-                extra[rest] = value
+            if rest in kind.head:
+                found.decoder[kind.head[rest]] = value
             elif (parts := _of_head(rest, value)) is not None:
                 found.decoder.update(parts)
             else:
@@ -101,12 +102,11 @@ def sort(state: Mapping[str, Tensor], kind: Kind) -> Found:
         elif name in UNUSED or (rest != name and rest in UNUSED_BACKBONE):
             found.ignored.append(name)
         elif rest != name and (ours := translated(rest, kind.adapter)) is not None:
-            found.adapter[ours] = value
+            found.adapter[ours] = kind.layout(ours, value)
         elif rest != name and (ours := translated(rest, BACKBONE)) is not None:
             found.backbone[ours] = value
         else:
             found.unknown.append(_described(name, tensor))
-    found.decoder.update(kind.finish(found.adapter, extra))
     return found
 
 

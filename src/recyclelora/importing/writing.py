@@ -12,7 +12,7 @@ from recyclelora.config import home
 from recyclelora.engine.runtime import resolve_accelerator, resolve_precision
 from recyclelora.importing.conversion import Converted
 from recyclelora.inference import BACKBONE_FILE, write_run_weights
-from recyclelora.provenance import Identity, claimed, describe, record, run_directory, signature
+from recyclelora.provenance import Identity, add_to_record, claimed, describe, record, run_directory, signature
 from recyclelora.storage import write_bytes
 
 
@@ -36,7 +36,9 @@ def write_run(converted: Converted) -> Path:
         if content is not None:
             write_bytes(run.path / BACKBONE_FILE, content)
         write_run_weights(run.path, converted.weights, config, signature=sign, weights_sha256=pretrained)
-        record(run, describe(config, identity, sign, _origin(converted), home()))
+        origin = _origin(converted)
+        record(run, describe(config, identity, sign, origin, home()))
+        add_to_record(run, origin)
     return run.path
 
 
@@ -45,7 +47,12 @@ def _origin(converted: Converted) -> dict[str, object]:
     file, source = converted.pretrained, converted.source
     return {
         "origin": "imported",
-        "checkpoint": {"file": source.path.name, "sha256": source.sha256, "ignored": converted.ignored},
+        "checkpoint": {
+            "kind": converted.kind,
+            "file": source.path.name,
+            "sha256": source.sha256,
+            "ignored": converted.ignored,
+        },
         "weights_origin": f"checkpoint:{source.path.name}" if file is None else file.origin,
         "datasets": [],
         "source_classes": None,

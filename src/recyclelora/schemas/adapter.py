@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Optional, Protocol, runtime_checkable
 
 from omegaconf import MISSING
 
-from recyclelora.schemas.checks import Problem, above_zero, at_least, one_of
+from recyclelora.schemas.checks import Problem, above_zero, added, at_least, one_of
 
 if TYPE_CHECKING:  # at run time nothing here imports torch
     from recyclelora.adapters.method import Method
@@ -169,7 +169,11 @@ class AdaLoraConfig(LayersConfig):
 
 @dataclass
 class ReinConfig:
-    """Rein: tokens that refine the features between blocks; ``link`` null lends them to a decoder with queries."""
+    """Rein: tokens that refine the features between blocks; ``link`` null lends them to a decoder with queries.
+
+    ``link_features`` null also makes the first features of lent queries from them, as published; false, as in runs of
+    the first release, leaves the decoder a table of its own.
+    """
 
     kind: str = "rein"
     name: str = "rein"
@@ -181,6 +185,7 @@ class ReinConfig:
     lr_mult: float = 1.0
     weight_decay: Optional[float] = None
     blocks: str = ":"
+    link_features: Optional[bool] = added(False)
 
     def check(self) -> Iterator[Problem]:
         """Yield every bad value."""
@@ -192,6 +197,8 @@ class ReinConfig:
         if self.weight_decay is not None:
             yield from at_least("weight_decay", self.weight_decay, 0)
         yield from _selection(["*"], self.blocks)
+        if self.link_features and self.link is False:
+            yield "link_features", "must be null or false with link=false: there are no lent queries then"
 
 
 @dataclass
