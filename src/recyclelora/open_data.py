@@ -52,6 +52,7 @@ def open_one(config: DatasetConfig, data: DataConfig, cache: str) -> Dataset:
         dataset = open_dataset(
             config.dataset, config.split, root=Path(data.root).expanduser(), name=config.name,
             variant=config.variant, seed=data.subset_seed, cache_dir=Path(cache) / "streets",
+            orientation=data.orientation,
         )  # fmt: skip
     dataset = kept_decoded(dataset, Path(cache) / "decoded", data.decode_cache)
     if config.corruption is not None:
@@ -79,7 +80,7 @@ def open_own(split: str, data: DataConfig) -> FolderDataset:
         read_ids = read_ids16
         mapped = {stored: train_id(given) for stored, given in coding.ids.items()}
         table = explicit_table(mapped, len(data.classes.names), {ignore}, ignore_others=coding.others == "ignore")
-    own = OwnSplit(Path(data.folder.root).expanduser(), where.images, where.masks, table, read_ids)
+    own = OwnSplit(Path(data.folder.root).expanduser(), where.images, where.masks, table, read_ids, data.orientation)
     return own_folder("folder", own)
 
 

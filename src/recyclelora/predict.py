@@ -16,7 +16,7 @@ IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".webp", ".tif", ".tiff")
 def predict(config: PredictConfig, trial: int | None = None) -> None:
     """Write id masks, overlays and confidence maps of all input images to ``output`` or ``<run>/predictions``."""
     images = list_images(config.input)
-    from recyclelora.data.reading import read_image
+    from recyclelora.data.reading import read_upright
     from recyclelora.inference import load
     from recyclelora.predictions import save_prediction
     from recyclelora.progress import Reporter
@@ -28,7 +28,7 @@ def predict(config: PredictConfig, trial: int | None = None) -> None:
     with reporter.bar("predicting", len(images)) as update:
         for path, name in images.items():
             try:
-                image = read_image(path)
+                image = read_upright(path)
             except UserError as error:
                 failures.append(str(error))
                 continue

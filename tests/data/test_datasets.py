@@ -140,3 +140,22 @@ def test_subsets_are_seeded_and_part_of_the_digest(gta2city: Path):
 def test_identity_table_keeps_train_ids():
     assert identity_table(19)[[0, 18, 255]].tolist() == [0, 18, 255]
     assert identity_table(19)[19] == UNKNOWN
+
+
+def test_only_gta_may_differ_by_some_rows(tmp_path: Path):
+    """Elsewhere a mask of nearly the image's size is a resized one: KITTI's pairs of 1224x370 and 1242x375."""
+    save_palette(tmp_path / "gta/labels/00001.png", np.full((52, 96), 7))
+    save_rgb(tmp_path / "gta/images/00001.png", np.zeros((48, 96, 3), np.uint8))
+    assert open_dataset("gta", "all", root=tmp_path).load(0).label.shape == (48, 96)
+    make_cityscapes(tmp_path, 1)
+    (mask,), (image,) = ((tmp_path / "cityscapes").rglob(f"*_{kind}.png") for kind in ("labelIds", "leftImg8bit"))
+    for (height, width), (high, wide), cause in [
+        ((375, 1242), (370, 1224), "one of them was resized"),
+        ((96, 192), (88, 192), "resized, cropped or padded"),
+        ((96, 192), (192, 96), "turned by 90 degrees"),
+        ((96, 192), (30, 30), "not its mask"),
+    ]:
+        save_rgb(image, np.zeros((height, width, 3), np.uint8))
+        save_rgb(mask, np.full((high, wide), 7, np.uint8))
+        with pytest.raises(UserError, match=f"{wide}x{high} pixels, but its image has {width}x{height}: .*{cause}"):
+            open_dataset("cityscapes", "val", root=tmp_path).load(0)

@@ -33,7 +33,7 @@ class Counting(FolderDataset):
 
 
 def counting(dataset: FolderDataset) -> Counting:
-    return Counting(dataset.name, dataset.root, dataset.items, dataset.table)
+    return Counting(dataset.name, dataset.root, dataset.items, dataset.table, nearly=dataset.nearly)
 
 
 def cached(dataset: FolderDataset, folder: Path, room: float = 100) -> CachedDataset:

@@ -8,6 +8,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 import pytest
+import simplejpeg
 from PIL import Image
 
 from recyclelora.data.decoding import decode_indices, decode_rgb, png_chunks
@@ -69,14 +70,14 @@ def test_other_kinds_are_read(kind: str):
 
 
 @pytest.mark.parametrize("kind", ["PNG", "JPEG", "WEBP"])
-def test_an_orientation_turns_nothing(kind: str):
-    """Masks are drawn on the stored grid: a turned image would no longer lie under its mask."""
+def test_decoding_turns_nothing(kind: str):
+    """Whether an image is turned depends on its mask; numbers are as they are stored."""
     plain, oriented = (stored(Image.fromarray(PICTURE), kind, **o) for o in ({}, {"exif": turned()}))
     assert decode_rgb(oriented).shape == PICTURE.shape
     np.testing.assert_array_equal(decode_rgb(oriented), decode_rgb(plain))
 
 
-def test_an_orientation_turns_no_mask_either():
+def test_an_orientation_turns_no_mask():
     data = stored(Image.fromarray(IDS), "PNG", exif=turned())
     np.testing.assert_array_equal(decode_indices(data), IDS)
 
@@ -101,6 +102,53 @@ def test_a_two_bit_palette_mask_is_read_all_the_same(tmp_path: Path):
     mask.putpalette([0, 0, 0, 9, 9, 9, 50, 50, 50, 90, 90, 90])
     mask.save(tmp_path / "m.png", bits=2)
     np.testing.assert_array_equal(read_label(tmp_path / "m.png", np.arange(256, dtype=np.uint8)), IDS % 4)
+
+
+def odd_jpegs() -> dict[str, bytes]:
+    """Files that break the letter of the standard, as cameras and programs write them."""
+    data = stored(Image.fromarray(PICTURE), "JPEG", quality=90)
+    tables, scan, revision = data.index(b"\xff\xdb"), data.index(b"\xff\xda"), data.index(b"JFIF") + 5
+    spectral = scan + 5 + 2 * data[scan + 4]
+    samsung = data[:spectral] + b"\0\0\0" + data[spectral + 3 :]
+    return {
+        "plain": data,
+        "bytes before a table": data[:tables] + b"\0\1\2" + data[tables:],
+        "bytes before the scan": data[:scan] + b"stray" + data[scan:],
+        "scan parameters 0 0 0": samsung,
+        "JFIF 2.01": data[:revision] + b"\2\1" + data[revision + 2 :],
+        "JFIF 0.00": data[:revision] + b"\0\0" + data[revision + 2 :],
+        "bytes before the end": data[:-2] + b"\x10\x20\x30\x40" + data[-2:],
+        "padding before the end": data[:-2] + bytes(300) + data[-2:],
+        "all of it, and a trailer": samsung[:tables] + b"\0" + samsung[tables:-2] + bytes(9) + b"\xff\xd9SEFT\xff\xd9",
+    }
+
+
+@pytest.mark.parametrize("kind", odd_jpegs())
+def test_harmless_oddities_of_a_jpeg_change_no_pixel(kind: str):
+    np.testing.assert_array_equal(decode_rgb(odd_jpegs()[kind]), rgb_of(odd_jpegs()["plain"]))
+
+
+def test_a_progressive_jpeg_with_stray_bytes():
+    data = stored(Image.fromarray(PICTURE), "JPEG", progressive=True)
+    second = data.index(b"\xff\xda", data.index(b"\xff\xda") + 2)
+    np.testing.assert_array_equal(decode_rgb(data[:second] + b"\0" + data[second:]), rgb_of(data))
+
+
+def test_what_damaged_pixels_leave_is_no_harmless_oddity():
+    """A flipped bit shifts all that follows, and bytes are left over at the end: libjpeg's words are the same."""
+    picture = cv2.resize(PICTURE, (450, 300), interpolation=cv2.INTER_CUBIC)
+    data = stored(Image.fromarray(picture), "JPEG", quality=90)
+    start, refused = data.index(b"\xff\xda") + 14, 0
+    for position in np.random.default_rng(1).integers(start, len(data) - 2, 60):
+        changed = bytearray(data)
+        changed[position] ^= 16
+        try:
+            simplejpeg.decode_jpeg(bytes(changed))
+        except ValueError:
+            refused += 1
+            with pytest.raises(ValueError):
+                decode_rgb(bytes(changed))
+    assert refused > 5
 
 
 @pytest.mark.parametrize("options", [{}, {"progressive": True}])

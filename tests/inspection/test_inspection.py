@@ -85,7 +85,7 @@ def test_details_say_what_is_wrong(broken):
     report, message = broken
     details = {(d["kind"], Path(d["file"]).name): d["detail"] for d in report["defects"]}
     assert details["unknown ids", "00008.png"] == "99 in 18,432 pixels"
-    assert details["size mismatch", "00010.png"] == "60x40, its image 192x96 pixels: refused"
+    assert details["size mismatch", "00010.png"] == "60x40 pixels, but its image has 192x96: not its mask"
     assert details["size mismatch", "00002.png"] == "192x104, its image 192x96 pixels: cut or padded"
     assert details["scored image is trained on", "lindau_000000_000019_leftImg8bit.png"].endswith("images/00012.png")
     first, *shown = message.splitlines()

@@ -25,7 +25,7 @@ from recyclelora.analysis.summary import comparison, group_table, run_table, sum
 from recyclelora.analysis.tables import Tables, write_csv
 from recyclelora.backbones.timm import TimmBackbone
 from recyclelora.build import build_backbone, locate_weights, user_errors
-from recyclelora.data.reading import read_image
+from recyclelora.data.reading import read_upright
 from recyclelora.errors import UserError
 from recyclelora.inference import TrainedModel, load
 from recyclelora.open_data import open_all
@@ -178,7 +178,7 @@ def _images(config: Config, given: Any, reporter: Reporter) -> Iterator[tuple[st
     """The images asked for, or the first of source validation and of every target that is on this machine."""
     if given is not None:
         for path, name in list_images(given).items():
-            yield name, read_image(path)
+            yield name, read_upright(path)
         return
     for name, wanted in {"source_val": config.data.source_val, **{t.label: t for t in config.data.targets}}.items():
         try:

@@ -17,7 +17,7 @@ import time
 import warnings
 import zlib
 from collections.abc import Iterator
-from dataclasses import dataclass, fields
+from dataclasses import MISSING, dataclass, fields
 from pathlib import Path
 
 import numpy as np
@@ -69,6 +69,8 @@ def sample_key(dataset: FolderDataset, index: int) -> str:
     parts = [how_it_reads(dataset)]
     for field in fields(item):
         value = getattr(item, field.name)
+        if field.default is not MISSING and value == field.default:
+            continue
         parts.append(_file_text(value) if isinstance(value, Path) else repr(value))
     return hashlib.sha256("\n".join(parts).encode()).hexdigest()[:40]
 

@@ -1,8 +1,8 @@
 """Bytes of an image file -> pixels, by the fastest decoder that gives exactly what the file holds.
 
 PNG goes through libspng and JPEG through libjpeg-turbo; OpenCV reads the rarer kinds (16 bits, interlaced, BMP, TIFF,
-WebP). Pixels stay as they are stored: an EXIF orientation never turns an image, since masks are drawn on the stored
-grid and carry no orientation. What is damaged is refused, never filled in.
+WebP). Pixels stay as they are stored; what an EXIF orientation is to do with them, ``orientation.py`` decides. What is
+damaged is refused, never filled in.
 """
 
 from __future__ import annotations
@@ -16,9 +16,9 @@ import numpy as np
 import pyspng
 import simplejpeg
 
-PNG, JPEG = b"\x89PNG\r\n\x1a\n", b"\xff\xd8\xff"
-GREY, PALETTE = 0, 3
-"""Colour types of a PNG whose pixels are single numbers."""
+from recyclelora.data.headers import GREY, JPEG, PALETTE, PNG, orientation
+from recyclelora.data.jpeg import tidied, without_stray_end
+from recyclelora.data.orientation import INVERSE, turned
 
 
 def decode_rgb(data: bytes) -> np.ndarray:
@@ -28,8 +28,7 @@ def decode_rgb(data: bytes) -> np.ndarray:
         ValueError: not an image, truncated or damaged.
     """
     if data.startswith(JPEG):
-        pixels: np.ndarray = simplejpeg.decode_jpeg(data)  # strict: whatever libjpeg would patch up is an error
-        return pixels
+        return _jpeg(data)
     if data.startswith(PNG):
         chunks = list(png_chunks(data))
         *_, bits, _, interlaced = _header(chunks)
@@ -39,6 +38,8 @@ def decode_rgb(data: bytes) -> np.ndarray:
     image = cv2.imdecode(np.frombuffer(data, np.uint8), flags) if data else None
     if image is None:
         raise ValueError("not a readable image")
+    if data[:4] in (b"II*\0", b"MM\0*"):  # OpenCV turns a TIFF whatever it is asked for
+        image = turned(image, INVERSE[orientation(data)])
     return np.ascontiguousarray(image)
 
 
@@ -95,6 +96,23 @@ def _header(chunks: list[tuple[bytes, memoryview]]) -> tuple[int, int, int, int,
 def _packed(kind: bytes, body: memoryview) -> tuple[bytes, bytes, memoryview, bytes]:
     """One chunk as it stands in a file."""
     return struct.pack(">I", len(body)), kind, body, struct.pack(">I", zlib.crc32(body, zlib.crc32(kind)))
+
+
+def _jpeg(data: bytes) -> np.ndarray:
+    """Strictly: whatever libjpeg would patch up is an error, except where no pixel depends on it."""
+    try:
+        pixels: np.ndarray = simplejpeg.decode_jpeg(data)
+        return pixels
+    except ValueError:
+        data = tidied(data)
+    try:
+        pixels = simplejpeg.decode_jpeg(data)
+    except ValueError as error:
+        shorter = without_stray_end(data, str(error))
+        if shorter is None:
+            raise
+        pixels = simplejpeg.decode_jpeg(shorter)
+    return pixels
 
 
 def _spng(data: bytes, layout: str) -> np.ndarray:

@@ -8,8 +8,27 @@ WILDCARD = re.compile(r"\*\*/|\*\*|\*|\?|\{[^}]*\}")
 CAPTURES = {"**/": r"((?:[^/]+/)*)", "**": r"(.*)", "*": r"([^/]*)", "?": r"([^/])"}
 
 
+SUFFIX = re.compile(r"\.[^./*?]*$")
+"""What stands behind the last dot of a pattern, where it has no wildcard."""
+
+
 def translated(pattern: str) -> str:
-    """A pattern as a regular expression with one group for each wildcard; alternatives in braces are no wildcard."""
+    """A pattern as a regular expression with one group for each wildcard; alternatives in braces are no wildcard.
+
+    The suffix matches in upper and lower case.
+    """
+    suffix = SUFFIX.search(pattern)
+    if suffix is None:
+        return _translated(pattern)
+    return f"{_translated(pattern[: suffix.start()])}(?i:{_translated(suffix.group())})"
+
+
+def is_hidden(path: str) -> bool:
+    """Whether a file, or a folder that it lies in, has a name that begins with a dot; of a pattern: can match such."""
+    return path.startswith(".") or "/." in path
+
+
+def _translated(pattern: str) -> str:
     parts, end = [], 0
     for wildcard in WILDCARD.finditer(pattern):
         parts.append(re.escape(pattern[end : wildcard.start()]))

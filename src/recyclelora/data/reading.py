@@ -10,8 +10,10 @@ import numpy as np
 from PIL import Image
 
 from recyclelora.data.decoding import decode_indices, decode_rgb
+from recyclelora.data.headers import orientation
 from recyclelora.data.labels import IGNORE, UNKNOWN
 from recyclelora.data.masks import refuse_lossy
+from recyclelora.data.orientation import turned
 from recyclelora.errors import UserError
 
 # One process reads one sample; OpenCV's own threads would only fight with the data workers.
@@ -31,6 +33,15 @@ def read_image(path: Path) -> np.ndarray:
         return decode_rgb(read_bytes(path))
     except (ValueError, cv2.error) as error:
         raise UserError(f"{path}: cannot be read: {error}") from error
+
+
+def read_upright(path: Path) -> np.ndarray:
+    """Read an image as uint8 RGB (H, W, 3), turned as its EXIF orientation asks for it to be shown.
+
+    Raises:
+        UserError: the file is missing, truncated, damaged or not an image.
+    """
+    return turned(read_image(path), orientation(read_bytes(path)))
 
 
 def read_bytes(path: Path) -> bytes:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import Counter
 
 from recyclelora.data.datasets import Dataset, digest
-from recyclelora.data.datasets.files import tolerating_unpaired
+from recyclelora.data.datasets.files import tolerating
 from recyclelora.data.preparation import render_scenes, scenes_to_render
 from recyclelora.errors import UserError
 from recyclelora.inspection.report import Part, Report, inspect
@@ -53,12 +53,12 @@ def open_parts(data: DataConfig, cache: str) -> tuple[list[Part], list[Defect]]:
     defects: list[Defect] = []
     for role, name, config in asked:
         try:
-            with tolerating_unpaired() as unpaired:
+            with tolerating() as problems:
                 dataset: Dataset = open_one(config, data, cache)
         except UserError as error:
             defects.append(Defect(ERROR, "cannot be opened", name, "", str(error)))
             continue
-        defects += [Defect(ERROR, "no mask", name, str(item.image), f"expected {item.label}") for item in unpaired]
+        defects += [Defect(ERROR, problem.kind, name, str(problem.file), problem.detail) for problem in problems]
         parts.append(Part(name, role, dataset))
     return parts, defects
 

@@ -9,8 +9,10 @@ from pathlib import Path
 import numpy as np
 
 from recyclelora.data.datasets import Dataset, FolderDataset, Item, Subset
-from recyclelora.data.datasets.base import View, fits
+from recyclelora.data.datasets.base import View, fits, misfit
+from recyclelora.data.headers import read_header
 from recyclelora.data.labels import IGNORE, UNKNOWN
+from recyclelora.data.orientation import UPRIGHT, turned
 from recyclelora.data.reading import read_image
 from recyclelora.errors import UserError
 
@@ -84,11 +86,15 @@ def _scan_files(dataset: FolderDataset, item: Item, label: str, min_size: tuple[
         result.defects.append(Defect(severity, kind, label, _relative(path, dataset.root), detail))
 
     try:
-        image = read_image(item.image)
+        image = turned(read_image(item.image), item.turn)
         result.size = (image.shape[0], image.shape[1])
         result.pixels = _fingerprint(image)
         if image.shape[0] < min_size[0] or image.shape[1] < min_size[1]:
             add(WARNING, "smaller than the crop", item.image, f"{image.shape[1]}x{image.shape[0]} pixels, padded")
+        header = read_header(item.image)
+        if header is not None and header.orientation != UPRIGHT:
+            fate = "turned" if item.turn != UPRIGHT else "read as stored, as its mask lies"
+            add(WARNING, "EXIF orientation", item.image, f"orientation {header.orientation}: {fate}")
     except UserError as error:
         add(ERROR, "unreadable image", item.image, _reason(error, item.image))
     if item.label is None:
@@ -108,8 +114,11 @@ def _scan_files(dataset: FolderDataset, item: Item, label: str, min_size: tuple[
         add(WARNING, "nothing labelled", item.label, "every pixel is ignored")
     if result.size is not None and result.size != train_ids.shape:
         (high, wide), (height, width) = train_ids.shape, result.size
-        severity, fate = (WARNING, "cut or padded") if fits(train_ids.shape, result.size) else (ERROR, "refused")
-        add(severity, "size mismatch", item.label, f"{wide}x{high}, its image {width}x{height} pixels: {fate}")
+        if fits(train_ids.shape, result.size, nearly=dataset.nearly):
+            words = f"{wide}x{high}, its image {width}x{height} pixels: cut or padded"
+            add(WARNING, "size mismatch", item.label, words)
+        else:
+            add(ERROR, "size mismatch", item.label, misfit(train_ids.shape, result.size))
     return result
 
 

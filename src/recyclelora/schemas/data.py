@@ -9,7 +9,7 @@ from typing import Optional
 
 from omegaconf import MISSING
 
-from recyclelora.schemas.checks import Problem, above_zero, at_least, file_name, one_of
+from recyclelora.schemas.checks import Problem, above_zero, added, at_least, file_name, one_of
 from recyclelora.schemas.folder import FolderConfig, class_index
 
 # OmegaConf reads these annotations at run time and wants Optional[...], not "... | None".
@@ -232,7 +232,8 @@ class ProtocolConfig:
 class DataConfig:
     """Where training images come from and on which unseen streets the model is scored.
 
-    ``decode_cache`` keeps up to so many GB of decoded samples below the cache folder.
+    ``decode_cache`` keeps up to so many GB of decoded samples below the cache folder. ``orientation`` is needed for
+    photographs with an EXIF orientation whose masks fit both ways: ``turned`` or ``stored``.
     """
 
     name: str = MISSING
@@ -247,10 +248,13 @@ class DataConfig:
     augment: AugmentConfig = field(default_factory=AugmentConfig)
     protocol: ProtocolConfig = field(default_factory=ProtocolConfig)
     folder: Optional[FolderConfig] = None
+    orientation: Optional[str] = added(None)
 
     def check(self) -> Iterator[Problem]:
         """Yield every bad value."""
         yield from file_name("name", self.name)
+        if self.orientation is not None:
+            yield from one_of("orientation", self.orientation, ("turned", "stored"))
         yield from at_least("subset_seed", self.subset_seed, 0)
         if self.decode_cache is not None:
             yield from above_zero("decode_cache", self.decode_cache)

@@ -78,6 +78,7 @@ def open_dataset(
     variant: str | None = None,
     seed: int = 0,
     cache_dir: Path | None = None,
+    orientation: str | None = None,
 ) -> Dataset:
     """Open one split of one dataset.
 
@@ -89,6 +90,7 @@ def open_dataset(
         variant: of a dataset that has several: a condition, a fog density, a corruption, a version of the labels.
         seed: of the held-out splits.
         cache_dir: where rendered scenes are kept; None keeps none.
+        orientation: ``turned`` or ``stored``: how masks lie under photographs where sizes cannot tell.
 
     Raises:
         UserError: unknown dataset, split or variant, or files that are not there.
@@ -97,4 +99,4 @@ def open_dataset(
         return open_streets(split, name, cache_dir)
     if dataset not in READERS:
         raise UserError(f"unknown dataset {dataset!r}; known: folder, streets, {', '.join(READERS)}")
-    return READERS[dataset](Request(root, split, variant, seed))
+    return READERS[dataset](Request(root, split, variant, seed, orientation))

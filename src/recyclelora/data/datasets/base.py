@@ -11,6 +11,7 @@ from typing import Protocol
 import numpy as np
 
 from recyclelora.data.labels import IGNORE, table_classes
+from recyclelora.data.orientation import UPRIGHT, turned
 from recyclelora.data.reading import ReadIds, fit_label, read_image, read_indices, read_label
 from recyclelora.errors import UserError
 
@@ -66,6 +67,8 @@ class Request:
     """the condition, density, corruption or label version of a dataset that has several"""
     seed: int = 0
     """of held-out splits"""
+    orientation: str | None = None
+    """``turned`` or ``stored``: how masks lie under photographs where sizes cannot tell"""
 
 
 Reader = Callable[[Request], Dataset]
@@ -78,15 +81,33 @@ class Item:
 
     image: Path
     label: Path | None
+    turn: int = UPRIGHT
+    """the EXIF orientation by which the stored image is turned; masks are never turned"""
 
 
 NEARLY = 0.8
-"""Least ratio of the sides of a mask and its image; GTAV ships a few that differ by some rows."""
+"""Least ratio of the sides of a mask and its image where a dataset ships some that differ by a few rows."""
 
 
-def fits(label: tuple[int, ...], image: tuple[int, ...]) -> bool:
-    """Whether a mask of size (h, w) can belong to an image of size (H, W): it is then cut or padded to it."""
+def fits(label: tuple[int, ...], image: tuple[int, ...], *, nearly: bool) -> bool:
+    """Whether a mask of size (h, w) belongs to an image of size (H, W); ``nearly`` cuts or pads it to the image's."""
+    if not nearly:
+        return label == image
     return all(NEARLY <= mine / its <= 1 / NEARLY for mine, its in zip(label, image, strict=True))
+
+
+def misfit(label: tuple[int, ...], image: tuple[int, ...]) -> str:
+    """Both sizes of a mask (h, w) and an image (H, W) that do not fit, and what has probably happened."""
+    (high, wide), (height, width) = label, image
+    if label == image[::-1]:
+        cause = "one of them was turned by 90 degrees"
+    elif abs(high * width - wide * height) <= max(high, wide, height, width):  # the same shape to a pixel
+        cause = "one of them was resized; a mask is scaled by nearest neighbour only"
+    elif fits(label, image, nearly=True):
+        cause = "one of them was resized, cropped or padded, and pixels no longer lie under their labels"
+    else:
+        cause = "not its mask"
+    return f"{wide}x{high} pixels, but its image has {width}x{height}: {cause}"
 
 
 @dataclass(frozen=True)
@@ -102,6 +123,8 @@ class FolderDataset:
     """reads a mask's stored ids"""
     absent: frozenset[int] = frozenset()
     """train ids that the table knows but no mask holds"""
+    nearly: bool = False
+    """the dataset ships masks that have a few rows more or fewer than their image: they are cut or padded"""
 
     def __len__(self) -> int:
         return len(self.items)
@@ -117,26 +140,33 @@ class FolderDataset:
         return table_classes(self.table) - self.absent
 
     def load(self, index: int) -> Sample:
-        """Read one sample; a label of another size than its image is cut or padded with 255 to the image's."""
+        """Read one sample.
+
+        Raises:
+            UserError: a file cannot be read, or the mask has another size than its image.
+        """
         item = self.items[index]
-        image = read_image(item.image)
+        image = turned(read_image(item.image), item.turn)
         name = item.image.relative_to(self.root).as_posix()
         if item.label is None:
             return Sample(image, np.full(image.shape[:2], IGNORE, np.uint8), name)
         label = read_label(item.label, self.table, self.read_ids)
-        if not fits(label.shape, image.shape[:2]):
-            (height, width), (high, wide) = image.shape[:2], label.shape
-            raise UserError(f"{item.label}: {wide}x{high} pixels, but its image has {width}x{height}: not its mask")
+        if not fits(label.shape, image.shape[:2], nearly=self.nearly):
+            raise UserError(f"{item.label}: {misfit(label.shape, image.shape[:2])}")
         return Sample(image, fit_label(label, image.shape[:2]), name)
 
     def entries(self) -> list[str]:
-        """Relative path and size in bytes of every file.
+        """Relative path and size in bytes of every file, and which images are turned.
 
         Raises:
             UserError: a file is not there, such as a link to nothing.
         """
         files = [path for item in self.items for path in (item.image, item.label) if path is not None]
-        return [f"{path.relative_to(self.root).as_posix()} {_size(path)}" for path in files]
+        turns = [(item.image, item.turn) for item in self.items if item.turn != UPRIGHT]
+        return [
+            *(f"{path.relative_to(self.root).as_posix()} {_size(path)}" for path in files),
+            *(f"{path.relative_to(self.root).as_posix()} turned {turn}" for path, turn in turns),
+        ]
 
 
 def _size(path: Path) -> int:
@@ -204,4 +234,4 @@ def seeded_subset(dataset: Dataset, size: int | None, seed: int) -> Dataset:
 def digest(datasets: list[Dataset]) -> str:
     """sha256 over the sorted relative names and sizes of all files: changed data are another run."""
     lines = sorted(f"{dataset.name}/{entry}" for dataset in datasets for entry in dataset.entries())
-    return hashlib.sha256("\n".join(lines).encode()).hexdigest()
+    return hashlib.sha256("\n".join(lines).encode(errors="surrogateescape")).hexdigest()

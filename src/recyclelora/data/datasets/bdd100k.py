@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from recyclelora.data.datasets.base import FolderDataset, Request
 from recyclelora.data.datasets.files import check_choice, existing, found, no_variant, paired, unlabelled
+from recyclelora.data.datasets.upright import upright
 from recyclelora.data.labels import identity_table
 
 
@@ -22,4 +23,4 @@ def bdd100k(request: Request) -> FolderDataset:
     masks = folder / ("seg/labels" if old else "labels/sem_seg/masks") / split
     ending = "_train_id.png" if old else ".png"
     items = unlabelled(images) if split == "test" else paired(folder, images, lambda i: masks / (i.stem + ending))
-    return FolderDataset("bdd100k", folder, items, identity_table(19))
+    return FolderDataset("bdd100k", folder, upright(folder, items, request.orientation), identity_table(19))

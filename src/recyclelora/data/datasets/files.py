@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -36,13 +37,22 @@ class UnpairedFiles(UserError):
         super().__init__(f"{folder.absolute()}: {len(unpaired)} of {len(items)} images have no label: {shown}{more}")
 
 
-_tolerated: ContextVar[list[Item] | None] = ContextVar("_tolerated", default=None)
+@dataclass(frozen=True)
+class Problem:
+    """A file for which a dataset would be refused as a whole."""
+
+    kind: str
+    file: Path
+    detail: str
+
+
+_tolerated: ContextVar[list[Problem] | None] = ContextVar("_tolerated", default=None)
 
 
 @contextmanager
-def tolerating_unpaired() -> Iterator[list[Item]]:
-    """Datasets opened inside leave images without their masks out, and put them into the list that is yielded."""
-    found: list[Item] = []
+def tolerating() -> Iterator[list[Problem]]:
+    """Datasets opened inside are not refused for single files; what is wrong is put into the list that is yielded."""
+    found: list[Problem] = []
     token = _tolerated.set(found)
     try:
         yield found
@@ -50,13 +60,19 @@ def tolerating_unpaired() -> Iterator[list[Item]]:
         _tolerated.reset(token)
 
 
-def with_masks(folder: Path, items: list[Item], unpaired: list[Item]) -> tuple[Item, ...]:
-    """The items that have their masks; refuses the others unless :func:`tolerating_unpaired` collects them."""
+def refuse(error: UserError, problems: list[Problem]) -> None:
+    """Raise the error, unless :func:`tolerating` collects its problems."""
     tolerated = _tolerated.get()
-    if unpaired and tolerated is None:
-        raise UnpairedFiles(folder, items, unpaired)
-    if tolerated is not None:
-        tolerated += unpaired
+    if tolerated is None:
+        raise error
+    tolerated += problems
+
+
+def with_masks(folder: Path, items: list[Item], unpaired: list[Item]) -> tuple[Item, ...]:
+    """The items that have their masks; refuses the others unless they are tolerated, and left out."""
+    if unpaired:
+        problems = [Problem("no mask", item.image, f"expected {item.label}") for item in unpaired]
+        refuse(UnpairedFiles(folder, items, unpaired), problems)
     missing = {item.image for item in unpaired}
     return tuple(item for item in items if item.image not in missing)
 
@@ -86,8 +102,11 @@ def not_there(folder: Path, dataset: str, layout: str) -> UserError:
 
 
 def found(folder: Path, *patterns: str) -> list[Path]:
-    """All files that match one of the patterns, sorted; refuses an empty set."""
-    images = sorted({image for pattern in patterns for image in folder.glob(pattern)})
+    """All files that match one of the patterns, sorted; refuses an empty set.
+
+    Hidden files are left out: macOS writes ``._name.png`` beside every ``name.png`` that it unpacks.
+    """
+    images = sorted({image for pattern in patterns for image in folder.glob(pattern) if not image.name.startswith(".")})
     if not images:
         raise UserError(f"{folder.absolute()}: no image matches {' or '.join(patterns)}")
     return images

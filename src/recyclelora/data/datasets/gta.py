@@ -30,7 +30,7 @@ def gta(request: Request) -> FolderDataset:
         items = _official(folder, items, OFFICIAL[request.split])
     else:
         items = held_out(items, request.split, request.seed)
-    return FolderDataset("gta", folder, items, lookup_table(CITYSCAPES_IDS, CITYSCAPES_KNOWN))
+    return FolderDataset("gta", folder, items, lookup_table(CITYSCAPES_IDS, CITYSCAPES_KNOWN), nearly=True)
 
 
 def _official(folder: Path, items: tuple[Item, ...], key: str) -> tuple[Item, ...]:

@@ -6,6 +6,7 @@ from pathlib import Path
 
 from recyclelora.data.datasets.base import FolderDataset, Request
 from recyclelora.data.datasets.files import check_choice, existing, found, no_variant, paired, unlabelled
+from recyclelora.data.datasets.upright import upright
 from recyclelora.data.labels import identity_table
 
 
@@ -23,4 +24,4 @@ def idd(request: Request) -> FolderDataset:
         return folder / "gtFine" / split / image.parent.name / f"{stem}_gtFine_labelcsTrainIds.png"
 
     items = unlabelled(images) if split == "test" else paired(folder, images, mask)
-    return FolderDataset("idd", folder, items, identity_table(19))
+    return FolderDataset("idd", folder, upright(folder, items, request.orientation), identity_table(19))

@@ -11,6 +11,7 @@ import numpy as np
 from recyclelora.data.datasets.base import FolderDataset, Request
 from recyclelora.data.datasets.files import check_choice, existing, found, paired, unlabelled
 from recyclelora.data.datasets.mapillary_classes import V12_IDS, V12_NAMES, V20_IDS, V20_NAMES
+from recyclelora.data.datasets.upright import upright
 from recyclelora.data.labels import IGNORE, lookup_table
 from recyclelora.errors import UserError
 
@@ -70,12 +71,13 @@ def mapillary(request: Request) -> FolderDataset:
     folder = existing(request.root / "mapillary", "mapillary", layout)
     images = found(folder, f"{part}/images/*.jpg")
     if request.split == "test":
-        return FolderDataset("mapillary", folder, unlabelled(images), version.table)
+        items = upright(folder, unlabelled(images), request.orientation)
+        return FolderDataset("mapillary", folder, items, version.table)
     _check_names(folder, version)
     versioned = folder / part / version.name / "labels"
     masks = versioned if versioned.is_dir() else folder / part / "labels"
     items = paired(folder, images, lambda image: masks / f"{image.stem}.png")
-    return FolderDataset("mapillary", folder, items, version.table)
+    return FolderDataset("mapillary", folder, upright(folder, items, request.orientation), version.table)
 
 
 def _check_names(folder: Path, version: Version) -> None:

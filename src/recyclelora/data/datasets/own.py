@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -11,9 +12,13 @@ import numpy as np
 
 from recyclelora.data.datasets.base import FolderDataset, Item
 from recyclelora.data.datasets.files import unlabelled, with_masks
-from recyclelora.data.patterns import WILDCARD, filled, translated
+from recyclelora.data.datasets.upright import upright
+from recyclelora.data.patterns import WILDCARD, filled, is_hidden, translated
 from recyclelora.data.reading import ReadIds
 from recyclelora.errors import UserError
+
+Key = tuple[str, ...]
+"""What the wildcards of a pattern match in a file's path."""
 
 
 @dataclass(frozen=True)
@@ -27,6 +32,8 @@ class OwnSplit:
     """pattern with the same wildcards as ``images``; None for images without masks"""
     table: np.ndarray
     read_ids: ReadIds
+    orientation: str | None = None
+    """``turned`` or ``stored``: how masks lie under photographs where sizes cannot tell"""
 
 
 def own_folder(name: str, split: OwnSplit) -> FolderDataset:
@@ -48,26 +55,58 @@ def own_folder(name: str, split: OwnSplit) -> FolderDataset:
         expected = {key: masks.get(key, root / filled(split.masks, key)) for key in images}
         pairs = [Item(image, expected[key]) for key, image in images.items()]
         items = with_masks(root, pairs, [p for p, key in zip(pairs, images, strict=True) if key not in masks])
-    return FolderDataset(name, root, items, split.table, split.read_ids)
+    return FolderDataset(name, root, upright(root, items, split.orientation), split.table, split.read_ids)
 
 
-def matches(root: Path, pattern: str) -> dict[tuple[str, ...], Path]:
+def matches(root: Path, pattern: str) -> dict[Key, Path]:
     """Files below ``root`` that match a pattern, sorted by path, keyed by what its wildcards match.
+
+    Suffixes match whatever their case, since cameras write ``.JPG``. Hidden files match only a pattern that names them.
 
     Raises:
         UserError: two files with the same key.
     """
     expression = re.compile(translated(pattern))
     fixed = root / pattern[: (WILDCARD.search(pattern) or re.search("$", pattern)).start()].rpartition("/")[0]  # type: ignore[union-attr]
-    found: dict[tuple[str, ...], Path] = {}
-    for folder, folders, files in os.walk(fixed, followlinks=True):
-        folders.sort()
-        for path in sorted(Path(folder) / file for file in files):
-            match = expression.fullmatch(path.relative_to(root).as_posix())
-            if match is None:
-                continue
-            if match.groups() in found:
-                other = found[match.groups()].relative_to(root)
-                raise UserError(f"{root}: {pattern} matches both {other} and {path.relative_to(root)} as one sample")
-            found[match.groups()] = path
+    found: dict[Key, Path] = {}
+    for path in files_below(fixed):
+        inside = path.relative_to(root).as_posix()
+        match = expression.fullmatch(inside)
+        if match is None or (is_hidden(inside) and not is_hidden(pattern)):
+            continue
+        if match.groups() in found:
+            other = found[match.groups()].relative_to(root)
+            raise UserError(f"{root}: {pattern} matches both {other} and {inside} as one sample")
+        found[match.groups()] = path
     return dict(sorted(found.items(), key=lambda pair: pair[1]))
+
+
+def files_below(folder: Path, loops: list[Path] | None = None) -> Iterator[Path]:
+    """Every file below a folder in a fixed order, through links.
+
+    A link to a folder that it lies in would show all files again at every level: it is not followed, and is put into
+    ``loops``.
+    """
+    above: dict[str, tuple[tuple[int, int], ...]] = {os.fspath(folder): (_identity(folder),)}
+    for here, folders, files in os.walk(folder, followlinks=True):
+        way = above.pop(here)
+        for name in sorted(folders):
+            path = Path(here, name)
+            identity = _identity(path)
+            if identity in way:
+                folders.remove(name)
+                if loops is not None:
+                    loops.append(path)
+            else:
+                above[os.fspath(path)] = (*way, identity)
+        folders.sort()
+        yield from (Path(here, name) for name in sorted(files))
+
+
+def _identity(folder: Path) -> tuple[int, int]:
+    """Which folder it is, whatever leads there."""
+    try:
+        status = folder.stat()
+    except OSError:  # gone, or forbidden; os.walk finds nothing in it either
+        return (0, 0)
+    return status.st_dev, status.st_ino
