@@ -1,7 +1,4 @@
-"""From the command line to a typed configuration: Hydra composes, mistakes become one clear line.
-
-This is the only room besides ``config.py`` that knows Hydra.
-"""
+"""From the command line to a typed configuration: Hydra composes, mistakes become one clear line."""
 
 from __future__ import annotations
 
@@ -25,6 +22,7 @@ from yaml import YAMLError
 
 from recyclelora.config import ConfigError, home, register_schemas, typed
 from recyclelora.errors import Interrupted, UserError
+from recyclelora.option_files import allow_reading
 from recyclelora.redaction import redacted
 from recyclelora.schemas import file_name, nearest
 
@@ -56,6 +54,7 @@ def launch(command: str, task: Task, *, config_name: str | None = None) -> None:
     register_schemas()
     with one_clear_line(command):
         sys.argv[1:] = checked_arguments(command, sys.argv[1:])
+        allow_reading(sys.argv[1:])
         job = Job(command, task)
         main = hydra.main(str(home() / "conf"), config_name or command, execution_whitelist=MAY_BE_BUILT)
         main(job)()
@@ -95,6 +94,11 @@ class Job:
     def __init__(self, command: str, task: Task) -> None:
         self.command = command
         self.task = task
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        """In a job's process, before it composes: the rules of option files hold there, too."""
+        self.__dict__ |= state
+        register_schemas()
 
     @staticmethod
     def check(node: DictConfig) -> None:

@@ -1,4 +1,4 @@
-"""From what Hydra composes, or a run has stored, to checked dataclasses; this room and ``cli.py`` know Hydra.
+"""From what Hydra composes, or a run has stored, to checked dataclasses; few rooms besides this one know Hydra.
 
 Nothing here imports torch: a bad value must be refused within seconds.
 """
@@ -17,6 +17,7 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 from yaml import YAMLError
 
+from recyclelora.option_files import guard
 from recyclelora.plugins import conf_folders, own_adapters
 from recyclelora.redaction import redacted
 from recyclelora.schemas import (
@@ -70,6 +71,7 @@ def register_schemas() -> None:
         "import_checkpoint": ImportConfig,
         "repeat": RepeatConfig,
     }
+    guard(home(), tuple(commands))
     for name, schema in commands.items():
         store.store(group="schema", name=name, node=schema, replace=True)
     own = own_adapters(ADAPTERS)

@@ -10,12 +10,17 @@ _SHORTEST = 6
 """Characters; hiding a shorter value would blot out ordinary words."""
 
 
+def is_secret(variable: str) -> bool:
+    """Whether an environment variable is secret by its name: it speaks of a token, password, credential or key."""
+    return _SECRET_NAME.search(variable) is not None
+
+
 def redacted(text: str) -> str:
     """A text with the passwords of its URLs, and what secret environment variables hold, replaced by ``***``.
 
     A variable is secret by its name: it speaks of a token, password, secret, credential or key.
     """
     for name, value in os.environ.items():
-        if len(value) >= _SHORTEST and _SECRET_NAME.search(name):
+        if len(value) >= _SHORTEST and is_secret(name):
             text = text.replace(value, "***")
     return re.sub(r"(://[^/\s:@]*):\S*@", r"\1:***@", text)

@@ -12,7 +12,9 @@ import pytest
 from sweeping import Sweeping
 from waiting import wait_for
 
+from recyclelora.errors import UserError
 from recyclelora.storage import read_json
+from recyclelora.sweep.main import _make_folder as make_folder
 
 
 @pytest.fixture
@@ -326,3 +328,16 @@ def test_named_settings_are_swept_and_the_best_of_each_is_confirmed(sweeping: Sw
         (["point=far", "seed=0"], [-36.0]), (["point=far", "seed=1"], [-35.999]),
     ]  # fmt: skip
     assert [(t.number, t.values) for t in sweeping.trials if t.kind == "confirm"] == [(1, [0.007]), (3, [-35.993])]
+
+
+def test_fresh_leaves_folders_alone_that_are_no_sweeps(tmp_path: Path):
+    (tmp_path / "thesis").mkdir()
+    (tmp_path / "thesis/chapter.tex").write_text("words")
+    with pytest.raises(UserError, match=r"thesis: is no sweep of this project, so fresh=true leaves it alone"):
+        make_folder(tmp_path / "thesis", fresh=True)
+    assert (tmp_path / "thesis/chapter.tex").exists()
+    (tmp_path / "thesis/study.json").write_text("{}")
+    assert make_folder(tmp_path / "thesis", fresh=True)
+    assert [path.name for path in tmp_path.glob("thesis.old-*/*.tex")] == ["chapter.tex"]
+    (tmp_path / "new").mkdir()
+    assert make_folder(tmp_path / "new", fresh=True)

@@ -16,6 +16,7 @@ from hydra.types import HydraContext, TaskFunction
 from omegaconf import DictConfig, OmegaConf, open_dict, read_write
 
 from recyclelora.errors import UserError
+from recyclelora.option_files import TRUSTED, place_chosen_by
 from recyclelora.progress import shown as shown_path
 from recyclelora.storage import locked, set_aside, write_json
 from recyclelora.sweep import snapshot
@@ -37,6 +38,8 @@ from recyclelora.sweep.study import finished_trials, forget, open_study, shown, 
 from recyclelora.sweep.table import SweepTable, count_states
 from recyclelora.sweep.task import HydraTask
 
+OURS = ("study.json", "ledger", snapshot.FOLDER)
+"""A folder with one of these is a sweep's."""
 SOME_FAILED, TOO_MANY_FAILED, STOPPED = 3, 4, 128
 """Exit codes: some trials failed; no new ones after ``max_failures``; 128 + the signal that stopped the driver."""
 
@@ -65,6 +68,7 @@ def sweep(
     folder = Path(config.hydra.sweep.dir).absolute()
     fresh = bool(OmegaConf.select(config, "fresh", default=False))
     if options["snapshot"] == "on" and not fresh and snapshot.exists(folder):
+        _own_place(folder)
         snapshot.enter(folder)  # its own code checks its trials, not what the checkout has become
     url = storage_url(options["storage"], folder)
     shared = url is not None and not url.startswith("sqlite")
@@ -163,10 +167,30 @@ def _dry_run(plan: Plan, config: DictConfig, executor: Executor | None, folder: 
         print(f"what sbatch would get:\n\n{script(Work(0, folder, 1, []))}")
 
 
+def _own_place(folder: Path) -> None:
+    """Make sure that the user, and no file of somebody else's, chose the folder whose code is about to run.
+
+    Raises:
+        UserError: naming the file that chose it.
+    """
+    if (file := place_chosen_by()) is not None:
+        raise UserError(
+            f"{folder}: has code of its own in {snapshot.FOLDER}/, and {file} chose this folder; if both are yours, "
+            f"give output_dir= on the command line, or export {TRUSTED}={file}"
+        )
+
+
 def _make_folder(folder: Path, *, fresh: bool) -> bool:
-    """Make it; returns whether an earlier sweep was set aside."""
+    """Make it; returns whether an earlier sweep was set aside.
+
+    Raises:
+        UserError: it cannot be made, or what is there is no sweep, or one that runs.
+    """
     aside = fresh and folder.exists() and os.environ.get(snapshot.VARIABLE) is None
     if aside:
+        visible = [path for path in folder.iterdir() if not path.name.startswith(".")]
+        if visible and not any((folder / name).exists() for name in OURS):
+            raise UserError(f"{folder}: is no sweep of this project, so fresh=true leaves it alone; choose another one")
         if drivers := living(folder):
             raise UserError(f"{folder}: in use by {', '.join(drivers)}")
         with _only_driver(folder):

@@ -112,6 +112,9 @@ class SlurmOptions:
         Raises:
             UserError: naming the key.
         """
+        for key, value in [*vars(self).items(), *((f"driver.{k}", v) for k, v in vars(self.driver).items())]:
+            if isinstance(value, str) and not value.isprintable():  # each is a line of a script
+                raise UserError(f"hydra.launcher.{key}={value!r}: must be one line of plain characters")
         _at_least(
             1, timeout_min=self.timeout_min, nodes=self.nodes, trials_per_job=self.trials_per_job,
             array_parallelism=self.array_parallelism,
