@@ -102,3 +102,30 @@ def test_training_returns_losses_evaluation_logits():
     images, labels = torch.zeros(1, 3, 8, 8), torch.zeros(1, 8, 8, dtype=torch.uint8)
     assert set(model(images, labels)) == {"loss_ce"}
     assert model(images).shape == (1, 3, 8, 8)
+
+
+def test_pixels_outside_the_image_are_exactly_zero_behind_the_normalisation_and_unlabelled():
+    """As a batch that was normalised, then padded with 0.0: ImageNet's means are no whole grey levels."""
+    mean, std = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
+    torch.manual_seed(0)
+    images = torch.randint(0, 256, (2, 3, 12, 12), dtype=torch.uint8)
+    labels = torch.randint(0, 3, (2, 12, 12), dtype=torch.uint8)
+    labels[0, 8:], labels[0, :, 4:] = 254, 254
+    seen = {}
+
+    class Watched(Patches):
+        def forward(self, images):
+            seen["images"] = images
+            return super().forward(images)
+
+    class Labels(Identity):
+        def losses(self, features, labels, ignore_index, query=None):
+            seen["labels"] = labels
+            return super().losses(features, labels, ignore_index, query)
+
+    Segmenter(Watched(), Labels(), mean=mean, std=std, ignore_index=255, padding_index=254)(images, labels)
+    shape = (1, 3, 1, 1)
+    expected = (images.float() - 255 * torch.tensor(mean).view(shape)) / (255 * torch.tensor(std).view(shape))
+    expected[0, :, 8:], expected[0, :, :, 4:] = 0.0, 0.0
+    torch.testing.assert_close(seen["images"], expected, atol=0, rtol=0)
+    torch.testing.assert_close(seen["labels"], torch.where(labels == 254, 255, labels))

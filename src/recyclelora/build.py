@@ -3,9 +3,10 @@ are the ones written here."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -24,9 +25,10 @@ from recyclelora.adapters.vera import VeRA
 from recyclelora.adapters.whole import Frozen, Full
 from recyclelora.backbones.timm import TimmBackbone, create_backbone
 from recyclelora.backbones.weights import WeightsFile, WeightsNotFound, WeightsUnreadable, find_weights, read_weights
-from recyclelora.data.labels import IGNORE
+from recyclelora.data.labels import IGNORE, PADDING
 from recyclelora.decoders.linear import LinearDecoder
 from recyclelora.engine.optimizer import Rule
+from recyclelora.engine.schedule import Schedule
 from recyclelora.errors import UserError
 from recyclelora.schemas import (
     AdaLoraConfig,
@@ -83,6 +85,8 @@ class Model:
     """what the adapter does when the optimizer has stepped, gradients still there"""
     training_state: TrainingState | None = None
     """what the adapter must remember from step to step besides the segmenter"""
+    constrain: Callable[[Mapping[str, Tensor]], None] | None = None
+    """imposes on other values of the segmenter's tensors, by name and in place, what the adapter promises of its own"""
 
     def initial(self) -> dict[str, Tensor]:
         """The factors the adapters started from; empty without low-rank adapters."""
@@ -117,6 +121,7 @@ def build_model(
     segmenter = Segmenter(
         backbone, decoder,
         mean=config.backbone.mean, std=config.backbone.std, ignore_index=IGNORE,
+        padding_index=PADDING if config.data.augment.padding == "last" else None,
         query=adapted.query, penalty=adapted.penalty,
     )  # fmt: skip
     rules = {
@@ -124,7 +129,13 @@ def build_model(
         for name, rule in adapted.rules.items()
     }
     rules |= decoder_rules(decoder, config.decoder.lr_mult)
-    return Model(segmenter, rules, adapted.after_step, adapted.training_state)
+    constrain = None if adapted.constrain is None else partial(_constrain, adapted.constrain)
+    return Model(segmenter, rules, adapted.after_step, adapted.training_state, constrain)
+
+
+def _constrain(constrain: Callable[[Mapping[str, Tensor]], None], state: Mapping[str, Tensor]) -> None:
+    """Show an adapter the tensors of its backbone, under the names that it knows them by."""
+    constrain({name.removeprefix(BACKBONE): value for name, value in state.items() if name.startswith(BACKBONE)})
 
 
 def check_shapes(config: Config) -> None:
@@ -169,7 +180,7 @@ def adapter_method(adapter: AdapterConfig) -> Method:
         case FrozenConfig():
             return Frozen()
         case FullConfig():
-            return Full(adapter.lr_mult, adapter.weight_decay)
+            return Full(adapter.lr_mult, adapter.weight_decay, adapter.decay_all)
         case LowRankConfig():
             return LowRank(adapter_spec(adapter))
         case DoraConfig():
@@ -286,3 +297,14 @@ def decoder_rules(decoder: nn.Module, lr_mult: float) -> dict[str, Rule]:
         f"decoder.{name}": Rule("decoder.undecayed", lr_mult, 0.0) if name in undecayed else Rule("decoder", lr_mult)
         for name, _ in decoder.named_parameters()
     }
+
+
+def build_schedule(config: Config) -> Schedule:
+    """Learning rate and weight decay of every step."""
+    o = config.optimizer
+    return Schedule(
+        config.trainer.max_steps,
+        decay=o.schedule, power=o.power, lr_end=o.lr_end,  # type: ignore[arg-type]
+        warmup=o.warmup, warmup_steps=o.warmup_steps, warmup_ratio=o.warmup_ratio,  # type: ignore[arg-type]
+        weight_decay_end=o.weight_decay_end, reach_ends=o.reach_ends,
+    )  # fmt: skip

@@ -15,6 +15,7 @@ import numpy as np
 from recyclelora import figures, plots
 from recyclelora.build_data import class_colours
 from recyclelora.data.datasets import Dataset
+from recyclelora.data.labels import IGNORE, PADDING
 from recyclelora.data.loaders import TrainStream
 from recyclelora.engine.evaluation import Evaluator
 from recyclelora.metrics import ConfusionMatrix
@@ -73,9 +74,16 @@ class Pictures:
         if self.wanted:
             count = min(CROPS, sum(map(len, stream.sources)))
             title = f"{self.about}: the first {count} training crops, and their labels over them"
-            sheet = figures.crop_sheet([stream[index] for index in range(count)], self.colours, CROP_COLUMNS, title)
+            crops = [self._as_seen(*stream[index]) for index in range(count)]
+            sheet = figures.crop_sheet(crops, self.colours, CROP_COLUMNS, title)
             self._write("augmented_crops", figures.png(sheet))
             self._predictions(0, None)
+
+    def _as_seen(self, image: np.ndarray, label: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """A crop with what pads it in the colour that the normalisation turns to 0, as the model sees it."""
+        mean = np.rint(255 * np.asarray(self.config.backbone.mean)).astype(np.uint8)
+        outside = label == PADDING
+        return np.where(outside[..., None], mean, image), np.where(outside, IGNORE, label).astype(np.uint8)
 
     def evaluation(self, scores: Scores, matrices: Mapping[str, ConfusionMatrix]) -> None:
         """Draw what one evaluation shows."""

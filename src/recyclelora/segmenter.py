@@ -17,6 +17,8 @@ class Segmenter(nn.Module):
         decoder: features and a size (H, W) -> scores (B, num_classes, H, W); see ``decoders.decoder``
         mean, std: per channel, in units of 0..1
         ignore_index: train id that does not count in the loss
+        padding_index: train id of pixels that lie outside their image: 0 after the normalisation, ignored in the loss;
+            None where there are none
         query: gives the queries (num_queries, width) that an adapter lends the decoder
         penalty: gives the loss of the adapter itself
     """
@@ -32,6 +34,7 @@ class Segmenter(nn.Module):
         mean: Sequence[float],
         std: Sequence[float],
         ignore_index: int,
+        padding_index: int | None = None,
         query: Callable[[], Tensor] | None = None,
         penalty: Callable[[], Tensor] | None = None,
     ) -> None:
@@ -39,6 +42,7 @@ class Segmenter(nn.Module):
         self.backbone = backbone
         self.decoder = decoder
         self.ignore_index = ignore_index
+        self.padding_index = padding_index
         self.query = query
         self.penalty = penalty
         self.register_buffer("mean", 255 * torch.tensor(mean).view(1, 3, 1, 1), persistent=False)
@@ -48,22 +52,29 @@ class Segmenter(nn.Module):
         """Scores (B, num_classes, H, W) of images (B, 3, H, W); with labels (B, H, W), the named losses instead."""
         if labels is None:
             return self.logits(images)
-        features = self.backbone(self._padded(images))
+        normalised = self._normalised(images)
+        if self.padding_index is not None:
+            outside = labels == self.padding_index
+            normalised = normalised.masked_fill(outside[:, None], 0.0)
+            labels = labels.masked_fill(outside, self.ignore_index)
+        features = self.backbone(self._padded(normalised))
         padded = self._padded_labels(labels)
         losses: dict[str, Tensor] = self.decoder.losses(features, padded, self.ignore_index, self._query())  # type: ignore[operator]
         return losses if self.penalty is None else losses | {"loss_adapter": self.penalty()}
 
     def logits(self, images: Tensor) -> Tensor:
         """Scores (B, num_classes, H, W) of uint8 or float images (B, 3, H, W) of any size."""
-        padded = self._padded(images)
+        padded = self._padded(self._normalised(images))
         size = (padded.shape[-2], padded.shape[-1])
         scores: Tensor = self.decoder(self.backbone(padded), size, self._query())
         return scores[..., : images.shape[-2], : images.shape[-1]]
 
-    def _padded(self, images: Tensor) -> Tensor:
-        """Normalised images, padded with zeros at the right and bottom to multiples of the patch size."""
-        normalised = (images.float() - self.mean) / self.std
-        bottom, right = self._padding(images)
+    def _normalised(self, images: Tensor) -> Tensor:
+        return (images.float() - self.mean) / self.std
+
+    def _padded(self, normalised: Tensor) -> Tensor:
+        """Padded with zeros at the right and bottom to multiples of the patch size."""
+        bottom, right = self._padding(normalised)
         return F.pad(normalised, (0, right, 0, bottom))
 
     def _padded_labels(self, labels: Tensor) -> Tensor:

@@ -12,7 +12,7 @@ import torch
 from lightning_fabric import Fabric
 from torch import nn
 
-from recyclelora.build import Model
+from recyclelora.build import Model, build_schedule
 from recyclelora.build_data import Datasets, build_augmentation, build_extras, build_rare_classes
 from recyclelora.data.datasets import Dataset, seeded_subset
 from recyclelora.data.loaders import StepSampler, TrainStream, train_loader
@@ -23,7 +23,6 @@ from recyclelora.engine.loop import Cadence, fit
 from recyclelora.engine.optimizer import adamw, load_optimizer_state, optimizer_state, parameter_groups
 from recyclelora.engine.partial import PartialCounts
 from recyclelora.engine.runtime import StopRequest
-from recyclelora.engine.schedule import Schedule
 from recyclelora.engine.trainables import load_trainable_state, trainable_state
 from recyclelora.hardware import peak_memory_mb
 from recyclelora.image_counts import ImageCounts
@@ -68,7 +67,9 @@ class Session:
         optimizer = adamw(groups, betas=(c.optimizer.betas[0], c.optimizer.betas[1]), eps=c.optimizer.eps)
         self._prepare_backbone()
         self.wrapped, self.optimizer = self.fabric.setup(self.model.segmenter, optimizer)
-        self.average = None if c.trainer.ema is None else WeightAverage(self.segmenter, c.trainer.ema)
+        self.average = None
+        if c.trainer.ema is not None:
+            self.average = WeightAverage(self.segmenter, c.trainer.ema, c.trainer.ema_start, self.model.constrain)
         self.initial = {name: tensor.cpu() for name, tensor in self.model.initial().items()}
         self.metrics = MetricsLog(self.directory.metrics)
         self.pictures = Pictures(c, self.directory, self.datasets.scored, self.evaluator, self.segmenter)
@@ -123,10 +124,7 @@ class Session:
         stream = self._stream()
         sampler = StepSampler(t.batch_size, self.step, t.max_steps, self.fabric.global_rank, self.fabric.world_size)
         loader = train_loader(stream, sampler, num_workers=t.num_workers, pin_memory=self.fabric.device.type == "cuda")
-        o = c.optimizer
-        schedule = Schedule(
-            t.max_steps, o.schedule, o.power, o.lr_end, o.warmup, o.warmup_steps, o.warmup_ratio, o.weight_decay_end,  # type: ignore[arg-type]
-        )  # fmt: skip
+        schedule = build_schedule(c)
         if self.step == 0 and self.fabric.is_global_zero:
             self.pictures.start(stream)
         cadence = Cadence(t.max_steps, t.log_every, t.eval_every, t.checkpoint_every or t.eval_every)
@@ -144,7 +142,7 @@ class Session:
         if self.model.after_step is not None:
             self.model.after_step(step)
         if self.average is not None:
-            self.average.update()
+            self.average.update(step)
 
     def _stream(self) -> TrainStream:
         """The augmented samples of all sources; the first process counts rare classes, the others read its counts."""

@@ -180,3 +180,21 @@ def test_the_penalty_by_hand():
     penalty.backward()
     assert torch.isfinite(layer.lora_a.grad).all() and layer.lora_b.grad.any()
     assert AdaLoRA(4, 2, 4.0, orthogonality=0).apply(tiny_vit(), Setting()).penalty is None
+
+
+def test_other_values_of_the_triplets_keep_the_budget_of_the_last_share_out_and_no_other():
+    """Such as a running mean, in which what was switched off late would only fade."""
+    _, adapted, *_ = with_peft(20, 2, 5, 3)
+    allocator = adapted.training_state
+    other = {f"{name}.lora_e": torch.ones(4) for name in allocator.layers}
+    adapted.constrain(other)
+    assert all(value.all() for value in other.values())  # before the last share-out nothing is off for good
+    for layer in allocator.layers.values():
+        for parameter in (layer.lora_a, layer.lora_e, layer.lora_b):
+            parameter.grad = torch.ones_like(parameter)
+    for step in range(1, 16):
+        adapted.after_step(step)
+    adapted.constrain(other)
+    assert sum(int(value.count_nonzero()) for value in other.values()) == 2 * len(allocator.layers)
+    for name, kept in allocator.kept.items():
+        assert torch.equal(other[f"{name}.lora_e"] != 0, kept)

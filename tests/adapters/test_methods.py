@@ -269,3 +269,13 @@ def test_a_refused_selection_leaves_the_model_alone(name):
         wrong[name].apply(model, Setting())
     assert all(p.requires_grad for p in model.parameters()) and not hasattr(model, "rein")
     assert type(model.blocks[0].attn.qkv) is nn.Linear
+
+
+def test_full_fine_tuning_spares_one_dimensional_parameters_unless_everything_decays():
+    model = tiny_vit()
+    spared = {name for name, p in model.named_parameters() if p.ndim < 2}
+    assert any(name.endswith(".norm1.weight") for name in spared) and any(".bias" in name for name in spared)
+    for decay_all in (False, True):
+        rules = Full(0.1, decay_all=decay_all).apply(model, Setting()).rules
+        assert {name for name, rule in rules.items() if rule.weight_decay == 0.0} == (set() if decay_all else spared)
+        assert {rule.lr_mult for rule in rules.values()} == {0.1} and len(rules) == len(list(model.parameters()))

@@ -9,7 +9,11 @@ from torch import nn
 from recyclelora.backbones.timm import TimmBackbone, create_backbone, default_levels
 
 FOLDER = Path(__file__).parents[2] / "conf" / "backbone"
-OPTIONS = {path.stem: yaml.safe_load(path.read_text()) for path in FOLDER.glob("*.yaml")}
+OPTIONS = {
+    path.stem: option
+    for path in FOLDER.glob("*.yaml")
+    if "defaults" not in (option := yaml.safe_load(path.read_text()))  # others are one of these with other values
+}
 KEYS = ["name", "model", "hub", "patch_size", "pretrained", "checkpoint", "levels", "resampling", "mean", "std"]
 SHRUNK = {"embed_dim": 32, "depth": 4, "num_heads": 2}
 NAMES = sorted(OPTIONS)

@@ -122,3 +122,13 @@ def test_jpeg_keeps_the_order_of_the_channels():
 def test_unknown_corruption():
     with pytest.raises(ValueError, match="'fog'; known: blur, noise, jpeg"):
         corrupted(IMAGE, "fog", 0.5, RNG)
+
+
+def test_class_mix_never_pastes_what_pads_the_other_crop():
+    """Neither unlabelled pixels nor the mark of pixels outside the image count as a class."""
+    label = np.zeros(IMAGE.shape[:2], np.uint8)
+    other = np.full_like(label, 254)
+    other[:2], other[2:4] = 7, 255
+    for seed in range(8):
+        _, mask = mixed_classes(IMAGE, label, (OTHER, other), np.random.default_rng(seed))
+        assert set(np.unique(mask)) == {0, 7}

@@ -106,6 +106,27 @@ def test_half_of_the_images_keep_their_brightness_and_draws_stay_in_their_ranges
     shifts = np.array([int(only_brightness(level, np.random.default_rng(s))[0, 0, 0]) - 128 for s in range(600)])
     assert 0.4 < (shifts == 0).mean() < 0.6
     assert -33 <= shifts.min() < -28 and 28 < shifts.max() <= 32
-    turns = {int(np.random.default_rng((s, 0)).integers(-18, 19)) for s in range(600)}
-    assert (min(turns), max(turns)) == (-18, 18)
     assert Photometric().hue == 18 and Photometric().contrast == Photometric().saturation == (0.5, 1.5)
+
+
+class Bounds(Draws):
+    """Keeps between which integers a turn was drawn, the upper one left out as NumPy's randint does."""
+
+    def integers(self, low, high):
+        self.bounds = (low, high)
+        return low
+
+
+@pytest.mark.parametrize(
+    ("distort", "bounds"),
+    [
+        (Photometric(hue_half_open=True), (-18, 18)),  # mmsegmentation: random.randint(-hue_delta, hue_delta)
+        (Photometric(), (-18, 19)),
+        (Photometric(hue=36, hue_half_open=True), (-36, 36)),
+        (Photometric(hue=0, hue_half_open=True), (0, 1)),
+    ],
+)
+def test_between_which_turns_the_hue_is_drawn(distort: Photometric, bounds: tuple[int, int]):
+    drawn = Bounds([index == HUE for index in range(5)])
+    distort(PICTURE, drawn)
+    assert drawn.bounds == bounds

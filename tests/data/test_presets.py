@@ -24,8 +24,10 @@ PUBLISHED = (256, 307, 358, 409, 460, 512, 563, 614, 665, 716, 768, 819, 870, 92
 
 def test_the_default_is_the_published_chain_and_nothing_else(make_config: MakeConfig):
     data = make_config("data=gta2city").data
-    assert build_augmentation(data) == Augmentation((512, 512), PUBLISHED, 2048, 0.75, 10, 0.5, Photometric())
-    assert Photometric() == Photometric(32.0, (0.5, 1.5), (0.5, 1.5), 18, 0.5)
+    assert build_augmentation(data) == Augmentation(
+        (512, 512), PUBLISHED, 2048, 0.75, 10, 0.5, Photometric(hue_half_open=True), padding="first"
+    )
+    assert Photometric() == Photometric(32.0, (0.5, 1.5), (0.5, 1.5), 18, 0.5, False)
     assert not build_extras(data).active
     assert data.rare_classes.temperature is None and data.decode_cache is None
 
@@ -54,6 +56,7 @@ def test_each_preset_changes_its_own_keys(make_config: MakeConfig, preset: str, 
         ("data.augment.class_mix=1.2", r"data\.augment\.class_mix=1\.2: must lie in \[0, 1\]"),
         ("data.augment.fourier_beta=0.5", "fourier_beta=0.5: must lie between 0 and 0.5"),
         ("data.augment.corruption_kinds=[blurr]", r"corruption_kinds.*did you mean blur\?"),
+        ("data.augment.padding=end", "padding=.end.: must be one of first, last"),
         ("data.augment.max_redraws=-1", "max_redraws=-1: must be a finite number of at least 0"),
         ("data.rare_classes.temperature=0", "rare_classes.temperature=0.*above 0"),
         ("data.decode_cache=0", "data.decode_cache=0.*above 0"),

@@ -4,6 +4,7 @@ import cv2
 import numpy as np
 import pytest
 
+from recyclelora.data.labels import PADDING
 from recyclelora.data.photometric import Photometric
 from recyclelora.data.transforms import (
     WARP_FROM,
@@ -244,3 +245,25 @@ def test_flip_probability_is_respected():
     always = augmentation(flip=1.0, colours=PLAIN, short_edges=(64,))(image, label, np.random.default_rng(0))
     np.testing.assert_array_equal(always[0], image[:, ::-1])
     np.testing.assert_array_equal(always[1], label[:, ::-1])
+
+
+def test_padding_last_stays_at_the_right_and_bottom_and_only_there():
+    """As mmsegmentation's preprocessor stacks a batch: after the flip, so that a flipped crop has its edge at the right
+    too; with padding first it moves to the left."""
+    image, label = np.full((30, 40, 3), 200, np.uint8), np.full((30, 40), 3, np.uint8)
+    changes = {"flip": 1.0, "short_edges": (30,), "crop": (64, 80)}
+    _, last = augmentation(padding="last", **changes).geometry(image, label, np.random.default_rng(0))
+    expected = np.full((64, 80), PADDING, np.uint8)
+    expected[:30, :40] = 3
+    np.testing.assert_array_equal(last, expected)
+    _, first = augmentation(**changes).geometry(image, label, np.random.default_rng(0))
+    np.testing.assert_array_equal(first, np.where(expected == PADDING, 255, expected)[:, ::-1])
+
+
+def test_where_nothing_is_padded_both_orders_are_the_same_sample():
+    for seed in range(5):
+        samples = [
+            augmentation(padding=order)(*scene(), np.random.default_rng(seed)) for order in ("first", "last")
+        ]  # fmt: skip
+        for one, other in zip(*samples, strict=True):
+            np.testing.assert_array_equal(one, other)

@@ -113,6 +113,7 @@ class AdaLoRA:
             penalty=Orthogonality(tuple(layers.values()), self.orthogonality).penalty if self.orthogonality else None,
             after_step=allocator.after_step,
             training_state=allocator,
+            constrain=allocator.constrain,
         )
 
     def _schedule(self, num_layers: int, max_steps: int) -> BudgetSchedule:

@@ -61,6 +61,8 @@ class Adapted:
         training_state: kept in checkpoints, never in adapter files: it means nothing once training is over.
         query_features: whether the decoder also makes its queries' first features from ``query``, by a linear layer of
             its own that trains, instead of starting from a table.
+        constrain: imposes on other values of the model's tensors, by name and in place, what the method promises of its
+            own weights and a running mean of them would not keep, such as zeros.
 
     Callables should be bound methods of modules in the model, so that a deep copy of the model brings its own.
     """
@@ -71,6 +73,7 @@ class Adapted:
     after_step: Callable[[int], None] | None = None
     training_state: TrainingState | None = None
     query_features: bool = False
+    constrain: Callable[[Mapping[str, Tensor]], None] | None = None
 
 
 class Method(Protocol):

@@ -90,8 +90,14 @@ class RankAllocator:
             if step == self.schedule.last:
                 self.kept = kept
                 self.averages = {SENSITIVITY: {}, UNCERTAINTY: {}}
+        self.constrain({f"{name}.lora_e": self.layers[name].lora_e for name in self.kept})
+
+    @torch.no_grad()
+    def constrain(self, state: Mapping[str, Tensor]) -> None:
+        """Switch off, in any values ``<layer>.lora_e`` of the triplets, what the last share-out has not kept."""
         for name, mask in self.kept.items():
-            self._switch_off(name, mask)
+            values = state[f"{name}.lora_e"]
+            values.masked_fill_(~mask.to(values.device), 0.0)
 
     @torch.no_grad()
     def share_out(self, budget: int) -> dict[str, Tensor]:
@@ -107,7 +113,7 @@ class RankAllocator:
         parts = torch.split(flags, [len(score) for score in scores.values()])
         kept = dict(zip(scores, parts, strict=True))
         for name, mask in kept.items():
-            self._switch_off(name, mask)
+            self.layers[name].lora_e.masked_fill_(~mask, 0.0)
         return kept
 
     def importance(self, layer: str) -> Tensor:
@@ -131,10 +137,6 @@ class RankAllocator:
                     averages[name] = averages.get(name, torch.zeros_like(now)).to(now.device)
                 sensitivity[name].lerp_(now, 1 - self.beta1)
                 uncertainty[name].lerp_((now - sensitivity[name]).abs(), 1 - self.beta2)
-
-    def _switch_off(self, layer: str, kept: Tensor) -> None:
-        values = self.layers[layer].lora_e
-        values.masked_fill_(~kept.to(values.device), 0.0)
 
     def state_dict(self) -> dict[str, Tensor]:
         """The averages under ``<kind>.<parameter>`` and what is kept under ``kept.<layer>``."""

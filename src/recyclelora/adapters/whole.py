@@ -22,19 +22,23 @@ class Frozen:
 
 @dataclass(frozen=True)
 class Full:
-    """Everything trains; norms, biases and LayerScale do not decay.
+    """Everything trains; norms, biases and LayerScale do not decay unless ``decay_all`` says so.
 
     Attributes:
         lr_mult: relative to the base learning rate.
-        weight_decay: of the rest; None takes the optimizer's own.
+        weight_decay: of what decays; None takes the optimizer's own.
+        decay_all: everything decays, as where a configuration in mmengine's way has one rule for ``backbone``: it is
+            preferred to the one for ``norm``, whose name is shorter.
     """
 
     lr_mult: float
     weight_decay: float | None = None
+    decay_all: bool = False
 
     def apply(self, model: nn.Module, setting: Setting) -> Adapted:
         """See `method.Method.apply`."""
         model.requires_grad_(True)
         matrix = ParameterRule(self.lr_mult, self.weight_decay, "full")
         norm = ParameterRule(self.lr_mult, 0.0, "full.norm")
-        return Adapted({name: norm if p.ndim < 2 else matrix for name, p in model.named_parameters()})
+        spared = {name for name, p in model.named_parameters() if p.ndim < 2 and not self.decay_all}
+        return Adapted({name: norm if name in spared else matrix for name, _ in model.named_parameters()})

@@ -16,6 +16,10 @@ IGNORE = 255
 UNKNOWN = 254
 """Mark of an id that the dataset does not define: a defect, never wrapped into a class."""
 
+PADDING = UNKNOWN
+"""Mark of the pixels that a training crop has beyond its image: unlabelled, and 0.0 after the normalisation. Reading
+refuses unknown ids, so that no other pixel of a crop has it."""
+
 CITYSCAPES_IDS = {
     7: 0, 8: 1, 11: 2, 12: 3, 13: 4, 17: 5, 19: 6, 20: 7, 21: 8, 22: 9, 23: 10, 24: 11, 25: 12, 26: 13, 27: 14, 28: 15,
     31: 16, 32: 17, 33: 18,

@@ -8,7 +8,7 @@ from __future__ import annotations
 import cv2
 import numpy as np
 
-from recyclelora.data.labels import IGNORE
+from recyclelora.data.labels import IGNORE, PADDING
 
 
 def channel_statistics(image: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -94,10 +94,10 @@ def mixed_classes(
 ) -> tuple[np.ndarray, np.ndarray]:
     """Paste half of the classes of another sample, image and label (ClassMix, Olsson et al., 2021; DACS).
 
-    An odd number of classes is rounded up. Pixels without a label are never pasted.
+    An odd number of classes is rounded up. Pixels without a label are never pasted, nor is what pads a crop.
     """
     present = np.unique(other[1])
-    present = present[present != IGNORE]
+    present = present[~np.isin(present, (IGNORE, PADDING))]
     chosen = rng.permutation(present)[: (len(present) + 1) // 2]
     pasted = np.isin(np.arange(256), chosen)[other[1]]
     return np.where(pasted[..., None], other[0], image), np.where(pasted, other[1], label)

@@ -19,6 +19,8 @@ class Photometric:
     hue: int = 18
     """largest turn, of OpenCV's 180"""
     photometric: float = 0.5
+    hue_half_open: bool = False
+    """turns from -hue to hue - 1: NumPy's randint, which mmsegmentation draws them with, leaves the upper end out"""
 
     def __call__(self, image: np.ndarray, rng: np.random.Generator) -> np.ndarray:
         """Distort a uint8 RGB image (H, W, 3); contrast comes before or after the colours, by a coin."""
@@ -26,7 +28,7 @@ class Photometric:
         brighter, contrast_first, contrasted, saturated, turned = coins.tolist()
         delta = rng.uniform(-self.brightness, self.brightness)
         factor, colour = rng.uniform(*self.contrast), rng.uniform(*self.saturation)
-        turn = int(rng.integers(-self.hue, self.hue + 1))
+        turn = int(rng.integers(-self.hue, max(1, self.hue) if self.hue_half_open else self.hue + 1))
         if brighter:
             image = scaled(image, 1.0, delta)
         if contrasted and contrast_first:

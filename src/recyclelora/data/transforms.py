@@ -2,7 +2,7 @@
 
 Order: short edge -> random crop without one dominating class -> pad -> flip -> photometric distortion. Every step
 draws from the generator it is given, so that a sample depends on its own seed and on nothing else. Normalisation is
-the model's.
+the model's, and so is the value of pixels that are padded behind it.
 
 Only the crop is ever resized. Its label is exactly the crop of the resized label, also where the criterion looks at
 it; its image is within one grey level of the crop of the resized image.
@@ -15,7 +15,7 @@ from dataclasses import dataclass, field
 import cv2
 import numpy as np
 
-from recyclelora.data.labels import IGNORE
+from recyclelora.data.labels import IGNORE, PADDING
 from recyclelora.data.photometric import Photometric
 
 Pair = tuple[np.ndarray, np.ndarray]
@@ -38,7 +38,12 @@ class Wanted:
 
 @dataclass(frozen=True)
 class Augmentation:
-    """The chain's numbers; sizes in pixels."""
+    """The chain's numbers; sizes in pixels.
+
+    Crops of images that are smaller than the crop are padded at the right and bottom: with ``padding="first"`` with
+    black before flip and colours, with ``"last"`` behind everything. Such pixels have the label ``PADDING``, from which
+    the model knows them; what is in the image there means nothing.
+    """
 
     crop: tuple[int, int]
     short_edges: tuple[int, ...]
@@ -47,6 +52,7 @@ class Augmentation:
     max_redraws: int = 10
     flip: float = 0.5
     colours: Photometric = field(default_factory=Photometric)
+    padding: str = "first"
 
     def __call__(self, image: np.ndarray, label: np.ndarray, rng: np.random.Generator) -> Pair:
         """Augment one sample to the crop's size."""
@@ -61,9 +67,12 @@ class Augmentation:
         A crop that does not show what is wanted is drawn again, short edge included, up to ``max_redraws`` times.
         """
         image, label = self.random_crop(image, label, rng, wanted)
-        image, label = pad(image, label, self.crop)
+        if self.padding == "first":
+            image, label = pad(image, label, self.crop)
         if rng.random() < self.flip:
             image, label = cv2.flip(image, 1), cv2.flip(label, 1)
+        if self.padding == "last":
+            image, label = pad(image, label, self.crop, PADDING)
         return np.ascontiguousarray(image), np.ascontiguousarray(label)
 
     def random_crop(
@@ -149,10 +158,10 @@ def class_counts(label: np.ndarray) -> np.ndarray:
     return cv2.calcHist([label], [0], None, [256], [0, 256]).ravel().astype(np.int64)
 
 
-def pad(image: np.ndarray, label: np.ndarray, size: tuple[int, int]) -> Pair:
-    """Pad at the right and bottom to at least ``size`` (H, W): image 0, label 255."""
+def pad(image: np.ndarray, label: np.ndarray, size: tuple[int, int], mark: int = IGNORE) -> Pair:
+    """Pad at the right and bottom to at least ``size`` (H, W): image 0, label ``mark``."""
     bottom, right = max(size[0] - label.shape[0], 0), max(size[1] - label.shape[1], 0)
     if not bottom and not right:
         return image, label
     edges = (0, bottom, 0, right, cv2.BORDER_CONSTANT)
-    return cv2.copyMakeBorder(image, *edges, value=(0, 0, 0)), cv2.copyMakeBorder(label, *edges, value=IGNORE)
+    return cv2.copyMakeBorder(image, *edges, value=(0, 0, 0)), cv2.copyMakeBorder(label, *edges, value=mark)

@@ -15,9 +15,10 @@ from recyclelora.decoders.pixel_decoder import PixelDecoder
 from recyclelora.decoders.pyramid import Kind, build_pyramid
 from recyclelora.decoders.query_decoder import QueryDecoder
 
-# The published weight decay is switched off by name: of these two, but of neither `queries_features` nor the pixel
-# decoder's level embedding, which mmdetection calls query_feat and level_encoding.
+# RecycleLoRA's configuration switches the weight decay off by name: of these two, but of neither the first features of
+# the queries nor the pixel decoder's level embedding, which mmdetection calls query_feat and level_encoding.
 UNDECAYED = ("transformer.queries_embedder.weight", "transformer.level_embed.weight")
+QUERY_FEATURES = "transformer.queries_features.weight"
 
 
 class Mask2Former(MaskDecoder):
@@ -36,6 +37,8 @@ class Mask2Former(MaskDecoder):
         pyramid: how the four levels get their sizes
         own_queries: whether the queries' position embedding is learnt here; otherwise every call must bring ``query``
         own_features: whether the queries' first features are a table; otherwise a layer makes them from ``query``
+        decay_query_feat: whether the table of the queries' first features decays, as in RecycleLoRA's configuration; in
+            SoMA's it does not
         loss: compares predictions with labels
     """
 
@@ -56,9 +59,11 @@ class Mask2Former(MaskDecoder):
         pyramid: Kind = "bilinear",
         own_queries: bool = True,
         own_features: bool = True,
+        decay_query_feat: bool = True,
         loss: MaskLoss | None = None,
     ) -> None:
         super().__init__(loss or MaskLoss(), num_classes, num_queries)
+        self.exempt = UNDECAYED if decay_query_feat else (*UNDECAYED, QUERY_FEATURES)
         config = Mask2FormerConfig(
             feature_size=width, mask_feature_size=width, hidden_dim=width, num_queries=num_queries,
             num_attention_heads=num_heads, encoder_layers=encoder_layers, encoder_feedforward_dim=encoder_width,
@@ -79,4 +84,4 @@ class Mask2Former(MaskDecoder):
     def undecayed(self) -> set[str]:
         """Norms, and the embeddings whose decay the published recipe switches off."""
         own = {name for name, _ in self.named_parameters()}
-        return super().undecayed() | own.intersection(UNDECAYED)
+        return super().undecayed() | own.intersection(self.exempt)

@@ -25,6 +25,9 @@ class Schedule:
         warmup_steps: its length; the decay begins behind it.
         warmup_ratio: factor of the first step.
         weight_decay_end: None keeps the weight decay as it is.
+        reach_ends: warm-up and decay have arrived at their ends *in* their last step, as mmengine counts; otherwise
+            they would arrive one step later, which for the decay is after the run. The weight decay is counted in the
+            second way in both.
     """
 
     max_steps: int
@@ -35,13 +38,18 @@ class Schedule:
     warmup_steps: int = 0
     warmup_ratio: float = 1e-6
     weight_decay_end: float | None = None
+    reach_ends: bool = False
 
     def lr_factor(self, step: int) -> float:
         """Factor on every group's learning rate for step ``step`` (0-based)."""
         if step < self.warmup_steps:
-            return self._warming(step / self.warmup_steps)
-        progress = (step - self.warmup_steps) / max(1, self.max_steps - self.warmup_steps)
+            return self._warming(step / self._length(self.warmup_steps))
+        progress = (step - self.warmup_steps) / self._length(self.max_steps - self.warmup_steps)
         return self.lr_end + (1 - self.lr_end) * self._decayed(min(1.0, progress))
+
+    def _length(self, steps: int) -> int:
+        """Over how many steps a part of ``steps`` steps goes from its start to its end."""
+        return max(1, steps - 1 if self.reach_ends else steps)
 
     def _warming(self, progress: float) -> float:
         if self.warmup == "linear":

@@ -211,12 +211,16 @@ class FrozenConfig:
 
 @dataclass
 class FullConfig:
-    """Everything of the backbone trains, at a fraction of the decoder's learning rate."""
+    """Everything of the backbone trains, at a fraction of the decoder's learning rate.
+
+    Norms, biases and LayerScale decay only with ``decay_all``.
+    """
 
     kind: str = "full"
     name: str = "full"
     lr_mult: float = 0.1
     weight_decay: Optional[float] = None
+    decay_all: bool = added(False)
 
     def check(self) -> Iterator[Problem]:
         """Yield every bad value."""

@@ -119,7 +119,9 @@ LIGHT_CORRUPTIONS = ("blur", "noise", "jpeg")
 class AugmentConfig:
     """The published training augmentation, in its order, then options that are off at probability 0. Sizes in pixels.
 
-    Probabilities: ``flip``, ``photometric`` (for each of its four parts), and each option's own name.
+    Probabilities: ``flip``, ``photometric`` (for each of its four parts), and each option's own name. Small images are
+    padded ``first`` (black, before flip and colours) or ``last`` (0 behind the normalisation). Hues turn by -``hue`` to
+    ``hue``, which ``hue_half_open`` leaves out.
     :mod:`recyclelora.data.extras` tells what an option does.
     """
 
@@ -133,7 +135,9 @@ class AugmentConfig:
     contrast: list[float] = field(default_factory=lambda: [0.5, 1.5])
     saturation: list[float] = field(default_factory=lambda: [0.5, 1.5])
     hue: int = 18
+    hue_half_open: bool = added(False)
     photometric: float = 0.5
+    padding: str = added("first")
     style_jitter: float = 0.0
     style_strength: float = 0.3
     style_mix: float = 0.0
@@ -152,6 +156,7 @@ class AugmentConfig:
         yield from at_least("max_long_edge", self.max_long_edge, 1)
         for name in ("max_redraws", "hue", "brightness", "style_strength"):
             yield from at_least(name, getattr(self, name), 0)
+        yield from one_of("padding", self.padding, ("first", "last"))
         for name in ("contrast", "saturation"):
             if len(getattr(self, name)) != 2 or not 0 <= getattr(self, name)[0] <= getattr(self, name)[1]:
                 yield name, "must be [low, high] with 0 <= low <= high"

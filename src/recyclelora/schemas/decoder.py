@@ -6,7 +6,7 @@ import math
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 
-from recyclelora.schemas.checks import Problem, above_zero, at_least, one_of
+from recyclelora.schemas.checks import Problem, above_zero, added, at_least, one_of
 
 PYRAMIDS = ("bilinear", "learned")
 GROUPS = 32
@@ -121,7 +121,8 @@ class MaskLossConfig:
 
 @dataclass
 class Mask2FormerDecoderConfig:
-    """Mask2Former; the defaults are the published recipe."""
+    """Mask2Former; the defaults are RecycleLoRA's recipe. SoMA's sets ``decay_query_feat`` to false: the queries' first
+    features are then free of weight decay, as their position embeddings are."""
 
     kind: str = "mask2former"
     name: str = "mask2former"
@@ -134,6 +135,7 @@ class Mask2FormerDecoderConfig:
     decoder_layers: int = 9
     decoder_width: int = 2048
     pyramid: str = "bilinear"
+    decay_query_feat: bool = added(True)
     loss: MaskLossConfig = field(default_factory=MaskLossConfig)
 
     def check(self) -> Iterator[Problem]:

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from typing import Optional
 from urllib.parse import urlsplit
 
-from recyclelora.schemas.checks import Problem, above_zero, at_least, one_of
+from recyclelora.schemas.checks import Problem, above_zero, added, at_least, one_of
 
 # OmegaConf reads these annotations at run time and wants Optional[...], not "... | None".
 # ruff: noqa: UP045
@@ -24,7 +24,8 @@ class TrainerConfig:
     """How long, on what, and how often. Steps are optimizer steps; ``batch_size`` is over all devices together.
 
     ``accumulate`` cuts a batch into that many parts, one after the other; ``ema`` is the momentum of averaged weights,
-    which are then the ones that are scored and kept; ``checkpointing`` recomputes the backbone's activations in the
+    which are then the ones that are scored and kept, and ``ema_start`` the step up to which they are the weights
+    themselves; ``checkpointing`` recomputes the backbone's activations in the
     backward pass; ``compile`` hands the backbone to torch.compile; ``num_figures`` images of each set are shown at the
     end, and 0 draws no pictures at all. With several devices a process that waits longer than ``stall_timeout`` seconds
     for the others gives up; that must outlast the start, and drawing by the first alone.
@@ -41,6 +42,7 @@ class TrainerConfig:
     accumulate: int = 1
     grad_clip: Optional[float] = None
     ema: Optional[float] = None
+    ema_start: int = added(0)
     checkpointing: bool = False
     compile: bool = False
     log_every: int = 50
@@ -69,6 +71,12 @@ class TrainerConfig:
             yield from above_zero("grad_clip", self.grad_clip)
         if self.ema is not None and not 0 < self.ema <= 1:
             yield "ema", "must lie in (0, 1]: the weight of each new step, such as 2e-4"
+        yield from at_least("ema_start", self.ema_start, 0)
+        if self.ema is not None and self.ema_start >= self.max_steps > 0:
+            yield (
+                "ema_start",
+                f"must be below max_steps, {self.max_steps}: nothing would be averaged (or trainer.ema=null)",
+            )
         parts = self.devices * self.num_nodes * self.accumulate
         if min(self.devices, self.num_nodes, self.accumulate) > 0 and self.batch_size % parts:
             yield "batch_size", f"must divide evenly over {parts} parts (devices x num_nodes x accumulate)"
@@ -79,6 +87,8 @@ class OptimizerConfig:
     """AdamW, a learning-rate schedule after a warm-up, and cosine annealing of the weight decay.
 
     ``lr_end`` is the fraction of the learning rate that the schedule ends at, ``warmup_ratio`` the one it starts from.
+    With ``reach_ends`` the last step has ``lr_end`` itself, and the last one of the warm-up the full rate, as mmengine
+    counts; without, they would be those of the step after.
     """
 
     lr: float = 1e-4
@@ -92,6 +102,7 @@ class OptimizerConfig:
     warmup: str = "linear"
     warmup_steps: int = 0
     warmup_ratio: float = 1e-6
+    reach_ends: bool = added(False)
 
     def check(self) -> Iterator[Problem]:
         """Yield every bad value."""
