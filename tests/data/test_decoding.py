@@ -99,7 +99,7 @@ def test_kinds_without_8_bit_numbers_are_left_to_others():
 
 def test_a_two_bit_palette_mask_is_read_all_the_same(tmp_path: Path):
     mask = Image.fromarray(IDS % 4, mode="P")
-    mask.putpalette([0, 0, 0, 9, 9, 9, 50, 50, 50, 90, 90, 90])
+    mask.putpalette([0, 0, 0, 9, 9, 9, 50, 50, 50, 90, 0, 90])
     mask.save(tmp_path / "m.png", bits=2)
     np.testing.assert_array_equal(read_label(tmp_path / "m.png", np.arange(256, dtype=np.uint8)), IDS % 4)
 

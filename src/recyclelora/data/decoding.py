@@ -10,6 +10,7 @@ from __future__ import annotations
 import struct
 import zlib
 from collections.abc import Iterator
+from pathlib import Path
 
 import cv2
 import numpy as np
@@ -18,6 +19,7 @@ import simplejpeg
 
 from recyclelora.data.headers import GREY, JPEG, PALETTE, PNG, orientation
 from recyclelora.data.jpeg import tidied, without_stray_end
+from recyclelora.data.optimised import by_meaning
 from recyclelora.data.orientation import INVERSE, turned
 
 
@@ -43,10 +45,11 @@ def decode_rgb(data: bytes) -> np.ndarray:
     return np.ascontiguousarray(image)
 
 
-def decode_indices(data: bytes) -> np.ndarray | None:
+def decode_indices(data: bytes, table: np.ndarray | None = None, path: Path = Path()) -> np.ndarray | None:
     """The stored numbers (H, W), uint8, of an 8-bit grey or palette PNG; None for every other kind of file.
 
     No decoder hands out palette indices directly, so a palette PNG is relabelled as a grey one, which is stored alike.
+    With the dataset's ``table`` a palette that an optimiser has made is seen through, see ``optimised.py``.
 
     Raises:
         ValueError: a truncated or damaged PNG.
@@ -59,7 +62,8 @@ def decode_indices(data: bytes) -> np.ndarray | None:
         return None
     header = struct.pack(">IIBBBBB", width, height, bits, GREY, 0, 0, interlaced)
     kept = [(b"IHDR", memoryview(header)), *((kind, body) for kind, body in chunks if kind in (b"IDAT", b"IEND"))]
-    return _spng(b"".join([PNG, *(part for chunk in kept for part in _packed(*chunk))]), "L")
+    ids = _spng(b"".join([PNG, *(part for chunk in kept for part in _packed(*chunk))]), "L")
+    return by_meaning(ids, bytes(dict(chunks).get(b"PLTE", b"")), table, path) if colour == PALETTE else ids
 
 
 def png_chunks(data: bytes) -> Iterator[tuple[bytes, memoryview]]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -10,8 +11,13 @@ import cv2
 import numpy as np
 from PIL import Image
 
+from recyclelora.data.decoding import decode_indices
 from recyclelora.data.labels import IGNORE, UNKNOWN
+from recyclelora.data.optimised import by_meaning, unspread
 from recyclelora.errors import UserError
+
+UNREADABLE = (OSError, SyntaxError, ValueError, cv2.error, Image.DecompressionBombError)
+"""What Pillow and OpenCV raise on a file that they cannot decode."""
 
 
 def refuse_lossy(picture: Image.Image, path: Path) -> None:
@@ -24,7 +30,7 @@ def refuse_lossy(picture: Image.Image, path: Path) -> None:
         raise UserError(f"{path}: is a JPEG, which blurs ids at every edge: masks must be lossless, such as PNG")
 
 
-def read_red16(path: Path) -> np.ndarray:
+def read_red16(path: Path, table: np.ndarray | None = None) -> np.ndarray:
     """The ids (H, W), uint16, in the red channel of a 16-bit RGB PNG, as SYNTHIA stores them.
 
     Pillow reads such a file as 8-bit RGB, where every id is 0. OpenCV keeps the 16 bits and orders channels B, G, R.
@@ -36,7 +42,10 @@ def read_red16(path: Path) -> np.ndarray:
         data = path.read_bytes()
     except OSError as error:
         raise UserError(f"{path}: cannot be read: {error.strerror}") from error
-    mask = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_UNCHANGED) if data else None
+    try:
+        mask = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_UNCHANGED) if data else None
+    except cv2.error as error:
+        raise UserError(f"{path}: cannot be read: {error}") from error
     if mask is None or data.rfind(b"IEND") < 0:  # OpenCV fills the missing rows with zeros
         raise UserError(f"{path}: {'not a readable image' if mask is None else 'truncated PNG'}")
     if mask.dtype != np.uint16 or mask.ndim != 3:
@@ -44,18 +53,15 @@ def read_red16(path: Path) -> np.ndarray:
     return np.ascontiguousarray(mask[..., 2])
 
 
-def read_ids16(path: Path) -> np.ndarray:
+def read_ids16(path: Path, table: np.ndarray | None = None) -> np.ndarray:
     """The stored ids (H, W), uint8 or uint16, of a bilevel, grey, palette or 16-bit grey mask.
+
+    ``table`` tells which ids there are where the file alone does not: see :mod:`recyclelora.data.optimised`.
 
     Raises:
         UserError: unreadable, a colour image, or ids that do not fit 16 bits.
     """
-    try:
-        with Image.open(path) as picture:
-            refuse_lossy(picture, path)
-            mode, ids = picture.mode, np.asarray(picture)
-    except (OSError, SyntaxError, ValueError) as error:
-        raise UserError(f"{path}: cannot be read: {error}") from error
+    mode, ids = read_numbers(path, table)
     if mode in ("P", "L", "1"):
         return ids.astype(np.uint8, copy=False)
     if not mode.startswith("I"):
@@ -63,6 +69,35 @@ def read_ids16(path: Path) -> np.ndarray:
     if ids.min() < 0 or ids.max() >= 1 << 16:
         raise UserError(f"{path}: ids from {ids.min()} to {ids.max()} do not fit 16 bits")
     return ids.astype(np.uint16, copy=False)
+
+
+def read_numbers(path: Path, table: np.ndarray | None = None) -> tuple[str, np.ndarray]:
+    """Pillow's mode of a mask, and its numbers (H, W) where these are ids.
+
+    Raises:
+        UserError: unreadable, or a JPEG.
+    """
+    try:
+        data = path.read_bytes()
+        return _numbers(data, table, path)
+    except UNREADABLE as error:
+        raise UserError(f"{path}: cannot be read: {error}") from error
+
+
+def _numbers(data: bytes, table: np.ndarray | None, path: Path) -> tuple[str, np.ndarray]:
+    try:
+        picture = Image.open(io.BytesIO(data))
+    except Image.DecompressionBombError:  # more pixels than Pillow likes to decode; an image of that size is read, too
+        ids = decode_indices(data, table, path)
+        if ids is None:
+            raise
+        return "L", ids
+    with picture:
+        refuse_lossy(picture, path)
+        ids = unspread(np.asarray(picture), data)
+        if picture.mode == "P":
+            ids = by_meaning(ids, bytes(picture.getpalette("RGB") or b""), table, path)
+        return picture.mode, ids
 
 
 @dataclass(frozen=True)
@@ -74,8 +109,8 @@ class ColourIds:
     ignore_others: bool = False
     """colours that are not named are unlabelled pixels rather than a defect"""
 
-    def __call__(self, path: Path) -> np.ndarray:
-        """Train ids (H, W), uint8.
+    def __call__(self, path: Path, table: np.ndarray | None = None) -> np.ndarray:
+        """Train ids (H, W), uint8; colours need no ``table``.
 
         Raises:
             UserError: unreadable, a mask of 16 bits or without colours, or a colour that is not named.
@@ -86,7 +121,7 @@ class ColourIds:
                 if picture.mode not in ("RGB", "RGBA", "P") or _is_16_bit(picture):
                     raise UserError(f"{path}: expected a mask in 8-bit colours, got mode {picture.mode} or 16 bits")
                 rgb = np.asarray(picture.convert("RGB")).astype(np.uint32)
-        except (OSError, SyntaxError, ValueError) as error:
+        except UNREADABLE as error:
             raise UserError(f"{path}: cannot be read: {error}") from error
         packed = rgb[..., 0] << 16 | rgb[..., 1] << 8 | rgb[..., 2]
         ids: np.ndarray = _colour_table(self)[packed]

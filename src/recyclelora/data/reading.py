@@ -7,20 +7,21 @@ from pathlib import Path
 
 import cv2
 import numpy as np
-from PIL import Image
 
 from recyclelora.data.decoding import decode_indices, decode_rgb
 from recyclelora.data.headers import orientation
 from recyclelora.data.labels import IGNORE, UNKNOWN
-from recyclelora.data.masks import refuse_lossy
+from recyclelora.data.masks import read_numbers
 from recyclelora.data.orientation import turned
 from recyclelora.errors import UserError
 
 # One process reads one sample; OpenCV's own threads would only fight with the data workers.
 cv2.setNumThreads(0)
 
-ReadIds = Callable[[Path], np.ndarray]
-"""Reads the stored ids (H, W) of a mask exactly as they are; other encodings than indices are in ``masks.py``."""
+ReadIds = Callable[[Path, np.ndarray], np.ndarray]
+"""Reads the stored ids (H, W) of a mask exactly as they are; other encodings than indices are in ``masks.py``.
+
+The second argument is the table from stored ids to train ids, which tells what can be an id."""
 
 
 def read_image(path: Path) -> np.ndarray:
@@ -70,7 +71,7 @@ def read_label(path: Path, table: np.ndarray, read_ids: ReadIds | None = None) -
     Raises:
         UserError: unreadable, another encoding, or an id that the dataset does not define.
     """
-    ids = (read_ids or read_indices)(path)
+    ids = (read_ids or read_indices)(path, table)
     label = mapped(ids, table)
     if (label == UNKNOWN).any():
         unknown = sorted({int(value) for value in np.unique(ids[label == UNKNOWN])})
@@ -84,22 +85,21 @@ def mapped(ids: np.ndarray, table: np.ndarray) -> np.ndarray:
     return label
 
 
-def read_indices(path: Path) -> np.ndarray:
+def read_indices(path: Path, table: np.ndarray | None = None) -> np.ndarray:
     """The stored indices (H, W) of a grey or palette PNG; colours are never looked at.
 
     Pillow keeps the indices of the kinds that :func:`decode_indices` leaves to it; OpenCV would turn them into colours.
     """
     try:
-        ids = decode_indices(read_bytes(path))
-        if ids is not None:
-            return ids
-        with Image.open(path) as picture:
-            refuse_lossy(picture, path)
-            if picture.mode not in ("P", "L"):
-                raise UserError(f"{path}: expected an 8-bit id mask, got mode {picture.mode}")
-            return np.asarray(picture)
-    except (OSError, SyntaxError, ValueError) as error:
+        ids = decode_indices(read_bytes(path), table, path)
+    except ValueError as error:
         raise UserError(f"{path}: cannot be read: {error}") from error
+    if ids is not None:
+        return ids
+    mode, ids = read_numbers(path, table)
+    if mode not in ("P", "L"):
+        raise UserError(f"{path}: expected an 8-bit id mask, got mode {mode}")
+    return ids
 
 
 def fit_label(label: np.ndarray, size: tuple[int, int]) -> np.ndarray:

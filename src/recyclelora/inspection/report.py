@@ -117,6 +117,7 @@ def inspect(
         advance(1)
     reports = [_summed(part, scans[part.name], len(classes)) for part in parts]
     defects = [defect for found in scans.values() for one in found for defect in one.defects]
+    defects += [defect for part in parts for defect in _few_bits(part, scans[part.name])]
     defects += _duplicates(parts, scans) + _missing_classes(reports, parts, classes)
     return reports, sorted(defects, key=lambda d: (d.severity, d.dataset, d.kind, d.file))
 
@@ -149,6 +150,17 @@ def _summed(part: Part, scans: Sequence[Scan], num_classes: int) -> DatasetRepor
         part.name, part.role, len(scans), part.dataset.labelled, sizes,
         known.sum(0), (known > 0).sum(0), float(ignored),
     )  # fmt: skip
+
+
+def _few_bits(part: Part, scans: Sequence[Scan]) -> list[Defect]:
+    """Grey masks of 1, 2 or 4 bits among others of 8 bits: an optimiser may have stored 255 as 1, 3 or 15."""
+    if not any(one.bits == 8 for one in scans):
+        return []
+    return [
+        Defect(WARNING, "grey of few bits", part.name, one.name, f"{one.bits} bits, others have 8: read as 0 to {top}")
+        for one in scans
+        if one.bits is not None and (top := (1 << one.bits) - 1) < 255
+    ]
 
 
 def _duplicates(parts: Sequence[Part], scans: Mapping[str, Sequence[Scan]]) -> list[Defect]:

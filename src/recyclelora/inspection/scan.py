@@ -10,7 +10,7 @@ import numpy as np
 
 from recyclelora.data.datasets import Dataset, FolderDataset, Item, Subset
 from recyclelora.data.datasets.base import View, fits, misfit
-from recyclelora.data.headers import read_header
+from recyclelora.data.headers import GREY, read_header
 from recyclelora.data.labels import IGNORE, UNKNOWN
 from recyclelora.data.orientation import UPRIGHT, turned
 from recyclelora.data.reading import read_image
@@ -39,6 +39,7 @@ class Scan:
         size: (H, W) of the image; None where it cannot be read.
         counts: pixels of each train id, (256,).
         pixels: sha256 of the decoded image: equal pictures are equal whatever their encoding.
+        bits: of a grey PNG mask; None for masks that are no grey PNG.
         defects: of its files.
     """
 
@@ -46,6 +47,7 @@ class Scan:
     size: tuple[int, int] | None = None
     counts: np.ndarray = field(default_factory=lambda: np.zeros(256, np.int64))
     pixels: str | None = None
+    bits: int | None = None
     defects: list[Defect] = field(default_factory=list)
 
 
@@ -99,8 +101,10 @@ def _scan_files(dataset: FolderDataset, item: Item, label: str, min_size: tuple[
         add(ERROR, "unreadable image", item.image, _reason(error, item.image))
     if item.label is None:
         return result
+    stored = read_header(item.label)
+    result.bits = stored.bits if stored is not None and stored.colour == GREY else None
     try:
-        ids = dataset.read_ids(item.label)
+        ids = dataset.read_ids(item.label, dataset.table)
     except UserError as error:
         add(ERROR, "unreadable mask", item.label, _reason(error, item.label))
         return result
