@@ -1,10 +1,11 @@
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 import pytest
-from conftest import TINY, compose_config, make_gta, save_rgb
+from conftest import TINY, compose_config, make_cityscapes, make_gta, save_rgb
 from fixture_data import make_acdc, make_everything, make_own, save_ids16
 from omegaconf import OmegaConf
 
@@ -14,8 +15,10 @@ from recyclelora.data.datasets import Corrupted, Subset
 from recyclelora.data.labels import IGNORE
 from recyclelora.data.preparation import scenes_to_render
 from recyclelora.errors import UserError
-from recyclelora.open_data import describe_datasets
+from recyclelora.open_data import describe_datasets, mask_kinds
+from recyclelora.provenance import Identity, signature
 from recyclelora.results import Scores, result_json
+from recyclelora.schemas import DataConfig
 from recyclelora.schemas.data import distinct_colours
 
 
@@ -63,6 +66,22 @@ def test_subsets_variants_and_corruptions_are_opened_and_described(make_config, 
         describe_datasets(config.data, opened(config).all)[0]["subset"]["indices_sha256"]
         != (first["subset"]["indices_sha256"])
     )
+
+
+def test_which_of_cityscapes_masks_are_read_is_chosen_by_the_shipped_pairs_and_recorded(make_config, tmp_path):
+    make_gta(tmp_path / "data")
+    make_cityscapes(tmp_path / "data", 1)
+    config = make_config(*TINY, "data=gta2city")
+    assert config.data.cityscapes_labels == "labelTrainIds" and DataConfig().cityscapes_labels == "labelIds"
+    assert mask_kinds(opened(config).scored) == {"cityscapes": "labelIds"}
+    (ids,) = (tmp_path / "data/cityscapes").rglob("*_labelIds.png")
+    save_rgb(ids.with_name(ids.name.replace("labelIds", "labelTrainIds")), np.zeros((96, 192), np.uint8))
+    assert mask_kinds(opened(config).scored) == {"cityscapes": "labelTrainIds"}
+    assert describe_datasets(config.data, opened(config).all)[-1]["masks"] == "labelTrainIds"
+    begun_earlier = replace(config, data=replace(config.data, cityscapes_labels="labelIds"))
+    assert mask_kinds(opened(begun_earlier).scored) == {"cityscapes": "labelIds"}
+    nothing = Identity(None, "", "", 1)
+    assert signature(config, nothing) == signature(begun_earlier, nothing)  # the files that are read tell them apart
 
 
 def test_everything_that_is_missing_is_listed(make_config):

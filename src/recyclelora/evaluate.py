@@ -19,6 +19,7 @@ def evaluate(config: EvaluateConfig, trial: int | None = None) -> float | None:
     from recyclelora.errors import UserError
     from recyclelora.inference import load, single_evaluator
     from recyclelora.metrics import ConfusionMatrix
+    from recyclelora.open_data import mask_kinds
     from recyclelora.predictions import predict_unlabelled
     from recyclelora.progress import Reporter
     from recyclelora.results import Scores, score_table
@@ -57,6 +58,7 @@ def evaluate(config: EvaluateConfig, trial: int | None = None) -> float | None:
         "data": data.name,
         "protocol": data.protocol.name,
         "protocol_settings": dataclasses.asdict(data.protocol),
+        "masks": mask_kinds(scored),
         "iou_per_class": scores.iou_per_class,
         "classes": data.classes.names,
         "dataset_digest": dataset_digest,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -18,6 +18,7 @@ from recyclelora.data.datasets import (
     own_folder,
     seeded_subset,
 )
+from recyclelora.data.datasets.base import View
 from recyclelora.data.decode_cache import kept_decoded
 from recyclelora.data.labels import IGNORE, explicit_table, lookup_table
 from recyclelora.data.masks import ColourIds, read_ids16
@@ -52,7 +53,7 @@ def open_one(config: DatasetConfig, data: DataConfig, cache: str) -> Dataset:
         dataset = open_dataset(
             config.dataset, config.split, root=Path(data.root).expanduser(), name=config.name,
             variant=config.variant, seed=data.subset_seed, cache_dir=Path(cache) / "streets",
-            orientation=data.orientation,
+            orientation=data.orientation, cityscapes_labels=data.cityscapes_labels,
         )  # fmt: skip
     dataset = kept_decoded(dataset, Path(cache) / "decoded", data.decode_cache)
     if config.corruption is not None:
@@ -111,5 +112,20 @@ def describe_datasets(data: DataConfig, opened: list[Dataset]) -> list[dict[str,
             "indices_sha256": hashlib.sha256(" ".join(map(str, subset.indices)).encode()).hexdigest(),
         }  # fmt: skip
         asked = asdict(config) | {"name": config.label, "subset": drawn}
-        records.append({"role": role, **asked, "images": len(dataset), "labelled": dataset.labelled})
+        kind = mask_kinds({"": dataset}).get("")
+        records.append(
+            {"role": role, **asked, "images": len(dataset), "labelled": dataset.labelled}
+            | ({} if kind is None else {"masks": kind})
+        )
     return records
+
+
+def mask_kinds(datasets: Mapping[str, Dataset]) -> dict[str, str]:
+    """Which masks are read of the datasets that have several kinds, by the dataset's key."""
+    kinds = {}
+    for name, dataset in datasets.items():
+        while isinstance(dataset, View):
+            dataset = dataset.base
+        if isinstance(dataset, FolderDataset) and dataset.masks is not None:
+            kinds[name] = dataset.masks
+    return kinds

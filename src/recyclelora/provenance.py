@@ -29,9 +29,9 @@ from recyclelora.sweep.unit import Unit
 FREE = (
     "output_dir", "cache", "study", "fresh", "tracking", "factor_cache_gib", "data.root", "data.folder.root",
     "data.decode_cache", "trainer.num_workers", "trainer.log_every", "trainer.num_figures", "trainer.checkpoint_every",
-    "trainer.eval_window_batch", "trainer.stall_timeout",
+    "trainer.eval_window_batch", "trainer.stall_timeout", "data.cityscapes_labels",
 )  # fmt: skip
-"""Keys that do not change what is computed."""
+"""Keys that do not change what is computed, except by the files that are read, which are part of the data's digest."""
 
 NOT_IDENTITY = (
     *FREE, "init_from", "backbone.checkpoint", "trainer.accelerator", "trainer.devices", "trainer.num_nodes",

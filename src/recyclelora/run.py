@@ -44,7 +44,7 @@ from recyclelora.errors import Interrupted, Pruned, UserError
 from recyclelora.hardware import peak_memory_mb
 from recyclelora.inference import Weights, write_run_weights
 from recyclelora.metrics_log import FINAL
-from recyclelora.open_data import describe_datasets
+from recyclelora.open_data import describe_datasets, mask_kinds
 from recyclelora.predictions import predict_unlabelled
 from recyclelora.progress import Reporter, shown
 from recyclelora.provenance import (
@@ -219,6 +219,7 @@ class Run:
         about = {
             "protocol": self.config.data.protocol.name,
             "protocol_settings": dataclasses.asdict(self.config.data.protocol),
+            "masks": mask_kinds(self.datasets.scored),
             "steps": session.step,
             "seconds": round(session.seconds + time.perf_counter() - began, 1),
             "params": session.parameter_counts(),

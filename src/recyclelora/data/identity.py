@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-NOT_READING = ("items", "indices", "root", "name", "cache", "cache_dir")
+NOT_READING = ("items", "indices", "root", "name", "cache", "cache_dir", "masks")
 """Fields that say which samples there are, or where they lie, but not how they are read."""
 
 

@@ -238,7 +238,8 @@ class DataConfig:
     """Where training images come from and on which unseen streets the model is scored.
 
     ``decode_cache`` keeps up to so many GB of decoded samples below the cache folder. ``orientation`` is needed for
-    photographs with an EXIF orientation whose masks fit both ways: ``turned`` or ``stored``.
+    photographs with an EXIF orientation whose masks fit both ways: ``turned`` or ``stored``. ``cityscapes_labels`` is
+    the kind of Cityscapes' masks that is read where ``labelIds`` and ``labelTrainIds`` are there.
     """
 
     name: str = MISSING
@@ -254,12 +255,14 @@ class DataConfig:
     protocol: ProtocolConfig = field(default_factory=ProtocolConfig)
     folder: Optional[FolderConfig] = None
     orientation: Optional[str] = added(None)
+    cityscapes_labels: str = added("labelIds")
 
     def check(self) -> Iterator[Problem]:
         """Yield every bad value."""
         yield from file_name("name", self.name)
         if self.orientation is not None:
             yield from one_of("orientation", self.orientation, ("turned", "stored"))
+        yield from one_of("cityscapes_labels", self.cityscapes_labels, ("labelIds", "labelTrainIds"))
         yield from at_least("subset_seed", self.subset_seed, 0)
         if self.decode_cache is not None:
             yield from above_zero("decode_cache", self.decode_cache)

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from conftest import make_cityscapes, make_gta
+from conftest import make_cityscapes, make_gta, save_rgb
 from fixture_data import (
     RAINS,
     make_acdc,
@@ -24,7 +24,7 @@ from PIL import Image
 
 from recyclelora.data.datasets import READERS, digest, open_dataset
 from recyclelora.data.datasets.files import UnpairedFiles
-from recyclelora.data.labels import IGNORE, SYNTHIA_IDS
+from recyclelora.data.labels import CITYSCAPES_IDS, IGNORE, SYNTHIA_IDS
 from recyclelora.errors import UserError
 
 MAKERS = {
@@ -209,3 +209,37 @@ def test_corruption_folders_of_cityscapes_c(inside, tmp_path: Path):
 @pytest.mark.parametrize(("variant", "count"), [("fog", 2), ("night", 4), ("snow/day", 1)])
 def test_muses_by_weather_and_time(variant, count, tmp_path: Path):
     assert len(open_dataset("muses", "val", root=make_muses(tmp_path), variant=variant)) == count
+
+
+def with_train_ids(root: Path) -> None:
+    """The masks that cityscapesScripts draw from the polygons: here with one pixel that differs."""
+    for path in (root / "cityscapes").rglob("*_labelIds.png"):
+        trained = np.full(256, IGNORE, np.uint8)
+        for stored, train in CITYSCAPES_IDS.items():
+            trained[stored] = train
+        mask = trained[np.asarray(Image.open(path))].copy()
+        mask[0, 0] = 13
+        save_rgb(path.with_name(path.name.replace("labelIds", "labelTrainIds")), mask)
+
+
+@pytest.mark.parametrize(("dataset", "variant"), [("cityscapes", None), ("foggy_cityscapes", None)])
+def test_the_kind_of_masks_that_is_preferred_is_read_where_both_are_there(dataset, variant, tmp_path: Path):
+    make_foggy_cityscapes(tmp_path)
+
+    def opened(preferred: str):
+        return open_dataset(dataset, "val", root=tmp_path, variant=variant, cityscapes_labels=preferred)
+
+    assert opened("labelTrainIds").masks == opened("labelIds").masks == "labelIds"
+    assert digest([opened("labelTrainIds")]) == digest([opened("labelIds")])  # nothing has changed for this user
+    with_train_ids(tmp_path)
+    shipped, drawn = opened("labelIds"), opened("labelTrainIds")
+    assert (shipped.masks, drawn.masks) == ("labelIds", "labelTrainIds")
+    assert digest([shipped]) != digest([drawn])
+    before, after = (d.load(0).label for d in (shipped, drawn))
+    assert after[0, 0] == 13 and (before != after).sum() <= 1
+    drawn.items[-1].label.unlink()  # generated for some only
+    assert opened("labelTrainIds").masks == "labelIds"
+    for path in (tmp_path / "cityscapes").rglob("*_labelIds.png"):
+        path.unlink()
+    with pytest.raises(UnpairedFiles, match=r"1 of 2 images have no label: .*_labelTrainIds"):
+        opened("labelIds")

@@ -79,6 +79,7 @@ def open_dataset(
     seed: int = 0,
     cache_dir: Path | None = None,
     orientation: str | None = None,
+    cityscapes_labels: str = "labelIds",
 ) -> Dataset:
     """Open one split of one dataset.
 
@@ -91,6 +92,7 @@ def open_dataset(
         seed: of the held-out splits.
         cache_dir: where rendered scenes are kept; None keeps none.
         orientation: ``turned`` or ``stored``: how masks lie under photographs where sizes cannot tell.
+        cityscapes_labels: ``labelIds`` or ``labelTrainIds``: which is read where both are there.
 
     Raises:
         UserError: unknown dataset, split or variant, or files that are not there.
@@ -99,4 +101,4 @@ def open_dataset(
         return open_streets(split, name, cache_dir)
     if dataset not in READERS:
         raise UserError(f"unknown dataset {dataset!r}; known: folder, streets, {', '.join(READERS)}")
-    return READERS[dataset](Request(root, split, variant, seed, orientation))
+    return READERS[dataset](Request(root, split, variant, seed, orientation, cityscapes_labels))

@@ -69,6 +69,8 @@ class Request:
     """of held-out splits"""
     orientation: str | None = None
     """``turned`` or ``stored``: how masks lie under photographs where sizes cannot tell"""
+    cityscapes_labels: str = "labelIds"
+    """which of Cityscapes' two kinds of masks is read where both are there"""
 
 
 Reader = Callable[[Request], Dataset]
@@ -125,6 +127,8 @@ class FolderDataset:
     """train ids that the table knows but no mask holds"""
     nearly: bool = False
     """the dataset ships masks that have a few rows more or fewer than their image: they are cut or padded"""
+    masks: str | None = None
+    """which kind of masks is read, of a dataset that has several"""
 
     def __len__(self) -> int:
         return len(self.items)
