@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import json
 from dataclasses import replace
 from typing import Any
 
@@ -11,11 +12,13 @@ from omegaconf import OmegaConf
 
 from recyclelora.build_data import build_datasets
 from recyclelora.config import ConfigError, typed
-from recyclelora.data.datasets import Corrupted, Subset
+from recyclelora.data.datasets import Corrupted, Subset, digest
 from recyclelora.data.labels import IGNORE
 from recyclelora.data.preparation import scenes_to_render
 from recyclelora.errors import UserError
+from recyclelora.inspect_data import inspect_pair
 from recyclelora.open_data import describe_datasets, mask_kinds
+from recyclelora.progress import Reporter
 from recyclelora.provenance import Identity, signature
 from recyclelora.results import Scores, result_json
 from recyclelora.schemas import DataConfig
@@ -205,3 +208,24 @@ def test_the_16_classes_of_synthia_by_hand():
 def test_a_density_may_be_written_as_a_number(own):
     config = own(source_val={"dataset": "foggy_cityscapes", "split": "val", "variant": 0.02})
     assert config.data.source_val.variant == "0.02" and config.data.source_val.label == "foggy_cityscapes_0.02"
+
+
+def test_a_file_name_that_is_no_utf_8_is_data_like_any_other(own, tmp_path):
+    root = make_own(tmp_path / "own", [0, 1], save_ids16)
+    for folder, suffix in (("images", "jpg"), ("masks", "png")):
+        (root / folder / f"train/001.{suffix}").rename(root / folder / f"train/stra\udcdfe.{suffix}")
+    config = own(decode_cache=1.0, source_val__corruption={"name": "fog"})
+    config.cache = str(tmp_path / "cache")
+    source = opened(config).sources[0]
+    assert len(digest([source])) == 64
+    names = [source.load(index).name for index in range(3) for _ in range(2)]  # decoded, and from the cache
+    assert set(names) == {"images/train/000.jpg", "images/train/002.jpg", "images/train/stra\\xdfe.jpg"}
+    (root / "masks/train/000.png").write_bytes(b"")
+    (root / "masks/train/002.png").rename(root / "masks/train/\udcff.png")
+    with pytest.raises(UserError):
+        inspect_pair(config.data, config.cache, tmp_path / "out", 0, Reporter(enabled=False))
+    report = json.loads((tmp_path / "out/inspect/folder/report.json").read_text())
+    kinds = {(d["kind"], d["file"]) for d in report["defects"]}
+    assert ("not used: masks without an image", "masks/train/\\xff.png") in kinds
+    assert ("unreadable mask", "masks/train/000.png") in kinds
+    assert len((tmp_path / "out/inspect/folder/index.html").read_text()) > 1000

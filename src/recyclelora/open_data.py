@@ -18,6 +18,7 @@ from recyclelora.data.datasets import (
     own_folder,
     seeded_subset,
 )
+from recyclelora.data.datasets.account import Account, account
 from recyclelora.data.datasets.base import View
 from recyclelora.data.decode_cache import kept_decoded
 from recyclelora.data.labels import IGNORE, explicit_table, lookup_table
@@ -83,6 +84,15 @@ def open_own(split: str, data: DataConfig) -> FolderDataset:
         table = explicit_table(mapped, len(data.classes.names), {ignore}, ignore_others=coding.others == "ignore")
     own = OwnSplit(Path(data.folder.root).expanduser(), where.images, where.masks, table, read_ids, data.orientation)
     return own_folder("folder", own)
+
+
+def own_files(data: DataConfig) -> Account | None:
+    """What became of every file of a user's own folder; None where a pair reads none."""
+    asked = {c.split for c in (*data.sources, data.source_val, *data.targets) if c.dataset == "folder"}
+    if not asked or data.folder is None:
+        return None
+    splits = {name: (split.images, split.masks) for name, split in data.folder.splits.items()}
+    return account(Path(data.folder.root).expanduser(), splits, asked)
 
 
 def colour_ids(coding: CodingConfig, data: DataConfig, train_id: Callable[[object], int]) -> ColourIds:

@@ -44,7 +44,7 @@ from recyclelora.errors import Interrupted, Pruned, UserError
 from recyclelora.hardware import peak_memory_mb
 from recyclelora.inference import Weights, write_run_weights
 from recyclelora.metrics_log import FINAL
-from recyclelora.open_data import describe_datasets, mask_kinds
+from recyclelora.open_data import describe_datasets, mask_kinds, own_files
 from recyclelora.predictions import predict_unlabelled
 from recyclelora.progress import Reporter, shown
 from recyclelora.provenance import (
@@ -143,6 +143,9 @@ class Run:
         if self.fabric.is_global_zero:
             for remark in record(self.directory, self.description):
                 reporter.warn(remark)
+            files = own_files(self.config.data)
+            if files is not None and (unused := files.line()) is not None:
+                reporter.note(unused)
         self._prepare_data(reporter)
         checkpoint = newest_checkpoint(self.directory.checkpoints, reporter.warn)
         mirror_here = self.config.tracking.mlflow and self.fabric.is_global_zero

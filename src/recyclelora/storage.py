@@ -43,8 +43,8 @@ def write_bytes(path: Path, data: bytes) -> None:
 
 
 def write_text(path: Path, text: str) -> None:
-    """Replace ``path`` by UTF-8 ``text`` atomically."""
-    write_bytes(path, text.encode())
+    """Replace ``path`` by UTF-8 ``text`` atomically; of a file name what is no UTF-8 is written as an escape."""
+    write_bytes(path, text.encode(errors="backslashreplace"))
 
 
 def write_json(path: Path, value: Any, indent: int | None = 2) -> None:

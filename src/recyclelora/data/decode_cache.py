@@ -72,7 +72,7 @@ def sample_key(dataset: FolderDataset, index: int) -> str:
         if field.default is not MISSING and value == field.default:
             continue
         parts.append(_file_text(value) if isinstance(value, Path) else repr(value))
-    return hashlib.sha256("\n".join(parts).encode()).hexdigest()[:40]
+    return hashlib.sha256("\n".join(parts).encode(errors="surrogateescape")).hexdigest()[:40]
 
 
 def _file_text(path: Path) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from pathlib import Path
 
 WILDCARD = re.compile(r"\*\*/|\*\*|\*|\?|\{[^}]*\}")
 CAPTURES = {"**/": r"((?:[^/]+/)*)", "**": r"(.*)", "*": r"([^/]*)", "?": r"([^/])"}
@@ -26,6 +27,11 @@ def translated(pattern: str) -> str:
 def is_hidden(path: str) -> bool:
     """Whether a file, or a folder that it lies in, has a name that begins with a dot; of a pattern: can match such."""
     return path.startswith(".") or "/." in path
+
+
+def printable(path: Path) -> str:
+    """A path as text for people and records: bytes of a name that are no UTF-8 are shown as \\xNN."""
+    return path.as_posix().encode(errors="surrogateescape").decode(errors="backslashreplace")
 
 
 def _translated(pattern: str) -> str:

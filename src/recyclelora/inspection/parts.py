@@ -5,12 +5,14 @@ from __future__ import annotations
 from collections import Counter
 
 from recyclelora.data.datasets import Dataset, digest
+from recyclelora.data.datasets.account import UNMASKED
 from recyclelora.data.datasets.files import tolerating
+from recyclelora.data.patterns import printable
 from recyclelora.data.preparation import render_scenes, scenes_to_render
 from recyclelora.errors import UserError
 from recyclelora.inspection.report import Part, Report, inspect
-from recyclelora.inspection.scan import ERROR, Defect
-from recyclelora.open_data import open_one
+from recyclelora.inspection.scan import ERROR, WARNING, Defect, relative_name
+from recyclelora.open_data import open_one, own_files
 from recyclelora.progress import Reporter
 from recyclelora.schemas import DataConfig, DatasetConfig
 
@@ -28,6 +30,7 @@ def data_report(data: DataConfig, cache: str, num_workers: int, reporter: Report
         the report, and the datasets that could be opened.
     """
     parts, defects = open_parts(data, cache)
+    defects += unused_files(data)
     datasets = [part.dataset for part in parts]
     jobs = scenes_to_render(datasets)
     if jobs:
@@ -58,9 +61,24 @@ def open_parts(data: DataConfig, cache: str) -> tuple[list[Part], list[Defect]]:
         except UserError as error:
             defects.append(Defect(ERROR, "cannot be opened", name, "", str(error)))
             continue
-        defects += [Defect(ERROR, problem.kind, name, str(problem.file), problem.detail) for problem in problems]
+        defects += [Defect(ERROR, problem.kind, name, printable(problem.file), problem.detail) for problem in problems]
         parts.append(Part(name, role, dataset))
     return parts, defects
+
+
+def unused_files(data: DataConfig) -> list[Defect]:
+    """Every file of a user's own folder that nothing reads, and why."""
+    try:
+        files = own_files(data)
+    except (UserError, OSError):  # what cannot be opened is told already
+        return []
+    unused = files.unused.items() if files is not None else ()
+    return [
+        Defect(WARNING, f"not used: {reason}", "folder", relative_name(path, files.root), "")
+        for reason, paths in unused
+        if reason != UNMASKED  # which is an error
+        for path in paths
+    ]
 
 
 def _source_name(config: DatasetConfig, *, splits: bool) -> str:

@@ -13,6 +13,7 @@ from recyclelora.data.datasets.base import View, fits, misfit
 from recyclelora.data.headers import GREY, read_header
 from recyclelora.data.labels import IGNORE, UNKNOWN
 from recyclelora.data.orientation import UPRIGHT, turned
+from recyclelora.data.patterns import printable
 from recyclelora.data.reading import read_image
 from recyclelora.errors import UserError
 
@@ -82,10 +83,10 @@ def _unwrapped(dataset: Dataset, index: int) -> tuple[Dataset, int]:
 
 
 def _scan_files(dataset: FolderDataset, item: Item, label: str, min_size: tuple[int, int]) -> Scan:
-    result = Scan(_relative(item.image, dataset.root))
+    result = Scan(relative_name(item.image, dataset.root))
 
     def add(severity: str, kind: str, path: Path, detail: str) -> None:
-        result.defects.append(Defect(severity, kind, label, _relative(path, dataset.root), detail))
+        result.defects.append(Defect(severity, kind, label, relative_name(path, dataset.root), detail))
 
     try:
         image = turned(read_image(item.image), item.turn)
@@ -126,8 +127,9 @@ def _scan_files(dataset: FolderDataset, item: Item, label: str, min_size: tuple[
     return result
 
 
-def _relative(path: Path, root: Path) -> str:
-    return path.relative_to(root).as_posix() if path.is_relative_to(root) else str(path)
+def relative_name(path: Path, root: Path) -> str:
+    """A file's path below its dataset's folder, as it can be printed."""
+    return printable(path.relative_to(root) if path.is_relative_to(root) else path)
 
 
 def _reason(error: UserError, path: Path) -> str:

@@ -7,7 +7,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from recyclelora.data.datasets.own import Key, files_below, matches
-from recyclelora.data.patterns import is_hidden
+from recyclelora.data.patterns import is_hidden, printable
+from recyclelora.errors import UserError
+
+UNMASKED = "images without a mask"
 
 NAMED = 2
 """As many files of each kind are named in a line."""
@@ -34,9 +37,9 @@ class Account:
             return None
         parts = []
         for reason, paths in self.unused.items():
-            shown = ", ".join(path.relative_to(self.root).as_posix() for path in paths[:NAMED])
+            shown = ", ".join(printable(path.relative_to(self.root)) for path in paths[:NAMED])
             parts.append(f"{len(paths)} {reason} ({shown}{', ...' if len(paths) > NAMED else ''})")
-        return f"{self.root}: {len(self.used)} files are used, others are not: {'; '.join(parts)}"
+        return f"{printable(self.root)}: {len(self.used)} files are used, others are not: {'; '.join(parts)}"
 
 
 def account(root: Path, splits: Mapping[str, Patterns], asked: Collection[str]) -> Account:
@@ -48,12 +51,17 @@ def account(root: Path, splits: Mapping[str, Patterns], asked: Collection[str]) 
         asked: the splits that a run reads
 
     Raises:
-        UserError: a pattern that does not tell files apart.
+        UserError: a pattern of a split that is asked for and does not tell files apart.
     """
     result = Account(root)
     reasons: dict[Path, str] = {}
     for name, (images, masks) in splits.items():
-        its = _split(matches(root, images), matches(root, masks) if masks else None)
+        try:
+            its = _split(matches(root, images), matches(root, masks) if masks else None)
+        except UserError:
+            if name in asked:
+                raise
+            continue  # nobody reads that split
         if name not in asked:
             reasons |= dict.fromkeys(its.used, f"of a split that is not asked for, {name}") | its.reasons
         else:
@@ -81,5 +89,5 @@ def _split(images: Mapping[Key, Path], masks: Mapping[Key, Path] | None) -> _Spl
         return _Split(set(images.values()), {})
     both = images.keys() & masks.keys()
     reasons = {path: "masks without an image" for key, path in masks.items() if key not in both}
-    reasons |= {path: "images without a mask" for key, path in images.items() if key not in both}
+    reasons |= {path: UNMASKED for key, path in images.items() if key not in both}
     return _Split({files[key] for files in (images, masks) for key in both}, reasons)

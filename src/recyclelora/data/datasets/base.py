@@ -12,6 +12,7 @@ import numpy as np
 
 from recyclelora.data.labels import IGNORE, table_classes
 from recyclelora.data.orientation import UPRIGHT, turned
+from recyclelora.data.patterns import printable
 from recyclelora.data.reading import ReadIds, fit_label, read_image, read_indices, read_label
 from recyclelora.errors import UserError
 
@@ -151,7 +152,7 @@ class FolderDataset:
         """
         item = self.items[index]
         image = turned(read_image(item.image), item.turn)
-        name = item.image.relative_to(self.root).as_posix()
+        name = printable(item.image.relative_to(self.root))
         if item.label is None:
             return Sample(image, np.full(image.shape[:2], IGNORE, np.uint8), name)
         label = read_label(item.label, self.table, self.read_ids)

@@ -11,6 +11,7 @@ from pathlib import Path
 import numpy as np
 
 from recyclelora.data.datasets.base import Item
+from recyclelora.data.patterns import printable
 from recyclelora.errors import UserError
 
 NAMED = 3
@@ -71,7 +72,9 @@ def refuse(error: UserError, problems: list[Problem]) -> None:
 def with_masks(folder: Path, items: list[Item], unpaired: list[Item]) -> tuple[Item, ...]:
     """The items that have their masks; refuses the others unless they are tolerated, and left out."""
     if unpaired:
-        problems = [Problem("no mask", item.image, f"expected {item.label}") for item in unpaired]
+        problems = [
+            Problem("no mask", item.image, f"expected {printable(item.label)}") for item in unpaired if item.label
+        ]
         refuse(UnpairedFiles(folder, items, unpaired), problems)
     missing = {item.image for item in unpaired}
     return tuple(item for item in items if item.image not in missing)
