@@ -10,10 +10,10 @@ from conftest import TINY, compose_config, make_cityscapes, make_gta, save_rgb
 from fixture_data import make_acdc, make_everything, make_own, save_ids16
 from omegaconf import OmegaConf
 
-from recyclelora.build_data import build_datasets
-from recyclelora.config import ConfigError, typed
-from recyclelora.data.datasets import Corrupted, Subset, digest
-from recyclelora.data.labels import IGNORE
+from recyclelora.build_data import build_datasets, build_protocol
+from recyclelora.config import ConfigError, load_config, to_yaml, typed
+from recyclelora.data.datasets import READERS, Corrupted, Subset, digest, seeded_subset
+from recyclelora.data.labels import CITYSCAPES_CLASSES, IGNORE
 from recyclelora.data.preparation import scenes_to_render
 from recyclelora.errors import UserError
 from recyclelora.inspect_data import inspect_pair
@@ -22,7 +22,7 @@ from recyclelora.progress import Reporter
 from recyclelora.provenance import Identity, signature
 from recyclelora.results import Scores, result_json
 from recyclelora.schemas import DataConfig
-from recyclelora.schemas.data import distinct_colours
+from recyclelora.schemas.data import DATASETS, distinct_colours
 
 
 @pytest.fixture(scope="module")
@@ -229,3 +229,91 @@ def test_a_file_name_that_is_no_utf_8_is_data_like_any_other(own, tmp_path):
     assert ("not used: masks without an image", "masks/train/\\xff.png") in kinds
     assert ("unreadable mask", "masks/train/000.png") in kinds
     assert len((tmp_path / "out/inspect/folder/index.html").read_text()) > 1000
+
+
+# --- class lists and protocols that fit the datasets ------------------------------------------------------------------
+
+
+def test_a_class_list_of_ones_own_is_read_by_name(make_config, tmp_path):
+    make_everything(tmp_path / "data")
+    classes = ["data.classes.names=[car,road,sky]", "data.classes.colours=[]"]
+    for pair in ("gta2city", "synthia2cbm", "streets"):
+        sources = [opened(make_config(*TINY, f"data={pair}", *more)).sources[0] for more in ([], classes)]
+        whole, chosen = (source.load(0).label for source in sources)
+        expected = np.full(whole.shape, IGNORE, np.uint8)
+        for own, cityscapes in enumerate((13, 0, 10)):
+            expected[whole == cityscapes] = own
+        np.testing.assert_array_equal(chosen, expected)
+        assert sources[1].classes == {0, 1, 2} and len(set(np.unique(chosen))) > 2
+        assert digest([sources[0]]) != digest([sources[1]])  # version 0.1.0 read them by number
+
+
+def test_classes_beside_a_users_own(own, tmp_path):
+    make_gta(tmp_path / "data")
+    make_own(tmp_path / "own", [0, 1], save_ids16)
+    sources = [{"dataset": "folder", "split": "train"}, {"dataset": "gta", "split": "train"}]
+    config = own(root=str(tmp_path / "data"), sources=sources, classes={"names": ["crane", "sky"], "colours": []})
+    mine, gta = opened(config).sources
+    assert mine.classes == {0, 1} and gta.classes == {1}
+
+
+@pytest.mark.parametrize(
+    ("names", "words"),
+    [
+        ("[road,sidewalk,buildings]", ["'buildings'", "did you mean building", "streets have no class"]),
+        ("[ground,plant]", ["no class 'ground', 'plant'"]),
+        (str([*CITYSCAPES_CLASSES[1:], "road"]).replace("'", ""), ["in another order"]),
+    ],
+)
+def test_names_that_no_dataset_has_are_refused_while_composing(make_config, names, words):
+    with pytest.raises(ConfigError) as refusal:
+        make_config(*TINY, "data=streets", f"data.classes.names={names}", "data.classes.colours=[]")
+    for word in ["data.classes.names", *words]:
+        assert word in str(refusal.value)
+
+
+def test_the_known_names_are_those_of_the_files_and_readers(make_config):
+    assert tuple(make_config(*TINY).data.classes.names) == CITYSCAPES_CLASSES
+    assert set(DATASETS) == {*READERS, "streets", "folder"} and list(DATASETS) == sorted(DATASETS)
+
+
+@pytest.mark.parametrize(
+    ("protocol", "words"),
+    [
+        ({"half": ["mapilary"]}, ["data.protocol.half", "'mapilary' is no dataset and no target", "mean mapillary"]),
+        ({"sizes": {"city": [512, 1024]}}, ["data.protocol.sizes", "'city' is no dataset"]),
+        ({"fit": {"tests": [512, 1024]}}, ["data.protocol.fit", "mean test"]),
+        ({"sizes": {"gta": [512, 1024]}}, ["data.protocol.sizes", "'gta' is a dataset and the name of a target"]),
+    ],
+)
+def test_names_that_a_protocol_would_ignore_are_refused(own, protocol, words):
+    targets = [
+        {"dataset": "folder", "split": "test", "name": "test"},
+        {"dataset": "folder", "split": "val", "name": "gta"},
+    ]
+    with pytest.raises(ConfigError) as refusal:
+        own(targets=targets, protocol={"name": "mine", "half": [], "fit": {}, "sizes": {}} | protocol)
+    for word in words:
+        assert word in str(refusal.value)
+
+
+def test_a_run_of_an_earlier_version_is_read_whatever_it_names(own, tmp_path):
+    config = own()
+    config.data.protocol.half = ["mapilary"]
+    config.data.classes.names = [*CITYSCAPES_CLASSES[1:], "road"]
+    (tmp_path / "config.yaml").write_text(to_yaml(config))
+    assert load_config(tmp_path / "config.yaml").data.protocol.half == ["mapilary"]
+
+
+def test_a_protocol_knows_targets_of_one_dataset_apart(own, tmp_path):
+    make_own(tmp_path / "own", [0, 1], save_ids16)
+    targets = [{"dataset": "folder", "split": split, "name": split} for split in ("test", "train")]
+    config = own(targets=targets, protocol={"name": "mine", "half": ["test"], "sizes": {"source_val": [24, 24]}})
+    protocol = build_protocol(config.data.protocol)
+    scored = opened(config).scored
+    size = {name: protocol.prepared(dataset).load(0).label.shape for name, dataset in scored.items()}
+    assert size == {"source_val": (48, 96), "test": (24, 48), "train": (48, 96)}
+    shown = {name: protocol.shown_size(protocol.key(dataset), (48, 96)) for name, dataset in scored.items()}
+    assert shown == {"source_val": (24, 24), "test": (48, 96), "train": (48, 96)}
+    whole = build_protocol(replace(config.data.protocol, half=["folder"]))
+    assert whole.prepared(seeded_subset(scored["train"], 1, 0)).load(0).label.shape == (24, 48)

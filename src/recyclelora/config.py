@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import dataclasses
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -91,8 +91,10 @@ def default_config() -> Config:
     return config
 
 
-def typed(node: DictConfig) -> Any:
+def typed(node: DictConfig, *, stored: bool = False) -> Any:
     """Turn a composed configuration into its dataclass and check every value.
+
+    What is ``stored`` with a run is not refused for what earlier versions accepted.
 
     Raises:
         ConfigError: naming each bad key, its value and what is allowed.
@@ -102,24 +104,25 @@ def typed(node: DictConfig) -> Any:
     except OmegaConfBaseException as error:
         key = getattr(error, "full_key", None) or ""
         raise ConfigError(f"{key}: {str(error).splitlines()[0]}") from error
-    validate(config)
+    validate(config, stored=stored)
     return config
 
 
-def validate(config: Any) -> None:
+def validate(config: Any, *, stored: bool = False) -> None:
     """Check a configuration dataclass and all inside it; raise one ConfigError that lists every bad key."""
-    problems = [f"{key}={redacted(repr(value))}: {what}" for key, value, what in _problems(config, "")]
+    checks = ("check",) if stored else ("check", "check_new")
+    problems = [f"{key}={redacted(repr(value))}: {what}" for key, value, what in _problems(config, "", checks)]
     if problems:
         raise ConfigError("\n".join(problems))
 
 
-def _problems(node: Any, path: str) -> Iterator[tuple[str, Any, str]]:
-    """Walk dataclasses, lists and dicts; yield (full key, value, what is wrong)."""
+def _problems(node: Any, path: str, checks: Sequence[str]) -> Iterator[tuple[str, Any, str]]:
+    """Walk dataclasses, lists and dicts; yield (full key, value, what is wrong) as their methods ``checks`` say."""
     if dataclasses.is_dataclass(node):
         children = {f.name: getattr(node, f.name) for f in dataclasses.fields(node)}
         for name in vars(node).keys() - children.keys():  # a '+key=value' on the command line gets this far
             yield _join(path, name), getattr(node, name), f"no such key{nearest(name, list(children))}"
-        for name, what in getattr(node, "check", lambda: ())():
+        for name, what in (problem for check in checks for problem in getattr(node, check, lambda: ())()):
             yield _join(path, name), _value_at(node, name), what
     elif isinstance(node, list):
         children = {str(index): item for index, item in enumerate(node)}
@@ -128,7 +131,7 @@ def _problems(node: Any, path: str) -> Iterator[tuple[str, Any, str]]:
     else:
         return
     for name, child in children.items():
-        yield from _problems(child, _join(path, name))
+        yield from _problems(child, _join(path, name), checks)
 
 
 def _join(path: str, name: str) -> str:
@@ -169,7 +172,7 @@ def load_config(path: Path) -> Config:
     except (*UNFIT, YAMLError, RecursionError) as error:
         raise ConfigError(f"{path}: not a run's configuration: {(str(error) or 'empty').splitlines()[0]}") from error
     assert isinstance(merged, DictConfig)
-    config: Config = typed(merged)
+    config: Config = typed(merged, stored=True)
     return config
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable, Mapping
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +13,7 @@ from recyclelora.data.datasets import (
     Dataset,
     FolderDataset,
     OwnSplit,
+    StreetsDataset,
     Subset,
     open_dataset,
     own_folder,
@@ -21,7 +22,7 @@ from recyclelora.data.datasets import (
 from recyclelora.data.datasets.account import Account, account
 from recyclelora.data.datasets.base import View
 from recyclelora.data.decode_cache import kept_decoded
-from recyclelora.data.labels import IGNORE, explicit_table, lookup_table
+from recyclelora.data.labels import IGNORE, by_name, explicit_table, lookup_table
 from recyclelora.data.masks import ColourIds, read_ids16
 from recyclelora.data.reading import ReadIds
 from recyclelora.errors import UserError
@@ -35,8 +36,9 @@ def open_all(configs: list[DatasetConfig], data: DataConfig, cache: str) -> list
     opened: list[Dataset] = []
     problems: list[str] = []
     for config in configs:
+        title = "source_val" if config is data.source_val else config.label
         try:
-            opened.append(open_one(config, data, cache))
+            opened.append(open_one(config, data, cache, title))
         except UserError as error:
             problems.append(str(error))
     if problems:
@@ -45,8 +47,11 @@ def open_all(configs: list[DatasetConfig], data: DataConfig, cache: str) -> list
     return opened
 
 
-def open_one(config: DatasetConfig, data: DataConfig, cache: str) -> Dataset:
-    """Open one dataset: its files, corrupted if that is asked for, and of them a subset."""
+def open_one(config: DatasetConfig, data: DataConfig, cache: str, title: str | None = None) -> Dataset:
+    """Open one dataset: its files, corrupted if that is asked for, and of them a subset.
+
+    ``title`` is its name in results, by which a protocol may know it, too.
+    """
     dataset: Dataset
     if config.dataset == "folder":
         dataset = open_own(config.split, data)
@@ -56,6 +61,10 @@ def open_one(config: DatasetConfig, data: DataConfig, cache: str) -> Dataset:
             variant=config.variant, seed=data.subset_seed, cache_dir=Path(cache) / "streets",
             orientation=data.orientation, cityscapes_labels=data.cityscapes_labels,
         )  # fmt: skip
+    if isinstance(dataset, FolderDataset | StreetsDataset):
+        dataset = replace(dataset, title=title)
+        train_ids = None if config.dataset == "folder" else by_name(data.classes.names)
+        dataset = dataset if train_ids is None else dataset.numbered(train_ids)
     dataset = kept_decoded(dataset, Path(cache) / "decoded", data.decode_cache)
     if config.corruption is not None:
         c = config.corruption

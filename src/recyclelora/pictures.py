@@ -152,9 +152,10 @@ class Pictures:
         return [(2 * index + 1) * length // (2 * count) for index in range(count)]
 
     def _shown(self, name: str, dataset: Dataset, index: int, score: float | None) -> figures.Shown:
-        sample = self.evaluator.protocol.prepared(dataset).load(index)
+        protocol = self.evaluator.protocol
+        sample = protocol.prepared(dataset).load(index)
         was_training = self.segmenter.training
-        prediction = self.evaluator.predict(self.segmenter.eval(), [sample.image], dataset.name)[0]
+        prediction = self.evaluator.predict(self.segmenter.eval(), [sample.image], protocol.key(dataset))[0]
         self.segmenter.train(was_training)
         title = name if score is None else f"{name}  mIoU {100 * score:.1f} %"
         return figures.Shown(title, sample.image, sample.label if dataset.labelled else None, prediction)

@@ -52,7 +52,7 @@ def predict_dataset(
     shown = evaluator.protocol.prepared(dataset)
     for index in range(len(shown)):
         sample = shown.load(index)
-        prediction = predict(segmenter, evaluator, sample.image, dataset.name)
+        prediction = predict(segmenter, evaluator, sample.image, evaluator.protocol.key(dataset))
         save_prediction(folder, str(PurePosixPath(sample.name).with_suffix("")), sample.image, prediction, classes)
         advance(1)
 

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-NOT_READING = ("items", "indices", "root", "name", "cache", "cache_dir", "masks")
+NOT_READING = ("items", "indices", "root", "name", "cache", "cache_dir", "masks", "title", "train_ids")
 """Fields that say which samples there are, or where they lie, but not how they are read."""
 
 

@@ -6,7 +6,7 @@ Mapillary's tables are beside its class names, in ``datasets/mapillary_classes.p
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 import numpy as np
 
@@ -19,6 +19,12 @@ UNKNOWN = 254
 PADDING = UNKNOWN
 """Mark of the pixels that a training crop has beyond its image: unlabelled, and 0.0 after the normalisation. Reading
 refuses unknown ids, so that no other pixel of a crop has it."""
+
+CITYSCAPES_CLASSES = (
+    "road", "sidewalk", "building", "wall", "fence", "pole", "traffic light", "traffic sign", "vegetation", "terrain",
+    "sky", "person", "rider", "car", "truck", "bus", "train", "motorcycle", "bicycle",
+)  # fmt: skip
+"""Names of the 19 train ids, which are what every dataset but a user's own is read to."""
 
 CITYSCAPES_IDS = {
     7: 0, 8: 1, 11: 2, 12: 3, 13: 4, 17: 5, 19: 6, 20: 7, 21: 8, 22: 9, 23: 10, 24: 11, 25: 12, 26: 13, 27: 14, 28: 15,
@@ -72,6 +78,26 @@ def identity_table(num_classes: int, known: int | None = None) -> np.ndarray:
 def table_classes(table: np.ndarray) -> frozenset[int]:
     """The train ids that a table can give."""
     return frozenset(int(train) for train in np.unique(table) if train < UNKNOWN)
+
+
+def by_name(names: Sequence[str]) -> tuple[int, ...] | None:
+    """For each of Cityscapes' train ids the place of its name in a run's class list, 255 where that does not have it.
+
+    None where nothing changes: the list begins with all of them in their order. So is a list that has all of them in
+    another order: version 0.1.0 read those by number, and new runs are refused.
+    """
+    if tuple(names[: len(CITYSCAPES_CLASSES)]) == CITYSCAPES_CLASSES or sorted(names) == sorted(CITYSCAPES_CLASSES):
+        return None
+    places = {name: index for index, name in enumerate(names)}
+    return tuple(places.get(name, IGNORE) for name in CITYSCAPES_CLASSES)
+
+
+def renumbered(table: np.ndarray, train_ids: Sequence[int]) -> np.ndarray:
+    """A table from stored ids to train ids with ``train_ids[t]`` in the place of every train id t."""
+    changed = np.arange(256, dtype=np.uint8)
+    changed[: len(train_ids)] = train_ids
+    result: np.ndarray = changed[table]
+    return result
 
 
 def explicit_table(

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from recyclelora.data.datasets import Dataset, HalfSize
+from recyclelora.data.datasets import READERS, Dataset, HalfSize
 from recyclelora.data.loaders import eval_loader
 from recyclelora.engine.partial import PartialCounts
 from recyclelora.engine.test_time import averaged
@@ -48,9 +48,17 @@ class Protocol:
         """Whether there is anything to average."""
         return self.flip or self.scales != (1.0,)
 
+    def key(self, dataset: Dataset) -> str:
+        """The name by which the protocol knows a dataset: the one in results where it names that, else the dataset's.
+
+        A set that carries another dataset's name in results is not taken for it.
+        """
+        named = {*self.sizes, *self.fit, *self.half} - READERS.keys()
+        return dataset.label if dataset.label in named else dataset.name
+
     def prepared(self, dataset: Dataset) -> Dataset:
         """The dataset as it is scored: itself, or its half-size copies."""
-        return HalfSize(dataset) if dataset.name in self.half else dataset
+        return HalfSize(dataset) if self.key(dataset) in self.half else dataset
 
     def shown_size(self, dataset: str, size: tuple[int, int]) -> tuple[int, int]:
         """(H, W) at which an image of ``size`` (H, W) is shown to the model."""
@@ -111,10 +119,11 @@ class Evaluator:
             rank=self.rank, world_size=self.world_size, skip=done,
         )  # fmt: skip
         advance(done * self.batch_size)
+        key = self.protocol.key(dataset)
         for number, samples in enumerate(loader, start=done + 1):
             matrices = {}
             for group in by_shape(samples):
-                predictions = self.predict(segmenter, [samples[index][0] for index in group], dataset.name)
+                predictions = self.predict(segmenter, [samples[index][0] for index in group], key)
                 for index, prediction in zip(group, predictions, strict=True):
                     matrices[index] = confusion.update(samples[index][1], prediction)
             for index in range(len(samples)):

@@ -72,10 +72,11 @@ def unused_files(data: DataConfig) -> list[Defect]:
         files = own_files(data)
     except (UserError, OSError):  # what cannot be opened is told already
         return []
-    unused = files.unused.items() if files is not None else ()
+    if files is None:
+        return []
     return [
         Defect(WARNING, f"not used: {reason}", "folder", relative_name(path, files.root), "")
-        for reason, paths in unused
+        for reason, paths in files.unused.items()
         if reason != UNMASKED  # which is an error
         for path in paths
     ]

@@ -9,7 +9,8 @@ from typing import Optional
 
 from omegaconf import MISSING
 
-from recyclelora.schemas.checks import Problem, above_zero, added, at_least, file_name, one_of
+from recyclelora.data.labels import CITYSCAPES_CLASSES
+from recyclelora.schemas.checks import Problem, above_zero, added, at_least, file_name, nearest, one_of
 from recyclelora.schemas.folder import FolderConfig, class_index
 
 # OmegaConf reads these annotations at run time and wants Optional[...], not "... | None".
@@ -78,6 +79,13 @@ class CorruptionConfig:
         if not 1 <= self.severity <= 5:
             yield "severity", "must lie between 1 and 5"
         yield from at_least("seed", self.seed, 0)
+
+
+DATASETS = (
+    "acdc", "bdd100k", "cityscapes", "cityscapes_c", "dark_zurich", "foggy_cityscapes", "folder", "gta", "idd",
+    "mapillary", "muses", "rainy_cityscapes", "streets", "synthia", "urbansyn",
+)  # fmt: skip
+"""Every dataset that can be read; named here so that a typo is refused before readers are imported."""
 
 
 @dataclass
@@ -198,7 +206,8 @@ class ProtocolConfig:
     """How images are scored: whole or by sliding window.
 
     ``sizes`` resizes a dataset's images to [height, width]; ``fit`` scales them, keeping their shape, to the largest
-    size within [short edge, long edge]; ``half`` lists datasets that are scored on half-size copies, masks too.
+    size within [short edge, long edge]; ``half`` lists datasets that are scored on half-size copies, masks too. All
+    three know a set by its dataset or by its name in results.
     Test-time augmentation averages probabilities over ``scales`` of the shown size, and with ``flip`` over mirror
     images.
     """
@@ -274,6 +283,40 @@ class DataConfig:
         if len(set(labels)) != len(labels) or "source_val" in labels:
             yield "targets", f"need different names, and none may be source_val: {', '.join(labels)}"
         yield from self._check_folder()
+
+    def check_new(self) -> Iterator[Problem]:
+        """Yield what a new run is refused for, but runs of earlier versions may hold."""
+        titles = {"source_val": self.source_val.dataset} | {target.label: target.dataset for target in self.targets}
+        known = (*DATASETS, *titles)
+        protocol = self.protocol
+        for key, names in (("sizes", protocol.sizes), ("fit", protocol.fit), ("half", protocol.half)):
+            for name in names:
+                if name not in known:
+                    yield f"protocol.{key}", f"{name!r} is no dataset and no target{nearest(name, known)}"
+                elif name in DATASETS and titles.get(name, name) != name:
+                    yield f"protocol.{key}", f"{name!r} is a dataset and the name of a target of another dataset"
+        yield from self._check_class_names()
+
+    def _check_class_names(self) -> Iterator[Problem]:
+        """Yield names that the datasets do not have: all but a user's own are read to Cityscapes' classes, by name."""
+        datasets = {config.dataset for config in (*self.sources, self.source_val, *self.targets)}
+        names = self.classes.names
+        if not datasets - {"folder"}:
+            return
+        if sorted(names) == sorted(CITYSCAPES_CLASSES) and tuple(names) != CITYSCAPES_CLASSES:
+            yield "classes.names", "are Cityscapes' classes in another order than theirs: leave them as they are"
+        strange = [name for name in names if name not in CITYSCAPES_CLASSES]
+        if strange and "folder" not in datasets:
+            others = ", ".join(repr(name) for name in strange[:3])
+            yield (
+                "classes.names",
+                (
+                    f"{', '.join(sorted(datasets))} have no class {others}{nearest(strange[0], CITYSCAPES_CLASSES)}; "
+                    f"known: {', '.join(CITYSCAPES_CLASSES)}"
+                ),
+            )
+        if set(strange) == set(names):
+            yield "classes.names", f"holds no class of {', '.join(sorted(datasets - {'folder'}))}"
 
     def _check_folder(self) -> Iterator[Problem]:
         """Yield what does not fit between ``folder``, the classes and the splits that are asked for."""

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Protocol
 
 import numpy as np
 
-from recyclelora.data.labels import IGNORE, table_classes
+from recyclelora.data.labels import IGNORE, renumbered, table_classes
 from recyclelora.data.orientation import UPRIGHT, turned
 from recyclelora.data.patterns import printable
 from recyclelora.data.reading import ReadIds, fit_label, read_image, read_indices, read_label
@@ -34,6 +34,11 @@ class Dataset(Protocol):
     @property
     def name(self) -> str:
         """The dataset's name, by which protocols know it."""
+        ...
+
+    @property
+    def label(self) -> str:
+        """The name it carries in results."""
         ...
 
     @property
@@ -130,9 +135,18 @@ class FolderDataset:
     """the dataset ships masks that have a few rows more or fewer than their image: they are cut or padded"""
     masks: str | None = None
     """which kind of masks is read, of a dataset that has several"""
+    title: str | None = None
+    """the name in results, where it is another one"""
+    train_ids: tuple[int, ...] | None = None
+    """a run's train id in the place of each of the dataset's own, where the run has another class list"""
 
     def __len__(self) -> int:
         return len(self.items)
+
+    @property
+    def label(self) -> str:
+        """The name it carries in results."""
+        return self.title or self.name
 
     @property
     def labelled(self) -> bool:
@@ -143,6 +157,11 @@ class FolderDataset:
     def classes(self) -> frozenset[int]:
         """The train ids that the masks can hold."""
         return table_classes(self.table) - self.absent
+
+    def numbered(self, train_ids: tuple[int, ...]) -> FolderDataset:
+        """The same files read to other train ids: ``train_ids[t]``, or 255, in the place of t."""
+        absent = frozenset(train_ids[own] for own in self.absent)
+        return replace(self, table=renumbered(self.table, train_ids), absent=absent, train_ids=train_ids)
 
     def load(self, index: int) -> Sample:
         """Read one sample.
@@ -161,7 +180,7 @@ class FolderDataset:
         return Sample(image, fit_label(label, image.shape[:2]), name)
 
     def entries(self) -> list[str]:
-        """Relative path and size in bytes of every file, and which images are turned.
+        """Relative path and size in bytes of every file, which images are turned, and other train ids.
 
         Raises:
             UserError: a file is not there, such as a link to nothing.
@@ -171,7 +190,13 @@ class FolderDataset:
         return [
             *(f"{path.relative_to(self.root).as_posix()} {_size(path)}" for path in files),
             *(f"{path.relative_to(self.root).as_posix()} turned {turn}" for path, turn in turns),
+            *classes_entry(self.train_ids),
         ]
+
+
+def classes_entry(train_ids: tuple[int, ...] | None) -> list[str]:
+    """What identifies data that are read to another class list than the dataset's own."""
+    return [] if train_ids is None else [f"classes {' '.join(map(str, train_ids))}"]
 
 
 def _size(path: Path) -> int:
@@ -191,6 +216,11 @@ class View:
     def name(self) -> str:
         """The name of the base."""
         return self.base.name
+
+    @property
+    def label(self) -> str:
+        """The name that the base carries in results."""
+        return self.base.label
 
     @property
     def labelled(self) -> bool:

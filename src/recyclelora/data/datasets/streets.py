@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from recyclelora.data import streets
-from recyclelora.data.datasets.base import Sample
+from recyclelora.data.datasets.base import Sample, classes_entry
 from recyclelora.data.datasets.files import check_choice
+from recyclelora.data.labels import IGNORE, renumbered
 
 NUM_CLASSES = 19
 """Scenes hold all classes of Cityscapes."""
@@ -21,9 +22,18 @@ class StreetsDataset:
     look: str
     split: str
     cache_dir: Path | None
+    title: str | None = None
+    """the name in results, where it is another one"""
+    train_ids: tuple[int, ...] | None = None
+    """a run's train id in the place of each of the 19, where the run has another class list"""
 
     def __len__(self) -> int:
         return streets.num_scenes(self.look, self.split)
+
+    @property
+    def label(self) -> str:
+        """The name it carries in results."""
+        return self.title or self.name
 
     @property
     def labelled(self) -> bool:
@@ -32,12 +42,18 @@ class StreetsDataset:
 
     @property
     def classes(self) -> frozenset[int]:
-        """All 19 train ids."""
-        return frozenset(range(NUM_CLASSES))
+        """All 19 train ids, or those of the run's class list."""
+        return frozenset(range(NUM_CLASSES)) if self.train_ids is None else frozenset(self.train_ids) - {IGNORE}
+
+    def numbered(self, train_ids: tuple[int, ...]) -> StreetsDataset:
+        """The same scenes with other train ids: ``train_ids[t]``, or 255, in the place of t."""
+        return replace(self, train_ids=train_ids)
 
     def load(self, index: int) -> Sample:
         """Render one scene, or read it from the cache."""
         image, label = streets.scene(self.look, self.split, index, self.cache_dir)
+        if self.train_ids is not None:
+            label = renumbered(label, self.train_ids)
         return Sample(image, label, f"{self.look}_{self.split}_{index:04d}.png")
 
     def missing(self) -> list[int]:
@@ -46,7 +62,8 @@ class StreetsDataset:
 
     def entries(self) -> list[str]:
         """The version of the renderer stands for the files."""
-        return [f"streets-v{streets.STREETS_VERSION} {self.look} {self.split} {len(self)}"]
+        scenes = f"streets-v{streets.STREETS_VERSION} {self.look} {self.split} {len(self)}"
+        return [scenes, *classes_entry(self.train_ids)]
 
 
 def open_streets(split: str, name: str | None, cache_dir: Path | None) -> StreetsDataset:
