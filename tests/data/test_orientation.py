@@ -175,7 +175,7 @@ def test_every_oriented_file_is_named_by_the_inspection(own):
     stored, its = halves(64, 96)
     images = {"a": photograph(stored_for(shown, 6), 6), "b": photograph(stored, 6), "c": photograph(shown, 1)}
     dataset, config = own(images, {"a": mask, "b": its, "c": mask})
-    found = [defect for i in range(3) for defect in scan(dataset, i, "own", (1, 1)).defects]
+    found = [defect for i in range(3) for defect in scan(dataset, i, "own").defects]
     assert [(d.kind, d.file, d.detail) for d in found] == [
         ("EXIF orientation", "images/train/a.jpg", "orientation 6: turned"),
         ("EXIF orientation", "images/train/b.jpg", "orientation 6: read as stored, as its mask lies"),

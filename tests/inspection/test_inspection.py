@@ -36,7 +36,7 @@ def break_gta(root: Path) -> None:
     save_palette(labels / "00008.png", np.full((96, 192), 99))  # unknown ids
     save_palette(labels / "00009.png", np.zeros((96, 192)))  # nothing labelled
     save_palette(labels / "00010.png", np.full((40, 60), 7))  # another image's mask
-    save_rgb(images / "00011.png", picture(rng, ids)[:48, :48])  # smaller than the crop
+    save_rgb(images / "00011.png", picture(rng, ids)[:48, :48])  # smaller than the crop, but the chain scales it first
     save_palette(labels / "00011.png", ids[:48, :48])
     (images / "00012.png").write_bytes((root / CITY.format(0)).read_bytes())  # a test image among the training ones
 
@@ -77,7 +77,6 @@ def test_all_damage_is_found_in_one_pass(broken):
     assert found(report, "warning") == {
         ("size mismatch", "00002.png"),
         ("nothing labelled", "00009.png"),
-        ("smaller than the crop", "00011.png"),
     }
 
 
@@ -115,6 +114,25 @@ def test_frequencies_by_hand(tmp_path: Path, make_config):
     assert report["dataset_digest"] is not None
     never = [d["file"] for d in report["defects"] if d["kind"] == "class never trained"]
     assert len(never) == 17 and "road" not in never
+
+
+def test_padding_is_what_the_configured_chain_does(tmp_path: Path, make_config):
+    """The chain scales by the short edge before it crops: size alone tells nothing, shape and edges do."""
+    root = tmp_path / "data"
+    for index, (height, width) in enumerate([(24, 24), (48, 96), (40, 400), (40, 400)], start=1):
+        save_rgb(root / f"gta/images/{index:05d}.png", np.zeros((height, width, 3), np.uint8))
+        save_palette(root / f"gta/labels/{index:05d}.png", np.full((height, width), 7))
+    make_cityscapes(root)
+    chain = ["data.augment.crop=[64,64]", "data.augment.short_edges=[48,64,80,96]", "data.augment.max_long_edge=320"]
+    config = make_config(*chain, "data.sources.0.split=all", "data.sources.0.subset=null")
+    with contextlib.suppress(UserError):
+        inspect_pair(config.data, config.cache, tmp_path / "out", 0, Reporter(enabled=False))
+    report = json.loads((tmp_path / "out/inspect/gta2city/report.json").read_text())
+    # a square is too small at edge 48 of four; 400x40 is at most 320x32
+    assert report["datasets"][0]["padded"] == pytest.approx((0.25 + 0.25 + 1 + 1) / 4)
+    assert {d["padded"] for d in report["datasets"][1:]} == {None}
+    never = [(d["file"], d["detail"]) for d in report["defects"] if d["kind"] == "never fills the crop"]
+    assert never == [(f"images/0000{i}.png", "400x40 pixels: padded to 64x64 in every draw") for i in (3, 4)]
 
 
 def test_two_sources_of_one_dataset_are_counted_apart(tmp_path: Path, make_config):

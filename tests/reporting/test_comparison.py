@@ -267,6 +267,25 @@ def test_what_does_not_compare_is_said(tmp_path):
         assert words in remarks
 
 
+def test_protocols_are_told_apart_by_their_values(tmp_path):
+    def settings(name, stride=341, **more):
+        return {"protocol": name, "protocol_settings": {"name": name, "mode": "slide", "stride": stride, **more}}
+
+    def compared(*asked):
+        folder = tmp_path / str(len(list(tmp_path.iterdir())))
+        paths = [write_run(folder / f"{i}", i, **about) for i, about in enumerate(asked)]
+        c = compare(read_runs(paths), "last", None, 0)
+        return c.protocols, [remark for remark in c.remarks if "protocols" in remark]
+
+    assert compared(settings("rein"), settings("rein")) == (["rein"], [])
+    assert compared(settings("rein"), settings("mine")) == (["rein"], [])  # the same by another name
+    names, (remark,) = compared(settings("rein"), settings("rein", 256))
+    assert names == ["rein with stride 341", "rein with stride 256"]
+    assert "(rein with stride 341, rein with stride 256): their scores do not compare" in remark
+    names, (remark,) = compared(settings("rein", half=["mapillary"]), settings("rein", half=[]), settings("soma", 3))
+    assert names == ['rein with half ["mapillary"], stride 341', "rein with half [], stride 341", "soma"]
+
+
 def test_groups_have_means_of_scores_and_cost(tmp_path):
     paths = [write_run(tmp_path / f"{s}", s, q, LORA, seconds=t) for s, q, t in ((0, 0.6, 10.0), (1, 0.8, 30.0))]
     (group,) = compare(read_runs(paths), "last", None, 0).groups

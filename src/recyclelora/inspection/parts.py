@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 
+from recyclelora.build_data import build_augmentation
 from recyclelora.data.datasets import Dataset, digest
 from recyclelora.data.datasets.account import UNMASKED
 from recyclelora.data.datasets.files import tolerating
@@ -36,9 +37,11 @@ def data_report(data: DataConfig, cache: str, num_workers: int, reporter: Report
     if jobs:
         with reporter.bar("rendering streets (once)", len(jobs)) as update:
             render_scenes(jobs, update)
-    min_size = (data.augment.crop[0], data.augment.crop[1])
+    augmentation = build_augmentation(data)
     with reporter.bar("scanning", sum(map(len, datasets))) as update:
-        reports, found = inspect(parts, data.classes.names, min_size=min_size, num_workers=num_workers, advance=update)
+        reports, found = inspect(
+            parts, data.classes.names, augmentation=augmentation, num_workers=num_workers, advance=update
+        )
     try:
         whole = digest(datasets) if not any(defect.severity == ERROR for defect in defects) else None
     except UserError:  # the scan has named the file that is not there

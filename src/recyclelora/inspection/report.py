@@ -11,6 +11,7 @@ import numpy as np
 
 from recyclelora.data.datasets import Corrupted, Dataset
 from recyclelora.data.datasets.base import View
+from recyclelora.data.transforms import Augmentation, resized_shape
 from recyclelora.inspection.scan import ERROR, WARNING, Defect, Scan, scan
 
 CHUNK = 8
@@ -28,6 +29,7 @@ class DatasetReport:
         pixels: of each class, (K,).
         images: that hold each class, (K,).
         ignored: share of pixels without a label.
+        padded: of a source, the share of training samples that are padded to the crop.
     """
 
     name: str
@@ -38,6 +40,7 @@ class DatasetReport:
     pixels: np.ndarray
     images: np.ndarray
     ignored: float
+    padded: float | None = None
 
     @property
     def frequencies(self) -> np.ndarray:
@@ -75,6 +78,7 @@ class Report:
                     "labelled": d.labelled,
                     "sizes": {f"{width}x{height}": count for (height, width), count in sorted(d.sizes.items())},
                     "ignored": d.ignored,
+                    "padded": d.padded,
                     "frequencies": dict(zip(self.classes, d.frequencies.tolist(), strict=True)),
                     "images_with_class": dict(zip(self.classes, d.images.tolist(), strict=True)),
                 }
@@ -97,7 +101,7 @@ def inspect(
     parts: Sequence[Part],
     classes: Sequence[str],
     *,
-    min_size: tuple[int, int],
+    augmentation: Augmentation,
     num_workers: int,
     advance: Callable[[int], None] = lambda count: None,
 ) -> tuple[list[DatasetReport], list[Defect]]:
@@ -106,36 +110,67 @@ def inspect(
     Args:
         parts: sources and targets
         classes: names by train id
-        min_size: (H, W) of the training crop; only sources are compared with it
+        augmentation: of training; tells how often images of sources are padded
         num_workers: processes; 0 scans in this one
         advance: told how many samples are done
     """
     scans: dict[str, list[Scan]] = {part.name: [] for part in parts}
     jobs = [(part, index) for part in parts for index in range(len(part.dataset))]
-    for part, found in _scanned(jobs, min_size, num_workers):
+    for part, found in _scanned(jobs, num_workers):
         scans[part.name].append(found)
         advance(1)
     reports = [_summed(part, scans[part.name], len(classes)) for part in parts]
+    for report in reports:
+        if report.role == "source":
+            report.padded = _padded(report.sizes, augmentation)
     defects = [defect for found in scans.values() for one in found for defect in one.defects]
     defects += [defect for part in parts for defect in _few_bits(part, scans[part.name])]
+    defects += [d for part in parts if part.role == "source" for d in _too_small(part, scans[part.name], augmentation)]
     defects += _duplicates(parts, scans) + _missing_classes(reports, parts, classes)
     return reports, sorted(defects, key=lambda d: (d.severity, d.dataset, d.kind, d.file))
 
 
-def _scanned(jobs: list[tuple[Part, int]], min_size: tuple[int, int], num_workers: int) -> Iterator[tuple[Part, Scan]]:
+def _scanned(jobs: list[tuple[Part, int]], num_workers: int) -> Iterator[tuple[Part, Scan]]:
     if num_workers == 0:
         for part, index in jobs:
-            yield part, _job((part, index, min_size))
+            yield part, _job((part, index))
         return
     with ProcessPoolExecutor(num_workers) as pool:
-        found = pool.map(_job, [(part, index, min_size) for part, index in jobs], chunksize=CHUNK)
+        found = pool.map(_job, jobs, chunksize=CHUNK)
         for (part, _), one in zip(jobs, found, strict=True):
             yield part, one
 
 
-def _job(job: tuple[Part, int, tuple[int, int]]) -> Scan:
-    part, index, min_size = job
-    return scan(part.dataset, index, part.name, min_size if part.role == "source" else (0, 0))
+def _job(job: tuple[Part, int]) -> Scan:
+    part, index = job
+    return scan(part.dataset, index, part.name)
+
+
+def padded_share(size: tuple[int, int], augmentation: Augmentation) -> float:
+    """In how many draws of the short edge an image of ``size`` (H, W), once it is resized, is smaller than the crop."""
+    edges = augmentation.short_edges
+    shapes = [resized_shape(size, edge, augmentation.max_long_edge) for edge in edges]
+    height, width = augmentation.crop
+    return sum(shape[0] < height or shape[1] < width for shape in shapes) / len(edges)
+
+
+def _padded(sizes: Mapping[tuple[int, int], int], augmentation: Augmentation) -> float:
+    """The same for a whole dataset."""
+    total = sum(sizes.values())
+    return sum(count * padded_share(size, augmentation) for size, count in sizes.items()) / total if total else 0.0
+
+
+def _too_small(part: Part, scans: Sequence[Scan], augmentation: Augmentation) -> list[Defect]:
+    """Images that fill the crop at no short edge that can be drawn."""
+    rows, columns = augmentation.crop
+    return [
+        Defect(
+            WARNING, "never fills the crop", part.name, one.name,
+            f"{one.size[1]}x{one.size[0]} pixels: padded to {columns}x{rows} in every draw",
+        )
+        for one in scans
+        if one.size is not None and padded_share(one.size, augmentation) == 1
+    ]  # fmt: skip
 
 
 def _summed(part: Part, scans: Sequence[Scan], num_classes: int) -> DatasetReport:

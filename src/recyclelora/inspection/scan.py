@@ -52,18 +52,17 @@ class Scan:
     defects: list[Defect] = field(default_factory=list)
 
 
-def scan(dataset: Dataset, index: int, label: str, min_size: tuple[int, int]) -> Scan:
+def scan(dataset: Dataset, index: int, label: str) -> Scan:
     """Look at one sample of a dataset.
 
     Args:
         dataset: any dataset; files are looked at one by one where it has files
         index: of the sample
         label: the dataset's name in the report
-        min_size: (H, W) below which an image has to be padded to the training crop
     """
     base, position = _unwrapped(dataset, index)
     if isinstance(base, FolderDataset):
-        return _scan_files(base, base.items[position], label, min_size)
+        return _scan_files(base, base.items[position], label)
     try:
         sample = dataset.load(index)
     except UserError as error:
@@ -82,7 +81,7 @@ def _unwrapped(dataset: Dataset, index: int) -> tuple[Dataset, int]:
     return dataset, index
 
 
-def _scan_files(dataset: FolderDataset, item: Item, label: str, min_size: tuple[int, int]) -> Scan:
+def _scan_files(dataset: FolderDataset, item: Item, label: str) -> Scan:
     result = Scan(relative_name(item.image, dataset.root))
 
     def add(severity: str, kind: str, path: Path, detail: str) -> None:
@@ -92,8 +91,6 @@ def _scan_files(dataset: FolderDataset, item: Item, label: str, min_size: tuple[
         image = turned(read_image(item.image), item.turn)
         result.size = (image.shape[0], image.shape[1])
         result.pixels = _fingerprint(image)
-        if image.shape[0] < min_size[0] or image.shape[1] < min_size[1]:
-            add(WARNING, "smaller than the crop", item.image, f"{image.shape[1]}x{image.shape[0]} pixels, padded")
         header = read_header(item.image)
         if header is not None and header.orientation != UPRIGHT:
             fate = "turned" if item.turn != UPRIGHT else "read as stored, as its mask lies"

@@ -14,12 +14,13 @@ def tables(report: Report) -> list[Table]:
 
 def _datasets(report: Report) -> Table:
     table = Table("dataset", "role", title=f"data={report.data}", title_justify="left")
-    for heading in ("images", "commonest size", "without label"):
+    for heading in ("images", "commonest size", "without label", "samples padded"):
         table.add_column(heading, justify="right")
     for d in report.datasets:
         (height, width), count = max(d.sizes.items(), key=lambda pair: pair[1], default=((0, 0), 0))
         size = f"{width}x{height} ({count})"
-        table.add_row(d.name, d.role, f"{d.num_images}", size, f"{d.ignored:.1%}" if d.labelled else "no masks")
+        ignored = f"{d.ignored:.1%}" if d.labelled else "no masks"
+        table.add_row(d.name, d.role, f"{d.num_images}", size, ignored, "" if d.padded is None else f"{d.padded:.0%}")
     return table
 
 

@@ -11,6 +11,7 @@ from recyclelora.errors import UserError
 from recyclelora.reporting.bootstrap import Bootstrap
 from recyclelora.reporting.grouping import group_names
 from recyclelora.reporting.groups import MEAN, Group, Scored
+from recyclelora.reporting.protocols import protocols
 from recyclelora.reporting.records import Study
 from recyclelora.reporting.statistics import Interval, alike, holm, pooled_p, t_interval
 from recyclelora.schemas import nearest
@@ -129,11 +130,9 @@ def compare(study: Study, selection: str, reference: str | None, resamples: int)
     targets = list(dict.fromkeys(name for s in scored for name in s.result["selection"][selection]["targets"]))
     remarks = [f"{len(missing)} runs have no checkpoint {selection} and are left out"] if missing else []
     digests = {s.result["dataset_digest"] for s in scored}
-    protocols = list(dict.fromkeys(s.result["protocol"] for s in scored))
-    if len(protocols) > 1:
-        remarks.append(
-            f"runs were scored under different protocols ({', '.join(protocols)}): their scores do not compare"
-        )
+    known = protocols([s.result for s in scored])
+    if len(known) > 1:
+        remarks.append(f"runs were scored under different protocols ({', '.join(known)}): their scores do not compare")
     if len(digests) > 1:
         remarks.append("runs were trained or scored on different data")
     steps = {s.result["steps"] for s in scored}
@@ -142,7 +141,7 @@ def compare(study: Study, selection: str, reference: str | None, resamples: int)
     if study.is_sweep and not confirmed and len(groups) > 1 and all(len(g.runs) == 1 for g in groups):
         remarks.append("every configuration has one run: a search finds candidates, fresh seeds decide between them")
     return Comparison(
-        study, selection, ranked, chosen, why, differences, _winner(ranked, bootstrap), search, targets, protocols,
+        study, selection, ranked, chosen, why, differences, _winner(ranked, bootstrap), search, targets, known,
         study.tuned_on_targets or any(g.tuned_on_targets for g in groups), remarks,
     )  # fmt: skip
 
