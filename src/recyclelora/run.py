@@ -29,7 +29,7 @@ from recyclelora.build_data import Datasets, build_datasets, build_protocol, cla
 from recyclelora.config import home
 from recyclelora.data.datasets import digest
 from recyclelora.data.labels import IGNORE
-from recyclelora.data.preparation import render_scenes, scenes_to_render
+from recyclelora.data.preparation import check_labels, render_scenes, scenes_to_render
 from recyclelora.engine.checkpoint import Checkpoint, newest_checkpoint
 from recyclelora.engine.evaluation import Evaluator
 from recyclelora.engine.runtime import (
@@ -164,11 +164,13 @@ class Run:
         return _objective(result)
 
     def _prepare_data(self, reporter: Reporter) -> None:
-        """Render the scenes of ``data=streets`` that no run has needed before."""
+        """Render the scenes of ``data=streets`` that no run has needed before; see that there is something to learn."""
         jobs = scenes_to_render(self.datasets.all) if self.fabric.is_global_zero else []
         if len(jobs) > FEW_SCENES:
             with reporter.bar("rendering streets (once)", len(jobs)) as update:
                 render_scenes(jobs, update)
+        if self.fabric.is_global_zero:
+            check_labels(self.datasets.sources, self.config.data.classes.names)
         self.fabric.barrier()
 
     def _session(self, reporter: Reporter, checkpoint: Checkpoint | None) -> Session:
