@@ -87,6 +87,7 @@ def test_an_unreadable_image_is_named_and_the_others_are_done(finished: Path, tm
 def test_input_may_be_a_folder_an_image_or_a_list(tmp_path: Path):
     for name in ("a.png", "deep/b.png", "c.txt"):
         save_rgb((tmp_path / name).with_suffix(".png"), np.zeros((4, 4, 3), np.uint8))
+    (tmp_path / "deep/._b.jpg").write_bytes(b"")  # as macOS writes beside every file
     assert set(list_images(str(tmp_path)).values()) == {"a", "deep/b", "c"}
     assert list(list_images(str(tmp_path / "a.png")).values()) == ["a"]
     assert set(list_images([str(tmp_path / "a.png"), str(tmp_path / "c.png")]).values()) == {"a", "c"}

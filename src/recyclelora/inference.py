@@ -17,6 +17,7 @@ from recyclelora.build import build_model, locate_weights
 from recyclelora.build_data import build_protocol, class_colours
 from recyclelora.config import load_config
 from recyclelora.data.labels import IGNORE
+from recyclelora.data.reading import read_upright
 from recyclelora.engine.checkpoint import load_checkpoint, pointed
 from recyclelora.engine.evaluation import Evaluator
 from recyclelora.engine.runtime import resolve_accelerator
@@ -50,8 +51,13 @@ class TrainedModel:
         """Names and colours by train id."""
         return class_colours(self.config.data)
 
-    def predict(self, image: np.ndarray) -> Prediction:
-        """Segment one uint8 RGB image (H, W, 3) under the run's test protocol."""
+    def predict(self, image: np.ndarray | str | Path) -> Prediction:
+        """Segment one uint8 RGB image (H, W, 3), or an image file, under the run's test protocol.
+
+        A file is turned as its EXIF orientation asks for; an array is taken as it is.
+        """
+        if isinstance(image, str | Path):
+            image = read_upright(Path(image))
         if image.ndim != 3 or image.shape[2] != 3 or image.dtype != np.uint8:
             raise ValueError(f"expected a uint8 RGB image (H, W, 3), got {image.dtype} {image.shape}")
         return predict(self.segmenter, self.evaluator, image)

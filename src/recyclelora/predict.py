@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from recyclelora.cli import launch
+from recyclelora.data.patterns import is_hidden
 from recyclelora.errors import UserError
 from recyclelora.schemas import PredictConfig
 
@@ -49,7 +50,7 @@ def list_images(given: Any) -> dict[Path, str]:
     for entry in given if isinstance(given, list) else [given]:
         path = Path(str(entry)).expanduser()
         if path.is_dir():
-            files = sorted(p for p in path.rglob("*") if p.suffix.lower() in IMAGE_SUFFIXES)
+            files = sorted(p for p in path.rglob("*") if p.suffix.lower() in IMAGE_SUFFIXES and not _hidden(p, path))
             found |= {file: file.relative_to(path).with_suffix("").as_posix() for file in files}
         elif path.is_file():
             found[path] = path.stem
@@ -62,6 +63,11 @@ def list_images(given: Any) -> dict[Path, str]:
     if doubled:
         raise UserError(f"input: these images would write the same files: {', '.join(doubled[:4])}")
     return found
+
+
+def _hidden(path: Path, below: Path) -> bool:
+    """Whether it or a folder of it is hidden, such as the ``._photo.jpg`` that macOS writes beside a photo."""
+    return is_hidden(path.relative_to(below).as_posix())
 
 
 def main() -> None:

@@ -7,8 +7,10 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from PIL import Image
 
 from recyclelora import segmenter
+from recyclelora.data.reading import read_upright
 from recyclelora.exports import loader
 from recyclelora.exports.loader import Segmenter
 
@@ -30,6 +32,16 @@ def opened(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, protocol=SLIDE, **im
 
     monkeypatch.setattr(loader, "_torch_program", lambda path, device, autocast: run)
     return Segmenter(tmp_path), batches
+
+
+@pytest.mark.parametrize("turn", range(1, 9))
+def test_files_are_read_upright_as_the_platform_reads_them(tmp_path, turn: int):
+    exif = Image.Exif()
+    exif[0x0112] = turn
+    Image.fromarray(picture(24, 40)).save(tmp_path / "a.jpg", exif=exif)
+    read = loader.read_image(tmp_path / "a.jpg")
+    assert read.shape == ((40, 24, 3) if turn > 4 else (24, 40, 3)) and read.dtype == np.uint8
+    np.testing.assert_array_equal(read, read_upright(tmp_path / "a.jpg"))
 
 
 def picture(height: int, width: int) -> np.ndarray:

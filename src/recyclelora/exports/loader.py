@@ -3,10 +3,10 @@
 Needs numpy, and torch for ``segmenter.pt2`` or onnxruntime for ``segmenter.onnx``; nothing else. ``load.py`` of every
 such export is a copy of this file.
 
-    from load import Segmenter
+    from load import Segmenter, read_image
 
     segmenter = Segmenter()
-    ids, confidence = segmenter.predict(image)  # uint8 RGB (H, W, 3)
+    ids, confidence = segmenter.predict(read_image("photo.jpg"))  # uint8 RGB (H, W, 3); reading a file needs Pillow
 """
 
 from __future__ import annotations
@@ -110,6 +110,14 @@ class Segmenter:
         if (self.folder / f"{name}.onnx").is_file():
             return _onnx_program(self.folder / f"{name}.onnx")
         return _torch_program(self.folder / f"{name}.pt2", device, autocast)
+
+
+def read_image(path: str | Path) -> Array:
+    """An image file as uint8 RGB (H, W, 3), turned as its EXIF orientation asks for: as ``predict.py`` reads it."""
+    from PIL import Image, ImageOps
+
+    with Image.open(path) as picture:
+        return np.array(ImageOps.exif_transpose(picture).convert("RGB"))
 
 
 def windows(size: tuple[int, int], window: int, stride: int) -> Iterator[tuple[slice, slice]]:

@@ -134,10 +134,11 @@ PORTABLE_README = """# The segmenter of {run}
 preprocessing, {num_classes} classes and the test protocol. It needs numpy and {package}, nothing else. In this folder:
 
 ```python
-from load import Segmenter
+from load import Segmenter, read_image
 
 segmenter = Segmenter()
-ids, confidence = segmenter.predict(image)  # uint8 RGB (H, W, 3) -> uint8 (H, W), float32 (H, W)
+image = read_image("photo.jpg")             # uint8 RGB (H, W, 3), upright; needs Pillow
+ids, confidence = segmenter.predict(image)  # uint8 (H, W), float32 (H, W)
 picture = segmenter.colours(ids)            # RGB (H, W, 3)
 ```
 

@@ -34,9 +34,7 @@ class SegmentationModel:
         return [self._ids(image) for image in several]
 
     def _ids(self, image: Any) -> np.ndarray:
-        from recyclelora.data.reading import read_upright
-
-        return self.model.predict(read_upright(Path(image)) if isinstance(image, str | Path) else image).ids
+        return self.model.predict(image).ids
 
 
 def _load_pyfunc(data_path: str) -> SegmentationModel:
