@@ -48,19 +48,28 @@ class Segmenter(nn.Module):
         self.register_buffer("mean", 255 * torch.tensor(mean).view(1, 3, 1, 1), persistent=False)
         self.register_buffer("std", 255 * torch.tensor(std).view(1, 3, 1, 1), persistent=False)
 
-    def forward(self, images: Tensor, labels: Tensor | None = None) -> Tensor | dict[str, Tensor]:
-        """Scores (B, num_classes, H, W) of images (B, 3, H, W); with labels (B, H, W), the named losses instead."""
+    def forward(
+        self, images: Tensor, labels: Tensor | None = None, norm: Tensor | None = None
+    ) -> Tensor | dict[str, Tensor]:
+        """Scores (B, num_classes, H, W) of images (B, 3, H, W); with labels (B, H, W), the named losses instead.
+
+        Where the images are one of several parts of a step, ``norm`` is the mean of :meth:`counts` over all of them.
+        """
         if labels is None:
             return self.logits(images)
         normalised = self._normalised(images)
         if self.padding_index is not None:
             outside = labels == self.padding_index
             normalised = normalised.masked_fill(outside[:, None], 0.0)
-            labels = labels.masked_fill(outside, self.ignore_index)
         features = self.backbone(self._padded(normalised))
-        padded = self._padded_labels(labels)
-        losses: dict[str, Tensor] = self.decoder.losses(features, padded, self.ignore_index, self._query())  # type: ignore[operator]
+        truth = self._padded_labels(labels)
+        losses: dict[str, Tensor] = self.decoder.losses(features, truth, self.ignore_index, self._query(), norm)  # type: ignore[operator]
         return losses if self.penalty is None else losses | {"loss_adapter": self.penalty()}
+
+    def counts(self, labels: Tensor) -> Tensor:
+        """What the losses of labels (B, H, W) are divided by; see :meth:`.decoders.decoder.Decoder.counts`."""
+        counts: Tensor = self.decoder.counts(self._padded_labels(labels), self.ignore_index)  # type: ignore[operator]
+        return counts
 
     def logits(self, images: Tensor) -> Tensor:
         """Scores (B, num_classes, H, W) of uint8 or float images (B, 3, H, W) of any size."""
@@ -78,6 +87,9 @@ class Segmenter(nn.Module):
         return F.pad(normalised, (0, right, 0, bottom))
 
     def _padded_labels(self, labels: Tensor) -> Tensor:
+        """Labels of the size of the padded images; nothing outside an image counts."""
+        if self.padding_index is not None:
+            labels = labels.masked_fill(labels == self.padding_index, self.ignore_index)
         bottom, right = self._padding(labels)
         return F.pad(labels, (0, right, 0, bottom), value=self.ignore_index)
 

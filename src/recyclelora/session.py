@@ -102,10 +102,10 @@ class Session:
         load_trainable_state(self.segmenter, checkpoint.tensors["trained"])
         load_optimizer_state(self.optimizer.optimizer, checkpoint.tensors["optimizer"])
         self.fabric.strategy.precision.load_state_dict(checkpoint.state["precision"])
-        if self.average is not None:
-            self.average.load(checkpoint.tensors["average"])
         if self.model.training_state is not None:
             self.model.training_state.load_state_dict(checkpoint.tensors["adapter"])
+        if self.average is not None:  # behind the adapter, whose promises hold for it
+            self.average.load(checkpoint.tensors["average"])
         self.step = checkpoint.step
         self.history = [Scores(**scores) for scores in checkpoint.state["history"]]
         self.seconds = float(checkpoint.state["seconds"])
@@ -132,7 +132,8 @@ class Session:
         with self.stop, self.reporter.bar("training", t.max_steps, self.step, terse=True) as self._update:
             self.step = fit(
                 self.fabric, self.wrapped, self.optimizer, schedule, loader, cadence, self,
-                seed=c.seed, start=self.step, accumulate=t.accumulate, grad_clip=t.grad_clip,
+                seed=c.seed, start=self.step, accumulate=t.accumulate, counts=self.segmenter.counts,
+                grad_clip=t.grad_clip,
                 after_step=self._after_step,
             )  # fmt: skip
         return self.step == t.max_steps

@@ -123,3 +123,21 @@ def test_weights_scale_their_losses(monkeypatch):
     double = dataclasses.replace(LOSS, class_weight=4.0, mask_weight=10.0, dice_weight=10.0)
     for name, value in double(classes, masks, labels(), 255).items():
         torch.testing.assert_close(value, 2 * base[name])
+
+
+def test_parts_of_a_batch_that_know_the_counts_of_all_give_the_loss_of_the_whole(monkeypatch):
+    """Images with other numbers of classes, and one without any, which counts as one mask as published."""
+    monkeypatch.setattr(torch, "rand", rule.points)
+    ids = torch.cat([labels(), torch.full((1, 48, 64), 255), torch.zeros(1, 48, 64, dtype=torch.long)])
+    classes, masks = predictions(batch=4)
+    whole = LOSS(classes, masks, ids, 255)
+    present = class_masks(ids, CLASSES, 255).flatten(2).any(-1)
+    counts = [LOSS.counts(part, QUERIES) for part in present.split([1, 3])]
+    assert [n.tolist() for n in counts] == pytest.approx([[4 + 0.3, 4], [4 + 0.1 * 17, 5]])
+    norm = torch.stack(counts).mean(0)
+    parts = [
+        LOSS([c[rows] for c in classes], [m[rows] for m in masks], ids[rows], 255, norm)
+        for rows in (slice(0, 1), slice(1, 4))
+    ]
+    for name, value in whole.items():
+        torch.testing.assert_close((parts[0][name] + parts[1][name]) / 2, value, atol=1e-5, rtol=1e-5)

@@ -13,7 +13,7 @@ from recyclelora.engine.optimizer import Rule, adamw, parameter_groups
 from recyclelora.engine.runtime import precision_plugin
 from recyclelora.engine.schedule import Schedule
 from recyclelora.errors import UserError
-from recyclelora.losses import cross_entropy
+from recyclelora.losses import cross_entropy, labelled_pixels
 
 
 class Pixels(nn.Module):
@@ -24,8 +24,11 @@ class Pixels(nn.Module):
         self.head = nn.Conv2d(3, 4, 1)
         self.factor = 1.0
 
-    def forward(self, images, labels):
-        return {"loss_ce": self.factor * cross_entropy(self.head(images), labels, 255)}
+    def forward(self, images, labels, norm=None):
+        return {"loss_ce": self.factor * cross_entropy(self.head(images), labels, 255, norm)}
+
+    def counts(self, labels):
+        return labelled_pixels(labels, 255).float()
 
 
 class Log:
@@ -49,9 +52,14 @@ class Log:
 
 
 def batches(steps: int, size: int = 4):
+    """Image i of a batch has labels in its first 1 + 2 i rows only, so that every part of a batch has other counts."""
     generator = torch.Generator().manual_seed(0)
     for _ in range(steps):
-        yield torch.randn(size, 3, 8, 8, generator=generator), torch.randint(0, 4, (size, 8, 8), generator=generator)
+        images = torch.randn(size, 3, 8, 8, generator=generator)
+        labels = torch.randint(0, 4, (size, 8, 8), generator=generator)
+        for index, label in enumerate(labels):
+            label[1 + 2 * index :] = 255
+        yield images, labels
 
 
 def train(model: Pixels, steps: int, precision: str = "32-true", after_step=None, **options) -> tuple[Log, Fabric]:
@@ -64,7 +72,7 @@ def train(model: Pixels, steps: int, precision: str = "32-true", after_step=None
     hook = None if after_step is None else (lambda step: after_step(step, fabric))
     fit(
         fabric, wrapped, optimizer, Schedule(steps), batches(steps), Cadence(steps, 1, steps, steps), log,
-        seed=0, after_step=hook, **options,
+        seed=0, after_step=hook, counts=model.counts, **options,
     )  # fmt: skip
     return log, fabric
 
@@ -72,6 +80,12 @@ def train(model: Pixels, steps: int, precision: str = "32-true", after_step=None
 def seeded() -> Pixels:
     torch.manual_seed(0)
     return Pixels()
+
+
+def test_the_labels_of_a_batch_are_told_apart_by_its_parts():
+    """What the next test stands on: parts of equal size with other numbers of labelled pixels."""
+    _, labels = next(batches(1))
+    assert [int(labelled_pixels(part, 255)) for part in labels.chunk(4)] == [8, 24, 40, 56]
 
 
 @pytest.mark.parametrize("accumulate", [2, 4])

@@ -7,7 +7,7 @@ from typing import ClassVar, Protocol
 
 from torch import Tensor, nn
 
-from recyclelora.losses import cross_entropy
+from recyclelora.losses import cross_entropy, labelled_pixels
 
 
 class Decoder(Protocol):
@@ -26,9 +26,23 @@ class Decoder(Protocol):
         ...
 
     def losses(
-        self, features: Sequence[Tensor], labels: Tensor, ignore_index: int, query: Tensor | None = None
+        self,
+        features: Sequence[Tensor],
+        labels: Tensor,
+        ignore_index: int,
+        query: Tensor | None = None,
+        norm: Tensor | None = None,
     ) -> dict[str, Tensor]:
-        """Named losses, to be summed, for train ids (B, H, W)."""
+        """Named losses, to be summed, for train ids (B, H, W).
+
+        Each is a sum over the batch divided by what :meth:`counts` says of it, as a mean over all processes; ``norm``,
+        of the same shape, stands for that mean where the batch is one of several parts of a step.
+        """
+        ...
+
+    def counts(self, labels: Tensor, ignore_index: int) -> Tensor:
+        """What the losses of a batch of labels (B, H, W) are divided by: float32, and for two batches together the sum
+        of theirs."""
         ...
 
     def probabilities(self, scores: Tensor) -> Tensor:
@@ -46,11 +60,20 @@ class DenseDecoder(nn.Module):
     has_queries: ClassVar[bool] = False
 
     def losses(
-        self, features: Sequence[Tensor], labels: Tensor, ignore_index: int, query: Tensor | None = None
+        self,
+        features: Sequence[Tensor],
+        labels: Tensor,
+        ignore_index: int,
+        query: Tensor | None = None,
+        norm: Tensor | None = None,
     ) -> dict[str, Tensor]:
         """Mean cross-entropy over the labelled pixels, as ``loss_ce``."""
         logits = self(features, (labels.shape[-2], labels.shape[-1]))
-        return {"loss_ce": cross_entropy(logits, labels.long(), ignore_index)}
+        return {"loss_ce": cross_entropy(logits, labels.long(), ignore_index, norm)}
+
+    def counts(self, labels: Tensor, ignore_index: int) -> Tensor:
+        """Labelled pixels, a scalar."""
+        return labelled_pixels(labels, ignore_index).float()
 
     def probabilities(self, scores: Tensor) -> Tensor:
         """Softmax over the classes."""

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from recyclelora.decoders.decoder import norm_parameters
-from recyclelora.decoders.mask_loss import MaskLoss
+from recyclelora.decoders.mask_loss import MaskLoss, class_masks
 
 
 class MaskDecoder(nn.Module):
@@ -32,6 +32,7 @@ class MaskDecoder(nn.Module):
         if num_queries < num_classes:
             raise ValueError(f"decoder.num_queries={num_queries}: must not be below the {num_classes} classes")
         self.loss = loss
+        self.num_classes, self.num_queries = num_classes, num_queries
 
     def predict(self, features: Sequence[Tensor], query: Tensor | None) -> tuple[list[Tensor], list[Tensor]]:
         """Class logits (B, Q, C + 1), no-object last, and mask logits (B, Q, h, w) of every supervised output."""
@@ -47,12 +48,22 @@ class MaskDecoder(nn.Module):
             return torch.einsum("bqc,bqhw->bchw", chances, drawn)
 
     def losses(
-        self, features: Sequence[Tensor], labels: Tensor, ignore_index: int, query: Tensor | None = None
+        self,
+        features: Sequence[Tensor],
+        labels: Tensor,
+        ignore_index: int,
+        query: Tensor | None = None,
+        norm: Tensor | None = None,
     ) -> dict[str, Tensor]:
         """``loss_cls``, ``loss_mask`` and ``loss_dice``, weighted, summed over all outputs."""
         classes, masks = self.predict(features, query)
-        losses: dict[str, Tensor] = self.loss(classes, masks, labels, ignore_index)
+        losses: dict[str, Tensor] = self.loss(classes, masks, labels, ignore_index, norm)
         return losses
+
+    def counts(self, labels: Tensor, ignore_index: int) -> Tensor:
+        """See :meth:`.mask_loss.MaskLoss.counts`."""
+        present = class_masks(labels, self.num_classes, ignore_index).flatten(2).any(-1)
+        return self.loss.counts(present, self.num_queries)
 
     def probabilities(self, scores: Tensor) -> Tensor:
         """Each pixel's scores as shares of their sum."""

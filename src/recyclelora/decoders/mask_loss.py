@@ -42,7 +42,12 @@ class MaskLoss:
 
     @torch.compiler.disable  # type: ignore[untyped-decorator]
     def __call__(
-        self, classes: Sequence[Tensor], masks: Sequence[Tensor], labels: Tensor, ignore_index: int
+        self,
+        classes: Sequence[Tensor],
+        masks: Sequence[Tensor],
+        labels: Tensor,
+        ignore_index: int,
+        norm: Tensor | None = None,
     ) -> dict[str, Tensor]:
         """``loss_cls``, ``loss_mask`` and ``loss_dice`` of a batch.
 
@@ -54,6 +59,7 @@ class MaskLoss:
             masks: logits (B, Q, h, w) of every output
             labels: (B, H, W) train ids
             ignore_index: train id that does not count
+            norm: the mean of :meth:`counts` over all batches that are one step; None: over the processes
         """
         with torch.autocast(labels.device.type, enabled=False):
             logits = torch.stack([c.float() for c in classes])
@@ -61,7 +67,7 @@ class MaskLoss:
             targets = class_masks(labels, logits.shape[-1] - 1, ignore_index)
             present = targets.flatten(2).any(-1).cpu()
             queries = self.match(logits, drawn, targets, present)
-            losses = self.compare(logits, drawn, targets, present, queries)
+            losses = self.compare(logits, drawn, targets, present, queries, norm)
         return {name: loss.sum() for name, loss in losses.items()}
 
     @torch.no_grad()
@@ -77,18 +83,27 @@ class MaskLoss:
             costs.append(matching_cost(logits, sample(drawn, points), sample(targets, points), **weights))
         return assign(torch.stack(costs).cpu(), present)
 
+    def counts(self, present: Tensor, num_queries: int) -> Tensor:
+        """What the class loss and the two mask losses are divided by, (2,) float32, where ``present`` (B, C) says which
+        classes each image shows: the weights of all queries; the masks, as published at least one for an image."""
+        targets = present.sum(1)
+        matched = targets.sum()
+        weights = matched + self.no_object_weight * (len(present) * num_queries - matched)
+        return torch.stack([weights, targets.clamp(min=1).sum()]).float()
+
     def compare(
-        self, classes: Tensor, masks: Sequence[Tensor], targets: Tensor, present: Tensor, queries: Tensor
+        self,
+        classes: Tensor,
+        masks: Sequence[Tensor],
+        targets: Tensor,
+        present: Tensor,
+        queries: Tensor,
+        norm: Tensor | None = None,
     ) -> dict[str, Tensor]:
         """The three losses (outputs,) of matched ``queries`` (outputs, T)."""
-        counts = present.sum(1)
-        batch, num_queries = classes.shape[1:3]
-        matched = counts.sum()
-        # as published, an image without targets counts as one mask
-        both = torch.stack(
-            [matched + self.no_object_weight * (batch * num_queries - matched), counts.clamp(min=1).sum()]
-        )
-        class_norm, num_masks = mean_over_processes(both.to(targets.device, torch.float32))
+        if norm is None:
+            norm = mean_over_processes(self.counts(present, classes.shape[2]).to(targets.device))
+        class_norm, num_masks = norm
         bce, dice = self._mask_losses(masks, targets, present, queries)
         return {
             "loss_cls": self.class_weight * self._class_losses(classes, present, queries) / class_norm,

@@ -12,6 +12,7 @@ from lightning_fabric import Fabric
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
+from recyclelora.distributed import mean_over_processes
 from recyclelora.engine.runtime import seed_step
 from recyclelora.engine.schedule import Schedule
 from recyclelora.errors import UserError
@@ -63,12 +64,15 @@ def fit(
     seed: int,
     start: int = 0,
     accumulate: int = 1,
+    counts: Callable[[Tensor], Tensor] | None = None,
     grad_clip: float | None = None,
     after_step: Callable[[int], None] | None = None,
 ) -> int:
     """Train from ``start`` finished steps to ``cadence.max_steps``.
 
-    Every batch is cut into ``accumulate`` parts of equal size whose gradients are averaged before the step.
+    Every batch is cut into ``accumulate`` parts of equal size whose gradients are averaged before the step. What losses
+    are divided by depends on the labels, so it is counted over all parts first: ``counts`` gives it for the labels of
+    one part, and the model takes the mean as third argument; the step is then that of the whole batch.
     ``after_step`` is called with the number of finished steps while the gradients of the last are still there.
 
     Returns:
@@ -84,7 +88,7 @@ def fit(
         meter.data_arrived()
         schedule.apply(optimizer, step)
         seed_step(seed, step, fabric.global_rank)
-        losses = _backward(fabric, model, images, labels, accumulate)
+        losses = _backward(fabric, model, images, labels, accumulate, counts)
         norm = _finite_norm(fabric, optimizer, parameters, losses, step)
         if grad_clip is not None and norm is not None:
             torch.nn.utils.clip_grads_with_norm_(parameters, grad_clip, norm)
@@ -99,7 +103,7 @@ def fit(
         if cadence.due(step, cadence.log_every):
             groups = optimizer.param_groups
             decay = max(group["weight_decay"] for group in groups)
-            hooks.log(step, {**meter.averages(), "lr": groups[0]["lr"], "weight_decay": decay})
+            hooks.log(step, {**_of_all(fabric, meter.averages()), "lr": groups[0]["lr"], "weight_decay": decay})
         if cadence.due(step, cadence.eval_every):
             hooks.evaluate(step)
         stop = hooks.stop_requested()
@@ -112,18 +116,37 @@ def fit(
     return step
 
 
-def _backward(fabric: Fabric, model: nn.Module, images: Tensor, labels: Tensor, accumulate: int) -> dict[str, Tensor]:
+def _backward(
+    fabric: Fabric,
+    model: nn.Module,
+    images: Tensor,
+    labels: Tensor,
+    accumulate: int,
+    counts: Callable[[Tensor], Tensor] | None,
+) -> dict[str, Tensor]:
     """Gradients of the mean loss over the parts of a batch; returns the mean of every named loss."""
     images, labels = (batch.to(fabric.device, non_blocking=True) for batch in (images, labels))
     parts = list(zip(images.chunk(accumulate), labels.chunk(accumulate), strict=True))
+    norm: tuple[Tensor, ...] = ()
+    if len(parts) > 1 and counts is not None:
+        norm = (mean_over_processes(torch.stack([counts(truth) for _, truth in parts]).mean(0)),)
     means: dict[str, Tensor] = {}
     for index, (part, truth) in enumerate(parts):
         with fabric.no_backward_sync(model, enabled=index < len(parts) - 1):  # type: ignore[arg-type]
-            losses: dict[str, Tensor] = model(part, truth)
+            losses: dict[str, Tensor] = model(part, truth, *norm)
             fabric.backward(torch.stack(list(losses.values())).sum() / len(parts))
         for name, value in losses.items():
             means[name] = means.get(name, 0.0) + value.detach() / len(parts)
     return means
+
+
+def _of_all(fabric: Fabric, values: dict[str, float]) -> dict[str, float]:
+    """Logged values with the losses of all processes: each has the share of its own images, their mean is the whole."""
+    names = [name for name in values if name.startswith("loss")]
+    if fabric.world_size == 1 or not names:
+        return values
+    shares = torch.tensor([values[name] for name in names], device=fabric.device)
+    return values | dict(zip(names, mean_over_processes(shares).tolist(), strict=True))
 
 
 def _finite_norm(
