@@ -122,7 +122,7 @@ class QueryDecoder(LinearDecoder):
         assert query is not None and query.shape == (10, 16)
         return super().forward(features, size) + query.mean()
 
-    def losses(self, features, labels, ignore_index, query=None):
+    def losses(self, features, labels, ignore_index, query=None, norm=None):
         return {"loss": self(features, (labels.shape[-2], labels.shape[-1]), query).square().mean()}
 
 
