@@ -2,5 +2,5 @@
 
 from recyclelora.import_checkpoint import main
 
-if __name__ == "__main__":
+if __name__ == "__main__":  # as a script with @hydra.main, for Hydra's tab completion
     main()

@@ -20,8 +20,8 @@ from hydra import compose, initialize_config_dir
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import IntervalSweep, Override
 
-from recyclelora.cli import checked_arguments
 from recyclelora.config import home, register_schemas, typed
+from recyclelora.sweep.command import checked_arguments
 
 PAGES = [
     home() / "README.md", home() / "CONTRIBUTING.md", home() / "SECURITY.md", *sorted((home() / "docs").glob("*.md")),

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
+import dataclasses
 import errno
-import hashlib
 import os
-import re
+import signal
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
@@ -23,14 +23,20 @@ from yaml import YAMLError
 from recyclelora.config import ConfigError, home, register_schemas, typed
 from recyclelora.errors import Interrupted, UserError
 from recyclelora.option_files import allow_reading
+from recyclelora.provenance import same_but_for_content
 from recyclelora.redaction import redacted
-from recyclelora.schemas import file_name, nearest
+from recyclelora.schemas.messages import in_words
+from recyclelora.sweep.command import SHORT, checked_arguments
+from recyclelora.sweep.options import LocalOptions, SlurmOptions
 
 Task = Callable[[Any, int | None], float | None]
 """What a command does: (typed configuration, trial number of a multirun or None) -> what a sweep maximises."""
 
 MAY_BE_BUILT = ["logging.StreamHandler", "logging.FileHandler", "logging.NullHandler", "logging.Formatter"]
 """All that Hydra may build from a ``_target_`` or a logging class, wherever it is written."""
+
+OF_HYDRA = ("execution whitelist", "Only one of --run", "The --resolve flag", "--experimental-rerun does not")
+"""Marks of Hydra's plain ValueErrors: a logging class that it refuses, flags that exclude each other."""
 
 PLACE_ERRORS = (
     errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM, errno.EIO, errno.ENOTDIR, errno.EISDIR,
@@ -71,17 +77,26 @@ def one_clear_line(command: str) -> Iterator[None]:
     except (UserError, ConfigError, HydraException, OmegaConfBaseException, YAMLError) as error:
         if "RECYCLELORA_TRACEBACK" in os.environ:
             raise
-        print(f"{command}: {redacted(explain(error))}", file=sys.stderr)
+        print(f"{command}: {redacted(explain(error, command))}", file=sys.stderr)
         sys.exit(USAGE_EXIT)
     except ValueError as error:
-        if "execution whitelist" not in str(error):  # so Hydra refuses a logging class
+        if not any(mark in str(error) for mark in OF_HYDRA):
             raise
         print(f"{command}: {' '.join(str(error).splitlines()[:2])}", file=sys.stderr)
         sys.exit(USAGE_EXIT)
+    except BrokenPipeError:  # `| head` has seen enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # else Python complains as it flushes
+        print(f"{command}: nothing reads the output any more", file=sys.stderr)
+        sys.exit(128 + signal.SIGPIPE)
     except OSError as error:
         if error.errno not in PLACE_ERRORS or "RECYCLELORA_TRACEBACK" in os.environ:
             raise
         print(f"{command}: {error.filename or 'a file'}: {error.strerror}", file=sys.stderr)
+        sys.exit(USAGE_EXIT)
+    except Exception as error:
+        if type(error).__module__.split(".")[0] != "submitit":  # Hydra's launcher passes on what sbatch says
+            raise
+        print(f"{command}: {'; '.join(str(error).splitlines()[:2])}", file=sys.stderr)
         sys.exit(USAGE_EXIT)
 
 
@@ -104,6 +119,11 @@ class Job:
     def check(node: DictConfig) -> None:
         """Check a composed configuration and do nothing else; a sweep does so before its first trial."""
         typed(without_hydra(node))
+
+    @staticmethod
+    def identity(node: DictConfig) -> str:
+        """Equal for configurations that would train the same; a sweep trains each once."""
+        return same_but_for_content(typed(without_hydra(node)))
 
     @staticmethod
     def beside(folder: Path, node: DictConfig) -> AbstractContextManager[Any]:
@@ -134,61 +154,7 @@ def without_hydra(node: DictConfig) -> DictConfig:
     return node
 
 
-SHORT = ("n_trials", "n_jobs", "repeats", "max_failures", "retry_failed", "confirm", "dry_run", "detach", "snapshot")
-"""Keys of ``hydra.sweeper`` that may be written without it after ``-m``."""
-
-
-def checked_arguments(command: str, arguments: list[str]) -> list[str]:
-    """The arguments that Hydra gets: a multirun has a study name, and what needs a multirun is refused without one.
-
-    The study's name follows from the swept overrides, so that the same command finds the same folder.
-    """
-    for argument in arguments:
-        if "_target_" in argument.split("=", 1)[0]:
-            raise ConfigError(f"{argument}: nothing is built from a _target_; choose parts by name: adapter=lora")
-    for name in (a.split("=", 1)[1] for a in arguments if a.startswith("study=")):
-        for _, what in file_name("study", name):  # Hydra creates the sweep's folder before the configuration is checked
-            raise ConfigError(f"study={name}: {what}")
-    multirun = any(a in ("-m", "--multirun") for a in arguments)
-    if command != "train":
-        if multirun:
-            raise ConfigError(f"-m is for train.py: {command} takes one setting at a time")
-        return arguments
-    for start in ("sweeps=", "hydra/launcher=slurm"):
-        hits = [a for a in arguments if a.lstrip("+").startswith(start) and not a.endswith(("=null", "=None"))]
-        if hits and not multirun:
-            raise ConfigError(f"{hits[0]} needs a multirun: python train.py -m {' '.join(arguments)}")
-    short = tuple(f"{key}=" for key in SHORT)
-    if not multirun:
-        hits = [a for a in arguments if a.startswith(short)]
-        if hits:
-            raise ConfigError(f"{hits[0]} is for sweeps: python train.py -m {' '.join(arguments)}")
-        return arguments
-    arguments = [f"hydra.sweeper.{a}" if a.startswith(short) else a for a in arguments]
-    if any(a.startswith("study=") for a in arguments):
-        return arguments
-    searching = ("hydra.sweeper.params.", "hydra/sweeper", "hydra.sweeper.sampler", "hydra.sweeper.direction")
-    overrides = sorted(
-        a for a in arguments
-        if "=" in a and (a.startswith(searching) or not a.startswith(("hydra", "fresh=", "output_dir=")))
-    )  # fmt: skip
-    return [*arguments, f"study={study_name(overrides)}"]
-
-
-def study_name(overrides: list[str]) -> str:
-    """A folder name for a sweep: the name of its ``sweeps`` file or the keys it varies, and a hash of its overrides."""
-    digest = hashlib.sha256("\n".join(overrides).encode()).hexdigest()[:8]
-    sweeps = [o.split("=", 1)[1] for o in overrides if o.startswith("sweeps=")]
-    varied = sweeps or [o.split("=", 1)[0].split(".")[-1] for o in overrides if "," in _outside_brackets(o)]
-    return re.sub(r"[^\w-]", "_", "-".join([*(varied or ["study"]), digest]))
-
-
-def _outside_brackets(override: str) -> str:
-    """An override without its lists and dictionaries, whose commas do not sweep."""
-    return re.sub(r"\[.*?\]|\{.*?\}", "", override.split("=", 1)[1])
-
-
-def explain(error: Exception) -> str:
+def explain(error: Exception, command: str = "train") -> str:
     """A mistake in one line or a few: what is wrong, where, and what is allowed.
 
     Hydra and OmegaConf spread the key, the reason and the allowed values over an exception and its causes.
@@ -203,15 +169,10 @@ def explain(error: Exception) -> str:
             if line and not line.startswith(("reference_type", "object_type", "To append")) and line not in lines:
                 lines.append(line)
         cause = cause.__cause__
-    return _with_nearest(lines)
+    return in_words(lines, command, _sweep_keys())
 
 
-def _with_nearest(lines: list[str]) -> str:
-    """Join an explanation's lines; for an unknown option of a group, put the available ones behind the nearest."""
-    text = "; ".join(line.rstrip(".:") for line in lines if not line.startswith("full_key: ") or len(lines) < 3)
-    missing = re.search(r"Could not find '([^']+)'; Available options in '([^']+)'(.*?)(; Config search path|$)", text)
-    if not missing:
-        return text
-    group, names = missing[2], [n.strip() for n in missing[3].split(";") if n.strip()]
-    wanted = missing[1].rsplit("/", 1)[-1]
-    return f"{group}={wanted}: no such option{nearest(wanted, names)}; available: {', '.join(names)}"
+def _sweep_keys() -> tuple[str, ...]:
+    """Keys of sweeper and launcher."""
+    launcher = (field.name for kind in (LocalOptions, SlurmOptions) for field in dataclasses.fields(kind))
+    return (*(f"hydra.sweeper.{key}" for key in SHORT), *(f"hydra.launcher.{key}" for key in dict.fromkeys(launcher)))

@@ -14,7 +14,7 @@ from typing import Any
 from hydra import compose, initialize_config_dir
 from hydra.core.config_store import ConfigStore
 from omegaconf import DictConfig, OmegaConf
-from omegaconf.errors import OmegaConfBaseException
+from omegaconf.errors import MissingMandatoryValue, OmegaConfBaseException
 from yaml import YAMLError
 
 from recyclelora.option_files import guard
@@ -35,9 +35,24 @@ from recyclelora.schemas import (
     ReportConfig,
     nearest,
 )
+from recyclelora.schemas.messages import NEEDED
 
 UNFIT = (OmegaConfBaseException, KeyError, AttributeError, AssertionError, ValueError, TypeError)
 """What OmegaConf raises on a file that is no configuration."""
+
+
+COMMANDS: dict[str, type] = {
+    "train": Config,
+    "evaluate": EvaluateConfig,
+    "predict": PredictConfig,
+    "export": ExportConfig,
+    "analyze": AnalyzeConfig,
+    "inspect_data": InspectConfig,
+    "report": ReportConfig,
+    "import_checkpoint": ImportConfig,
+    "repeat": RepeatConfig,
+}
+"""What each command is asked."""
 
 
 class ConfigError(ValueError):
@@ -58,21 +73,11 @@ def register_schemas() -> None:
     its dataclass is an option of the group ``adapter`` itself.
     """
     os.environ.setdefault("RECYCLELORA_HOME", str(home()))
+    # primary configs of users that began as a copy of an earlier train.yaml ask for it
     OmegaConf.register_resolver("with_plugins", lambda own: [own, *conf_folders()], replace=True)
     store = ConfigStore.instance()
-    commands = {
-        "train": Config,
-        "evaluate": EvaluateConfig,
-        "predict": PredictConfig,
-        "export": ExportConfig,
-        "analyze": AnalyzeConfig,
-        "inspect_data": InspectConfig,
-        "report": ReportConfig,
-        "import_checkpoint": ImportConfig,
-        "repeat": RepeatConfig,
-    }
-    guard(home(), tuple(commands))
-    for name, schema in commands.items():
+    guard(home(), tuple(COMMANDS))
+    for name, schema in COMMANDS.items():
         store.store(group="schema", name=name, node=schema, replace=True)
     own = own_adapters(ADAPTERS)
     groups: dict[str, dict[str, type]] = {"adapter": ADAPTERS | own, "decoder": DECODERS, "data": {"pair": DataConfig}}
@@ -81,6 +86,16 @@ def register_schemas() -> None:
             store.store(group=f"schema/{group}", name=name, node=schema, replace=True)
     for kind, schema in own.items():
         store.store(group="adapter", name=kind, node=schema, replace=True)
+
+
+def option_folders() -> list[str]:
+    """Where Hydra finds option files besides where it is told to look, as URLs: ``conf`` and installed packages.
+
+    Nothing in a process that runs another application of Hydra.
+    """
+    if "train.yaml" not in ConfigStore.instance().repo.get("schema", {}):
+        return []
+    return [f"file://{Path(os.environ['RECYCLELORA_HOME']) / 'conf'}", *conf_folders()]
 
 
 def default_config() -> Config:
@@ -101,6 +116,11 @@ def typed(node: DictConfig, *, stored: bool = False) -> Any:
     """
     try:
         config = OmegaConf.to_object(node)
+    except MissingMandatoryValue as error:
+        missing = OmegaConf.missing_keys(node)
+        command = next((name for name, schema in COMMANDS.items() if OmegaConf.get_type(node) is schema), "train")
+        example = f": python {command}.py {NEEDED[command]}" if command in NEEDED else ""
+        raise ConfigError(f"{', '.join(sorted(missing))}: must be given{example}") from error
     except OmegaConfBaseException as error:
         key = getattr(error, "full_key", None) or ""
         raise ConfigError(f"{key}: {str(error).splitlines()[0]}") from error

@@ -31,7 +31,7 @@ READABLE = "RECYCLELORA_READABLE"
 HARMLESS = ("hydra.run.dir", "hydra.sweep.dir", "hydra.sweep.subdir", "hydra.mode", "hydra.verbose", "hydra.job.name",
             "hydra.job.chdir", "hydra.job.config", "hydra.aliases")  # fmt: skip
 """Keys of Hydra that only set values, beside those of sweeper and launcher."""
-SWEEPER_ACTS = ("storage", "warm_start")
+SWEEPER_ACTS = ("storage", "warm_start", "custom_search_space")
 SPACE = ("params", "points", "enqueue", "conditions", "confirm_by")
 """Keys of ``hydra.sweeper`` that hold overrides."""
 LAUNCHER_ACTS = ("setup", "python", "srun_args", "additional_parameters")

@@ -124,6 +124,8 @@ def run_directory(config: Config, identity: Identity, trial: int | None, unit: U
             return RunDirectory(sweep / f"{unit.run_prefix}-{shared}" / f"seed_{config.seed}")
         return RunDirectory(sweep / f"{unit.run_prefix}-{sign}")
     if trial is not None:
+        if config.study is None:
+            raise UserError("study: a multirun needs a name: add -m, or study=<name>")
         return RunDirectory(root / "sweeps" / str(config.study) / f"trial_{trial:04d}-{sign}")
     name = f"{config.adapter.name}-{config.backbone.name}-{config.data.name}-{sign}"
     return RunDirectory(root / "runs" / name)
@@ -148,15 +150,15 @@ def claimed(run: RunDirectory, config: Config) -> Iterator[None]:
         stored = run.path / "config.yaml"
         if not stored.exists():
             write_text(stored, to_yaml(config))
-        elif _comparable(load_config(stored)) != _comparable(config):
+        elif same_but_for_content(load_config(stored)) != same_but_for_content(config):
             raise UserError(
                 f"{run.path}: holds a run of another configuration (see config.yaml); use fresh=true to replace it"
             )
         yield
 
 
-def _comparable(config: Config) -> str:
-    """A configuration without what may differ between two launches of one run."""
+def same_but_for_content(config: Config) -> str:
+    """16 hex digits, equal for configurations that are one run wherever weights, data and hardware are the same."""
     nothing = Identity(None, "", "", 0)
     return signature(config, nothing)
 

@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from hydra.core.config_store import ConfigStore
+from hydra_plugins.hydra_optuna_sweeper.config import OptunaSweeperConf
 
 
 @dataclass
@@ -137,7 +138,12 @@ class ThresholdPrunerConf(PrunerConf):
 
 
 _store = ConfigStore.instance()
-_store.store(group="hydra/sweeper", name="recyclelora", node=RecycleLoraSweeperConf, provider="recyclelora")
+# under second names, for the option files in conf/hydra/sweeper that set some of their keys
+for _name, _node in (
+    ("recyclelora", RecycleLoraSweeperConf), ("recyclelora_sweeper", RecycleLoraSweeperConf),
+    ("optuna_sweeper", OptunaSweeperConf),
+):  # fmt: skip
+    _store.store(group="hydra/sweeper", name=_name, node=_node, provider="recyclelora")
 for _conf in (
     MedianPrunerConf, PercentilePrunerConf, SuccessiveHalvingPrunerConf, HyperbandPrunerConf, WilcoxonPrunerConf,
     ThresholdPrunerConf,
