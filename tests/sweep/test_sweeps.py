@@ -341,3 +341,56 @@ def test_fresh_leaves_folders_alone_that_are_no_sweeps(tmp_path: Path):
     assert [path.name for path in tmp_path.glob("thesis.old-*/*.tex")] == ["chapter.tex"]
     (tmp_path / "new").mkdir()
     assert make_folder(tmp_path / "new", fresh=True)
+
+
+TWELVE = ("x=choice(1,2,3)", "y=choice(1,2)", "hydra/sweeper/sampler=tpe", "hydra.sweeper.sampler.seed=0")
+
+
+def test_a_search_trains_no_configuration_twice(sweeping: Sweeping):
+    """TPE proposes the same point of a small space again and again."""
+    code, out, err = sweeping(*TWELVE, "hydra.sweeper.n_trials=6", "hydra.sweeper.n_jobs=2")
+    assert code == 0, err
+    assert len({tuple(t.overrides) for t in sweeping.trials}) == 6 == len(sweeping.executions)
+    code, out, err = sweeping(*TWELVE, "hydra.sweeper.n_trials=9", "hydra.sweeper.n_jobs=2")
+    assert code == 0, err
+    assert "no more than 6 of 9 trials" in out and len(sweeping.executions) == 6
+    values = {tuple(t.params.values()): t.values for t in study_of(sweeping).trials if t.state.name == "COMPLETE"}
+    assert len(values) == 6 and values[(3, 2)] == [0.0]
+
+
+def test_what_is_written_otherwise_is_the_same_configuration(sweeping: Sweeping):
+    points = """+hydra.sweeper.points={a: ["x=3"], b: ["x=3.0"], c: ["x=1", "x=3"]}"""
+    options = [points, "y=choice(1,2)", "hydra/sweeper/sampler=random", "hydra.sweeper.n_trials=3"]
+    code, out, err = sweeping(*options)
+    assert code == 0, err
+    assert "no more than 2 of 3 trials" in out and len(sweeping.executions) == 2
+
+
+def test_confirmations_are_of_different_configurations(sweeping: Sweeping):
+    """The two best of these differ by their seed, which a confirmation replaces."""
+    code, _, err = sweeping("x=3,1", "seed=1,2", "hydra.sweeper.confirm=2", "hydra.sweeper.confirm_seeds=[10,20]")
+    assert code == 0, err
+    confirmed = [t for t in sweeping.trials if t.confirms]
+    assert sorted(t.params["x"] for t in confirmed) == ["1", "3"]
+    assert len(sweeping.executions) == 4 + 4
+
+
+def test_a_finished_grid_takes_one_more_seed(sweeping: Sweeping):
+    assert sweeping("seed=31,32", "x=1")[0] == 0
+    code, _, err = sweeping("seed=30,31,32,33", "x=1")
+    assert code == 0, err
+    assert sorted(line.split("seed=")[1] for line in sweeping.executions) == ["30", "31", "32", "33"]
+    assert [t.plan for t in sweeping.trials] == [1, 2, 0, 3]
+    assert {t.params["seed"]: t.state.name for t in study_of(sweeping).trials} == dict.fromkeys(
+        ["30", "31", "32", "33"], "COMPLETE"
+    )
+    assert sweeping("seed=30,31,32,33", "x=1")[0] == 0
+    assert len(sweeping.executions) == 4
+
+
+def test_a_grid_takes_another_parameter_and_gives_up_a_value(sweeping: Sweeping):
+    assert sweeping("seed=31,32", "x=1")[0] == 0
+    code, out, err = sweeping("seed=31,33", "x=1,3")
+    assert code == 0, err
+    assert "1 earlier trials are not in this grid any more" in out
+    assert len(sweeping.executions) == 2 + 3 and sum(t.state == "complete" for t in sweeping.trials) == 5

@@ -138,7 +138,7 @@ def compare(study: Study, selection: str, reference: str | None, resamples: int)
     steps = {s.result["steps"] for s in scored}
     if len(steps) > 1:
         remarks.append(f"runs were trained for different numbers of steps: {min(steps)} to {max(steps)}")
-    if study.is_sweep and not confirmed and len(groups) > 1 and all(len(g.runs) == 1 for g in groups):
+    if study.is_sweep and not confirmed and len(groups) > 1 and all(len(g.seeds) == 1 for g in groups):
         remarks.append("every configuration has one run: a search finds candidates, fresh seeds decide between them")
     return Comparison(
         study, selection, ranked, chosen, why, differences, _winner(ranked, bootstrap), search, targets, known,

@@ -85,8 +85,8 @@ class Group:
 
     @property
     def seeds(self) -> list[int]:
-        """In ascending order."""
-        return sorted(run.seed for run in self.runs)
+        """In ascending order, each once, however often it was run."""
+        return sorted({run.seed for run in self.runs})
 
     @property
     def feasible(self) -> bool:
@@ -122,9 +122,12 @@ class Group:
 
     @property
     def objective(self) -> float | None:
-        """Mean over its runs."""
-        known = [float(run.result["objective"]) for run in self.runs if run.result["objective"] is not None]
-        return mean_and_sd(known)[0]
+        """Mean over its seeds, as `values` counts them."""
+        found: dict[int, list[float]] = {}
+        for run in self.runs:
+            if run.result["objective"] is not None:
+                found.setdefault(run.seed, []).append(float(run.result["objective"]))
+        return mean_and_sd([sum(values) / len(values) for values in found.values()])[0]
 
     @cached_property
     def per_class(self) -> np.ndarray | None:

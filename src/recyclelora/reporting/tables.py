@@ -82,7 +82,7 @@ def scores(c: Comparison, groups: Sequence[Group], kind: str = "") -> Table:
     columns = ["group", "seeds", *names, "trained parameters", "decoder", "time", "memory"]
     rows = []
     for group in groups:
-        cells = [Cell(group.name, group.name), Cell(str(len(group.runs)), len(group.runs))]
+        cells = [Cell(group.name, group.name), Cell(str(len(group.seeds)), len(group.seeds))]
         cells += [_spread(group, name) for name in names]
         for key in ("backbone_trainable", "decoder"):
             count = group.about("params", key)

@@ -171,6 +171,8 @@ class Driver:
         if self.queue:
             return self.queue.pop(0)
         trial = self.search.next()
+        while self.search.remarks:
+            self.observer.event(self.search.remarks.pop(0))
         if trial is None:
             return None
         first, *rest = self._wanted_units(trial)

@@ -68,6 +68,8 @@ class Trial:
     """who drives it: process and host"""
     plan: int | None = None
     """which of the planned points this is (a grid's, an enqueued one); None: the sampler chose"""
+    identity: str | None = None
+    """equal for trials that train the same; None where an earlier version wrote it"""
 
     @property
     def ended(self) -> bool:
@@ -135,6 +137,12 @@ class Trial:
         self.state, self.values, self.reason, self.finished = state, values, reason, now()
         self.save_state()
 
+    def save_plan(self) -> None:
+        """Write which planned point this is, with the parameters that it has there."""
+        path = self.folder / "trial.json"
+        own = {"plan": self.plan, "params": self.params, "distributions": self.distributions, "identity": self.identity}
+        write_json(path, {**read_json(path), **own})
+
     def save_state(self) -> None:
         """Write ``state.json``."""
         about = {
@@ -159,12 +167,14 @@ class Ledger:
     def add(
         self, number: int, params: dict[str, Any], overrides: list[str], units: list[list[str]],
         distributions: dict[str, str], kind: str = SEARCH, plan: int | None = None, retry_of: int | None = None,
+        identity: str | None = None,
     ) -> Trial:  # fmt: skip
         """Write a new trial down, before anything of it is submitted."""
         name = f"{number:04d}" if kind == SEARCH else f"{kind}_{number:04d}"
         trial = Trial(
-            self.root / name, number, params, overrides, units, distributions, kind, now(), plan=plan, retry_of=retry_of
-        )
+            self.root / name, number, params, overrides, units, distributions, kind, now(), plan=plan,
+            retry_of=retry_of, identity=identity,
+        )  # fmt: skip
         for unit in range(len(units)):
             trial.unit_folder(unit).mkdir(parents=True, exist_ok=True)
         about = {
@@ -176,6 +186,7 @@ class Ledger:
             "asked": trial.asked,
             "plan": plan,
             "retry_of": retry_of,
+            "identity": identity,
             "units": [{"name": f"unit_{i}", "overrides": unit} for i, unit in enumerate(units)],
         }
         write_json(trial.folder / "trial.json", about)
@@ -208,7 +219,7 @@ def read_trial(folder: Path) -> Trial:
             [unit["overrides"] for unit in about["units"]], about["distributions"], about["kind"], about["asked"],
             state.get("state", WAITING), state.get("values"), state.get("reason"), state.get("finished"),
             [Attempt(**attempt) for attempt in state.get("attempts", [])], state.get("constraints"),
-            about.get("retry_of"), state.get("driver"), about.get("plan"),
+            about.get("retry_of"), state.get("driver"), about.get("plan"), about.get("identity"),
         )  # fmt: skip
     except (KeyError, TypeError) as error:
         raise UserError(f"{folder}: not a trial of this version's ledger: {error}") from error

@@ -8,6 +8,7 @@ import os
 import sys
 import time
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -28,8 +29,8 @@ from recyclelora.sweep.executors import make_executor, read_options
 from recyclelora.sweep.goals import TUNED
 from recyclelora.sweep.ledger import DRIVER_LOCK, Ledger
 from recyclelora.sweep.options import LocalOptions, SlurmOptions
-from recyclelora.sweep.planning import Plan, check_options, listed, make_plan, validate
-from recyclelora.sweep.record import described, record
+from recyclelora.sweep.planning import Plan, check_options, fit_grid, listed, make_plan, validate
+from recyclelora.sweep.record import described, other_values, record
 from recyclelora.sweep.samplers import make_pruner
 from recyclelora.sweep.search import best_trials
 from recyclelora.sweep.space import discrete
@@ -76,6 +77,7 @@ def sweep(
     name = str(options["study_name"] or folder.name)
     directions = [str(d) for d in listed(options["direction"])]
     task = HydraTask(context, function, _without_secrets(config))
+    plan = replace(plan, identity=task.identity)
     validate(plan.space, task)
     launcher = _launcher(config)
     running = read_options(launcher)  # a bad value is refused before anything is written
@@ -93,11 +95,12 @@ def sweep(
         ledger = Ledger(folder)
         earlier = finished_trials(options["warm_start"]) if options["warm_start"] else []
         about = described(options, plan, config, directions, name)
+        moved = fit_grid(ledger, plan) if (widened := other_values(folder, about)) else []
         record(folder, about)
         OmegaConf.save(task.config, folder / "multirun.yaml")  # as Hydra's own sweeper does
         with one_at_a_time(folder, shared=shared):
             searched = [trial for trial in ledger.trials() if not trial.confirms]
-            study, remarks = open_study(url, name, directions, searched, earlier)
+            study, remarks = open_study(url, name, directions, searched, earlier, widened=widened)
         pruner = make_pruner(options["pruner"])
         if pruner is not None:
             study.pruner = pruner
@@ -106,7 +109,7 @@ def sweep(
         ) or _batches(context, function, config, options)  # fmt: skip
         with _feeding(function, folder, config) as feeder:
             with SweepTable(name, tuned=about["tuned_on_targets"]) as table:
-                for remark in remarks:
+                for remark in [*moved, *remarks]:
                     table.event(remark)
                 driver = Driver(plan, study, ledger, executor, table)
                 began = time.monotonic()
@@ -133,8 +136,10 @@ def _without_secrets(config: DictConfig) -> DictConfig:
     config = config.copy()
     keys = [f"hydra.sweeper.{key}" for key in SECRET if key in config.hydra.sweeper]
     with read_write(config.hydra), open_dict(config):
-        # as overrides too: a job composes anew and must arrive at the same sweeper
-        kept = [text for text in config.hydra.overrides.hydra if text.lstrip("+").partition("=")[0] not in keys]
+        # as overrides too: a job composes anew and must arrive at the same sweeper, with the same interpolations
+        given = OmegaConf.to_container(config.hydra.overrides.hydra, resolve=False)
+        assert isinstance(given, list)
+        kept = [text for text in given if text.lstrip("+").partition("=")[0] not in keys]
         config.hydra.overrides.hydra = [*kept, *(f"{key}=null" for key in keys)]
         for key in keys:
             OmegaConf.update(config, key, None)

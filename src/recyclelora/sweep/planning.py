@@ -9,10 +9,12 @@ from typing import Any
 
 from hydra.types import HydraContext
 from omegaconf import DictConfig, OmegaConf
+from optuna.distributions import distribution_to_json
 from optuna.samplers import BaseSampler
 
 from recyclelora.errors import UserError
 from recyclelora.sweep.goals import DIRECTIONS, Constraint
+from recyclelora.sweep.ledger import Ledger
 from recyclelora.sweep.samplers import CONSTRAINED, make_sampler, sampler_name
 from recyclelora.sweep.space import Space, grid_space, search_space
 from recyclelora.sweep.task import HydraTask
@@ -46,6 +48,8 @@ class Plan:
     confirm_seeds: list[int] = field(default_factory=list)
     shared: bool = False
     """other drivers may work on the same study"""
+    identity: Callable[[Sequence[str]], str] = repr
+    """a run's overrides -> equal for those that would train the same"""
 
 
 def check_options(options: Mapping[str, Any]) -> None:
@@ -183,3 +187,39 @@ def make_plan(
         confirm_by=options["confirm_by"], confirm_seeds=options["confirm_seeds"],
         shared=shared,
     )  # fmt: skip
+
+
+def fit_grid(ledger: Ledger, plan: Plan) -> list[str]:
+    """Find the trials of a grid that has other values now: each keeps its result at the point that it is.
+
+    Args:
+        ledger: with the trials of the grid as it was
+        plan: the grid as it is
+
+    Returns:
+        remarks.
+    """
+    places = {plan.identity(_first(plan, point)): index for index, point in enumerate(plan.planned)}
+    outside = 0
+    for trial in (t for t in ledger.trials() if not t.confirms and t.retry_of is None):
+        trial.identity = trial.identity or plan.identity(trial.units[0])
+        trial.plan = places.get(trial.identity)
+        trial.params = {} if trial.plan is None else plan.planned[trial.plan]
+        distributions = plan.space.distributions
+        trial.distributions = {key: distribution_to_json(distributions[key]) for key in trial.params}
+        outside += trial.plan is None
+        trial.save_plan()
+    return [f"{outside} earlier trials are not in this grid any more; their results stay"] if outside else []
+
+
+def _first(plan: Plan, point: Mapping[str, Any]) -> list[str]:
+    """The overrides of a point's first run."""
+    return units_of(plan.space.overrides(point), plan.seeds)[0]
+
+
+def units_of(overrides: list[str], seeds: Sequence[int] | None) -> list[list[str]]:
+    """The runs of a trial: one, or one for each seed."""
+    if seeds is None:
+        return [overrides]
+    others = [text for text in overrides if not text.startswith("seed=")]
+    return [[*others, f"seed={seed}"] for seed in seeds]

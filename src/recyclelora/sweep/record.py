@@ -19,6 +19,9 @@ from recyclelora.sweep.samplers import sampler_name
 MAY_CHANGE = ("n_trials", "command", "created", "pruner", "warm_start", "fixed")
 """Entries of ``study.json`` with which the same study may go on."""
 
+GRID_MAY_CHANGE = ("space", "sampler")
+"""The same of a grid, which takes more values, or fewer; see ``planning.fit_grid``."""
+
 
 def described(
     options: Mapping[str, Any], plan: Plan, config: DictConfig, directions: list[str], name: str
@@ -47,6 +50,21 @@ def described(
     }
 
 
+def is_grid(about: Mapping[str, Any]) -> bool:
+    """Whether a study takes every point of its space."""
+    return about.get("sampler") in (None, "GridSampler")
+
+
+def other_values(folder: Path, about: Mapping[str, Any]) -> bool:
+    """Whether a grid was begun with other values than it is to have now."""
+    path = folder / "study.json"
+    if not path.exists():
+        return False
+    stored = read_json(path)
+    keys = ("space", "fixed") if is_grid(stored) and is_grid(about) else ()
+    return any(stored.get(key) != about[key] for key in keys)
+
+
 def record(folder: Path, about: dict[str, Any]) -> None:
     """Write ``study.json``; a study goes on only with what it was begun with.
 
@@ -56,8 +74,9 @@ def record(folder: Path, about: dict[str, Any]) -> None:
     path = folder / "study.json"
     if path.exists():
         stored = read_json(path)
+        free = (*MAY_CHANGE, *(GRID_MAY_CHANGE if is_grid(stored) and is_grid(about) else ()))
         differences = [
-            text for key in about if key not in MAY_CHANGE for text in _differences(key, stored.get(key), about[key])
+            text for key in about if key not in free for text in _differences(key, stored.get(key), about[key])
         ]
         if differences:
             raise UserError(

@@ -9,10 +9,14 @@ import optuna
 from optuna.distributions import distribution_to_json
 
 from recyclelora.sweep.ledger import COMPLETE, FAILED, Ledger, Trial
-from recyclelora.sweep.planning import Plan
+from recyclelora.sweep.planning import Plan, units_of
+from recyclelora.sweep.samplers import seed_of
 from recyclelora.sweep.steering import one_at_a_time
-from recyclelora.sweep.study import handle_of, never_written, waiting
+from recyclelora.sweep.study import handle_of, never_written, same_as, waiting
 from recyclelora.sweep.unit import CONFIRM
+
+MOST_ASKED = 100
+"""So often in a row a sampler may propose what was tried before, from half of it on at random."""
 
 
 class Search:
@@ -29,6 +33,13 @@ class Search:
         self.plan, self.study, self.ledger, self.driver = plan, study, ledger, driver
         self.trials = {trial.folder.name: trial for trial in ledger.trials()}
         self.n_trials = plan.n_trials
+        self.remarks: list[str] = []
+        """what a person should know of the choice of trials; whoever shows it empties the list"""
+        self.exhausted = False
+        """whether the sampler has nothing new to propose"""
+        self._identities: dict[str, str] = {}
+        self._skipped: set[int] = set()
+        self._met: set[int] = set()
 
     @property
     def searched(self) -> list[Trial]:
@@ -76,37 +87,97 @@ class Search:
         retry = self._failed_to_repeat(known)
         if retry is not None:
             return self._written(retry.params, plan=retry.plan, retry_of=retry.number)
-        if sum(trial.retry_of is None for trial in known) >= self.n_trials:
+        grid = self.plan.sampler is None
+        if sum(t.retry_of is None and not (grid and t.plan is None) for t in known) >= self.n_trials:
             return None
-        taken = {trial.plan for trial in known}
-        index = next((i for i in range(len(self.plan.planned)) if i not in taken), None)
-        if index is not None:
-            return self._written(self.plan.planned[index], plan=index)
-        return None if self.plan.sampler is None else self._written(None)
+        while True:
+            taken = {trial.plan for trial in known} | self._skipped
+            index = next((i for i in range(len(self.plan.planned)) if i not in taken), None)
+            if index is None:
+                return None if grid or self.exhausted else self._new()
+            if grid:
+                return self._written(self.plan.planned[index], plan=index)
+            if (trial := self._asked(self.plan.planned[index], plan=index)) is not None:
+                return trial
+            self._skipped.add(index)
 
     def _failed_to_repeat(self, known: Sequence[Trial]) -> Trial | None:
         if not self.plan.retry_failed:
             return None
         repeated = {trial.retry_of for trial in known}
-        return next((t for t in known if t.state == FAILED and t.number not in repeated and t.retry_of is None), None)
-
-    def _written(self, point: dict[str, Any] | None, *, plan: int | None = None, retry_of: int | None = None) -> Trial:
-        """Ask Optuna for a trial at a given point, or for one of the sampler's choice, and write it down."""
-        if self.plan.sampler is not None:
-            self.study.sampler = self.plan.sampler(len(self.study.get_trials(deepcopy=False)))
-        if orphans := never_written(self.study, self.searched):
-            handle = handle_of(self.study, orphans[0])  # the same point: the next one follows from the ledger alone
-        else:
-            if point is not None and not waiting(self.study):
-                self.study.enqueue_trial(point)
-            handle = self.study.ask()
-        params = self.plan.space.suggest(handle)
-        distributions = {key: distribution_to_json(handle.distributions[key]) for key in params}
-        overrides = self.plan.space.overrides(params)
-        return self.ledger.add(
-            handle.number, params, self.plan.space.varied(params), _units(overrides, self.plan.seeds),
-            distributions, plan=plan, retry_of=retry_of,
+        outside = self.plan.sampler is None  # of a grid that had other values
+        return next(
+            (
+                t for t in known
+                if t.state == FAILED and t.number not in repeated and t.retry_of is None
+                and not (outside and t.plan is None)
+            ),
+            None,
         )  # fmt: skip
+
+    def _new(self) -> Trial | None:
+        """A configuration of the sampler's choice that was not tried yet; None where it finds no more."""
+        for ask in range(MOST_ASKED):
+            trial = self._asked(None, at_random=ask >= MOST_ASKED // 2)
+            if trial is not None:
+                return trial
+        self.exhausted = True
+        count = sum(t.retry_of is None for t in self.searched)
+        self.remarks.append(
+            f"no more than {count} of {self.n_trials} trials: the sampler proposes only what was tried; widen the space"
+        )
+        return None
+
+    def _asked(self, point: dict[str, Any] | None, plan: int | None = None, at_random: bool = False) -> Trial | None:
+        """Ask for a trial; None where it would train what another has trained, whose result it takes."""
+        handle = self._handle(point, at_random)
+        params = self.plan.space.suggest(handle)
+        units = units_of(self.plan.space.overrides(params), self.plan.seeds)
+        identity = self._identity(units[0])
+        twin = next((t for t in self.searched if self._identity_of(t) == identity), None)
+        if twin is None:
+            return self._add(handle, params, units, plan=plan, identity=identity)
+        same_as(self.study, handle.number, twin)
+        if twin.number not in self._met:
+            self._met.add(twin.number)
+            self.remarks.append(f"asked again: trial {twin.number} ({twin.what}) was proposed once more")
+        return None
+
+    def _identity(self, overrides: list[str]) -> str:
+        mark = repr(overrides)
+        if mark not in self._identities:
+            try:
+                self._identities[mark] = self.plan.identity(overrides)
+            except Exception:  # what cannot be composed fails as a trial, with its reason
+                self._identities[mark] = mark
+        return self._identities[mark]
+
+    def _identity_of(self, trial: Trial) -> str:
+        return trial.identity or self._identity(trial.units[0])
+
+    def _written(self, point: dict[str, Any], *, plan: int | None = None, retry_of: int | None = None) -> Trial:
+        """A trial at a given point, written down."""
+        handle = self._handle(point)
+        params = self.plan.space.suggest(handle)
+        units = units_of(self.plan.space.overrides(params), self.plan.seeds)
+        return self._add(handle, params, units, plan=plan, retry_of=retry_of)
+
+    def _handle(self, point: dict[str, Any] | None, at_random: bool = False) -> optuna.trial.Trial:
+        """Optuna's trial at a given point, or of the sampler's choice."""
+        if self.plan.sampler is not None:
+            number = len(self.study.get_trials(deepcopy=False))
+            self.study.sampler = (
+                optuna.samplers.RandomSampler(seed=seed_of(0, number)) if at_random else self.plan.sampler(number)
+            )
+        if orphans := never_written(self.study, self.searched):
+            return handle_of(self.study, orphans[0])  # the same point: the next one follows from the ledger alone
+        if point is not None and not waiting(self.study):
+            self.study.enqueue_trial(point)
+        return self.study.ask()
+
+    def _add(self, handle: optuna.trial.Trial, params: dict[str, Any], units: list[list[str]], **more: Any) -> Trial:
+        distributions = {key: distribution_to_json(handle.distributions[key]) for key in params}
+        return self.ledger.add(handle.number, params, self.plan.space.varied(params), units, distributions, **more)
 
     def _confirmation(self) -> Trial | None:
         """A rerun of one of the best trials on fresh seeds, once the search is over."""
@@ -116,20 +187,20 @@ class Search:
         groups: dict[str, list[Trial]] = {}
         for trial in best_trials(self.searched, self.directions):
             groups.setdefault(repr([trial.params.get(key) for key in self.plan.confirm_by]), []).append(trial)
-        best = [trial for group in groups.values() for trial in group[: self.plan.confirm]]
+        best = [trial for group in groups.values() for trial in self._distinct(group)[: self.plan.confirm]]
         new = next((trial for trial in best if trial.number not in done), None)
         if new is None:
             return None
-        units = _units(self.plan.space.overrides(new.params), self.plan.confirm_seeds)
+        units = units_of(self.plan.space.overrides(new.params), self.plan.confirm_seeds)
         return self.ledger.add(new.number, new.params, new.overrides, units, new.distributions, CONFIRM)
 
-
-def _units(overrides: list[str], seeds: Sequence[int] | None) -> list[list[str]]:
-    """The runs of a trial: one, or one for each seed."""
-    if seeds is None:
-        return [overrides]
-    others = [text for text in overrides if not text.startswith("seed=")]
-    return [[*others, f"seed={seed}"] for seed in seeds]
+    def _distinct(self, trials: Sequence[Trial]) -> list[Trial]:
+        """Without those that on the same seeds would be another one again."""
+        found: dict[str, Trial] = {}
+        for trial in trials:
+            units = units_of(self.plan.space.overrides(trial.params), self.plan.confirm_seeds)
+            found.setdefault(self._identity(units[0]), trial)
+        return list(found.values())
 
 
 def best_trials(trials: Sequence[Trial], directions: Sequence[str]) -> list[Trial]:

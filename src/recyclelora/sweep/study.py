@@ -91,7 +91,13 @@ def network_file_system(folder: Path) -> str | None:
 
 
 def open_study(
-    url: str | None, name: str, directions: Sequence[str], trials: Sequence[Trial], earlier: Sequence[FrozenTrial]
+    url: str | None,
+    name: str,
+    directions: Sequence[str],
+    trials: Sequence[Trial],
+    earlier: Sequence[FrozenTrial],
+    *,
+    widened: bool = False,
 ) -> tuple[optuna.Study, list[str]]:
     """Open or create the study and make it agree with the ledger.
 
@@ -101,6 +107,7 @@ def open_study(
         directions: ``maximize`` or ``minimize``, one an objective
         trials: the ledger's searched trials
         earlier: finished trials of another study to start from; in front of this study's own
+        widened: whether its parameters have other values to choose from than before, and it has to be made again
 
     Returns:
         the study, and what had to be mended.
@@ -117,6 +124,7 @@ def open_study(
         study = _created(url, name, directions)
         known = study.get_trials(deepcopy=False)
         missing = _disagrees(known, trials, earlier) or (path is not None and _has_others(known, trials, earlier))
+        missing = missing or (widened and bool(known))
         broken = missing and bool(known)
     except Exception as error:
         if path is not None:  # a damaged file fails in any way; nothing is in it that the ledger lacks
@@ -129,7 +137,8 @@ def open_study(
         aside = set_aside(path, "broken")
         for rest in ("-wal", "-shm"):
             path.with_name(path.name + rest).unlink(missing_ok=True)
-        remarks.append(f"{path.name} is damaged or not what the ledger says; it is kept as {aside.name}")
+        why = "has other values to choose from" if widened else "is damaged or not what the ledger says"
+        remarks.append(f"{path.name} {why}; it is kept as {aside.name}")
         study = _created(url, name, directions)
     elif broken:
         optuna.delete_study(study_name=name, storage=study._storage)
@@ -215,7 +224,7 @@ def _disagrees(frozen: Sequence[FrozenTrial], trials: Sequence[Trial], earlier: 
 def _has_others(frozen: Sequence[FrozenTrial], trials: Sequence[Trial], earlier: Sequence[FrozenTrial]) -> bool:
     """Whether the study has results that neither the ledger nor the study it started from knows."""
     known = {*range(len(earlier)), *(trial.number for trial in trials)}
-    return any(t.state == TrialState.COMPLETE and t.number not in known for t in frozen)
+    return any(t.state == TrialState.COMPLETE and t.number not in known and SAME not in t.user_attrs for t in frozen)
 
 
 def _differs(frozen: FrozenTrial, trial: Trial) -> bool:
@@ -285,6 +294,22 @@ def tell(study: optuna.Study, trial: Trial) -> None:
         state = TrialState.FAIL  # Optuna has no pruned trials of several objectives
     values = trial.values if state == TrialState.COMPLETE else None
     study.tell(handle, values=values, state=state, skip_if_finished=True)
+
+
+SAME = "same_as"
+"""User attribute of Optuna's trial: number of the trial whose result it took; the ledger has no such trial."""
+
+
+def same_as(study: optuna.Study, number: int, twin: Trial) -> None:
+    """Give a trial that need not run the result of its twin; one that is not complete has none to give."""
+    handle = handle_of(study, number)
+    handle.set_user_attr(SAME, twin.number)
+    if twin.constraints:
+        handle.set_user_attr(CONSTRAINTS, twin.constraints)
+    complete = twin.state == COMPLETE
+    study.tell(
+        handle, values=twin.values if complete else None, state=STATES[COMPLETE if complete else FAILED]
+    )  # fmt: skip
 
 
 def _identity(study: optuna.Study, number: int) -> int:

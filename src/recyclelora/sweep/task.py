@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import math
 import os
 import sys
@@ -16,7 +17,7 @@ from typing import Any
 from hydra.core.singleton import Singleton
 from hydra.core.utils import JobReturn, JobStatus, run_job, setup_globals
 from hydra.types import HydraContext, TaskFunction
-from omegaconf import DictConfig, open_dict
+from omegaconf import DictConfig, OmegaConf, open_dict, read_write
 
 from recyclelora.errors import Interrupted, Pruned, UserError
 from recyclelora.storage import LOCK, read_json, taking_turns
@@ -49,6 +50,16 @@ class HydraTask:
             hydra_context=self.context, task_function=self.function, config=config,
             job_dir_key="hydra.sweep.dir", job_subdir_key="hydra.sweep.subdir",
         )  # fmt: skip
+
+    def identity(self, overrides: Sequence[str]) -> str:
+        """Equal for overrides whose runs would be the same, however they are written."""
+        config = self.context.config_loader.load_sweep_config(self.config, list(overrides))
+        own = getattr(self.function, "identity", None)
+        if own is not None:
+            return str(own(config))
+        with read_write(config), open_dict(config):
+            config.pop("hydra", None)
+        return hashlib.sha256(OmegaConf.to_yaml(config, resolve=True, sort_keys=True).encode()).hexdigest()[:16]
 
 
 def run_unit(
