@@ -7,7 +7,9 @@ from __future__ import annotations
 
 import dataclasses
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Container, Iterator, Sequence
+from contextlib import contextmanager
+from contextvars import ContextVar
 from pathlib import Path
 from typing import Any
 
@@ -88,14 +90,29 @@ def register_schemas() -> None:
         store.store(group="adapter", name=kind, node=schema, replace=True)
 
 
-def option_folders() -> list[str]:
+_commanding: ContextVar[bool] = ContextVar("commanding", default=False)
+
+
+@contextmanager
+def commanding() -> Iterator[None]:
+    """Meanwhile Hydra finds the shipped option files whatever primary config it is given."""
+    token = _commanding.set(True)
+    try:
+        yield
+    finally:
+        _commanding.reset(token)
+
+
+def option_folders(searched: Container[str] = ()) -> list[str]:
     """Where Hydra finds option files besides where it is told to look, as URLs: ``conf`` and installed packages.
 
-    Nothing in a process that runs another application of Hydra.
+    Nothing where another application of Hydra runs.
+
+    Args:
+        searched: where it is told to look
     """
-    if "train.yaml" not in ConfigStore.instance().repo.get("schema", {}):
-        return []
-    return [f"file://{Path(os.environ['RECYCLELORA_HOME']) / 'conf'}", *conf_folders()]
+    own = f"file://{Path(os.environ.get('RECYCLELORA_HOME') or home()) / 'conf'}"
+    return [own, *conf_folders()] if _commanding.get() or own in searched else []
 
 
 def default_config() -> Config:

@@ -14,6 +14,7 @@ from waiting import wait_for
 
 from recyclelora.errors import UserError
 from recyclelora.storage import read_json
+from recyclelora.sweep.ledger import Ledger
 from recyclelora.sweep.main import _make_folder as make_folder
 
 
@@ -359,7 +360,7 @@ def test_a_search_trains_no_configuration_twice(sweeping: Sweeping):
 
 
 def test_what_is_written_otherwise_is_the_same_configuration(sweeping: Sweeping):
-    points = """+hydra.sweeper.points={a: ["x=3"], b: ["x=3.0"], c: ["x=1", "x=3"]}"""
+    points = """+hydra.sweeper.points={a: ["x=3"], b: ["x=1", "x=3"]}"""
     options = [points, "y=choice(1,2)", "hydra/sweeper/sampler=random", "hydra.sweeper.n_trials=3"]
     code, out, err = sweeping(*options)
     assert code == 0, err
@@ -394,3 +395,41 @@ def test_a_grid_takes_another_parameter_and_gives_up_a_value(sweeping: Sweeping)
     assert code == 0, err
     assert "1 earlier trials are not in this grid any more" in out
     assert len(sweeping.executions) == 2 + 3 and sum(t.state == "complete" for t in sweeping.trials) == 5
+
+
+def test_values_that_are_equal_are_one_point_and_said(sweeping: Sweeping):
+    code, out, err = sweeping("x=1,1.0,2,2")
+    assert code == 0, err
+    assert [t.overrides for t in sweeping.trials] == [["x=1"], ["x=2"]]
+    assert "x: 1.0, 2 are there more than once" in out
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        (["x=tag(log,range(1,100))"], "only an interval is searched on a logarithmic scale: x=tag(log,interval(a,b))"),
+        (["x=tag(linear,interval(1,9))"], "tag(linear, ...) has no meaning"),
+        (["mode=glob(*)"], "mode=glob(*): fits none of the options of mode"),
+        (["x=tag(log,interval(0,9))"], "x=tag(log,interval(0,9)): "),
+        (["x=interval(1,9)", "hydra.sweeper.warm_start=nowhere"], "hydra.sweeper.warm_start=nowhere: no sweep"),
+    ],
+)
+def test_a_space_that_makes_no_sense_is_one_line_and_writes_nothing(sweeping: Sweeping, options: list, words: str):
+    code, _, err = sweeping(*options, "hydra/sweeper/sampler=random", "hydra.sweeper.n_trials=2")
+    assert code == 2 and words in err and len(err.strip().splitlines()) == 1
+    assert not (sweeping.folder / "out").exists()
+
+
+def test_a_sweep_warms_the_sampler_of_another_space(sweeping: Sweeping):
+    """Trials with a choice that is not there any more are left out; a wider range and more choices take the rest."""
+    first = ("x=interval(1.0,2.0)", "y=choice(1,2,3)", "seed=choice(0,1)", "hydra/sweeper/sampler=random")
+    assert sweeping(*first, "hydra.sweeper.n_trials=6", "hydra.sweep.dir=first", "hydra.sweeper.n_jobs=2")[0] == 0
+    other = ("x=interval(-5.0,1.5)", "y=choice(1,3,4)", "hydra/sweeper/sampler=tpe", "hydra.sweeper.n_trials=2")
+    code, out, err = sweeping(*other, "hydra.sweeper.warm_start=first")
+    assert code == 0, err
+    kept = sum(trial.params["y"] != 2 for trial in Ledger(sweeping.folder / "first").trials())
+    assert len(study_of(sweeping).trials) == kept + 2 and 0 < kept < 6
+    assert f"{6 - kept} of 6 trials do not fit into this space and are left out" in out
+    assert "seed is not varied here" in out
+    code, _, err = sweeping(*other, "hydra.sweeper.warm_start=first", "hydra.sweeper.direction=minimize")
+    assert code == 2 and "it was to maximize, this sweep is to minimize" in err

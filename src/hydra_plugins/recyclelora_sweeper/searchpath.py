@@ -17,7 +17,11 @@ class RecycleLoraSearchPath(SearchPathPlugin):
 
     def manipulate_search_path(self, search_path: ConfigSearchPath) -> None:
         """Append what is not there yet."""
-        known = {element.path.removeprefix("file://") for element in search_path.get_path()}
-        for folder in option_folders():
-            if folder.removeprefix("file://") not in known:
+        known = {_url(element.path) for element in search_path.get_path()}
+        for folder in option_folders(known):
+            if folder not in known:
                 search_path.append("recyclelora", folder)
+
+
+def _url(path: str) -> str:
+    return path if "://" in path else f"file://{path}"

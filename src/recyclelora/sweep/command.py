@@ -15,7 +15,7 @@ from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 from yaml import YAMLError
 
-from recyclelora.config import ConfigError, option_folders
+from recyclelora.config import ConfigError, home
 from recyclelora.schemas import file_name
 
 SHORT = ("n_trials", "n_jobs", "repeats", "max_failures", "retry_failed", "confirm", "dry_run", "detach", "snapshot")
@@ -86,8 +86,7 @@ def _primary_mode(given: Namespace) -> str | None:
     """``hydra.mode`` of a primary config of the user's own."""
     if given.config_name is None:
         return None
-    shipped = [folder.removeprefix("file://") for folder in option_folders()]
-    for folder in filter(None, (given.config_dir, given.config_path, *shipped)):
+    for folder in filter(None, (given.config_dir, given.config_path, home() / "conf")):
         path = Path(folder) / f"{given.config_name.removesuffix('.yaml')}.yaml"
         if path.is_file():
             try:

@@ -35,9 +35,10 @@ from recyclelora.sweep.samplers import make_pruner
 from recyclelora.sweep.search import best_trials
 from recyclelora.sweep.space import discrete
 from recyclelora.sweep.steering import living, one_at_a_time
-from recyclelora.sweep.study import finished_trials, forget, open_study, shown, storage_url
+from recyclelora.sweep.study import forget, open_study, shown, storage_url
 from recyclelora.sweep.table import SweepTable, count_states
 from recyclelora.sweep.task import HydraTask
+from recyclelora.sweep.warm_start import read_warm_start
 
 OURS = ("study.json", "ledger", snapshot.FOLDER)
 """A folder with one of these is a sweep's."""
@@ -79,9 +80,12 @@ def sweep(
     task = HydraTask(context, function, _without_secrets(config))
     plan = replace(plan, identity=task.identity)
     validate(plan.space, task)
+    earlier, unfit = read_warm_start(options["warm_start"], plan.space, directions)
+    said = [*plan.space.remarks, *unfit]
     launcher = _launcher(config)
     running = read_options(launcher)  # a bad value is refused before anything is written
     if options["dry_run"]:
+        print("".join(f"{remark}\n" for remark in said), end="")
         _dry_run(plan, config, make_executor(launcher, task, None, folder, options["n_jobs"], name), folder)
         return []
     if _make_folder(folder, fresh=fresh) and url is not None and shared:
@@ -93,7 +97,6 @@ def sweep(
         return []
     with _only_driver(folder, shared):
         ledger = Ledger(folder)
-        earlier = finished_trials(options["warm_start"]) if options["warm_start"] else []
         about = described(options, plan, config, directions, name)
         moved = fit_grid(ledger, plan) if (widened := other_values(folder, about)) else []
         record(folder, about)
@@ -109,7 +112,7 @@ def sweep(
         ) or _batches(context, function, config, options)  # fmt: skip
         with _feeding(function, folder, config) as feeder:
             with SweepTable(name, tuned=about["tuned_on_targets"]) as table:
-                for remark in [*moved, *remarks]:
+                for remark in [*said, *moved, *remarks]:
                     table.event(remark)
                 driver = Driver(plan, study, ledger, executor, table)
                 began = time.monotonic()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -9,7 +10,7 @@ from typing import Any
 
 from hydra.types import HydraContext
 from omegaconf import DictConfig, OmegaConf
-from optuna.distributions import distribution_to_json
+from optuna.distributions import FloatDistribution, distribution_to_json
 from optuna.samplers import BaseSampler
 
 from recyclelora.errors import UserError
@@ -143,7 +144,20 @@ def validate(space: Space, task: HydraTask) -> None:
             check(task.context.config_loader.load_sweep_config(task.config, overrides))
         except Exception as error:
             text = getattr(task.function, "explain", str)(error)
-            raise UserError(f"a trial with {', '.join(space.varied(params)) or 'nothing varied'}: {text}") from error
+            what = ", ".join(space.varied(params)) or "nothing varied"
+            raise UserError(f"a trial with {what}: {text}{_whole_numbers(space, params, text)}") from error
+
+
+def _whole_numbers(space: Space, params: Mapping[str, Any], text: str) -> str:
+    """What to write where an interval, which Hydra reads as one of fractions, is meant for an integer."""
+    broken = [key for key in params if isinstance(space.distributions.get(key), FloatDistribution) and key in text]
+    if not broken or "Integer" not in text:
+        return ""
+    found = space.distributions[broken[0]]
+    assert isinstance(found, FloatDistribution)
+    interval = f"interval({math.ceil(found.low)},{math.floor(found.high)})"
+    logarithmic = f"tag(log,int({interval}))" if found.log else f"int({interval})"
+    return f"; for whole numbers write {broken[0]}={logarithmic}"
 
 
 def make_plan(

@@ -8,6 +8,7 @@ from typing import Any
 import optuna
 from optuna.distributions import distribution_to_json
 
+from recyclelora.errors import UserError
 from recyclelora.sweep.ledger import COMPLETE, FAILED, Ledger, Trial
 from recyclelora.sweep.planning import Plan, units_of
 from recyclelora.sweep.samplers import seed_of
@@ -130,8 +131,11 @@ class Search:
 
     def _asked(self, point: dict[str, Any] | None, plan: int | None = None, at_random: bool = False) -> Trial | None:
         """Ask for a trial; None where it would train what another has trained, whose result it takes."""
-        handle = self._handle(point, at_random)
-        params = self.plan.space.suggest(handle)
+        try:
+            handle = self._handle(point, at_random)
+            params = self.plan.space.suggest(handle)
+        except (ValueError, TypeError, RuntimeError, ImportError) as error:  # whatever a sampler finds wrong as it asks
+            raise UserError(f"hydra.sweeper.sampler: {type(error).__name__}: {error}") from error
         units = units_of(self.plan.space.overrides(params), self.plan.seeds)
         identity = self._identity(units[0])
         twin = next((t for t in self.searched if self._identity_of(t) == identity), None)

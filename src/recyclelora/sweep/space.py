@@ -10,7 +10,8 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from hydra.core.override_parser.overrides_parser import OverridesParser
-from hydra.core.override_parser.types import Override
+from hydra.core.override_parser.types import Override, Sweep, ValueType
+from hydra.errors import HydraException
 from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution, IntDistribution
 from optuna.trial import Trial
 
@@ -36,6 +37,8 @@ class Space:
     """key -> {other key: values for which the first is asked for}"""
     points: dict[str, list[str]] = field(default_factory=dict)
     """names of whole settings -> their overrides; the parameter ``point`` chooses one"""
+    remarks: list[str] = field(default_factory=list)
+    """what a person should know of how it was read"""
 
     def overrides(self, params: Mapping[str, Any]) -> list[str]:
         """The overrides of one trial, in the user's order, behind those of its point."""
@@ -141,15 +144,16 @@ def grid_space(arguments: Sequence[str], params: Mapping[str, str], loader: Any)
     """A plain grid as Hydra's basic sweeper reads it: every value as it was written.
 
     Raises:
-        UserError: an interval, which has no list of values.
+        UserError: an interval, which has no list of values, or a pattern that fits none.
     """
+    remarks: list[str] = []
 
     def choices(override: Override) -> BaseDistribution:
         if not override.is_discrete_sweep():
             raise UserError(f"{override.input_line}: an interval needs a sampler: add hydra/sweeper/sampler=tpe")
-        return CategoricalDistribution(list(dict.fromkeys(override.sweep_string_iterator())))
+        return CategoricalDistribution(_different(override, list(override.sweep_string_iterator()), remarks))
 
-    return _space(arguments, params, loader, choices)
+    return dataclasses.replace(_space(arguments, params, loader, choices), remarks=remarks)
 
 
 def search_space(
@@ -158,21 +162,69 @@ def search_space(
     """A space for Optuna, with the syntax of the stock Optuna sweeper.
 
     Raises:
-        UserError: a condition on something that is not varied.
+        UserError: what a parameter varies over makes no sense, or a condition on something that is not varied.
     """
-    from hydra_plugins.hydra_optuna_sweeper._impl import create_optuna_distribution_from_override
+    remarks: list[str] = []
 
     def distribution(override: Override) -> BaseDistribution:
         try:
-            found: BaseDistribution = create_optuna_distribution_from_override(override)
-        except (ValueError, NotImplementedError) as error:
+            return _distribution(override, remarks)
+        except (ValueError, NotImplementedError, AssertionError, HydraException) as error:
             raise UserError(f"{override.input_line}: {error}") from error
-        return found
 
     space = _space(arguments, params, loader, distribution)
     parsed = {key: _condition(key, text, space.distributions, space.fixed) for key, text in conditions.items()}
     ordered = _ordered(space.distributions, {k: c for k, c in parsed.items() if k in space.distributions})
-    return dataclasses.replace(space, distributions=ordered, conditions=parsed)
+    return dataclasses.replace(space, distributions=ordered, conditions=parsed, remarks=remarks)
+
+
+def _distribution(override: Override, remarks: list[str]) -> BaseDistribution:
+    """What one parameter varies over, as the stock Optuna sweeper reads it, without what it passes over in silence."""
+    from hydra_plugins.hydra_optuna_sweeper._impl import create_optuna_distribution_from_override
+
+    key, value = override.get_key_element(), override.value()
+    if override.value_type == ValueType.GLOB_CHOICE_SWEEP:
+        return CategoricalDistribution(_different(override, list(override.sweep_string_iterator()), remarks))
+    if isinstance(value, Sweep) and value.tags:
+        if value.tags != {"log"}:
+            raise ValueError(
+                f"tag({', '.join(sorted(value.tags))}, ...) has no meaning; there is tag(log,interval(a,b))"
+            )
+        if not override.is_interval_sweep():
+            raise ValueError(
+                f"only an interval is searched on a logarithmic scale: {key}=tag(log,interval(a,b)), or name the "
+                f"values: {key}=choice(1,10,100)"
+            )
+    found: BaseDistribution = create_optuna_distribution_from_override(override)
+    if isinstance(found, CategoricalDistribution):
+        return CategoricalDistribution(_different(override, list(found.choices), remarks))
+    return found
+
+
+def _different(override: Override, values: list[Any], remarks: list[str]) -> list[Any]:
+    """Values without those that are there more than once, also written in another way, such as 1e-3 and 0.001."""
+    if not values:
+        raise UserError(f"{override.input_line}: fits none of the options of {override.get_key_element()}")
+    found: dict[str, Any] = {}
+    repeated = []
+    for value in values:
+        mark = repr(_plain(value))
+        if mark in found:
+            repeated.append(str(value))
+        found.setdefault(mark, value)
+    if repeated:
+        remarks.append(f"{override.get_key_element()}: {', '.join(repeated)} are there more than once; taken once")
+    return list(found.values())
+
+
+def _plain(value: Any) -> Any:
+    """A value as what it means: equal numbers are equal."""
+    if isinstance(value, str):
+        try:
+            return float(value)
+        except ValueError:
+            return value
+    return float(value) if isinstance(value, int | float) and not isinstance(value, bool) else value
 
 
 def _space(

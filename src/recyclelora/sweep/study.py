@@ -22,7 +22,7 @@ from sqlalchemy.exc import ArgumentError, SQLAlchemyError
 
 from recyclelora.errors import UserError
 from recyclelora.storage import set_aside
-from recyclelora.sweep.ledger import COMPLETE, FAILED, PRUNED, Ledger, Trial
+from recyclelora.sweep.ledger import COMPLETE, FAILED, PRUNED, Trial
 from recyclelora.sweep.samplers import CONSTRAINTS
 from recyclelora.sweep.unit import read_reports
 
@@ -240,10 +240,11 @@ def _rebuilt(trials: Sequence[Trial], first: int) -> list[FrozenTrial]:
     """Optuna's trials from the ledger's, by number; a number that the ledger does not know becomes a failed trial."""
     by_number = {trial.number: trial for trial in trials}
     numbers = range(first, max(by_number, default=first - 1) + 1)
-    return [_frozen(by_number[n]) if n in by_number else create_trial(state=TrialState.FAIL) for n in numbers]
+    return [frozen_trial(by_number[n]) if n in by_number else create_trial(state=TrialState.FAIL) for n in numbers]
 
 
-def _frozen(trial: Trial) -> FrozenTrial:
+def frozen_trial(trial: Trial) -> FrozenTrial:
+    """Optuna's trial for one of the ledger."""
     return create_trial(
         state=STATES.get(trial.state, TrialState.RUNNING),
         values=trial.values if trial.state == COMPLETE else None,
@@ -319,32 +320,3 @@ def _identity(study: optuna.Study, number: int) -> int:
 def handle_of(study: optuna.Study, number: int) -> optuna.trial.Trial:
     """Optuna's running trial: to report to, and to ask for parameters or whether it should be pruned."""
     return optuna.trial.Trial(study, _identity(study, number))
-
-
-def finished_trials(source: str) -> list[FrozenTrial]:
-    """Complete trials of another study: a sweep's folder, or ``<storage url>#<study name>``.
-
-    Raises:
-        UserError: there is none.
-    """
-    url, _, name = source.partition("#")
-    folder = Path(url)
-    if (folder / "ledger").is_dir():
-        found = [_frozen(t) for t in Ledger(folder).trials() if not t.confirms and t.state == COMPLETE]
-    else:
-        try:
-            study = optuna.load_study(study_name=name or None, storage=url)
-        except (KeyError, ArgumentError, SQLAlchemyError, ValueError) as error:
-            raise UserError(
-                f"hydra.sweeper.warm_start={shown_source(source)}: no sweep and no study: {error}"
-            ) from None
-        found = [t for t in study.get_trials() if t.state == TrialState.COMPLETE]
-    if not found:
-        raise UserError(f"hydra.sweeper.warm_start={shown_source(source)}: no trial is complete there")
-    return found
-
-
-def shown_source(source: str) -> str:
-    """A source without its password."""
-    url, hash_, name = source.partition("#")
-    return (shown(url) if "://" in url else url) + hash_ + name
