@@ -103,4 +103,4 @@ def test_nothing_is_instantiated_by_name():
     assert not [p for p in ROOMS if "hydra.utils" in imports(p)]
     readers = {p.relative_to(SOURCE).as_posix() for p in ROOMS if "_target_" in p.read_text()}
     # refused, or compared with known names
-    assert readers == {"cli.py", "option_files.py", "sweep/executors.py", "sweep/samplers.py"}
+    assert readers == {"cli.py", "option_files.py", "sweep/command.py", "sweep/executors.py", "sweep/samplers.py"}
