@@ -112,6 +112,17 @@ def test_optuna_sweeps_the_rank_split(tmp_path: Path, gta2city: Path):
     assert len(results(tmp_path)) == 2 and "best: trial" in out
 
 
+def test_hydras_own_optuna_sweeper_trains_and_maximises(tmp_path: Path, gta2city: Path):
+    """As its documentation says, with the words of ours."""
+    plain = [o for o in TINY if not o.startswith("adapter.main")]
+    sweep = ["-m", "hydra/sweeper=optuna", "hydra.sweeper.n_trials=2", "adapter.main.rank=choice(2,4)"]
+    code, _, err = run("train.py", tmp_path, *sweep, "hydra/sweeper/sampler=grid", *plain)
+    assert code == 0, err
+    found = sorted(r["objective"] for r in results(tmp_path))
+    (told,) = (tmp_path / "outputs/sweeps").glob("rank-*/optimization_results.yaml")
+    assert len(found) == 2 and f"best_value: {found[-1]}" in told.read_text()
+
+
 def test_hydra_leaves_no_folders_of_its_own(tmp_path: Path, gta2city: Path):
     assert run("train.py", tmp_path, *TINY)[0] == 0
     assert sorted(p.name for p in tmp_path.iterdir()) == ["cache", "data", "outputs"]
