@@ -6,7 +6,6 @@ Only the first bytes are read, so that tens of thousands of files are looked at 
 from __future__ import annotations
 
 import struct
-import warnings
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -93,9 +92,7 @@ def leading_chunks(data: bytes) -> Iterator[tuple[bytes, memoryview]]:
 
 def _pillow_header(file: BinaryIO, first: bytes) -> Header:
     file.seek(0)
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # remarks on odd metadata are not about pixels
-        picture = Image.open(file)
+    picture = Image.open(file)
     width, height = picture.size
     if picture.format in ("TIFF", "WEBP"):  # theirs may stand behind the pixels
         file.seek(0)
