@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -15,10 +16,14 @@ from recyclelora.storage import write_bytes
 
 
 class ImageCounts:
-    """One confusion matrix for each image of a dataset, in its order; of each only the cells that are not zero."""
+    """One confusion matrix for each image of a dataset, in its order; of each only the cells that are not zero.
 
-    def __init__(self, num_classes: int) -> None:
+    ``drives`` are numbers (images,) of the drives that the images are frames of; None where they are not known.
+    """
+
+    def __init__(self, num_classes: int, drives: Sequence[str] | None = None) -> None:
         self.num_classes = num_classes
+        self.drives = None if drives is None else np.unique(drives, return_inverse=True)[1].astype(np.int32)
         self._cells: list[np.ndarray] = []
         self._pixels: list[np.ndarray] = []
 
@@ -66,7 +71,10 @@ class ImageCounts:
         return found
 
     def save(self, path: Path) -> None:
-        """Write ``offsets`` (images + 1,), ``cells`` and ``pixels`` (cells that are not zero,) as safetensors."""
+        """Write ``offsets`` (images + 1,), ``cells`` and ``pixels`` (cells that are not zero,) as safetensors.
+
+        And ``drives`` (images,) where they are known.
+        """
         lengths = [len(cells) for cells in self._cells]
         arrays = {
             "offsets": np.cumsum([0, *lengths]),
@@ -74,6 +82,8 @@ class ImageCounts:
             "pixels": np.concatenate([np.zeros(0, np.int64), *self._pixels]).astype(np.int32),
             "num_classes": np.array([self.num_classes]),
         }
+        if self.drives is not None:
+            arrays["drives"] = self.drives
         path.parent.mkdir(parents=True, exist_ok=True)
         write_bytes(path, serialise(arrays))
 
@@ -91,12 +101,15 @@ class ImageCounts:
             if len(arrays["offsets"]) > 1:
                 found._cells = np.split(arrays["cells"], inner)
                 found._pixels = np.split(arrays["pixels"].astype(np.int64), inner)
+            found.drives = arrays.get("drives")
             found._check()
         except (OSError, SafetensorError, KeyError, IndexError, TypeError, ValueError) as error:
             raise UserError(f"{path}: not the confusion matrices of single images: {error}") from error
         return found
 
     def _check(self) -> None:
+        if self.drives is not None and self.drives.shape != (len(self),):
+            raise ValueError("not as many drives as images")
         for cells, pixels in zip(self._cells, self._pixels, strict=True):
             if cells.shape != pixels.shape or cells.ndim != 1 or (cells >= self.num_classes**2).any():
                 raise ValueError("cells and pixels do not fit each other or the number of classes")

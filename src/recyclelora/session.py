@@ -200,7 +200,7 @@ class Session:
         with self.reporter.bar("evaluating", sum(map(len, sets.values()))) as update:
             for name, dataset in sets.items():
                 partial = self._partial(step, name) if resumable else None
-                images = ImageCounts(self.evaluator.num_classes) if whole else None
+                images = ImageCounts(self.evaluator.num_classes, dataset.drives()) if whole else None
                 matrices[name] = self.evaluator(self.segmenter, dataset, update, partial, images)
                 if images and self.fabric.is_global_zero:
                     images.save(self.directory.image_counts / str(step) / f"{name}.safetensors")

@@ -32,9 +32,17 @@ def test_signs_of_intervals():
     assert t_interval([1.0, 1.1, 0.9]).sign == 1
     assert t_interval([-1.0, -1.1, -0.9]).sign == -1
     assert t_interval([1.0]) == Interval(1.0, 1) and t_interval([1.0]).sign == 0
-    assert t_interval([0.5, 0.5]).p == 0 and t_interval([0.0, 0.0]).p == 1
+    assert t_interval([0.0, 0.0]) == Interval(0.0, 2, 0.0, 0.0, 1.0)
     with pytest.raises(ValueError, match="no values"):
         t_interval([])
+
+
+@pytest.mark.parametrize("values", [[0.5, 0.5], [0.1 + 0.2, 0.3, 0.3], [-1.0, -1.0, -1.0, -1.0]])
+def test_identical_differences_have_no_spread_and_no_p(values: list[float]):
+    found = t_interval(values)
+    assert found.mean == pytest.approx(values[0]) and (found.low, found.high, found.p) == (None, None, None)
+    assert found.sign == 0
+    assert pooled_p([values[0]], np.array([[1.0] * len(values), [1.0 + values[0]] * len(values)])) == [None]
 
 
 def test_mean_and_sample_deviation():
@@ -46,7 +54,7 @@ def test_pooled_p_by_hand():
     scores = np.array([[0.0, 2.0], [1.0, 3.0], [5.0, 4.0]])  # residuals ±0.5, ±0.5, ±1 with 2 degrees of freedom: 1.5
     t = 1 / math.sqrt(1.5)
     assert pooled_p([1.0], scores) == [pytest.approx(1 - t / math.sqrt(2 + t**2))]  # closed form; 0.5
-    assert pooled_p([0.0, 1.0], np.array([[1.0, 1.0], [1.0, 1.0]])) == [1.0, 0.0]
+    assert pooled_p([0.0, 1.0], np.array([[1.0, 1.0], [1.0, 1.0]])) == [1.0, None]
 
 
 def test_pooled_over_two_groups_is_the_paired_test():
@@ -67,9 +75,25 @@ def test_outlying_spreads_are_found_and_no_others():
     np.testing.assert_array_equal(alike(collapsed), [True, True, False])
 
 
+@pytest.mark.parametrize(("groups", "seeds"), [(3, 2), (3, 3), (3, 5), (6, 3), (18, 3)])
+def test_groups_that_are_alike_lose_one_in_a_hundred_cases(groups: int, seeds: int):
+    """Cochran's own table would leave one of three out in 12 % of the cases."""
+    rng = np.random.default_rng(7)
+    left_out = [not alike(rng.normal(3.0, 2.0, (groups, seeds))).all() for _ in range(1500)]
+    assert 0.002 < np.mean(left_out) < 0.02 or (groups, seeds) == (3, 2)
+    assert np.mean(left_out) < 0.02
+
+
 def test_cochrans_c_by_hand():
     """Variances 0, 0 and 1 over two seeds: the share is 1 and F of 2 and 1 degrees of freedom never allows it."""
     assert alike(np.array([[0.0, 0.0], [1.0, 1.0], [0.0, 2.0]])).tolist() == [True, True, False]
+
+
+def test_whole_drives_are_drawn():
+    """Two drives of 1 and 3 frames: a resample holds 2, 4 or 6 frames, each of a drive equally often."""
+    weights = image_weights(4, 4000, 0, np.array([7, 3, 3, 3]))
+    assert {tuple(row) for row in weights} == {(2, 0, 0, 0), (1, 1, 1, 1), (0, 2, 2, 2)}
+    assert np.mean(weights.sum(1) == 4) == pytest.approx(0.5, abs=0.03)
 
 
 def test_holm_by_hand():

@@ -27,9 +27,9 @@ class Difference:
         seeds: that both have.
         scores: of each target, of `MEAN` and `SOURCE`.
         p_holm: of `MEAN`, adjusted for all groups that are compared.
-        pooled_p_holm: the same with the spread of all groups; None where that of one of the two is an outlier.
-        bootstrap: 95 % interval of the same difference when the images (or classes) are drawn anew.
-        bootstrap_over: ``images`` or ``classes``.
+        pooled_p_holm: the same with the spread of all groups but outliers; the two that are compared stay in.
+        bootstrap: 95 % interval of the same difference when what was scored is drawn anew.
+        bootstrap_over: what is drawn: ``images``, ``drives``, both by target, or ``classes``.
     """
 
     group: Group
@@ -51,7 +51,7 @@ class Difference:
         sign = main.sign
         if self.bootstrap is not None and not sign * self.bootstrap[0] > 0 < sign * self.bootstrap[1]:
             sign = 0
-        if self.p_holm is None or max(self.p_holm, self.pooled_p_holm or 0.0) >= ALPHA:
+        if self.p_holm is None or self.pooled_p_holm is None or max(self.p_holm, self.pooled_p_holm) >= ALPHA:
             sign = 0
         return {1: "better", -1: "worse", 0: "undecided"}[sign]
 
@@ -179,7 +179,11 @@ def _differences(reference: Group, groups: Sequence[Group], bootstrap: Bootstrap
 
 
 def _pooled(difference: Difference, reference: Group, groups: Sequence[Group]) -> float | None:
-    """`pooled_p` over the groups that have the seeds of a difference; None where one of its own is an outlier."""
+    """`pooled_p` over the groups that have the seeds of a difference.
+
+    Others whose spread is an outlier are left out; the two that are compared are not: a collapsed run of theirs is a
+    part of what is not known of their difference.
+    """
     seeds = sorted(difference.group.values(MEAN).keys() & reference.values(MEAN).keys())
     if len(seeds) < 2:
         return None
@@ -188,7 +192,8 @@ def _pooled(difference: Difference, reference: Group, groups: Sequence[Group]) -
     values = [g.values(MEAN) for g in own + others]
     scores = np.array([[known[seed] for seed in seeds] for known in values if known.keys() >= set(seeds)])
     kept = alike(scores)
-    return pooled_p([difference.scores[MEAN].mean], scores[kept])[0] if kept[:2].all() else None
+    kept[:2] = True
+    return pooled_p([difference.scores[MEAN].mean], scores[kept])[0]
 
 
 def _difference(group: Group, reference: Group, bootstrap: Bootstrap) -> Difference:

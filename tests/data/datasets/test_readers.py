@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import importlib
 from pathlib import Path
 
 import numpy as np
@@ -22,7 +23,7 @@ from fixture_data import (
 )
 from PIL import Image
 
-from recyclelora.data.datasets import READERS, digest, open_dataset
+from recyclelora.data.datasets import READERS, Subset, base, digest, open_dataset
 from recyclelora.data.datasets.files import UnpairedFiles
 from recyclelora.data.labels import CITYSCAPES_IDS, IGNORE, SYNTHIA_IDS
 from recyclelora.errors import UserError
@@ -243,3 +244,33 @@ def test_the_kind_of_masks_that_is_preferred_is_read_where_both_are_there(datase
         path.unlink()
     with pytest.raises(UnpairedFiles, match=r"1 of 2 images have no label: .*_labelTrainIds"):
         opened("labelIds")
+
+
+@pytest.mark.parametrize(
+    ("dataset", "path", "drive"),
+    [
+        ("cityscapes", "leftImg8bit/val/frankfurt/frankfurt_000001_002512_leftImg8bit.png", "frankfurt_000001"),
+        ("rainy_cityscapes", "x/val/lindau/lindau_000023_000019_leftImg8bit_rain_alpha_0.03.png", "lindau_000023"),
+        ("acdc", "rgb_anon/fog/val/GOPR0476/GOPR0476_frame_000854_rgb_anon.png", "GOPR0476"),
+        ("dark_zurich", "rgb_anon/val/night/GOPR0356/GOPR0356_frame_000321_rgb_anon.png", "GOPR0356"),
+        ("idd", "leftImg8bit/val/119/903127_leftImg8bit.png", "119"),
+        ("bdd100k", "images/10k/val/7d06fefd-f7be05a6.jpg", "7d06fefd"),
+        ("muses", "frame_camera/val/fog/day/REC0006_frame_041538_frame_camera.png", "REC0006"),
+        ("own", "test/0001TP_006690.png", "test/0001TP"),
+        ("own", "Seq05VD_f00030.png", "Seq05VD"),
+        ("own", "img12.png", "img12.png"),
+    ],
+)
+def test_the_drive_of_a_frame_is_read_from_its_name(dataset: str, path: str, drive: str):
+    """Names as the datasets ship them."""
+    module = importlib.import_module(
+        "recyclelora.data.datasets." + {"rainy_cityscapes": "cityscapes", "dark_zurich": "acdc"}.get(dataset, dataset)
+    )
+    assert base._drive(module.DRIVE, path) == drive
+
+
+def test_drives_go_with_the_samples_of_a_subset(tmp_path: Path):
+    whole = open_dataset("acdc", "val", root=make_acdc(tmp_path, count=2))
+    found = whole.drives()
+    assert found is not None and len(found) == len(whole)
+    assert Subset(whole, (0, 2)).drives() == [found[0], found[2]]

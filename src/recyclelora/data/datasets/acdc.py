@@ -8,6 +8,9 @@ from recyclelora.data.datasets.base import FolderDataset, Request
 from recyclelora.data.datasets.files import check_choice, existing, found, no_variant, paired, unlabelled
 from recyclelora.data.labels import identity_table
 
+DRIVE = r"([^/]+)/[^/]+$"
+"""The folder: a film of the camera."""
+
 CONDITIONS = ("fog", "night", "rain", "snow")
 
 
@@ -42,4 +45,4 @@ def _open(name: str, request: Request, conditions: tuple[str, ...], *, labelled:
         return folder / "gt" / inside / image.name.replace("_rgb_anon.png", "_gt_labelTrainIds.png")
 
     items = paired(folder, images, mask) if labelled else unlabelled(images)
-    return FolderDataset(name, folder, items, identity_table(19))
+    return FolderDataset(name, folder, items, identity_table(19), drive=DRIVE)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import re
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -59,6 +60,10 @@ class Dataset(Protocol):
 
     def entries(self) -> list[str]:
         """One line for each file, in order: what identifies the data."""
+        ...
+
+    def drives(self) -> list[str] | None:
+        """The drive or sequence of which each sample is a frame; None where that is not known."""
         ...
 
 
@@ -139,6 +144,8 @@ class FolderDataset:
     """the name in results, where it is another one"""
     train_ids: tuple[int, ...] | None = None
     """a run's train id in the place of each of the dataset's own, where the run has another class list"""
+    drive: str | None = None
+    """regular expression over an image's path below the root, whose groups name the drive that it is a frame of"""
 
     def __len__(self) -> int:
         return len(self.items)
@@ -193,6 +200,18 @@ class FolderDataset:
             *classes_entry(self.train_ids),
         ]
 
+    def drives(self) -> list[str] | None:
+        """Of each image, where the reader knows how names tell them."""
+        if self.drive is None:
+            return None
+        return [_drive(self.drive, item.image.relative_to(self.root).as_posix()) for item in self.items]
+
+
+def _drive(pattern: str, name: str) -> str:
+    """A frame whose name tells none is a drive of its own."""
+    found = re.search(pattern, name)
+    return name if found is None else "/".join(found.groups())
+
 
 def classes_entry(train_ids: tuple[int, ...] | None) -> list[str]:
     """What identifies data that are read to another class list than the dataset's own."""
@@ -239,6 +258,10 @@ class View:
         """The entries of the base."""
         return self.base.entries()
 
+    def drives(self) -> list[str] | None:
+        """Those of the base."""
+        return self.base.drives()
+
 
 @dataclass(frozen=True)
 class Subset(View):
@@ -252,6 +275,11 @@ class Subset(View):
     def load(self, index: int) -> Sample:
         """Read one sample."""
         return self.base.load(self.indices[index])
+
+    def drives(self) -> list[str] | None:
+        """Those of the samples."""
+        found = self.base.drives()
+        return None if found is None else [found[index] for index in self.indices]
 
     def entries(self) -> list[str]:
         """The whole dataset's entries and which samples are used."""

@@ -7,6 +7,9 @@ from recyclelora.data.datasets.files import check_choice, existing, found, no_va
 from recyclelora.data.datasets.upright import upright
 from recyclelora.data.labels import identity_table
 
+DRIVE = r"([0-9a-f]{8})-[0-9a-f]{8}\.jpg$"
+"""The first half of a name."""
+
 
 def bdd100k(request: Request) -> FolderDataset:
     """Masks of train ids in today's layout or in the older ``seg``; the split ``test`` has no public labels."""
@@ -23,4 +26,5 @@ def bdd100k(request: Request) -> FolderDataset:
     masks = folder / ("seg/labels" if old else "labels/sem_seg/masks") / split
     ending = "_train_id.png" if old else ".png"
     items = unlabelled(images) if split == "test" else paired(folder, images, lambda i: masks / (i.stem + ending))
-    return FolderDataset("bdd100k", folder, upright(folder, items, request.orientation), identity_table(19))
+    items = upright(folder, items, request.orientation)
+    return FolderDataset("bdd100k", folder, items, identity_table(19), drive=DRIVE)

@@ -19,6 +19,9 @@ SHIPPED, GENERATED = "labelIds", "labelTrainIds"
 They are not the same masks with other numbers: polygons of classes that do not count are not drawn, so that what lies
 below them is labelled. 0.38 % of the pixels of the validation set differ."""
 
+DRIVE = r"([a-z-]+_\d{6})_\d{6}_leftImg8bit[^/]*$"
+"""City and sequence; the last number is the frame's."""
+
 LABELS = {SHIPPED: lookup_table(CITYSCAPES_IDS, CITYSCAPES_KNOWN), GENERATED: identity_table(19)}
 
 
@@ -103,4 +106,4 @@ def _with_fine_labels(name: str, root: Path, images: list[Path], labels: Path, p
     begun = [kind for kind in (SHIPPED, GENERATED) if mask(images[0], kind).is_file()]
     kind = next((kind for kind in kinds if complete(kind)), (begun or [SHIPPED])[0])
     items = paired(root, images, lambda image: mask(image, kind))
-    return FolderDataset(name, root, items, LABELS[kind], masks=kind)
+    return FolderDataset(name, root, items, LABELS[kind], masks=kind, drive=DRIVE)

@@ -9,6 +9,9 @@ from recyclelora.data.datasets.files import check_choice, existing, found, no_va
 from recyclelora.data.datasets.upright import upright
 from recyclelora.data.labels import identity_table
 
+DRIVE = r"([^/]+)/[^/]+$"
+"""The folder."""
+
 
 def idd(request: Request) -> FolderDataset:
     """IDD20K with ``*_gtFine_labelcsTrainIds.png``, which its own tools write (``--id-type csTrainId``)."""
@@ -24,4 +27,5 @@ def idd(request: Request) -> FolderDataset:
         return folder / "gtFine" / split / image.parent.name / f"{stem}_gtFine_labelcsTrainIds.png"
 
     items = unlabelled(images) if split == "test" else paired(folder, images, mask)
-    return FolderDataset("idd", folder, upright(folder, items, request.orientation), identity_table(19))
+    items = upright(folder, items, request.orientation)
+    return FolderDataset("idd", folder, items, identity_table(19), drive=DRIVE)

@@ -12,6 +12,9 @@ WEATHERS = ("clear", "fog", "rain", "snow")
 TIMES = ("day", "night")
 VARIANTS = (*WEATHERS, *TIMES, *(f"{weather}/{time}" for weather in WEATHERS for time in TIMES))
 
+DRIVE = r"(REC\d+)_"
+"""The recording."""
+
 
 def muses(request: Request) -> FolderDataset:
     """The variant is a weather, ``day``, ``night`` or both as in ``fog/night``; the split ``test`` has no labels."""
@@ -30,4 +33,4 @@ def muses(request: Request) -> FolderDataset:
         return folder / "gt_semantic" / inside / image.name.replace("_frame_camera.png", "_gt_labelTrainIds.png")
 
     items = unlabelled(images) if split == "test" else paired(folder, images, mask)
-    return FolderDataset("muses", folder, items, identity_table(19))
+    return FolderDataset("muses", folder, items, identity_table(19), drive=DRIVE)

@@ -20,6 +20,9 @@ from recyclelora.errors import UserError
 Key = tuple[str, ...]
 """What the wildcards of a pattern match in a file's path."""
 
+DRIVE = r"^(.*?)_f?\d{4,}\.\w+$"
+"""Names of frames as in CamVid: ``0001TP_006690.png`` and ``Seq05VD_f00030.png``."""
+
 
 @dataclass(frozen=True)
 class OwnSplit:
@@ -55,7 +58,8 @@ def own_folder(name: str, split: OwnSplit) -> FolderDataset:
         expected = {key: masks.get(key, root / filled(split.masks, key)) for key in images}
         pairs = [Item(image, expected[key]) for key, image in images.items()]
         items = with_masks(root, pairs, [p for p, key in zip(pairs, images, strict=True) if key not in masks])
-    return FolderDataset(name, root, upright(root, items, split.orientation), split.table, split.read_ids)
+    items = upright(root, items, split.orientation)
+    return FolderDataset(name, root, items, split.table, split.read_ids, drive=DRIVE)
 
 
 def matches(root: Path, pattern: str) -> dict[Key, Path]:

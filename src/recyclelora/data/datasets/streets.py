@@ -65,6 +65,10 @@ class StreetsDataset:
         scenes = f"streets-v{streets.STREETS_VERSION} {self.look} {self.split} {len(self)}"
         return [scenes, *classes_entry(self.train_ids)]
 
+    def drives(self) -> list[str] | None:
+        """Scenes are drawn independently."""
+        return None
+
 
 def open_streets(split: str, name: str | None, cache_dir: Path | None) -> StreetsDataset:
     """``source_train``, ``source_val`` or the name of a look; ``name`` is the one in results."""
