@@ -1,7 +1,15 @@
 """The code that a sweep keeps."""
 
+import os
+import subprocess
+import sys
 from pathlib import Path
 
+import pytest
+from hydra import compose, initialize_config_dir
+
+from recyclelora.config import home, register_schemas
+from recyclelora.errors import UserError
 from recyclelora.sweep import snapshot
 
 
@@ -13,3 +21,48 @@ def test_who_comes_second_finds_it_and_leaves_nothing(tmp_path: Path):
     snapshot._copy(folder)
     assert (folder / "git.json").stat().st_mtime_ns == made
     assert [path.name for path in tmp_path.iterdir()] == [snapshot.FOLDER]
+
+
+@pytest.mark.parametrize(
+    ("override", "changes"),
+    [
+        ("study=plain", False),
+        ("hydra.sweep.dir=here/${study}", False),
+        ("hydra.sweep.dir='multirun/${now:%Y-%m-%d}/${now:%H-%M-%S}'", True),
+        ("output_dir='out/${now:%H-%M-%S}'", True),
+        ("hydra.sweep.dir='${oc.env:RECYCLELORA_HOME}/here'", True),
+    ],
+)
+def test_a_folder_that_another_composition_finds_elsewhere_is_known(override: str, changes: bool):
+    register_schemas()
+    with initialize_config_dir(str(home() / "conf")):
+        config = compose("train", ["data=streets", override], return_hydra_config=True)
+    assert snapshot.changes(config) is changes
+
+
+def test_the_next_process_gets_the_folder_as_decided(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    """Hydra's default folder holds a second: each composition would be another sweep."""
+    monkeypatch.setattr(os, "environ", os.environ.copy())
+    monkeypatch.setattr(sys, "argv", ["train.py", "-m", "seed=0,1"])
+    monkeypatch.setattr(snapshot, "_copy", lambda folder: folder.mkdir(parents=True))
+    calls: list[list[str]] = []
+    monkeypatch.setattr(os, "execv", lambda _, command: calls.append(command[3:]))
+    snapshot.enter(tmp_path / "it's 12-30", changing=True)
+    assert calls == [["-m", "seed=0,1", f"hydra.sweep.dir='{tmp_path}/it\\'s 12-30'"]]
+    snapshot.enter(tmp_path / "it's 12-30", changing=True)
+    assert len(calls) == 1
+    with pytest.raises(UserError, match="composed twice"):  # whatever else may change: not for ever
+        snapshot.enter(tmp_path / "12-31", changing=True)
+
+
+def test_a_folder_with_a_time_in_it_is_one_sweep(tmp_path: Path):
+    places = [f"output_dir={tmp_path / 'outputs'}", f"cache={tmp_path / 'cache'}", f"data.root={tmp_path / 'nothing'}"]
+    folder = f"hydra.sweep.dir='{tmp_path}/multirun/${{now:%Y-%m-%d}}/${{now:%H-%M-%S-%f}}'"
+    command = [sys.executable, str(home() / "train.py"), "-m", *places, folder, "seed=0,1", "tracking=none"]
+    done = subprocess.run(
+        [*command, "backbone=vit_tiny_test", "hydra.launcher.in_process=true", "max_failures=1"],
+        capture_output=True, text=True, timeout=120, cwd=tmp_path,
+    )  # fmt: skip
+    assert done.returncode == 4, (done.stdout, done.stderr)  # there are no data: all that is wanted is one folder
+    assert [path.parent.parent for path in tmp_path.glob("multirun/*/*/study.json")] == list(tmp_path.glob("multirun/*"))
+    assert len(list(tmp_path.glob("multirun/*/*/snapshot"))) == 1

@@ -71,7 +71,8 @@ def sweep(
     fresh = bool(OmegaConf.select(config, "fresh", default=False))
     if options["snapshot"] == "on" and not fresh and snapshot.exists(folder):
         _own_place(folder)
-        snapshot.enter(folder)  # its own code checks its trials, not what the checkout has become
+        # its own code checks its trials, not what the checkout has become
+        snapshot.enter(folder, changing=snapshot.changes(config))
     url = storage_url(options["storage"], folder)
     shared = url is not None and not url.startswith("sqlite")
     plan = make_plan(options, context, arguments, config, shared=shared)
@@ -91,7 +92,8 @@ def sweep(
     if _make_folder(folder, fresh=fresh) and url is not None and shared:
         forget(url, name)
     if options["snapshot"] != "off":
-        snapshot.enter(folder, renew=options["snapshot"] == "renew")
+        renew = options["snapshot"] == "renew"
+        snapshot.enter(folder, renew=renew, changing=snapshot.changes(config))
     if options["detach"]:
         _detach(running, folder, name)
         return []

@@ -6,15 +6,21 @@ A sweep takes days; the checkout that it was started from goes on changing.
 from __future__ import annotations
 
 import os
+import re
 import shutil
 import sys
 from pathlib import Path
 
+from omegaconf import DictConfig, OmegaConf
+
 from recyclelora.config import home
+from recyclelora.errors import UserError
 from recyclelora.provenance import git_state
 from recyclelora.storage import set_aside, write_json
 
 VARIABLE = "RECYCLELORA_SNAPSHOT"
+ENTERED = "RECYCLELORA_ENTERED"
+"""Environment variable: the process that has been replaced by its snapshot; such a process keeps its id."""
 FOLDER = "snapshot"
 FOLDERS = ("conf", "sweeps")
 SKIPPED = shutil.ignore_patterns("__pycache__", "*.pyc")
@@ -25,16 +31,23 @@ def exists(sweep: Path) -> bool:
     return (sweep / FOLDER).exists()
 
 
-def enter(sweep: Path, *, renew: bool = False) -> None:
+def enter(sweep: Path, *, renew: bool = False, changing: bool = False) -> None:
     """Go on as the snapshot of a sweep: make it if there is none, and replace this process by it.
 
     Args:
-        sweep: the sweep's folder
+        sweep: the sweep's folder, absolute
         renew: take the code as it is now, for the trials still to come
+        changing: the folder was composed from something, such as the time, that the next process would find changed;
+            it gets the folder as decided here
+
+    Raises:
+        UserError: this process has been replaced already, and is to be so again.
     """
     folder = sweep / FOLDER
     if os.environ.get(VARIABLE) == str(folder):
         return
+    if os.environ.get(ENTERED) == str(os.getpid()):
+        raise UserError(f"hydra.sweep.dir: composed twice it was {os.environ.get(VARIABLE)} and {folder}; fix it")
     if renew and folder.exists():
         set_aside(folder)
     if not folder.exists():
@@ -42,9 +55,24 @@ def enter(sweep: Path, *, renew: bool = False) -> None:
     source = folder / "src"
     paths = [str(source), *filter(None, os.environ.get("PYTHONPATH", "").split(os.pathsep))]
     os.environ |= {VARIABLE: str(folder), "PYTHONPATH": os.pathsep.join(paths), "RECYCLELORA_HOME": str(folder)}
+    os.environ[ENTERED] = str(os.getpid())
     sys.stdout.flush()
     sys.stderr.flush()
-    os.execv(sys.executable, [sys.executable, "-m", "recyclelora.train", *sys.argv[1:]])  # noqa: S606
+    arguments = [*sys.argv[1:], *([_override(sweep)] if changing else [])]
+    os.execv(sys.executable, [sys.executable, "-m", "recyclelora.train", *arguments])  # noqa: S606
+
+
+def changes(config: DictConfig) -> bool:
+    """Whether the sweep's folder is composed with a resolver, such as ``${now:%H-%M}``, that may change its mind."""
+    base = OmegaConf.to_container(config, resolve=False)
+    assert isinstance(base, dict)
+    parts = (base["hydra"]["sweep"]["dir"], base.get("output_dir"), base.get("study"))
+    return any(re.search(r"\$\{[\w.]+:", str(part)) for part in parts)
+
+
+def _override(sweep: Path) -> str:
+    quoted = str(sweep).replace("'", "\\'")
+    return f"hydra.sweep.dir='{quoted}'"
 
 
 def _copy(folder: Path) -> None:
