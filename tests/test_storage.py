@@ -1,11 +1,16 @@
 from __future__ import annotations
 
+import multiprocessing
+import os
+import signal
+import threading
+import time
 from pathlib import Path
 
 import pytest
 
 from recyclelora.errors import UserError
-from recyclelora.storage import append_text, locked, make_folder, remove_leftovers
+from recyclelora.storage import append_text, locked, make_folder, remove_leftovers, taking_turns
 
 
 def test_appending_where_one_cannot_says_where_and_how_much(tmp_path: Path):
@@ -48,3 +53,43 @@ def test_a_folder_that_cannot_be_made_is_named(tmp_path: Path):
     (tmp_path / "file").write_text("")
     with pytest.raises(UserError, match=r"file/below: cannot be created: Not a directory"):
         make_folder(tmp_path / "file/below")
+
+
+def _dies_before_its_worker(folder: Path, worker: Path) -> None:
+    """Hold both kinds of lock, fork a data worker that does not notice the end, and be killed."""
+    with locked(folder), taking_turns(folder / ".unit.lock"):
+        pid = os.fork()
+        if pid == 0:
+            time.sleep(60)
+            os._exit(0)
+        worker.write_text(str(pid))
+        os.kill(os.getpid(), signal.SIGKILL)
+
+
+def test_what_a_dead_process_has_forked_does_not_hold_its_locks(tmp_path: Path):
+    worker = tmp_path / "worker"
+    process = multiprocessing.get_context("fork").Process(target=_dies_before_its_worker, args=(tmp_path, worker))
+    process.start()
+    process.join()
+    os.kill(int(worker.read_text()), 0)  # the orphan lives
+    said: list[int] = []
+    try:
+        with locked(tmp_path), taking_turns(tmp_path / ".unit.lock", lambda: said.append(1)):
+            assert said == []
+    finally:
+        os.kill(int(worker.read_text()), signal.SIGKILL)
+
+
+def test_who_waits_for_a_turn_says_so(tmp_path: Path):
+    said, taken = threading.Event(), threading.Event()
+
+    def next_one() -> None:
+        with taking_turns(tmp_path / "lock", said.set):
+            taken.set()
+
+    with taking_turns(tmp_path / "lock"):
+        thread = threading.Thread(target=next_one)
+        thread.start()
+        assert said.wait(20) and not taken.is_set()
+    thread.join(20)
+    assert taken.is_set()

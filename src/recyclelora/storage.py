@@ -12,7 +12,7 @@ import shutil
 import socket
 import time
 import uuid
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -149,13 +149,35 @@ def locked(folder: Path, name: str = LOCK, hint: str = "") -> Iterator[None]:
     except OSError as error:
         raise UserError(f"{folder}: cannot be written: {error.strerror}") from error
     try:
+        _locks.add(lock)
         _take(lock, path, hint)
         with contextlib.suppress(OSError):  # who holds it is a courtesy to others; a full disk does not undo the lock
             os.ftruncate(lock, 0)
             os.pwrite(lock, f"process {os.getpid()} on {socket.gethostname()}\n".encode(), 0)
         yield
     finally:
+        _locks.discard(lock)
         os.close(lock)
+
+
+_locks: set[int] = set()
+"""Descriptors of the lock files that this process has open."""
+
+
+def _let_go() -> None:
+    """A lock is its process's and not its forked children's, of which one may outlive it and hold the next one up.
+
+    The descriptors stay, on nothing, so that no other file gets their numbers before the child closes them.
+    """
+    if _locks:
+        nothing = os.open(os.devnull, os.O_RDWR)
+        for lock in _locks:
+            os.dup2(nothing, lock, inheritable=False)
+        os.close(nothing)
+        _locks.clear()
+
+
+os.register_at_fork(after_in_child=_let_go)
 
 
 def _take(lock: int, path: Path, hint: str) -> None:
@@ -200,12 +222,36 @@ def _written_holder(lock: Path) -> str:
 
 
 @contextlib.contextmanager
-def taking_turns(path: Path) -> Iterator[None]:
-    """Wait for the lock file at ``path`` and hold it; for short work that several processes may do."""
+def taking_turns(path: Path, waiting: Callable[[], None] | None = None) -> Iterator[None]:
+    """Wait for the lock file at ``path`` and hold it; for short work that several processes may do.
+
+    Args:
+        path: of the lock file
+        waiting: called again and again, twice a minute, while another process holds it
+    """
     try:
         file = path.open("a")
     except OSError as error:
         raise UserError(f"{path}: cannot be written: {error.strerror}") from error
     with file:
-        fcntl.flock(file, fcntl.LOCK_EX)
-        yield
+        _locks.add(file.fileno())
+        try:
+            _wait(file.fileno(), waiting)
+            yield
+        finally:
+            _locks.discard(file.fileno())
+
+
+def _wait(lock: int, waiting: Callable[[], None] | None) -> None:
+    if waiting is None:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        return
+    said = float("-inf")
+    while True:
+        with contextlib.suppress(BlockingIOError):
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            return
+        if time.monotonic() - said >= 30:
+            said = time.monotonic()
+            waiting()
+        time.sleep(0.5)
