@@ -21,6 +21,7 @@ from omegaconf.errors import OmegaConfBaseException
 from yaml import YAMLError
 
 from recyclelora.config import ConfigError, commanding, home, register_schemas, typed
+from recyclelora.cores import short_sockets
 from recyclelora.errors import Interrupted, UserError
 from recyclelora.option_files import allow_reading
 from recyclelora.provenance import same_but_for_content
@@ -59,6 +60,7 @@ def launch(command: str, task: Task, *, config_name: str | None = None) -> None:
     os.environ["HYDRA_FULL_ERROR"] = "1"  # makes Hydra raise, so that the message is ours
     register_schemas()
     with one_clear_line(command), commanding():
+        short_sockets()
         sys.argv[1:] = checked_arguments(command, sys.argv[1:])
         allow_reading(sys.argv[1:])
         job = Job(command, task)
