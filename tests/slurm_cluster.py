@@ -132,6 +132,14 @@ class Cluster:
         """Start a node's daemon."""
         self._call("slurmd", "-f", str(self.configuration), "-N", node)
 
+    def start_controller(self) -> None:
+        """Start the controller again, which remembers its jobs."""
+        self._call("slurmctld", "-f", str(self.configuration))
+
+    def stop_controller(self) -> None:
+        """End the controller; jobs go on."""
+        self._end(self.folder / "slurmctld.pid")
+
     def kill_node(self, node: str) -> None:
         """Kill a node's daemon and everything that runs on it, as a power cut would."""
         self._end(self.folder / f"{node}.pid", signal.SIGKILL)

@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 from pathlib import Path
+from types import SimpleNamespace
 
 import optuna
 import pytest
 from optuna.distributions import CategoricalDistribution, distribution_to_json
 
 from recyclelora.sweep.driver import Driver
-from recyclelora.sweep.ledger import Ledger
+from recyclelora.sweep.execution import Stage, Status
+from recyclelora.sweep.ledger import Attempt, Ledger
 from recyclelora.sweep.planning import Plan
 from recyclelora.sweep.search import Search
 from recyclelora.sweep.space import Space
 from recyclelora.sweep.steering import Wishes, alive, living, wish
+from recyclelora.sweep.unit import Unit
 
 X = CategoricalDistribution([1, 2])
 PLAN = Plan(Space({"x": X}, ["x"], {}), n_trials=2, planned=[{"x": 1}, {"x": 2}], sampler=None, shared=True)
@@ -61,3 +64,30 @@ def test_a_wish_is_new_once_for_every_driver(tmp_path: Path):
     assert (first.new(), second.new(), first.new()) == (7, 7, None)
     alone = Wishes(tmp_path, shared=False)
     assert alone.new() == 7 and alone.new() is None and not list(tmp_path.iterdir())
+
+
+def test_a_trial_killed_while_its_driver_is_told_to_stop_loses_no_try(tmp_path: Path, study: optuna.Study):
+    alone = Driver(PLAN, study, Ledger(tmp_path), None, None)  # type: ignore[arg-type]
+    trial = alone.search.next()
+    assert trial is not None
+    trial.attempts.append(Attempt(0, 1, "job", ""))
+    Unit(trial.unit_folder(0)).started(1, "job")
+    alone.stop = 15
+    alone._settle_unit(trial, 0, Status(Stage.GONE, "killed by SIGKILL", node_fault=True))
+    (attempt,) = Ledger(tmp_path).trials()[0].attempts
+    assert attempt.excused and alone.queue == [(trial, 0)]
+
+
+def test_what_a_trial_has_reached_is_kept_with_its_attempt(tmp_path: Path, study: optuna.Study):
+    alone = Driver(PLAN, study, Ledger(tmp_path), None, None)  # type: ignore[arg-type]
+    alone.observer = SimpleNamespace(event=print)  # type: ignore[assignment]
+    trial = alone.search.next()
+    assert trial is not None
+    for number, step in enumerate((3, 6, 9, 9, 9), 1):
+        trial.attempts.append(Attempt(0, number, "job", ""))
+        Unit(trial.unit_folder(0)).started(number, "job")
+        Unit(trial.unit_folder(0)).progress(step, 10, 1.0)
+        alone._settle_unit(trial, 0, Status(Stage.GONE, "killed by SIGKILL", node_fault=True))
+    (stored,) = Ledger(tmp_path).trials()
+    assert [a.reached for a in stored.attempts] == [3, 6, 9, 9, 9]
+    assert stored.state == "failed" and stored.reason == "killed by SIGKILL; 5 attempts"

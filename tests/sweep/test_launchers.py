@@ -22,8 +22,8 @@ from recyclelora.sweep.local import LocalExecutor
 from recyclelora.sweep.options import DriverOptions, SlurmOptions
 from recyclelora.sweep.slurm import SlurmExecutor
 from recyclelora.sweep.slurm_driver import driver_script
-from recyclelora.sweep.slurm_job import _seconds, share
-from recyclelora.sweep.slurm_queue import JobState, explain
+from recyclelora.sweep.slurm_job import share
+from recyclelora.sweep.slurm_queue import JobState, explain, in_seconds
 
 TASK: Any = SimpleNamespace(function=print)
 
@@ -154,7 +154,7 @@ def test_a_jobs_gpus_are_shared_out_evenly():
 
 
 def test_slurms_times():
-    assert [_seconds(text) for text in ("00:01:30", "1-02:00:05", "UNLIMITED")] == [90, 93605, None]
+    assert [in_seconds(text) for text in ("00:01:30", "1-02:00:05", "UNLIMITED")] == [90, 93605, None]
 
 
 @pytest.mark.parametrize(
@@ -163,7 +163,7 @@ def test_slurms_times():
         (JobState("PENDING", "Priority"), Status(Stage.QUEUED, "Priority")),
         (JobState("COMPLETING"), Status(Stage.RUNNING)),
         (JobState("NODE_FAIL"), Status(Stage.GONE, "the node failed", node_fault=True)),
-        (JobState("PREEMPTED"), Status(Stage.GONE, "preempted by another job", node_fault=True)),
+        (JobState("PREEMPTED"), Status(Stage.GONE, "preempted by another job", node_fault=True, excused=True)),
         (JobState("CANCELLED"), Status(Stage.GONE, "cancelled (scancel)", node_fault=True)),
         (JobState("OUT_OF_MEMORY"), Status(Stage.GONE, "ran out of memory: raise hydra.launcher.mem_gb")),
         (JobState("FAILED", code=137), Status(Stage.GONE, "killed by SIGKILL (out of memory?)", node_fault=True)),
@@ -196,8 +196,24 @@ def test_both_launchers_work_under_hydras_own_sweeper(tmp_path: Path, name: str)
         assert launcher.params["additional_parameters"] == {"reservation": "r"}
         assert launcher.params["gres"] == "gpu:1" and "trials_per_job" not in launcher.params
         assert launcher.params["submitit_folder"] == "outputs/sweeps/s/submitit/%j"
+        assert launcher.params["timeout_min"] == 1440
     plain = OmegaConf.to_container(config.hydra.launcher, resolve=True)
     assert make_executor(plain, TASK, None, tmp_path, 1, "s") is not None
+
+
+def test_submitits_folder_lies_in_the_sweep_by_default(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    """With the default output_dir, which is relative to where the command is given."""
+    monkeypatch.chdir(tmp_path)
+    register_schemas()
+    with initialize_config_dir(str(home() / "conf")):
+        config = compose("train", ["hydra/launcher=slurm", "data=streets", "study=s"], return_hydra_config=True)
+    plain = OmegaConf.to_container(config.hydra.launcher, resolve=True)
+    sweep = Path(config.hydra.sweep.dir).absolute()
+    executor = make_executor(plain, TASK, None, sweep, 1, "s")
+    assert isinstance(executor, SlurmExecutor)
+    assert executor.folder == tmp_path / "outputs/sweeps/s/submitit/%j"
+    logs = make_executor({**plain, "submitit_folder": "logs"}, TASK, None, sweep, 1, "s")
+    assert isinstance(logs, SlurmExecutor) and logs.folder == tmp_path / "logs/%j"
 
 
 def test_a_dry_run_shows_the_script_and_starts_nothing(tmp_path: Path):

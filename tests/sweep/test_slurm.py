@@ -241,7 +241,7 @@ def test_refusals_are_one_line(cluster: Cluster, tmp_path: Path):
     with pytest.raises(UserError, match=r"sbatch refuses the job: .*invalid partition specified: nowhere") as refused:
         sweep.submit("do=give", "value=1")
     assert "\n" not in str(refused.value)
-    with pytest.raises(UserError, match=r"sbatch refuses the driver's job: .*nowhere"):
+    with pytest.raises(UserError, match=r"sbatch refuses the job: .*nowhere"):
         submit_driver(["true"], tmp_path, sweep.executor.options, "tests")
 
 

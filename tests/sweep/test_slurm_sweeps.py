@@ -7,6 +7,7 @@ import os
 import signal
 import subprocess
 import sys
+import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -107,6 +108,50 @@ def test_a_cancelled_trial_and_one_on_a_lost_node_run_again(sweeping: Sweeping, 
     assert counts == [2, 1, 2]
 
 
+def test_a_controller_that_is_away_is_waited_for(sweeping: Sweeping, cluster: Cluster):
+    """While jobs end, and while new ones are to be submitted."""
+    driver = sweeping.start("x=1,2,3,4", "pause=4", "hydra.sweeper.n_jobs=2", *SLURM)
+    cluster.until(lambda: len(started(sweeping)) == 2)
+    cluster.stop_controller()
+    try:
+        cluster.until(lambda: len(list(sweeping.folder.glob("out/ledger/*/*/outcome.json"))) == 2)
+        time.sleep(25)
+        assert driver.poll() is None
+    finally:
+        cluster.start_controller()
+    out, err = driver.communicate(timeout=110)
+    assert driver.returncode == 0, (out, err)
+    assert sweeping.states == {"complete": 4} and len(sweeping.executions) == 4
+    assert out.count("is tried again until it is taken") == 1 and "jobs are taken again" in out
+
+
+def test_a_node_on_which_nothing_begins_fails_no_trial(sweeping: Sweeping, cluster: Cluster):
+    """Free again at once, it draws one job after the other."""
+    hole = "hydra.launcher.setup=['test $SLURMD_NODENAME != n2 || exit 1']"
+    code, out, err = sweeping("x=1,2,3,4,5,6", "hydra.sweeper.n_jobs=6", "hydra.sweeper.max_retries=0", *SLURM, hole)
+    assert code == 0, (out, err)
+    assert sweeping.states == {"complete": 6} and "n2 gets no more jobs" in out
+    died = [a for t in sweeping.trials for a in t.attempts if not a.began]
+    assert died and len(sweeping.executions) == 6
+
+
+def test_a_job_that_can_never_start_says_why(sweeping: Sweeping, cluster: Cluster):
+    cluster.ask("scontrol", "update", "partitionname=high", "maxtime=5")
+    try:
+        driver = sweeping.start("x=1,2", *SLURM, "hydra.launcher.partition=high")
+        reason = sweeping.folder / "out/ledger/0000/unit_0/waits.json"
+        cluster.until(reason.exists)
+        status = [sys.executable, "-m", "recyclelora.sweep", "status", str(sweeping.folder / "out")]
+        seen = subprocess.run(status, capture_output=True, text=True, env={**os.environ, "COLUMNS": "250"}).stdout
+        driver.send_signal(signal.SIGINT)
+        out, _ = driver.communicate(timeout=30)
+    finally:
+        cluster.ask("scontrol", "update", "partitionname=high", "maxtime=infinite")
+        cluster.ask("scancel", f"--user={os.getuid()}", "--state=PENDING")
+    for said in (seen, out):
+        assert "PartitionTimeLimit: the partition allows less than hydra.launcher.timeout_min=10" in said, (seen, out)
+
+
 def test_a_trial_that_is_cancelled_in_the_queue_never_starts(sweeping: Sweeping, cluster: Cluster):
     full = [*SLURM, "hydra.launcher.cpus_per_task=4"]  # a whole node
     driver = sweeping.start("x=1,2,3,4", "pause=8", "hydra.sweeper.n_jobs=4", *full)
@@ -142,7 +187,7 @@ def test_hydras_own_launcher_sends_job_arrays(sweeping: Sweeping, cluster: Clust
 
 
 def train(folder: Path, *overrides: str) -> tuple[int, str, str]:
-    places = [f"output_dir={folder / 'outputs'}", f"cache={folder / 'cache'}", f"data.root={folder / 'data'}"]
+    places = [f"cache={folder / 'cache'}", f"data.root={folder / 'data'}"]  # outputs where they are by default
     command = [sys.executable, str(home() / "train.py"), "-m", *places, *TINY, "trainer.accelerator=cpu", *overrides]
     done = subprocess.run(command, cwd=folder, capture_output=True, text=True, timeout=500)
     return done.returncode, done.stdout, done.stderr
@@ -195,3 +240,43 @@ def test_two_nodes_train_what_one_process_trains(tmp_path: Path, gta2city, clust
     assert scores[0] == pytest.approx(scores[1], abs=1e-3)
     number = json.loads((tmp_path / "outputs/sweeps/two/ledger/0000/state.json").read_text())["attempts"][0]["job"]
     assert cluster.job(number)["NumNodes"] == "2" and os.environ["SLURM_CONF"] == str(cluster.configuration)
+
+
+@pytest.mark.timeout(900)
+def test_training_with_data_workers_is_preempted_cancelled_and_drained(tmp_path: Path, gta2city, cluster: Cluster):
+    """Signals go to every process of a job, also to the data workers; training saves itself and ends as undisturbed."""
+    steps = ["trainer.max_steps=60", "trainer.eval_every=60", "trainer.checkpoint_every=60", "trainer.num_workers=2"]
+    node = ["hydra.launcher.partition=low", "hydra.launcher.nodelist=n3", "hydra.launcher.gres=null"]
+    unit = tmp_path / "outputs/sweeps/cut/ledger/0000/unit_0"
+
+    def at_work(after: int = 0) -> bool:
+        path = unit / "progress.json"
+        return path.exists() and json.loads(path.read_text())["step"] > after
+
+    with ThreadPoolExecutor() as pool:
+        done = pool.submit(train, tmp_path, *steps, *TRAINING, *node, "hydra.launcher.timeout_min=30", "study=cut")
+        cluster.until(at_work, 120)
+        important = ["--partition=high", "--nodelist=n3", "--cpus-per-task=4", "--output=/dev/null"]
+        script = tmp_path / "important.sh"
+        script.write_text("#!/bin/bash\nsleep 2\n")
+        cluster.ask("sbatch", *important, str(script))
+        cluster.until(lambda: "resuming after step" in (unit / "log.txt").read_text(), 200)
+        step = json.loads((unit / "progress.json").read_text())["step"]
+        cluster.until(lambda: at_work(step), 120)
+        cluster.ask("scancel", jobs(cluster)["cut-0000"])
+        cluster.until(lambda: (unit / "log.txt").read_text().count("resuming after step") == 2, 200)
+        step = json.loads((unit / "progress.json").read_text())["step"]
+        cluster.until(lambda: at_work(step), 120)
+        cluster.ask("scontrol", "update", "nodename=n3", "state=drain", "reason=work")  # lets what runs end
+        try:
+            code, out, err = done.result()
+        finally:
+            cluster.ask("scontrol", "update", "nodename=n3", "state=resume")
+    assert code == 0, (out, err)
+    attempts = json.loads((unit.parent / "state.json").read_text())["attempts"]
+    assert [a["reason"] for a in attempts] == ["cancelled (scancel)", None]  # preempted, the job was queued again
+    code, out, err = train(tmp_path, *steps, "study=whole")
+    assert code == 0, (out, err)
+    sweeps = tmp_path / "outputs/sweeps"
+    cut, whole = (next(sweeps.glob(f"{name}/trial_0000-*/adapter.safetensors")) for name in ("cut", "whole"))
+    assert cut.read_bytes() == whole.read_bytes()

@@ -64,5 +64,7 @@ def test_a_folder_with_a_time_in_it_is_one_sweep(tmp_path: Path):
         capture_output=True, text=True, timeout=120, cwd=tmp_path,
     )  # fmt: skip
     assert done.returncode == 4, (done.stdout, done.stderr)  # there are no data: all that is wanted is one folder
-    assert [path.parent.parent for path in tmp_path.glob("multirun/*/*/study.json")] == list(tmp_path.glob("multirun/*"))
+    assert [path.parent.parent for path in tmp_path.glob("multirun/*/*/study.json")] == list(
+        tmp_path.glob("multirun/*")
+    )
     assert len(list(tmp_path.glob("multirun/*/*/snapshot"))) == 1

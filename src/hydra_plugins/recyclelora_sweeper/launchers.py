@@ -13,7 +13,7 @@ from hydra.core.config_store import ConfigStore
 from hydra_plugins.hydra_submitit_launcher.config import SlurmQueueConf
 from hydra_plugins.hydra_submitit_launcher.submitit_launcher import SlurmLauncher as StockSlurmLauncher
 
-from recyclelora.sweep.options import LocalOptions, SlurmOptions
+from recyclelora.sweep.options import A_DAY, LocalOptions, SlurmOptions, compatible
 
 
 class LocalLauncher(BasicLauncher):
@@ -27,9 +27,11 @@ class SlurmLauncher(StockSlurmLauncher):
     """submitit's launcher with the keys that it knows; the others become options of sbatch, or have no meaning."""
 
     def __init__(self, **params: Any) -> None:
+        params = compatible(params)
         known = {key: value for key, value in params.items() if key in SlurmQueueConf.__dataclass_fields__}
         known["name"] = known.get("name") or "train"
-        sbatch = {key: params[key] for key in ("reservation", "nodelist", "exclusive") if params.get(key) is not None}
+        known.setdefault("timeout_min", A_DAY)
+        sbatch = {key: params[key] for key in ("reservation", "nodelist", "exclusive") if key in params}
         known["additional_parameters"] = {**sbatch, **(params.get("additional_parameters") or {})}
         super().__init__(**known)
 
@@ -46,7 +48,7 @@ class SlurmLauncherConf(SlurmOptions):
     """``hydra/launcher=slurm``."""
 
     _target_: str = "hydra_plugins.recyclelora_sweeper.launchers.SlurmLauncher"
-    submitit_folder: str = "${hydra.sweep.dir}/submitit/%j"
+    submitit_folder: str | None = "${hydra.sweep.dir}/submitit/%j"
 
 
 for name, node in (("recyclelora_local", LocalLauncherConf), ("recyclelora_slurm", SlurmLauncherConf)):

@@ -65,7 +65,7 @@ class BatchExecutor:
 
     def status(self, jobs: Collection[str]) -> dict[str, Status]:
         """Batches have ended when they have been submitted; those of an earlier driver died with it."""
-        lost = Status(Stage.GONE, "the driver that ran it has ended", node_fault=True)
+        lost = Status(Stage.GONE, "the driver that ran it has ended", node_fault=True, excused=True)
         return {job: self._ended.get(job, lost) for job in jobs}
 
     def wait(self, seconds: float) -> None:

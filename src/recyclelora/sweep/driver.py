@@ -7,42 +7,33 @@ from __future__ import annotations
 
 import contextlib
 import signal
-import statistics
+import time
 from collections.abc import Iterator
 from types import FrameType
-from typing import Any, Protocol
+from typing import Any
 
 import optuna
 
 from recyclelora.errors import UserError
-from recyclelora.storage import read_json
-from recyclelora.sweep.execution import Executor, Stage, Status, Work
-from recyclelora.sweep.ledger import COMPLETE, FAILED, PRUNED, RUNNING, WAITING, Attempt, Ledger, Trial, now
+from recyclelora.sweep.execution import Executor, Stage, Status
+from recyclelora.sweep.goals import means, violations
+from recyclelora.sweep.ledger import COMPLETE, FAILED, PRUNED, WAITING, Attempt, Ledger, Trial, now
+from recyclelora.sweep.observer import Observer, told
 from recyclelora.sweep.planning import Plan
 from recyclelora.sweep.pruning import Pruning
+from recyclelora.sweep.retries import MOST_FALSE_STARTS, tries_again
 from recyclelora.sweep.search import Search
 from recyclelora.sweep.steering import Wishes, alive, driver_name, lives, one_at_a_time
 from recyclelora.sweep.study import tell
-from recyclelora.sweep.unit import CANCELLED, Unit
+from recyclelora.sweep.submitting import Submitting, Waiting
+from recyclelora.sweep.unit import CANCELLED, Unit, began, reached
 
-MOST_INTERRUPTIONS = 100
-"""A unit that was stopped as often, each time saving itself, is given up."""
 WORSE = "worse than the others at the same point"
 
 GLANCE = 0.5
 """Seconds between two looks at reports and progress."""
-
-
-class Observer(Protocol):
-    """Shows a person what happens."""
-
-    def event(self, text: str) -> None:
-        """Something happened that is worth a line."""
-        ...
-
-    def update(self, driver: Driver) -> None:
-        """Show how things stand."""
-        ...
+LOOK_BACK = 5.0
+"""Seconds between two looks for late outcomes of jobs that were given up."""
 
 
 class Driver:
@@ -54,6 +45,8 @@ class Driver:
         self.plan, self.study, self.ledger, self.executor, self.observer = plan, study, ledger, executor, observer
         self.search = Search(plan, study, ledger, driver_name())
         self.pruning = Pruning(study)
+        self.submitting = Submitting(executor, self._say)
+        self.waiting = Waiting(self._say)
         self.wishes = Wishes(ledger.sweep, shared=plan.shared)
         self.jobs: dict[str, list[tuple[Trial, int]]] = {}
         """running jobs -> their units"""
@@ -61,6 +54,10 @@ class Driver:
         """units to submit"""
         self.stop: int | None = None
         """the signal that asked the driver to end"""
+        self._looked_back = 0.0
+
+    def _say(self, text: str) -> None:
+        self.observer.event(text)
 
     # --- the loop -----------------------------------------------------------------------------------------------------
 
@@ -76,6 +73,7 @@ class Driver:
         with self._signals():
             while True:
                 self._look()
+                self._take_late()
                 self._obey()
                 if self.plan.prunes:
                     self._prune()
@@ -92,6 +90,7 @@ class Driver:
     def _signals(self) -> Iterator[None]:
         def ask(number: int, _: FrameType | None) -> None:
             self.stop = number
+            getattr(self.executor, "hurry", lambda: None)()
 
         before = {number: signal.signal(number, ask) for number in (signal.SIGINT, signal.SIGTERM, signal.SIGUSR2)}
         try:
@@ -144,27 +143,17 @@ class Driver:
     def _submit(self) -> None:
         """Fill the executor."""
         busy = sum(len(units) for units in self.jobs.values())
-        while busy < self.executor.capacity:
+        while busy < self.executor.capacity and self.submitting.open and self.stop is None:
             room = min(self.executor.units_per_job, self.executor.capacity - busy)
             units = [pair for _ in range(room) if (pair := self._next()) is not None]
             if not units:
                 return
-            self._start(units)
+            job = self.submitting.start(units)
+            if job is None:
+                self.queue[:0] = units
+                return
+            self.jobs[job] = units
             busy += len(units)
-
-    def _start(self, units: list[tuple[Trial, int]]) -> None:
-        works = []
-        for trial, unit in units:
-            attempt = Attempt(unit, len(trial.attempts_of(unit)) + 1, "", now())
-            trial.attempts.append(attempt)
-            trial.state = RUNNING
-            trial.save_state()  # before the job can look for it
-            works.append(Work(trial.number, trial.unit_folder(unit), attempt.attempt, trial.units[unit]))
-        job = self.executor.submit(works)
-        for trial, unit in units:
-            trial.attempts_of(unit)[-1].job = job
-            trial.save_state()
-        self.jobs[job] = units
 
     def _next(self) -> tuple[Trial, int] | None:
         """The unit to run next: what is queued, else one of a new trial."""
@@ -186,6 +175,7 @@ class Driver:
         for job, status in self.executor.status(list(self.jobs)).items():
             if status.stage == Stage.QUEUED and all(_unwanted(trial, unit) for trial, unit in self.jobs[job]):
                 self.executor.cancel([job])  # it would start only to see that it is to stop
+            self.waiting.note(job, self.jobs[job], status)
             if status.stage != Stage.GONE:
                 continue
             for trial, unit in self.jobs.pop(job):
@@ -193,35 +183,65 @@ class Driver:
 
     def _settle_unit(self, trial: Trial, unit: int, status: Status) -> None:
         """A unit's job is gone: take its outcome, try again, or give the trial up."""
-        attempt = trial.attempts_of(unit)[-1]
-        attempt.ended = now()
+        attempt, folder = trial.attempts_of(unit)[-1], trial.unit_folder(unit)
+        attempt.ended, attempt.reached = now(), reached(folder)
         outcome = trial.outcome(unit)
         if outcome is None:
             attempt.reason, attempt.node_fault = status.reason or "ended without an outcome", status.node_fault
+            attempt.excused = status.excused or self.stop is not None
+            attempt.began = attempt.excused or began(folder, attempt.attempt)
         elif outcome["status"] == "interrupted":
-            attempt.reason, attempt.node_fault = outcome["reason"], True
+            attempt.reason, attempt.node_fault, attempt.excused = outcome["reason"], True, True
         else:
             attempt.reason = outcome["reason"]
+        if outcome is not None and outcome["attempt"] != attempt.attempt:  # an earlier one has finished after all
+            self.executor.cancel([attempt.job])
         if trial.ended:
             trial.save_state()
         elif outcome is not None and _final(outcome):
             self._settle_trial(trial)
         elif outcome is None and _unwanted(trial, unit):
             self._end(trial, FAILED, reason=CANCELLED)
-        elif self._try_again(trial, unit, interrupted=outcome is not None):
-            trial.state = WAITING
-            trial.save_state()
-            self.queue.append((trial, unit))
+        elif tries_again(trial.attempts_of(unit), self.plan.max_retries):
+            self._put_back(trial, unit, attempt)
         else:
             tries = len(trial.attempts_of(unit))
             self._end(trial, FAILED, reason=f"{attempt.reason}" + (f"; {tries} attempts" if tries > 1 else ""))
 
-    def _try_again(self, trial: Trial, unit: int, *, interrupted: bool) -> bool:
-        attempts = trial.attempts_of(unit)
-        if interrupted or self.stop is not None:
-            return len(attempts) < MOST_INTERRUPTIONS
-        lost = [attempt for attempt in attempts if attempt.node_fault]
-        return attempts[-1].node_fault and len(lost) <= self.plan.max_retries
+    def _put_back(self, trial: Trial, unit: int, attempt: Attempt) -> None:
+        """Queue a unit again whose attempt has come to nothing.
+
+        Raises:
+            UserError: no job gets as far as its trial, which is not for the trials to fail.
+        """
+        trial.state = WAITING
+        trial.save_state()
+        self.queue.append((trial, unit))
+        if self.stop is not None:
+            return
+        self.observer.event(f"trial {trial.number} is tried again: {attempt.reason}")
+        trials = list(self.search.trials.values())
+        died = sum(not a.began for t in trials for a in t.attempts)
+        folders = (t.unit_folder(i) for t in trials for i in range(len(t.units)))
+        if not attempt.began and died >= MOST_FALSE_STARTS and not any((f / "started.json").exists() for f in folders):
+            raise UserError(f"{died} jobs died before their trials began, and none has begun one: {attempt.reason}")
+
+    def _take_late(self) -> None:
+        """Take what jobs that were given up have finished after all."""
+        if time.monotonic() - self._looked_back < LOOK_BACK:
+            return
+        self._looked_back = time.monotonic()
+        for trial, unit in list(self.queue):
+            outcome = trial.outcome(unit)
+            if outcome is not None and _final(outcome) and (trial, unit) in self.queue:
+                self.queue.remove((trial, unit))
+                self._settle_trial(trial)
+        for trial in list(self.search.trials.values()):
+            mine = not self.plan.shared or trial.driver == self.search.driver
+            if mine and trial.state == FAILED and any(a.node_fault or not a.began for a in trial.attempts):
+                outcomes = [outcome for outcome in trial.outcomes() if outcome is not None]
+                if len(outcomes) == len(trial.units) and all(o["status"] == "complete" for o in outcomes):
+                    self._complete(trial, outcomes)
 
     def _settle_trial(self, trial: Trial) -> None:
         """One of its units has its outcome: end the trial, or let its other units go on."""
@@ -243,33 +263,24 @@ class Driver:
 
     def _complete(self, trial: Trial, outcomes: list[dict[str, Any]]) -> None:
         """The means over its units are the trial's values."""
-        counts = {len(outcome["values"]) for outcome in outcomes}
-        if not trial.confirms and counts != {len(self.study.directions)}:
-            wanted = f"{len(self.study.directions)} as hydra.sweeper.direction says"
-            self._end(trial, FAILED, reason=f"returned {sorted(counts)[0]} values, not {wanted}")
-            return
-        values = [statistics.fmean(column) for column in zip(*(outcome["values"] for outcome in outcomes), strict=True)]
+        wanted = None if trial.confirms else len(self.study.directions)
         try:
-            trial.constraints = self._violations(outcomes)
+            values = means(outcomes, wanted)
+            trial.constraints = violations(self.plan.constraints, outcomes, self.ledger.sweep)
         except UserError as error:
-            self._end(trial, FAILED, reason=f"hydra.sweeper.constraints: {error}")
-            return
-        self._end(trial, COMPLETE, values=values)
-
-    def _violations(self, outcomes: list[dict[str, Any]]) -> list[float] | None:
-        if not self.plan.constraints:
-            return None
-        results = [read_json(self.ledger.sweep / (o["run_dir"] or "") / "result.json") for o in outcomes]
-        return [statistics.fmean(c.violation(result) for result in results) for c in self.plan.constraints]
+            self._end(trial, FAILED, reason=str(error))
+        else:
+            self._end(trial, COMPLETE, values=values)
 
     def _end(self, trial: Trial, state: str, *, values: list[float] | None = None, reason: str | None = None) -> None:
+        again = trial.ended
         trial.end(state, values=values, reason=reason)
         siblings = [job for job, units in self.jobs.items() if any(t is trial for t, _ in units)]
         for unit in range(len(trial.units)):
             if siblings and trial.outcome(unit) is None:
                 Unit(trial.unit_folder(unit)).ask_to_stop(CANCELLED)
         self.queue = [(t, unit) for t, unit in self.queue if t is not trial]
-        if not trial.confirms:
+        if not trial.confirms and not again:  # Optuna takes no second word; its study is mended when it is opened
             tell(self.study, trial)
         self.observer.event(told(trial))
 
@@ -306,11 +317,3 @@ def _unwanted(trial: Trial, unit: int) -> bool:
 def _final(outcome: dict[str, Any]) -> bool:
     """Whether a unit need not run again."""
     return str(outcome["status"]) != "interrupted"
-
-
-def told(trial: Trial) -> str:
-    """A trial's end in one line."""
-    name = f"{'confirmation' if trial.confirms else 'trial'} {trial.number} ({trial.what})"
-    if trial.state == COMPLETE:
-        return f"{name}: {', '.join(f'{value:.4f}' for value in trial.values or ())}"
-    return f"{name} {trial.state}: {trial.reason}"

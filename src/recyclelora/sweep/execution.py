@@ -26,6 +26,10 @@ class Work:
     overrides: list[str]
 
 
+class NotNow(Exception):
+    """A submission that may succeed later; nothing of it is left that would run. Its text says why."""
+
+
 class Stage(Enum):
     """Where a job stands."""
 
@@ -45,6 +49,10 @@ class Status:
     stage: Stage
     reason: str | None = None
     node_fault: bool = False
+    stuck: bool = False
+    """of a job that is queued: it will not start unless a person does what ``reason`` says"""
+    excused: bool = False
+    """of a job that is gone: its end is certain to say nothing about the trial, and is not counted as a try"""
 
 
 class Executor(Protocol):

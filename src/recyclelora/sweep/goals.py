@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import re
+import statistics
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from recyclelora.errors import UserError
+from recyclelora.storage import read_json
 
 DIRECTIONS = ("maximize", "minimize")
 TUNED = "tuned on targets"
@@ -43,6 +46,39 @@ class Constraint:
         """By how much a result breaks it; at most 0 where it is kept."""
         value = float(select(result, self.key))
         return value - self.bound if self.upper else self.bound - value
+
+
+def means(outcomes: Sequence[Mapping[str, Any]], wanted: int | None) -> list[float]:
+    """The means of units' values, which are their trial's.
+
+    Args:
+        outcomes: of the units, all complete
+        wanted: how many values a trial has; None: as many as there are
+
+    Raises:
+        UserError: a unit returned another number of values.
+    """
+    counts = {len(outcome["values"]) for outcome in outcomes}
+    if wanted is not None and counts != {wanted}:
+        raise UserError(f"returned {sorted(counts)[0]} values, not {wanted} as hydra.sweeper.direction says")
+    return [statistics.fmean(column) for column in zip(*(outcome["values"] for outcome in outcomes), strict=True)]
+
+
+def violations(
+    constraints: Sequence[Constraint], outcomes: Sequence[Mapping[str, Any]], sweep: Path
+) -> list[float] | None:
+    """By how much a trial breaks each constraint, in the mean over its units; None where there are no constraints.
+
+    Raises:
+        UserError: a result does not have a figure that a constraint needs.
+    """
+    if not constraints:
+        return None
+    try:
+        results = [read_json(sweep / (outcome["run_dir"] or "") / "result.json") for outcome in outcomes]
+        return [statistics.fmean(c.violation(result) for result in results) for c in constraints]
+    except UserError as error:
+        raise UserError(f"hydra.sweeper.constraints: {error}") from error
 
 
 def select(result: Any, key: str) -> Any:

@@ -14,7 +14,7 @@ from typing import Any
 
 from recyclelora.errors import UserError
 from recyclelora.storage import read_json, write_json
-from recyclelora.sweep.unit import CONFIRM, run_prefix
+from recyclelora.sweep.unit import CONFIRM, run_prefix, settles
 
 WAITING, RUNNING, COMPLETE, PRUNED, FAILED = "waiting", "running", "complete", "pruned", "failed"
 ENDED = (COMPLETE, PRUNED, FAILED)
@@ -37,6 +37,12 @@ class Attempt:
     ended: str | None = None
     reason: str | None = None
     node_fault: bool = False
+    excused: bool = False
+    """its end says nothing about the trial, and is not counted as a try"""
+    began: bool = True
+    """whether its job got as far as the unit"""
+    reached: int | None = None
+    """the last step that the unit had told of when it ended"""
 
 
 @dataclass
@@ -115,9 +121,9 @@ class Trial:
         return read_json(path) if path.exists() else None
 
     def outcome(self, unit: int) -> dict[str, Any] | None:
-        """How the latest attempt of a unit ended, if it did and said so."""
+        """How the latest attempt of a unit ended, if it did and said so; or an earlier one that succeeded after all."""
         found, latest = self.said(unit), self.attempts_of(unit)
-        return found if found and latest and found["attempt"] == latest[-1].attempt else None
+        return found if found and latest and settles(found, latest[-1].attempt) else None
 
     def job_of(self, unit: int) -> str:
         """The job of a unit's latest attempt; also of one that was submitted by a driver killed in that moment."""

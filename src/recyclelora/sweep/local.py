@@ -20,9 +20,12 @@ from pathlib import Path
 import cloudpickle
 from hydra.core.utils import JobReturn
 
+from recyclelora.cores import short_sockets
 from recyclelora.sweep.execution import FROM_OUTSIDE, Stage, Status, Work
 from recyclelora.sweep.task import JOB, HydraTask, log_to, run_unit
 
+UNTOLD = 255
+"""Exit code that multiprocessing reports where the server that would tell it is gone."""
 PATIENCE = 20.0
 """Seconds between asking a process to save itself and killing it."""
 
@@ -39,6 +42,10 @@ class _Process:
     asked: float | None = None
     """when it was told to end"""
     timed_out: bool = False
+    server: str = ""
+    """the process that it was forked from, which tells its end"""
+    untold: float | None = None
+    """when it was first found that the server may be gone"""
 
 
 class LocalExecutor:
@@ -71,6 +78,7 @@ class LocalExecutor:
         self._ended: dict[str, Status] = {}
         # the kernel's threads shared out: several trials with all of them each would be many times slower
         os.environ.setdefault("OMP_NUM_THREADS", str(max(1, (os.cpu_count() or 1) // slots)))
+        short_sockets()
         self._context = multiprocessing.get_context("forkserver")
         # the command itself and Hydra's plugins as well: a child without them would import them before its unit
         plugins = [name for name in sys.modules if name.startswith(("hydra_plugins.", "hydra._internal.core_plugins."))]
@@ -86,7 +94,7 @@ class LocalExecutor:
         if question is not None:
             question.close()
         job = _name(process.pid or 0)
-        self._running[job] = _Process(process, work[0].folder, slot, answer)
+        self._running[job] = _Process(process, work[0].folder, slot, answer, server=_parent(process.pid or 0))
         return job
 
     def _visible(self, slot: int) -> str | None:
@@ -108,10 +116,12 @@ class LocalExecutor:
             return Status(Stage.RUNNING)
         host = job.split(":")[0]
         if host != os.uname().nodename:
-            return Status(Stage.GONE, f"was started on {host}, this is {os.uname().nodename}", node_fault=True)
-        if job == _name(_pid(job)) and not job.endswith(":"):
+            reason = f"was started on {host}, this is {os.uname().nodename}"
+            return Status(Stage.GONE, reason, node_fault=True, excused=True)
+        if _lives(job):
             return Status(Stage.RUNNING)
-        return Status(Stage.GONE, "ended while no driver was watching", node_fault=True)
+        # most often the machine's end, and its driver's, too
+        return Status(Stage.GONE, "ended while no driver was watching", node_fault=True, excused=True)
 
     def _reap(self) -> None:
         now = time.monotonic()
@@ -120,6 +130,13 @@ class LocalExecutor:
                 self._receive(child.folder, child.answer)
                 child.answer = None
             code = child.process.exitcode
+            if code == UNTOLD and child.server:
+                child.untold = child.untold or now
+                if not _lives(child.server):
+                    self._look_after(job, child, now)
+                    continue
+                if now - child.untold < 1.0:  # a server that is being killed lets go of its pipes first
+                    continue
             if code is not None:
                 child.process.join()
                 self._ended[job] = _explain(code, child.timed_out, self._timeout)
@@ -130,6 +147,19 @@ class LocalExecutor:
                 child.timed_out, child.asked = True, now
                 child.process.terminate()
 
+    def _look_after(self, job: str, child: _Process, now: float) -> None:
+        """Watch a process itself, since the server that would tell its end was killed."""
+        if not _lives(job):
+            reason = "its end is unknown: the process that trials are forked from was killed"
+            unknown = Status(Stage.GONE, reason, node_fault=True, excused=True)
+            self._ended[job] = _explain(UNTOLD, True, self._timeout) if child.timed_out else unknown
+            del self._running[job]
+        elif child.asked is not None and now - child.asked > PATIENCE:
+            _send(job, signal.SIGKILL)
+        elif self._timeout is not None and child.asked is None and now - child.began > self._timeout:
+            child.timed_out, child.asked = True, now
+            _send(job, signal.SIGTERM)
+
     def _receive(self, folder: Path, answer: Connection) -> None:
         """Take what a child sends back; one that died, or did not get to its task's end, sends nothing."""
         with contextlib.suppress(EOFError):
@@ -139,7 +169,7 @@ class LocalExecutor:
 
     def wait(self, seconds: float) -> None:
         """Return when a process ends, or after ``seconds``."""
-        running = self._running.values()
+        running = [child for child in self._running.values() if child.process.exitcode is None]
         signs = [c.process.sentinel for c in running] + [c.answer for c in running if c.answer is not None]
         if signs:
             wait(signs, timeout=seconds)
@@ -151,10 +181,9 @@ class LocalExecutor:
         for job in jobs:
             if job in self._running:
                 self._running[job].asked = self._running[job].asked or time.monotonic()
-                self._running[job].process.terminate()
+                _send(job, signal.SIGTERM)
             elif self._status(job).stage == Stage.RUNNING:
-                with contextlib.suppress(ProcessLookupError):  # it has just ended
-                    os.kill(_pid(job), signal.SIGTERM)
+                _send(job, signal.SIGTERM)
 
     def close(self) -> None:
         """Processes that still run live on; the next driver adopts them."""
@@ -181,6 +210,27 @@ def _name(pid: int) -> str:
     return f"{os.uname().nodename}:{pid}:{start}"
 
 
+def _lives(job: str) -> bool:
+    """Whether the process of a name is there, and is no later one of the same id."""
+    return not job.endswith(":") and job == _name(_pid(job))
+
+
+def _send(job: str, number: int) -> None:
+    """Signal a process, if it is still there."""
+    if _lives(job):
+        with contextlib.suppress(ProcessLookupError):  # it has just ended
+            os.kill(_pid(job), number)
+
+
+def _parent(pid: int) -> str:
+    """The name of the process that started another; empty where that is gone."""
+    try:
+        parent = int(Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[1])
+    except (OSError, ValueError):
+        return ""
+    return _name(parent)
+
+
 def _pid(job: str) -> int:
     return int(job.split(":")[1])
 
@@ -188,6 +238,7 @@ def _pid(job: str) -> int:
 def _child(payload: bytes, work: Work, visible: str | None, question: Connection | None) -> None:
     """What the forked process does."""
     os.setsid()  # Ctrl-C is the driver's to hear
+    short_sockets(anew=True)  # the driver removes its own folder for them, and may end before this process
     log_to(work.folder)
     os.environ[JOB] = _name(os.getpid())
     if visible is not None:

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
 from recyclelora.errors import UserError
+
+A_DAY = 1440
+"""Minutes: the time limit of a trial for which none is given."""
 
 
 @dataclass
@@ -46,8 +50,8 @@ class DriverOptions:
     qos: str | None = None
     account: str | None = None
     """null: the launcher's"""
-    timeout_min: int = 1440
-    """then it is queued again, and goes on"""
+    timeout_min: int = A_DAY
+    """then it is queued again, and goes on; less where the partition allows less"""
     cpus: int = 1
     mem_gb: float = 4
 
@@ -56,9 +60,10 @@ class DriverOptions:
 class SlurmOptions:
     """SLURM jobs; every key of Hydra's submitit launcher keeps its name and meaning."""
 
-    submitit_folder: str = "submitit/%j"
-    """scripts, submitit's pickles and logs of each job"""
-    timeout_min: int = 60
+    submitit_folder: str | None = None
+    """scripts, submitit's pickles and logs of each job; null: in the sweep's folder"""
+    timeout_min: int | None = 60
+    """null: a day, or what the partition allows where that is less"""
     cpus_per_task: int | None = None
     gpus_per_node: int | None = None
     tasks_per_node: int | None = 1
@@ -115,8 +120,9 @@ class SlurmOptions:
         for key, value in [*vars(self).items(), *((f"driver.{k}", v) for k, v in vars(self.driver).items())]:
             if isinstance(value, str) and not value.isprintable():  # each is a line of a script
                 raise UserError(f"hydra.launcher.{key}={value!r}: must be one line of plain characters")
+        limit = A_DAY if self.timeout_min is None else self.timeout_min
         _at_least(
-            1, timeout_min=self.timeout_min, nodes=self.nodes, trials_per_job=self.trials_per_job,
+            1, timeout_min=limit, nodes=self.nodes, trials_per_job=self.trials_per_job,
             array_parallelism=self.array_parallelism,
         )  # fmt: skip
         _at_least(0, max_num_timeout=self.max_num_timeout, signal_delay_s=self.signal_delay_s)
@@ -129,11 +135,29 @@ class SlurmOptions:
             )
         if not self.use_srun and (self.trials_per_job > 1 or self.nodes > 1 or (self.tasks_per_node or 1) > 1):
             raise UserError("hydra.launcher.use_srun=false: only srun can start several processes")
-        if self.signal_delay_s >= 60 * self.timeout_min:
+        if self.signal_delay_s >= 60 * limit:
             raise UserError(
-                f"hydra.launcher.signal_delay_s={self.signal_delay_s}: must be less than "
-                f"timeout_min={self.timeout_min} minutes"
+                f"hydra.launcher.signal_delay_s={self.signal_delay_s}: must be less than timeout_min={limit} minutes"
             )
+        if self.mem_per_cpu is not None and self.mem_per_gpu is not None:
+            raise UserError("hydra.launcher.mem_per_cpu and mem_per_gpu: sbatch takes one of them")
+
+
+def compatible(given: Mapping[str, Any]) -> dict[str, Any]:
+    """The keys of ``hydra.launcher`` that are set, without those of which sbatch takes only another: what the shipped
+    options say in general (``mem_gb``, ``cpus_per_task``, ``gres``) gives way to what is said for each CPU or GPU.
+
+    >>> compatible({"mem_gb": 64, "mem_per_cpu": "4G", "gres": "gpu:1", "exclusive": False})
+    {'mem_per_cpu': '4G', 'gres': 'gpu:1'}
+    """
+    kept = {key: value for key, value in given.items() if value is not None and (key, value) != ("exclusive", False)}
+    if {"mem_per_cpu", "mem_per_gpu"} & kept.keys():
+        kept.pop("mem_gb", None)
+    if "cpus_per_gpu" in kept:
+        kept.pop("cpus_per_task", None)
+    if {"gpus_per_node", "gpus_per_task"} & kept.keys() and str(kept.get("gres", "")).startswith("gpu"):
+        del kept["gres"]
+    return kept
 
 
 def _at_least(least: int, **values: int) -> None:

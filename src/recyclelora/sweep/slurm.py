@@ -6,30 +6,38 @@ read: what it has to say is in its units' ``outcome.json``.
 
 from __future__ import annotations
 
+import contextlib
 import os
 import shlex
 import sys
 import time
+import uuid
 from collections.abc import Collection, Sequence
 from pathlib import Path
 from typing import Any
 
 from recyclelora.errors import UserError
 from recyclelora.storage import read_json, write_json
-from recyclelora.sweep.execution import Stage, Status, Work
-from recyclelora.sweep.options import SlurmOptions
+from recyclelora.sweep.execution import NotNow, Stage, Status, Work
+from recyclelora.sweep.options import A_DAY, SlurmOptions, compatible
+from recyclelora.sweep.slurm_calls import ask, hurry
 from recyclelora.sweep.slurm_job import SlurmJob
-from recyclelora.sweep.slurm_queue import JobState, ask, explain, look, look_back
-from recyclelora.sweep.slurm_submission import exports, first_line, outer_job_hidden, private
+from recyclelora.sweep.slurm_queue import JobState, Unanswered, explain, look, look_closer, minutes_allowed
+from recyclelora.sweep.slurm_submission import exports, private, sbatch, taken
 from recyclelora.sweep.task import HydraTask
-from recyclelora.sweep.unit import ended
+from recyclelora.sweep.unit import began, ended
 
 RENAMED = {"name": "job_name", "timeout_min": "time", "mem_gb": "mem", "tasks_per_node": "ntasks_per_node"}
 OWN = ("submitit_folder", "max_num_timeout", "python", "reservation", "requeue", "trials_per_job", "poll_s", "driver")
-BUSY = ("Unable to contact slurm controller", "Socket timed out", "temporarily unavailable", "try again")
-TRIES = 6
+FALSE_START = ("FAILED", "COMPLETED", "BOOT_FAIL", "LAUNCH_FAILED", "RECONFIG_FAIL")
+"""Ends that, before its trial has begun, speak of the node."""
+SIGNS = ("log.txt", "started.json", "progress.json", "reports.jsonl", "outcome.json")
+"""What a job writes into its unit's folder."""
 LATE_FILES = 30.0
 """Seconds that a network file system may take to show an outcome that was written on another node."""
+SILENT = 300.0
+"""Seconds after which a job is lost that squeue does not list, of which nobody else can say anything, and that writes
+nothing."""
 
 
 class SlurmExecutor:
@@ -51,13 +59,20 @@ class SlurmExecutor:
         study: str,
     ) -> None:  # fmt: skip
         self.options, self.task, self.objectives, self.study = options, task, objectives, study
-        self.folder = sweep.absolute() / options.submitit_folder
+        folder = sweep / "submitit/%j" if options.submitit_folder is None else Path(options.submitit_folder)
+        self.folder = (folder if "%" in str(folder) else folder / "%j").absolute()
         self.units_per_job = options.trials_per_job
         self.capacity = min(n_jobs, options.array_parallelism * options.trials_per_job)
+        self.left_out: dict[str, str] = {}
+        """nodes that get no more jobs, each with the job that died there before its trial began"""
         self._gone: dict[str, Status] = {}
         self._last: dict[str, Status] = {}
-        self._silent_since: dict[str, float] = {}
+        self._silent_since: dict[str, tuple[float, float]] = {}
+        self._doubtful: list[Path] = []
+        """scripts of which it is not known whether SLURM has taken them"""
         self._looked = self._submitted = -1e9
+        self._limit: int | None = None
+        hurry(False)
 
     # --- submitting ---------------------------------------------------------------------------------------------------
 
@@ -66,41 +81,75 @@ class SlurmExecutor:
 
         Raises:
             UserError: SLURM refuses it, in its own words.
+            NotNow: SLURM does not take it at present.
         """
-        from submitit import SlurmExecutor as Submitit
-        from submitit.core.utils import FailedJobError, FailedSubmissionError
+        from submitit.core.utils import DelayedSubmission, JobPaths
 
-        parameters = self._parameters(work)
-        private(self._root)
+        if not self._root.exists():
+            private(self._root)
+        private(self._private)
+        self._cancel_doubtful()
+        name = uuid.uuid4().hex
+        script, pickle = self._private / f"{name}.sh", self._private / f"{name}.pkl"
+        script.write_text(self._text(work), encoding="utf-8")
         o = self.options
-        payload = SlurmJob(self.task, self.objectives, list(work), o.max_num_timeout, o.signal_delay_s)
+        DelayedSubmission(SlurmJob(self.task, self.objectives, list(work), o.max_num_timeout, o.signal_delay_s)).dump(
+            pickle
+        )
         try:
-            executor = Submitit(self.folder, max_num_timeout=o.max_num_timeout, python=self._python)
-            executor.update_parameters(**parameters)
-        except (RuntimeError, ValueError) as error:
-            raise UserError(f"hydra/launcher=slurm: {first_line(error)}") from error
-        for attempt in range(TRIES):
-            try:
-                with outer_job_hidden():
-                    job: str = executor.submit(payload).job_id
-                break
-            except (FailedJobError, FailedSubmissionError) as error:
-                # a job that SLURM took without saying so finds no pickle and ends
-                if attempt == TRIES - 1 or not any(words in str(error) for words in BUSY):
-                    raise UserError(f"sbatch refuses the job: {first_line(error)}") from error
-                time.sleep(2**attempt)
+            job = sbatch(script, vars(o), waits=bool(self._last) or any(self._root.glob("*/*_units.json")))
+        except NotNow:
+            self._doubtful.append(script)
+            pickle.unlink()  # a job that SLURM took without saying so finds none and ends
+            raise
+        except UserError as error:
+            script.unlink()
+            pickle.unlink()
+            raise UserError(f"{error}{self._excluded()}") from error
+        paths = JobPaths(self.folder, job)
+        private(paths.folder)
         units = [{"folder": os.path.relpath(w.folder, self._root), "attempt": w.attempt} for w in work]
-        write_json(self._units_file(job), {"name": parameters["job_name"], "units": units})
+        write_json(self._units_file(job), {"name": self._name(work), "units": units})
+        paths.move_temporary_file(script, "submission_file")
+        paths.move_temporary_file(pickle, "submitted_pickle")
         self._last[job] = Status(Stage.QUEUED)
         self._submitted = time.monotonic()
         return job
 
+    def _cancel_doubtful(self) -> None:
+        """End jobs that SLURM has taken without an answer to us; none of them has a pickle to run."""
+        for script in list(self._doubtful):
+            job = taken(script)
+            if job is not None:
+                ask(["scancel", job])
+            script.unlink(missing_ok=True)
+            self._doubtful.remove(script)
+
+    def _excluded(self) -> str:
+        """What to add to a refusal that may come of the nodes that are left out."""
+        died = (f"{node} (job {job})" for node, job in self.left_out.items())
+        return f"; left out: {', '.join(died)}, where jobs died before their trials began" if self.left_out else ""
+
     def script(self, work: Work) -> str:
         """The text that would be given to sbatch for a unit."""
+        return self._text([work])
+
+    def _text(self, work: Sequence[Work]) -> str:
         from submitit.slurm.slurm import _make_sbatch_string
 
         command = f"{self._python} -u -m submitit.core._submit {shlex.quote(str(self.folder))}"
-        return str(_make_sbatch_string(command=command, folder=self.folder, **self._parameters([work])))
+        return str(_make_sbatch_string(command=command, folder=self.folder, **self._parameters(work)))
+
+    def _name(self, work: Sequence[Work]) -> str:
+        return "-".join([self.options.name or self.study, *(f"{w.number:04d}" for w in work)])
+
+    @property
+    def limit_min(self) -> int:
+        """The time limit of a job."""
+        given = self.options.timeout_min
+        if given is None and self._limit is None:
+            self._limit = min(A_DAY, minutes_allowed(self.options.partition) or A_DAY)
+        return given or self._limit or A_DAY
 
     @property
     def _python(self) -> str:
@@ -111,22 +160,25 @@ class SlurmExecutor:
     def _parameters(self, work: Sequence[Work]) -> dict[str, Any]:
         """The options in the words of submitit."""
         o = self.options
-        given = {key: value for key, value in vars(o).items() if key not in OWN and value is not None}
+        given = {key: value for key, value in compatible(vars(o)).items() if key not in OWN}
         packed = len(work) > 1
         more: dict[str, Any] = {"requeue": True} if o.requeue else {"no-requeue": True}
         if o.reservation is not None:
             more["reservation"] = o.reservation
         given |= {
-            "name": "-".join([o.name or self.study, *(f"{w.number:04d}" for w in work)]),
+            "name": self._name(work),
+            "timeout_min": self.limit_min,
             "tasks_per_node": len(work) if packed else o.tasks_per_node,
-            "additional_parameters": {**more, **o.additional_parameters},
+            "additional_parameters": {k: v for k, v in {**more, **o.additional_parameters}.items() if v is not False},
             # the shell outlives a signal, so that training has the time to save itself
             "setup": [*exports(), *(o.setup or []), *(["trap : TERM"] if o.use_srun else [])],
             # one process of a training that fails ends the others; one trial of several must not
             "srun_args": [f"--kill-on-bad-exit={int(not packed)}", "--wait=0", *(o.srun_args or [])],
         }
-        if o.mem_gb is not None:
-            given["mem_gb"] = f"{round(1024 * o.mem_gb)}MB"
+        if "mem_gb" in given:
+            given["mem_gb"] = f"{round(1024 * given['mem_gb'])}MB"
+        if self.left_out:
+            given["exclude"] = ",".join(filter(None, [o.exclude, *self.left_out]))
         if not o.use_srun:
             given["additional_parameters"].setdefault("signal", f"B:USR2@{o.signal_delay_s}")
         return {RENAMED.get(key, key): value for key, value in given.items() if value is not None}
@@ -154,29 +206,67 @@ class SlurmExecutor:
         found = look(jobs)
         if found is None:
             return  # the controller is away: jobs go on without it
-        unknown = [job for job in jobs if job not in found]
-        if unknown:
-            found |= look_back(unknown)
         for job in jobs:
             state = found.get(job)
-            if state is None:
-                status = Status(Stage.GONE, "SLURM does not know this job any more", node_fault=True)
-            else:
-                status = explain(state, self.options.timeout_min)
-            if status.stage == Stage.GONE and not self._told_late(job, state):
+            status = self._unlisted(job) if state is None else self._listed(job, state)
+            if status.stage == Stage.GONE:
                 self._gone[job] = status
             else:
-                self._last[job] = status if status.stage != Stage.GONE else Status(Stage.RUNNING)
+                self._last[job] = status
 
-    def _told_late(self, job: str, state: JobState | None) -> bool:
-        """Whether a job that ended well may only seem to have left no outcome."""
-        since = self._silent_since.setdefault(job, time.monotonic())
-        late = LATE_FILES if state is not None and state.state == "COMPLETED" else 2.0
-        return time.monotonic() - since < late and bool(self._units(job))
+    def _listed(self, job: str, state: JobState) -> Status:
+        """What the queue's word for a job means."""
+        status = explain(state, self.limit_min, job)
+        if status.stage != Stage.GONE:
+            self._silent_since.pop(job, None)
+            return status
+        if self._silent_for(job) < (LATE_FILES if state.state == "COMPLETED" else 2.0) and self._units(job):
+            return Status(Stage.RUNNING)  # it may only seem to have left no outcome
+        units = self._units(job)
+        if state.state in FALSE_START and units and not any(began(folder, attempt) for folder, attempt in units):
+            return self._false_start(job, state, status)
+        return status
+
+    def _false_start(self, job: str, state: JobState, status: Status) -> Status:
+        """A job that died before any of its units began: the next ones go elsewhere."""
+        where = f" on {state.node}" if state.node else ""
+        reason = f"{status.reason}{where} before its trial began, see {self._units_file(job).parent}"
+        if state.node and self.options.nodelist is None:
+            self.left_out.setdefault(state.node, job)
+            reason += f"; {state.node} gets no more jobs"
+        return Status(Stage.GONE, reason, node_fault=True)
+
+    def _unlisted(self, job: str) -> Status:
+        """A job that squeue does not list: others are asked, and what it writes outranks them all."""
+        try:
+            state = look_closer(job)
+        except Unanswered:
+            if self._silent_for(job) < SILENT:
+                return self._last.get(job, Status(Stage.RUNNING))
+        else:
+            if state is not None:
+                return self._listed(job, state)
+            if self._units(job) and self._silent_for(job) < LATE_FILES:
+                return self._last.get(job, Status(Stage.RUNNING))
+        ask(["scancel", job], seconds=20)  # should it live after all, its trial's next job must not meet it
+        return Status(Stage.GONE, "SLURM does not know this job any more", node_fault=True)
+
+    def _silent_for(self, job: str) -> float:
+        """Seconds, by this machine's clock, for which a job of unknown state has written nothing."""
+        written = max((_last_written(folder) for folder, _ in self._units(job)), default=0.0)
+        before, since = self._silent_since.get(job, (None, 0.0))
+        if before != written:
+            self._silent_since[job] = written, time.monotonic()
+            return 0.0
+        return time.monotonic() - since
 
     def _all_ended(self, job: str) -> bool:
         units = self._units(job)
         return bool(units) and all(ended(folder, attempt) for folder, attempt in units)
+
+    def hurry(self) -> None:
+        """Let no call of SLURM's programs keep the driver from ending."""
+        hurry()
 
     def wait(self, seconds: float) -> None:
         """Wait; outcomes and the queue are looked at by :meth:`status`."""
@@ -185,7 +275,7 @@ class SlurmExecutor:
     def cancel(self, jobs: Collection[str]) -> None:
         """``scancel``: running trials save themselves within the site's ``KillWait``."""
         if jobs:
-            ask(["scancel", *jobs])
+            ask(["scancel", *jobs], seconds=20)
 
     def close(self) -> None:
         """Jobs live on; the next driver adopts them."""
@@ -197,6 +287,11 @@ class SlurmExecutor:
         """The folder above those of single jobs."""
         return next(p for p in (self.folder, *self.folder.parents) if "%" not in str(p))
 
+    @property
+    def _private(self) -> Path:
+        """Where a job's files lie until it has a number."""
+        return self._root / ".new"
+
     def _units_file(self, job: str) -> Path:
         return Path(str(self.folder).replace("%j", job)) / f"{job}_units.json"
 
@@ -206,3 +301,12 @@ class SlurmExecutor:
         if not path.exists():
             return []
         return [((self._root / unit["folder"]), unit["attempt"]) for unit in read_json(path)["units"]]
+
+
+def _last_written(folder: Path) -> float:
+    """When a file of a unit was last written, by the clock of who wrote it."""
+    times = []
+    for name in SIGNS:
+        with contextlib.suppress(OSError):
+            times.append((folder / name).stat().st_mtime)
+    return max(times, default=0.0)

@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 import shlex
-import subprocess
 import sys
+import uuid
 from collections.abc import Sequence
 from pathlib import Path
 
 from recyclelora.errors import UserError
 from recyclelora.storage import read_json, write_json
+from recyclelora.sweep.execution import NotNow
 from recyclelora.sweep.options import SlurmOptions
-from recyclelora.sweep.slurm_queue import look
-from recyclelora.sweep.slurm_submission import exports, first_line, outer_job_hidden, private
+from recyclelora.sweep.slurm_queue import look, minutes_allowed
+from recyclelora.sweep.slurm_submission import exports, private, sbatch
 
 
 def detach(options: SlurmOptions, sweep: Path, study: str) -> None:
@@ -51,18 +52,14 @@ def submit_driver(command: Sequence[str], sweep: Path, options: SlurmOptions, st
     """
     text = driver_script(command, sweep, options, study)
     private(sweep / "submitit")
-    path = sweep / "submitit" / "driver.sh"
+    path = sweep / "submitit" / f"driver-{uuid.uuid4().hex[:8]}.sh"
     path.write_text(text, encoding="utf-8")
+    d = options.driver
+    chosen = {**vars(options), "partition": d.partition or options.partition, "account": d.account or options.account}
     try:
-        with outer_job_hidden():
-            done = subprocess.run(  # noqa: S603
-                ["sbatch", "--parsable", str(path)], capture_output=True, text=True, check=False  # noqa: S607
-            )  # fmt: skip
-    except OSError as error:
-        raise UserError("hydra/launcher=slurm: there is no sbatch here") from error
-    if done.returncode:
-        raise UserError(f"sbatch refuses the driver's job: {first_line(done.stderr)}")
-    return done.stdout.strip().split(";")[0]
+        return sbatch(path, {**chosen, "qos": d.qos}, waits=False)
+    except NotNow as error:
+        raise UserError(f"the driver's job is not taken at present, try again: {error}") from error
 
 
 def driver_script(command: Sequence[str], sweep: Path, options: SlurmOptions, study: str) -> str:
@@ -72,7 +69,7 @@ def driver_script(command: Sequence[str], sweep: Path, options: SlurmOptions, st
         "job-name": f"{o.name or study}-driver",
         "output": sweep.absolute() / "driver.log",
         "open-mode": "append",
-        "time": d.timeout_min,
+        "time": min(d.timeout_min, minutes_allowed(d.partition or o.partition) or d.timeout_min),
         "cpus-per-task": d.cpus,
         "mem": f"{round(1024 * d.mem_gb)}M",
         "partition": d.partition or o.partition,

@@ -8,7 +8,6 @@ when it comes back, and goes on. submitit's own requeueing, which works inside i
 from __future__ import annotations
 
 import os
-import re
 import signal
 import sys
 import time
@@ -19,14 +18,18 @@ from types import FrameType
 
 from hydra.core.utils import JobStatus
 
+from recyclelora.cores import short_sockets
 from recyclelora.errors import Interrupted, UserError
 from recyclelora.sweep.execution import Work
-from recyclelora.sweep.slurm_queue import TEMPORARY, ask
+from recyclelora.sweep.slurm_calls import ask
+from recyclelora.sweep.slurm_queue import TEMPORARY, in_seconds, word
 from recyclelora.sweep.task import JOB, HydraTask, log_to, run_unit
 from recyclelora.sweep.unit import SLURM_JOB, VARIABLE, ended
 
 SOONER = 70
 """Seconds: SLURM sends the signal before a time limit up to a minute early."""
+CALL = 15
+"""Seconds that SLURM has to answer a job whose time is nearly over; else it is left to the driver."""
 PATIENCE = 30
 """Seconds that processes of one trial, or trials of one job, wait for each other at the end."""
 
@@ -51,6 +54,7 @@ class SlurmJob:
         tasks = int(os.environ.get("SLURM_NTASKS", 1))
         os.environ[JOB] = os.environ[SLURM_JOB]
         _listen()
+        short_sockets()
         if len(self.work) > 1:
             work = self.work[rank]
             log_to(work.folder)
@@ -90,21 +94,21 @@ class SlurmJob:
         """
         signal.signal(signal.SIGUSR2, signal.SIG_IGN)
         signal.signal(signal.SIGTERM, signal.SIG_DFL)  # everything is saved
-        about = ask(["scontrol", "show", "job", "-o", os.environ[SLURM_JOB]])
-        if about is not None and _word(about, "JobState") != "RUNNING":
+        about = ask(["scontrol", "show", "job", "-o", os.environ[SLURM_JOB]], seconds=CALL)
+        if about is not None and word(about, "JobState") != "RUNNING":
             return True  # being cancelled or ended: a request would bring it back from the dead
         if about is not None and self._runs_out(about):
             self._count_timeout()
         self._wait_for_others()
-        if ask(["scontrol", "requeue", os.environ[SLURM_JOB]]) is None:
+        if ask(["scontrol", "requeue", os.environ[SLURM_JOB]], seconds=CALL) is None:
             return False
         time.sleep(600)  # until SLURM ends this process
         return True
 
     def _runs_out(self, about: str) -> bool:
         """Whether the time limit is why; else the job is preempted."""
-        limit = _seconds(_word(about, "TimeLimit"))
-        return limit is not None and (_seconds(_word(about, "RunTime")) or 0) >= limit - self.signal_delay_s - SOONER
+        limit = in_seconds(word(about, "TimeLimit"))
+        return limit is not None and (in_seconds(word(about, "RunTime")) or 0) >= limit - self.signal_delay_s - SOONER
 
     def _count_timeout(self) -> None:
         marks = _job_file("timeouts")
@@ -166,21 +170,3 @@ def _job_file(name: str) -> Path:
     """A file of this job beside submitit's."""
     job = os.environ[SLURM_JOB]
     return Path(os.environ["SUBMITIT_FOLDER"].replace("%j", job)) / f"{job}_{name}"
-
-
-def _word(about: str, key: str) -> str:
-    found = re.search(rf"(?:^|\s){key}=(\S+)", about)
-    return found[1] if found else ""
-
-
-def _seconds(text: str) -> int | None:
-    """SLURM's ``[days-]hours:minutes:seconds``; None for UNLIMITED.
-
-    >>> _seconds("1-02:00:05"), _seconds("UNLIMITED")
-    (93605, None)
-    """
-    found = re.fullmatch(r"(?:(\d+)-)?(\d+):(\d+):(\d+)", text)
-    if found is None:
-        return None
-    days, hours, minutes, seconds = (int(part or 0) for part in found.groups())
-    return ((24 * days + hours) * 60 + minutes) * 60 + seconds

@@ -1,16 +1,18 @@
-"""What SLURM says of jobs, in one call for all of them, with or without accounting."""
+"""What SLURM says of jobs, in one call for all of them, with or without accounting; and of partitions."""
 
 from __future__ import annotations
 
+import itertools
 import os
 import re
 import shutil
 import signal
-import subprocess
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 
 from recyclelora.sweep.execution import FROM_OUTSIDE, Stage, Status
+from recyclelora.sweep.slurm_calls import ask, call
+from recyclelora.sweep.slurm_reasons import advice
 
 QUEUED = frozenset({"PENDING", "REQUEUED", "REQUEUE_HOLD", "REQUEUE_FED", "SPECIAL_EXIT"})
 RUNNING = frozenset(
@@ -40,6 +42,8 @@ class JobState:
     """of its batch script"""
     signal: int = 0
     restarts: int = 0
+    node: str = ""
+    """where it runs or ran; empty for several nodes"""
 
     @property
     def ended(self) -> bool:
@@ -47,24 +51,59 @@ class JobState:
         return self.state not in QUEUED | RUNNING
 
 
+FIELDS = {"JobArrayID": 40, "State": 30, "RestartCnt": 12, "exit_code": 16, "NodeList": 80, "Reason": 240}
+"""Columns of squeue and their widths in bytes; the last may hold anything that an administrator has written."""
+
+
 def look(jobs: Collection[str]) -> dict[str, JobState] | None:
     """States of jobs of this user; None where SLURM does not answer, which says nothing about the jobs.
 
     A job is known to the controller until some minutes after its end (``MinJobAge``), then only to accounting.
     """
-    fields = "JobArrayID:40,State:30,RestartCnt:12,exit_code:16,Reason:60"
-    answer = ask(["squeue", "--noheader", "--states=all", f"--user={os.getuid()}", f"--Format={fields}"])
+    fields = ",".join(f"{name}:{width}" for name, width in FIELDS.items())
+    # hidden partitions' jobs, too
+    command = ["squeue", "--noheader", "--all", "--states=all", f"--user={os.getuid()}", f"--Format={fields}"]
+    answer = ask(command)
     if answer is None:
         return None
     found: dict[str, JobState] = {}
+    ends = list(itertools.accumulate(FIELDS.values(), initial=0))
     for line in answer.splitlines():
-        columns = [line[a:b].strip() for a, b in ((0, 40), (40, 70), (70, 82), (82, 98), (98, 158))]
-        if columns[0] in jobs:
-            status = int(columns[3] or 0)
-            found[columns[0]] = JobState(
-                columns[1], columns[4], status >> 8 & 0xFF, status & 0x7F, int(columns[2] or 0)
+        job, state, restarts, status, nodes, reason = (line[a:b].strip() for a, b in itertools.pairwise(ends))
+        if job in jobs:
+            exit_status = _whole(status)
+            found[job] = JobState(
+                state, reason, exit_status >> 8 & 0xFF, exit_status & 0x7F, _whole(restarts), _single(nodes)
             )  # fmt: skip
     return found
+
+
+def look_closer(job: str) -> JobState | None:
+    """A job that squeue does not list: its state by scontrol, or in accounting.
+
+    Returns:
+        None where the controller itself says that it knows no such job, and accounting has none either.
+
+    Raises:
+        Unanswered: nobody could say.
+    """
+    try:
+        answer = call(["scontrol", "show", "job", "-o", job], seconds=20)
+    except OSError as error:
+        raise Unanswered from error
+    if answer.ok and (state := word(answer.out, "JobState")):
+        code, _, number = word(answer.out, "ExitCode").partition(":")
+        return JobState(
+            state, word(answer.out, "Reason"), _whole(code), _whole(number), _whole(word(answer.out, "Restarts")),
+            _single(word(answer.out, "NodeList").replace("(null)", "")),
+        )  # fmt: skip
+    if "invalid job id" not in (answer.out + answer.error).lower():
+        raise Unanswered
+    return look_back([job]).get(job)
+
+
+class Unanswered(Exception):
+    """None of SLURM's programs could say what has become of a job."""
 
 
 def look_back(jobs: Sequence[str]) -> dict[str, JobState]:
@@ -72,32 +111,73 @@ def look_back(jobs: Sequence[str]) -> dict[str, JobState]:
     if shutil.which("sacct") is None:
         return {}
     command = ["sacct", "--noheader", "--parsable2", "--allocations", f"--jobs={','.join(jobs)}"]
-    answer = ask([*command, "--format=JobID,State,ExitCode"])
+    answer = ask([*command, "--format=JobID,State,ExitCode,NodeList"])
     found: dict[str, JobState] = {}
     for line in (answer or "").splitlines():
-        job, state, exit_code = line.split("|")[:3]
-        code, _, number = exit_code.partition(":")
-        found[job] = JobState(state.split(" ")[0], "", int(code or 0), int(number or 0))
+        job, state, exit_code, nodes, *_ = [*line.split("|"), "", "", ""]
+        if job in jobs and state:
+            code, _, number = exit_code.partition(":")
+            found[job] = JobState(state.split(" ")[0], "", _whole(code), _whole(number), node=_single(nodes))
     return found
 
 
-def ask(command: list[str]) -> str | None:
-    """What a command of SLURM prints; None where it fails or does not answer within a minute."""
-    try:
-        done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)  # noqa: S603
-    except (OSError, subprocess.TimeoutExpired):
+def word(about: str, key: str) -> str:
+    """The value of a key in what scontrol shows."""
+    found = re.search(rf"(?:^|\s){key}=(\S+)", about)
+    return found[1] if found else ""
+
+
+def minutes_allowed(partition: str | None) -> int | None:
+    """The longest time limit of a partition, or of several; None where there is none, or SLURM does not say.
+
+    Args:
+        partition: names with commas between; None: the cluster's default
+    """
+    answer = ask(["scontrol", "show", "partition", "-o"], seconds=20)
+    limits = []
+    for line in (answer or "").splitlines():
+        default, name = word(line, "Default") == "YES", word(line, "PartitionName")
+        limit = in_seconds(word(line, "MaxTime"))
+        if limit is not None and (default if partition is None else name in _names(partition)):
+            limits.append(limit // 60)
+    return min(limits, default=None)
+
+
+def in_seconds(text: str) -> int | None:
+    """SLURM's ``[days-]hours:minutes:seconds``; None for UNLIMITED.
+
+    >>> in_seconds("1-02:00:05"), in_seconds("UNLIMITED")
+    (93605, None)
+    """
+    found = re.fullmatch(r"(?:(\d+)-)?(\d+):(\d+):(\d+)", text)
+    if found is None:
         return None
-    return done.stdout if done.returncode == 0 else None
+    days, hours, minutes, rest = (int(part or 0) for part in found.groups())
+    return ((24 * days + hours) * 60 + minutes) * 60 + rest
 
 
-def explain(job: JobState, timeout_min: int) -> Status:
+def _names(partition: str) -> list[str]:
+    return [name.strip() for name in partition.split(",")]
+
+
+def _whole(text: str) -> int:
+    return int(text) if text.isdigit() else 0
+
+
+def _single(nodes: str) -> str:
+    """The name of one node; of several none is to blame."""
+    return "" if re.search(r"[\[,]", nodes) else nodes
+
+
+def explain(job: JobState, timeout_min: int, number: str = "") -> Status:
     """What a state means for the job's units."""
     if job.state in QUEUED:
-        return Status(Stage.QUEUED, job.reason or None)
+        todo = advice(number, job.reason, job.state, timeout_min)
+        return Status(Stage.QUEUED, f"{job.reason}: {todo}" if todo else job.reason or None, stuck=todo is not None)
     if job.state in RUNNING:
         return Status(Stage.RUNNING)
     if job.state in LOST_NODE:
-        return Status(Stage.GONE, LOST_NODE[job.state], node_fault=True)
+        return Status(Stage.GONE, LOST_NODE[job.state], node_fault=True, excused=job.state in ("PREEMPTED", "REVOKED"))
     if job.state == "TIMEOUT":
         limit = f"took longer than hydra.launcher.timeout_min={timeout_min} and did not save itself in time"
         return Status(Stage.GONE, f"{limit}; a larger signal_delay_s gives it longer")
@@ -105,10 +185,10 @@ def explain(job: JobState, timeout_min: int) -> Status:
         return Status(Stage.GONE, "ran out of memory: raise hydra.launcher.mem_gb")
     if job.state == "COMPLETED":
         return Status(Stage.GONE, "the job ended without a word about its trial", node_fault=True)
-    number = job.signal or (job.code - 128 if job.code > 128 else 0)
-    if number in [s.value for s in signal.Signals]:
-        name = signal.Signals(number).name + (" (out of memory?)" if number == signal.SIGKILL else "")
-        return Status(Stage.GONE, f"killed by {name}", node_fault=number in FROM_OUTSIDE)
+    killer = job.signal or (job.code - 128 if job.code > 128 else 0)
+    if killer in [s.value for s in signal.Signals]:
+        name = signal.Signals(killer).name + (" (out of memory?)" if killer == signal.SIGKILL else "")
+        return Status(Stage.GONE, f"killed by {name}", node_fault=killer in FROM_OUTSIDE)
     if job.code == TEMPORARY:
         return Status(Stage.GONE, "the job could not begin its trial", node_fault=True)
     words = re.sub("_", " ", job.state.lower())

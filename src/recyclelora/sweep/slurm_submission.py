@@ -1,17 +1,99 @@
-"""What a submission to SLURM needs, of a trial or of the driver: environment, private folder, readable errors."""
+"""A submission to SLURM, of a trial or of the driver: what a script needs, and what sbatch's answer means."""
 
 from __future__ import annotations
 
 import os
+import re
 import shlex
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Mapping
 from pathlib import Path
+
+from recyclelora.errors import UserError
+from recyclelora.storage import make_folder
+from recyclelora.sweep.execution import NotNow
+from recyclelora.sweep.slurm_calls import ask, call, first_line
 
 EXPORTED = (
     "PATH", "PYTHONPATH", "RECYCLELORA_HOME", "RECYCLELORA_SNAPSHOT", "RECYCLELORA_CACHE", "DATA_ROOT", "SLURM_CONF",
 )  # fmt: skip
 """Variables that jobs need where a site's sbatch passes none on; no secrets, for scripts are readable."""
+
+WAITS = re.compile(
+    # the controller, the network or munge is away
+    r"unable to contact slurm controller|socket timed out|timed? ?out|temporarily|try again"
+    r"|connect(ion)? (failure|refused)|zero bytes were transmitted|standby|authentication error|munge"
+    # the cluster's own tables are full
+    r"|job queue full|too many jobs|insufficient storage"
+    # a user's or an account's number of jobs, as SLURM spells it: AssocMaxSubmitJobLimit, QOSMaxSubmitJobPerUserLimit
+    r"|(max|grp)submitjob",
+    re.IGNORECASE,
+)
+"""Refusals that pass, whatever was asked for."""
+WRONG = re.compile(
+    r"invalid (partition|account|qos|generic resource|gres|feature|constraint|reservation|license|wckey|node name"
+    r"|numeric|time|directive|option|argument|job array|trackable|cluster|user id|.*specification)"
+    r"|(unrecognized|unknown|ambiguous) option|mutually exclusive|script argument|dos line breaks"
+    r"|node configuration is not available|requested .*(is )?(invalid|unsupported)|only contains"
+    r"|memory (required|specification)|more processors requested|(node|cpu) count (per|spec)"
+    r"|not permitted|permission denied|access denied|access/permission|unable to open|no such file"
+    r"|perjob|perjoblimit|maxwall|walldurationper",
+    re.IGNORECASE,
+)
+"""Refusals that come again however often the same is asked for."""
+
+
+def sbatch(script: Path, chosen: Mapping[str, object], *, waits: bool) -> str:
+    """Submit a script and return the job's number.
+
+    Args:
+        script: its path, which no other submission ever has
+        chosen: keys of ``hydra.launcher``, see :func:`recyclelora.sweep.slurm_calls.environment`
+        waits: whether SLURM has taken such a job before, so that a refusal for no known reason will pass
+
+    Raises:
+        UserError: SLURM refuses what is asked for, in its own words.
+        NotNow: SLURM does not take it at present.
+    """
+    try:
+        answer = call(["sbatch", "--parsable", str(script)], chosen=chosen)
+    except OSError as error:
+        if waits:
+            raise NotNow("there is no sbatch here any more") from error
+        raise UserError("hydra/launcher=slurm: there is no sbatch here") from error
+    number = job_number(answer.out) if answer.ok else None
+    if number is None and (answer.ok or answer.code is None):
+        number = taken(script)  # it may have been taken without our hearing of it
+    if number is not None:
+        return number
+    if answer.code is None:
+        raise NotNow("sbatch does not answer")
+    said = refusal(answer.error or answer.out)
+    if (waits and not WRONG.search(said)) or WAITS.search(said):
+        raise NotNow(f"sbatch: {said}")
+    raise UserError(f"sbatch refuses the job: {said}")
+
+
+def job_number(out: str) -> str | None:
+    """The job's number in what sbatch prints, among a site's own lines.
+
+    >>> job_number("Maintenance on 12 May\\n4711;tiger\\n"), job_number("Submitted batch job 12"), job_number("")
+    ('4711', '12', None)
+    """
+    found = re.findall(r"^\s*(?:Submitted batch job )?(\d+)(?:;\S*)?\s*$", out, re.MULTILINE)
+    return found[-1] if found else None
+
+
+def refusal(text: str) -> str:
+    """Why sbatch refuses, without what a site says to everyone."""
+    lines = [line for line in text.splitlines() if re.search(r"\b(error|fatal)\b", line, re.IGNORECASE)]
+    return first_line("\n".join(lines) or text)
+
+
+def taken(script: Path) -> str | None:
+    """The job that was made from a script; None where the queue knows none."""
+    answer = ask(["squeue", "--noheader", "--all", f"--user={os.getuid()}", "--format=%i %o"], seconds=20)
+    jobs = (line.strip().partition(" ") for line in (answer or "").splitlines())
+    return next((number for number, _, command in jobs if command.strip() == str(script)), None)
 
 
 def exports() -> list[str]:
@@ -20,29 +102,15 @@ def exports() -> list[str]:
     return unset + [f"export {name}={shlex.quote(os.environ[name])}" for name in EXPORTED if name in os.environ]
 
 
-@contextmanager
-def outer_job_hidden() -> Iterator[None]:
-    """Submit as from a login node: a driver that is itself a job has variables that speak of it, not of its trials."""
-    outer = {
-        key: value
-        for key, value in os.environ.items()
-        if key.startswith(("SLURM_", "SLURMD_", "SUBMITIT_", "SRUN_")) and key != "SLURM_CONF"
-    }
-    for key in outer:
-        del os.environ[key]
-    try:
-        yield
-    finally:
-        os.environ.update(outer)
-
-
 def private(folder: Path) -> None:
-    """A folder that only this user can look into: submitit's pickles are code."""
-    folder.mkdir(parents=True, exist_ok=True)
-    folder.chmod(0o700)
+    """Make a folder that only this user can look into, since submitit's pickles are code; those above stay as they are.
 
-
-def first_line(error: object) -> str:
-    """What a command of SLURM says, in one line."""
-    lines = [line.removeprefix("sbatch: ").removeprefix("error: ") for line in str(error).strip().splitlines()]
-    return "; ".join(line for line in lines if line) or "no reason given"
+    Raises:
+        UserError: it cannot be made.
+    """
+    make_folder(folder.parent)
+    try:
+        folder.mkdir(mode=0o700, exist_ok=True)
+        folder.chmod(0o700)
+    except OSError as error:
+        raise UserError(f"{folder}: cannot be made private: {error.strerror}") from error

@@ -17,7 +17,7 @@ from recyclelora.sweep.driver import Driver
 from recyclelora.sweep.goals import TUNED
 from recyclelora.sweep.ledger import COMPLETE, FAILED, PRUNED, RUNNING, WAITING, Trial
 from recyclelora.sweep.search import Search, best_trials
-from recyclelora.sweep.unit import read_reports
+from recyclelora.sweep.unit import Unit, read_reports
 
 EVERY = 1.0
 """Seconds between two pictures of the live table."""
@@ -117,7 +117,7 @@ def running_row(trial: Trial, unit: int, job: str) -> list[str]:
         f"{progress['step']}/{progress['of']}" if progress else "",
         f"{progress['loss']:.3f}" if progress else "",
         f"{reports[-1][1]:.4f}" if reports else "",
-        _minutes(folder),
+        f"waits: {waits}" if (waits := Unit(folder).waits_for) else _minutes(folder),
         job,
     ]
 

@@ -113,9 +113,14 @@ def recorded(
             return outcome("failed", error, reason=str(error))
         return outcome("interrupted", stop, reason=str(stop))
 
+    def waiting() -> None:
+        unit.waits(f"{unit.runs_as} still holds it")
+        print(f"attempt {work.attempt} waits: {unit.runs_as} still holds {work.folder}", flush=True)
+
     # another job of this unit, left behind by a killed driver, may still run
-    with taking_turns(work.folder / LOCK), _environment(VARIABLE, str(work.folder)):
+    with taking_turns(work.folder / LOCK, waiting), _environment(VARIABLE, str(work.folder)):
         if not unit.wants(work.attempt):
+            unit.waits(None)
             return "superseded", None
         unit.started(work.attempt, job)
         try:

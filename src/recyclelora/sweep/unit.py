@@ -10,6 +10,7 @@ from __future__ import annotations
 import json
 import os
 import time
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -75,6 +76,28 @@ class Unit:
         """
         write_json(self.folder / "stop.json", {"reason": reason})
 
+    def waits(self, reason: str | None) -> None:
+        """Tell those who look why the unit does not run; None: it does. Losing this must not end anything.
+
+        Written by the driver for a job in the queue, and by a job that waits for an earlier one of its unit.
+        """
+        path = self.folder / "waits.json"
+        try:
+            if reason is not None:
+                path.write_text(json.dumps({"reason": reason, "time": round(time.time(), 1)}), encoding="utf-8")
+            else:
+                path.unlink(missing_ok=True)
+        except OSError:
+            pass
+
+    @property
+    def waits_for(self) -> str | None:
+        """Why it does not run; None where it does, or nobody has said."""
+        try:
+            return str(json.loads((self.folder / "waits.json").read_text(encoding="utf-8"))["reason"])
+        except (OSError, ValueError, KeyError, TypeError):
+            return None
+
     # --- what the job says --------------------------------------------------------------------------------------------
 
     def started(self, attempt: int, job: str) -> None:
@@ -89,12 +112,22 @@ class Unit:
             "run_dir": None,
         }
         write_json(self.folder / "started.json", about)
+        self.waits(None)
 
     def runs_in(self, run_dir: Path) -> None:
         """Tell which run directory belongs to this unit."""
         path = self.folder / "started.json"
         about = read_json(path) if path.exists() else {}
         write_json(path, {**about, "run_dir": os.path.relpath(run_dir, self.folder.parents[2])})
+
+    @property
+    def runs_as(self) -> str:
+        """The attempt that has begun last, and its process, in words."""
+        path = self.folder / "started.json"
+        if not path.exists():
+            return "another process"
+        about = read_json(path)
+        return f"attempt {about['attempt']} (job {about['job']}, process {about['pid']} on {about['host']})"
 
     @property
     def run_dir(self) -> Path | None:
@@ -166,6 +199,25 @@ def read_reports(folder: Path) -> list[tuple[int, float]]:
 
 
 def ended(folder: Path, attempt: int) -> bool:
-    """Whether an attempt at a unit has its outcome."""
+    """Whether an attempt at a unit has its outcome, or needs none: an earlier one, given up too soon, has finished."""
     path = folder / "outcome.json"
+    return path.exists() and settles(read_json(path), attempt)
+
+
+def settles(outcome: Mapping[str, Any], attempt: int) -> bool:
+    """Whether an outcome is that of an attempt, or the late success of another, which makes it needless."""
+    return bool(outcome["attempt"] == attempt or outcome["status"] in ("complete", "pruned"))
+
+
+def began(folder: Path, attempt: int) -> bool:
+    """Whether an attempt at a unit got as far as the unit itself."""
+    path = folder / "started.json"
     return path.exists() and bool(read_json(path)["attempt"] == attempt)
+
+
+def reached(folder: Path) -> int | None:
+    """The last step that a unit has told of, over all its attempts."""
+    try:
+        return int(json.loads((folder / "progress.json").read_text())["step"])
+    except (OSError, ValueError, KeyError, TypeError):
+        return None

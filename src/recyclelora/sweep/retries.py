@@ -1,0 +1,47 @@
+"""Whether a unit whose job is gone without an outcome is tried again: only its own failures use up its tries."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from recyclelora.sweep.ledger import Attempt
+
+MOST_ATTEMPTS = 100
+"""However each of them ended."""
+MOST_FALSE_STARTS = 3
+"""In a row: jobs that died before their unit began."""
+
+
+def tries_again(attempts: Sequence[Attempt], max_retries: int) -> bool:
+    """Whether the unit gets another attempt.
+
+    Args:
+        attempts: all of the unit's, at least one, the last of which has just ended without a final outcome
+        max_retries: how often an attempt may be lost at the same point
+    """
+    last = attempts[-1]
+    if len(attempts) >= MOST_ATTEMPTS:
+        return False
+    if not last.began:
+        return false_starts(attempts) < MOST_FALSE_STARTS
+    return last.excused or (last.node_fault and lost(attempts) <= max_retries)
+
+
+def false_starts(attempts: Sequence[Attempt]) -> int:
+    """How many of the last attempts ended before the unit began."""
+    count = 0
+    for attempt in reversed(attempts):
+        if attempt.began:
+            break
+        count += 1
+    return count
+
+
+def lost(attempts: Sequence[Attempt]) -> int:
+    """How many attempts were killed, or lost with their node, since one last got further than all before it."""
+    count, furthest = 0, -1
+    for attempt in attempts:
+        if attempt.reached is not None and attempt.reached > furthest:
+            count, furthest = 0, attempt.reached
+        count += attempt.node_fault and attempt.began and not attempt.excused
+    return count
