@@ -440,3 +440,8 @@ def test_a_late_outcome_is_taken(fake: FakeSlurm, executor: SlurmExecutor, monke
     turn(driver)
     assert [(t.state, t.values) for t in driver.ledger.trials()] == [("complete", [3.0]), ("complete", [4.0])]
     assert fake.calls("scancel") == ["103"]
+
+
+def test_a_path_that_slurm_would_read_otherwise_is_refused(tmp_path: Path):
+    with pytest.raises(UserError, match=r"100%job: SLURM reads % in a path as its own"):
+        executor_of(tmp_path / "100%job")

@@ -58,9 +58,11 @@ class SlurmExecutor:
         self, options: SlurmOptions, task: HydraTask, objectives: Sequence[str] | None, sweep: Path, n_jobs: int,
         study: str,
     ) -> None:  # fmt: skip
+        if "%" in str(sweep.absolute()):
+            raise UserError(f"{sweep}: SLURM reads % in a path as its own; choose another output_dir or study")
         self.options, self.task, self.objectives, self.study = options, task, objectives, study
         folder = sweep / "submitit/%j" if options.submitit_folder is None else Path(options.submitit_folder)
-        self.folder = (folder if "%" in str(folder) else folder / "%j").absolute()
+        self.folder = (folder if "%j" in str(folder) else folder / "%j").absolute()
         self.units_per_job = options.trials_per_job
         self.capacity = min(n_jobs, options.array_parallelism * options.trials_per_job)
         self.left_out: dict[str, str] = {}
