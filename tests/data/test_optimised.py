@@ -74,8 +74,15 @@ def test_palettes_of_colours_or_of_greys_that_no_id_has_are_indices(tmp_path: Pa
     save_palette(tmp_path / "colours.png", ids)
     save_bits(tmp_path / "shown.png", ids, 2, np.array([0, 85, 170, 255]))  # greys to look at
     save_bits(tmp_path / "same.png", ids, 4, np.arange(16))
+    save_bits(tmp_path / "few_of_many.png", ids, 8, 10 * np.arange(20))  # 0, 10, 20 and 30 are ids, 190 is none
     save_bits(tmp_path / "black_white.png", ids % 2, 1, np.array([0, 255]))
-    for name, expected in [("colours", ids), ("shown", ids), ("same", ids), ("black_white", ids % 2)]:
+    for name, expected in [
+        ("colours", ids),
+        ("shown", ids),
+        ("same", ids),
+        ("few_of_many", ids),
+        ("black_white", ids % 2),
+    ]:
         np.testing.assert_array_equal(read(tmp_path / f"{name}.png", CITY), expected)
 
 
@@ -87,7 +94,10 @@ def test_where_every_number_is_an_id_the_classes_decide_or_the_mask_is_refused(t
     places = explicit_table({0: 0, 1: 1, 2: 2}, 3, {255}, ignore_others=True)
     assert set(np.unique(read_label(tmp_path / "a.png", places, read_ids16))) == {0, 1, 2}
     both = explicit_table({0: 0, 1: 1, 40: 2}, 3, {255}, ignore_others=True)
-    with pytest.raises(UserError, match=r"a\.png: its grey palette differs .* write the mask as an 8-bit grey PNG"):
+    with pytest.raises(
+        UserError,
+        match=r"a\.png: its pixels are places .* the greys \[7, 40, 44\].* write the mask as an 8-bit grey PNG",
+    ):
         read_label(tmp_path / "a.png", both, read_ids16)
 
 

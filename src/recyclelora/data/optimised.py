@@ -44,18 +44,18 @@ def by_meaning(ids: np.ndarray, palette: bytes, table: np.ndarray | None, path: 
     greys = _greys(palette)
     if greys is None or table is None:
         return ids
-    places = np.unique(ids)
-    if places[-1] >= len(greys) or (greys[places] == places).all():
+    used = np.unique(ids)
+    if used[-1] >= len(greys) or (greys[used] == used).all():
         return ids
-    values = greys[places]
-    if set(values.tolist()) <= {0, 255}:  # a mask of two ids, shown black and white: an optimiser makes it 1-bit grey
+    if set(greys.tolist()) <= {0, 255}:  # a mask of two ids, shown black and white: an optimiser makes it 1-bit grey
         return ids
-    if _are_ids(values, places, table, path):
-        lookup = np.zeros(256, np.uint8)
-        lookup[places] = values
-        meant: np.ndarray = lookup[ids]
-        return meant
-    return ids
+    # the whole palette is asked: greys to look at are no ids somewhere, also where this mask has only a few of them
+    if not _are_ids(greys, table, path):
+        return ids
+    lookup = np.zeros(256, np.uint8)
+    lookup[: len(greys)] = greys
+    meant: np.ndarray = lookup[ids]
+    return meant
 
 
 def _greys(palette: bytes) -> np.ndarray | None:
@@ -65,15 +65,15 @@ def _greys(palette: bytes) -> np.ndarray | None:
     return colours[:, 0] if same else None
 
 
-def _are_ids(values: np.ndarray, places: np.ndarray, table: np.ndarray, path: Path) -> bool:
-    """Whether the greys, rather than their places, are ids of the dataset."""
-    by_value, by_place = table[values], table[places]
+def _are_ids(greys: np.ndarray, table: np.ndarray, path: Path) -> bool:
+    """Whether the greys of a palette, rather than their places, are ids of the dataset."""
+    by_value, by_place = table[greys], table[: len(greys)]
     if (table == UNKNOWN).any():  # it tells its ids from other numbers
         return not (by_value == UNKNOWN).any()
     classes = [int(np.count_nonzero(trains < IGNORE)) for trains in (by_value, by_place)]
     if all(classes):
         raise UserError(
-            f"{path}: its grey palette differs from the numbers of its pixels ({places[:4].tolist()} are shown as "
-            f"{values[:4].tolist()}), and both can be ids: write the mask as an 8-bit grey PNG"
+            f"{path}: its pixels are places in a palette of the greys {greys[:4].tolist()}, ..., and places as well as "
+            "greys can be ids: write the mask as an 8-bit grey PNG"
         )
     return classes[0] > 0
