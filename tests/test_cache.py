@@ -150,3 +150,11 @@ def test_the_command(folder):
     wrong = run("clear", "factor")
     assert (wrong.returncode, wrong.stdout) == (2, "") and wrong.stderr.startswith("cache: ")
     assert len(wrong.stderr.splitlines()) == 1
+
+
+def test_somebody_elses_run_does_not_say_where_files_are_written(folder, tmp_path, monkeypatch):
+    monkeypatch.setenv("RECYCLELORA_CACHE", str(tmp_path / "default"))
+    (tmp_path / "elsewhere").mkdir()
+    assert cache.of_run(str(folder)) == folder
+    assert cache.of_run(str(tmp_path / "elsewhere")) == tmp_path / "default"
+    assert cache.of_run("/nowhere") == tmp_path / "default"

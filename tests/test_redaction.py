@@ -7,12 +7,21 @@ from recyclelora.redaction import redacted
 
 
 def test_passwords_of_addresses_go_and_the_rest_stays():
-    text = "tracking.uri=http://me:pass/wd@host:5000/x"
     assert (
         redacted("postgresql://me:hunter2@db/x and http://host:5000/a")
         == "postgresql://me:***@db/x and http://host:5000/a"
     )
-    assert redacted(text.replace("/wd", "wd")) == "tracking.uri=http://me:***@host:5000/x"
+    assert redacted("tracking.uri=http://me:passwd@host:5000/x") == "tracking.uri=http://***@host:5000/x"
+    assert redacted("postgresql://me@db/x git@host:x/y http://host/a@b") == (
+        "postgresql://me@db/x git@host:x/y http://host/a@b"
+    )
+
+
+def test_a_token_as_user_name_or_in_a_query_goes():
+    assert redacted("at https://ghp_0123456789@host/x, and more") == "at https://***@host/x, and more"
+    assert redacted("https://host/x?run=3&access_token=abc&y=1 https://host?Key=a") == (
+        "https://host/x?run=3&access_token=***&y=1 https://host?Key=***"
+    )
 
 
 @pytest.mark.parametrize("name", ["HF_TOKEN", "MLFLOW_TRACKING_PASSWORD", "AWS_SECRET_ACCESS_KEY", "wandb_api_key"])

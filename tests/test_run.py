@@ -369,7 +369,7 @@ def test_a_log_that_cannot_be_written_costs_a_warning(config, capsys):
 def test_passwords_on_the_command_line_are_not_kept(config, monkeypatch):
     monkeypatch.setattr("sys.argv", ["train.py", "tracking.uri=http://me:hunter2@host"])
     about = json.loads((execute(config) / "run.json").read_text())
-    assert about["command"] == "train.py tracking.uri=http://me:***@host"
+    assert about["command"] == "train.py tracking.uri=http://***@host"
 
 
 def test_every_evaluation_says_what_share_of_the_time_evaluations_take(config):

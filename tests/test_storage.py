@@ -10,7 +10,15 @@ from pathlib import Path
 import pytest
 
 from recyclelora.errors import UserError
-from recyclelora.storage import append_text, locked, make_folder, remove_leftovers, taking_turns
+from recyclelora.storage import (
+    append_text,
+    folder_inside,
+    is_own_file,
+    locked,
+    make_folder,
+    remove_leftovers,
+    taking_turns,
+)
 
 
 def test_appending_where_one_cannot_says_where_and_how_much(tmp_path: Path):
@@ -93,3 +101,26 @@ def test_who_waits_for_a_turn_says_so(tmp_path: Path):
         assert said.wait(20) and not taken.is_set()
     thread.join(20)
     assert taken.is_set()
+
+
+def test_what_a_command_writes_inside_a_run_follows_no_link(tmp_path: Path):
+    (tmp_path / "run").mkdir()
+    (tmp_path / "mine").mkdir()
+    assert folder_inside(tmp_path / "run", "analysis").is_dir()
+    (tmp_path / "run/predictions").symlink_to(tmp_path / "mine")
+    with pytest.raises(UserError, match="predictions: is a link"):
+        folder_inside(tmp_path / "run", "predictions")
+
+
+def test_own_files_are_plain_and_reached_through_no_link(tmp_path: Path):
+    run = tmp_path / "run"
+    (run / "figures").mkdir(parents=True)
+    (tmp_path / "a.png").touch()
+    (run / "figures/a.png").touch()
+    (run / "link.png").symlink_to(tmp_path / "a.png")
+    (run / "pictures").symlink_to(run / "figures")
+    (tmp_path / "moved").symlink_to(run)
+    os.mkfifo(run / "fifo")
+    names = ["figures/a.png", "link.png", "pictures/a.png", "fifo", "figures", "none"]
+    assert [name for name in names if is_own_file(run, run / name)] == ["figures/a.png"]
+    assert is_own_file(tmp_path / "moved", tmp_path / "moved/figures/a.png")

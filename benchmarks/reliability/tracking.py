@@ -67,7 +67,7 @@ def train(way: str, run_dir: Path, url: str, steps: int) -> dict[str, float]:
 
     began = time.perf_counter()
     if way in ("files", "here"):
-        with mirrored(run_dir, way == "here"):
+        with mirrored(run_dir, way == "here", url):
             first, last, cpu = loop(log.append)
     else:
         mlflow.set_tracking_uri(url)
@@ -118,7 +118,7 @@ def once(way: str, mode: str, folder: Path, server: int, arguments: argparse.Nam
     reached = int((run_dir / "step").read_text()) if (run_dir / "step").exists() else 0
     proxy.mode = "healthy"
     if way == "here":
-        sync = [sys.executable, "-m", "recyclelora.tracking", "sync", str(run_dir)]
+        sync = [sys.executable, "-m", "recyclelora.tracking", "sync", "--to", proxy.url, str(run_dir)]
         subprocess.run(sync, check=True, capture_output=True, timeout=300)
     proxy.close()
     return measured | {"steps": reached, "faults": dict(proxy.met)} | points(way, run_dir, server, reached)

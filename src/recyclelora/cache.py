@@ -45,6 +45,15 @@ def default_directory() -> Path:
     return Path(os.environ.get("RECYCLELORA_CACHE") or Path.home() / ".cache" / "recyclelora")
 
 
+def of_run(stored: str) -> Path:
+    """The cache for what is done with a run: its own where that is one on this machine, else the default.
+
+    Somebody else's run says nothing of where files are written here.
+    """
+    folder = Path(stored)
+    return folder if any((folder / kind).is_dir() for kind in KINDS) else default_directory()
+
+
 def inventory(directory: Path) -> dict[str, list[Entry]]:
     """Kind -> its entries, by name; files that are being written are not among them."""
     if not directory.is_dir():

@@ -132,7 +132,7 @@ class Job:
         """What runs beside a whole sweep: the process that feeds MLflow from the files of all its runs."""
         from recyclelora.tracking import mirrored_sweep
 
-        return mirrored_sweep(folder, bool(node.tracking.mlflow))
+        return mirrored_sweep(folder, bool(node.tracking.mlflow), node.tracking.uri)
 
     @staticmethod
     def explain(error: Exception) -> str:

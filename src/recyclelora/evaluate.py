@@ -23,7 +23,7 @@ def evaluate(config: EvaluateConfig, trial: int | None = None) -> float | None:
     from recyclelora.predictions import predict_unlabelled
     from recyclelora.progress import Reporter
     from recyclelora.results import Scores, score_table
-    from recyclelora.storage import read_json, write_json
+    from recyclelora.storage import folder_inside, read_json, write_json
 
     reporter = Reporter()
     model = load(config.run, config.checkpoint, accelerator=config.accelerator)
@@ -38,8 +38,8 @@ def evaluate(config: EvaluateConfig, trial: int | None = None) -> float | None:
     evaluator = single_evaluator(run_config, device, about["precision"], config.num_workers)
     began = time.perf_counter()
     matrices: dict[str, ConfusionMatrix] = {}
-    path = Path(config.run) / "evaluations" / f"{data.name}-{data.protocol.name}-{config.checkpoint}.json"
-    path.parent.mkdir(exist_ok=True)
+    evaluations = folder_inside(Path(config.run), "evaluations")
+    path = evaluations / f"{data.name}-{data.protocol.name}-{config.checkpoint}.json"
     stopped = path.parent / "partial" / path.stem
     dataset_digest = digest(list(scored.values()))
     key = f"{model.step} {dataset_digest} {dataclasses.asdict(data.protocol)} {evaluator.batch_size}"
@@ -67,7 +67,7 @@ def evaluate(config: EvaluateConfig, trial: int | None = None) -> float | None:
     write_json(path, summary)
     title = f"{Path(config.run).name} on {data.name}"
     reporter.table(score_table(title, {config.checkpoint: summary}, source_classes=held))
-    folder = Path(config.run) / "predictions"
+    folder = folder_inside(Path(config.run), "predictions")
     predict_unlabelled(model.segmenter, evaluator, scored, folder, class_colours(data), reporter)
     reporter.note(f"written: {path}")
     return scores.target_mean

@@ -23,10 +23,11 @@ def export(config: ExportConfig, trial: int | None = None) -> None:
     source = open_run(Path(config.run), config.checkpoint)
     from recyclelora.exports.folder import REPORT, replaced
     from recyclelora.progress import Reporter
-    from recyclelora.storage import write_json
+    from recyclelora.storage import folder_inside, write_json
 
     reporter = Reporter()
-    final = Path(config.output).expanduser() if config.output else Path(config.run) / "export" / config.format
+    own = None if config.output else folder_inside(Path(config.run), "export") / config.format
+    final = own or Path(str(config.output)).expanduser()
     with replaced(final) as folder:
         outcome = write(source, folder)
         outcome.verify()

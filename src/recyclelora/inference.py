@@ -15,6 +15,7 @@ from torch import Tensor
 
 from recyclelora.build import build_model, locate_weights
 from recyclelora.build_data import build_protocol, class_colours
+from recyclelora.cache import of_run
 from recyclelora.config import load_config
 from recyclelora.data.labels import IGNORE
 from recyclelora.data.reading import read_upright
@@ -151,6 +152,7 @@ def load(run: str | Path, checkpoint: str = "last", *, accelerator: str = "auto"
     if not (run_dir / "config.yaml").is_file():
         raise UserError(f"{run_dir}: not a run directory (it has no config.yaml)")
     config = load_config(run_dir / "config.yaml")
+    config.cache = str(of_run(config.cache))
     if (run_dir / BACKBONE_FILE).is_file():  # wherever the directory was moved
         config.backbone.checkpoint = str(run_dir / BACKBONE_FILE)
     stored = read_run_weights(run_dir, checkpoint)

@@ -21,10 +21,11 @@ def predict(config: PredictConfig, trial: int | None = None) -> None:
     from recyclelora.inference import load
     from recyclelora.predictions import save_prediction
     from recyclelora.progress import Reporter
+    from recyclelora.storage import folder_inside
 
     reporter = Reporter()
     model = load(config.run, config.checkpoint, accelerator=config.accelerator)
-    output = Path(config.output) if config.output else Path(config.run) / "predictions"
+    output = Path(config.output) if config.output else folder_inside(Path(config.run), "predictions")
     failures: list[str] = []
     with reporter.bar("predicting", len(images)) as update:
         for path, name in images.items():

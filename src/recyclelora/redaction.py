@@ -16,11 +16,14 @@ def is_secret(variable: str) -> bool:
 
 
 def redacted(text: str) -> str:
-    """A text with the passwords of its URLs, and what secret environment variables hold, replaced by ``***``.
+    """A text with the secrets of its URLs, and what secret environment variables hold, replaced by ``***``.
 
-    A variable is secret by its name: it speaks of a token, password, secret, credential or key.
+    A URL's secrets are its password, the user name of ``http(s)``, where tokens stand, and what its query calls a
+    token, password, secret or key. A variable is secret by its name, see :func:`is_secret`.
     """
     for name, value in os.environ.items():
         if len(value) >= _SHORTEST and is_secret(name):
             text = text.replace(value, "***")
-    return re.sub(r"(://[^/\s:@]*):\S*@", r"\1:***@", text)
+    text = re.sub(r"(://[^/\s:@]*):\S*@", r"\1:***@", text)
+    text = re.sub(r"(\bhttps?://)[^/\s@]+@", r"\1***@", text, flags=re.IGNORECASE)
+    return re.sub(r"([?&][^=&\s]*(?:token|passw|secret|key|sig)[^=&\s]*=)[^&\s]+", r"\1***", text, flags=re.IGNORECASE)

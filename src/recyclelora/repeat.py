@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 from pathlib import Path
 
+from recyclelora.cache import of_run
 from recyclelora.cli import launch
 from recyclelora.config import load_config
 from recyclelora.errors import UserError
@@ -56,7 +57,7 @@ def as_asked(stored: Config, config: RepeatConfig) -> Config:
     if config.folder_root is not None and data.folder is not None:
         data = dataclasses.replace(data, folder=dataclasses.replace(data.folder, root=config.folder_root))
     return dataclasses.replace(
-        stored, data=data, output_dir=config.output_dir, cache=config.cache or stored.cache,
+        stored, data=data, output_dir=config.output_dir, cache=config.cache or str(of_run(stored.cache)),
         tracking=TrackingConfig(mlflow=False), study=None, fresh=False,
     )  # fmt: skip
 

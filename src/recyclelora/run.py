@@ -150,7 +150,7 @@ class Run:
         checkpoint = newest_checkpoint(self.directory.checkpoints, reporter.warn)
         mirror_here = self.config.tracking.mlflow and self.fabric.is_global_zero
         noting = noted_end(self.directory.path) if self.fabric.is_global_zero else contextlib.nullcontext()
-        with mirrored(self.directory.path, mirror_here) as mirror, noting:
+        with mirrored(self.directory.path, mirror_here, self.config.tracking.uri) as mirror, noting:
             began = time.perf_counter()
             session = self._session(reporter, checkpoint)
             with followed(self.directory.path, trackers) as followers:

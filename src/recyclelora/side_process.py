@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
+from collections.abc import Mapping
 from pathlib import Path
 
 
@@ -13,15 +15,17 @@ class SideProcess:
     Args:
         arguments: module and what it gets
         log: gets what it prints
+        environment: variables that it has besides this process's
     """
 
-    def __init__(self, arguments: list[str], log: Path) -> None:
+    def __init__(self, arguments: list[str], log: Path, environment: Mapping[str, str] | None = None) -> None:
         self.sent = False
         """whether it ended by itself with everything done"""
         with log.open("ab") as file:
             self.process = subprocess.Popen(  # noqa: S603
                 [sys.executable, "-m", *arguments],
                 stdin=subprocess.PIPE, stdout=file, stderr=file, start_new_session=True,
+                env=os.environ | (environment or {}),
             )  # fmt: skip
 
     def hang_up(self) -> None:

@@ -91,6 +91,25 @@ def make_folder(folder: Path) -> None:
         raise UserError(f"{folder}: cannot be created: {error.strerror}") from error
 
 
+def is_own_file(folder: Path, path: Path) -> bool:
+    """Whether a path below ``folder`` is a plain file that is reached through no link: what may be sent elsewhere."""
+    steps = [folder.joinpath(*path.relative_to(folder).parts[:depth]) for depth in range(1, len(path.parts) + 1)]
+    return path.is_file() and not any(step.is_symlink() for step in steps)
+
+
+def folder_inside(folder: Path, name: str) -> Path:
+    """A folder that a command writes inside somebody's run, made where it is missing.
+
+    Raises:
+        UserError: it is a link, so that its files would be replaced elsewhere, or it cannot be created.
+    """
+    inside = folder / name
+    if inside.is_symlink():
+        raise UserError(f"{inside}: is a link, which is not followed inside a run: remove it, or name another output")
+    make_folder(inside)
+    return inside
+
+
 def set_aside(path: Path, kind: str = "old") -> Path:
     """Rename a file or folder to ``<name>.<kind>-<time>``, with a number behind it where that is taken.
 

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import subprocess
+import sys
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -21,7 +23,7 @@ from recyclelora.sweep.executors import LOCAL, SLURM, make_executor, visible_gpu
 from recyclelora.sweep.local import LocalExecutor
 from recyclelora.sweep.options import DriverOptions, SlurmOptions
 from recyclelora.sweep.slurm import SlurmExecutor
-from recyclelora.sweep.slurm_driver import driver_script
+from recyclelora.sweep.slurm_driver import driver_script, submit_driver
 from recyclelora.sweep.slurm_job import share
 from recyclelora.sweep.slurm_queue import JobState, explain, in_seconds
 
@@ -228,3 +230,20 @@ def test_a_dry_run_shows_the_script_and_starts_nothing(tmp_path: Path):
 def test_only_slurm_can_run_the_driver(tmp_path: Path):
     code, _, err = Sweeping(tmp_path)("x=1,2", "hydra.sweeper.detach=true")
     assert code == 2 and "add hydra/launcher=slurm" in err and "Traceback" not in err
+
+
+def test_no_password_stands_in_the_script_of_a_detached_driver(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    """It runs the whole command all the same."""
+    (tmp_path / "bin").mkdir()
+    (tmp_path / "bin/sbatch").write_text("#!/bin/sh\necho 12\n")
+    (tmp_path / "bin/sbatch").chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tmp_path}/bin:{os.environ['PATH']}")
+    code = f"import sys, pathlib; pathlib.Path({str(tmp_path / 'got')!r}).write_text(sys.argv[1])"
+    secret = "hydra.sweeper.storage=postgresql://me:canary@db/x"
+    assert submit_driver([sys.executable, "-c", code, secret], tmp_path, SlurmOptions(), "s") == "12"
+    (script,) = tmp_path.glob("submitit/driver-*.sh")
+    assert "canary" not in script.read_text()
+    holding = [file for file in tmp_path.rglob("*") if file.is_file() and "canary" in file.read_text()]
+    assert [oct(file.stat().st_mode)[-3:] for file in holding] == ["600"]
+    subprocess.run(["bash", str(script)], check=True, timeout=60)
+    assert (tmp_path / "got").read_text() == secret

@@ -6,8 +6,10 @@ import json
 import os
 import subprocess
 import sys
+import threading
 import time
 from dataclasses import replace
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import pytest
@@ -64,15 +66,16 @@ def test_one_feeder_sends_a_sweep_that_has_not_begun(tracked_config):
     assert len(client.search_runs([client.get_experiment_by_name("mine").experiment_id])) == 3
 
 
-def test_a_server_that_is_not_there_only_costs_a_bounded_wait(tracked_config):
+def test_a_server_that_is_not_there_only_costs_a_bounded_wait(tracked_config, monkeypatch):
     """Nothing listens on the discard port."""
     tracked_config.tracking.uri = "http://127.0.0.1:9"
     path = finished_run(tracked_config)
     began = time.monotonic()
-    feeder = Feeder(path)
+    feeder = Feeder(path, "http://127.0.0.1:9")
     assert time.monotonic() - began < 1
     assert feeder.finish(timeout=30.0) is False
     assert "not sent yet" in (path / "mlflow.log").read_text() or feeder.process.returncode != 0
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://127.0.0.1:9")
     failure = send(path)
     assert failure is not None and "127.0.0.1" in failure
 
@@ -95,6 +98,53 @@ def test_no_password_of_the_address_is_written_anywhere(tracked_config, monkeypa
     for file in Path(tracked_config.output_dir).rglob("*"):
         assert not file.is_file() or b"canary" not in file.read_bytes(), file
     assert (path / "mlflow.log").read_text()
+
+
+def test_credentials_go_only_where_this_user_says(tracked_config, monkeypatch):
+    """Somebody else's run names a server: nothing is asked of it, and nothing is sent."""
+    monkeypatch.setenv("MLFLOW_TRACKING_USERNAME", "me")
+    monkeypatch.setenv("MLFLOW_TRACKING_PASSWORD", "canary")
+    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
+    asked: list[str] = []
+
+    class Server(BaseHTTPRequestHandler):
+        def do_GET(self):
+            asked.append(self.headers.get("Authorization", ""))
+            self.send_error(404)
+
+        do_POST = do_GET
+
+        def log_message(self, *_):
+            pass
+
+    with ThreadingHTTPServer(("127.0.0.1", 0), Server) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        tracked_config.tracking.uri = f"http://127.0.0.1:{server.server_port}"
+        path = finished_run(tracked_config)
+        for arguments in (["sync", path], ["register", path, "name=x"]):
+            done = command(*arguments)
+            assert done.returncode == 1 and f"--to {tracked_config.tracking.uri}" in done.stderr
+            assert len(done.stderr.strip().splitlines()) == 1 and asked == []
+        assert "not named" in (send(path) or "") and asked == []
+        assert command("sync", path, "--to", tracked_config.tracking.uri).returncode == 1
+        assert asked and asked[0].startswith("Basic ")
+        server.shutdown()
+
+
+def test_links_inside_a_run_are_not_followed(tracked_config, tmp_path):
+    path = finished_run(tracked_config)
+    (tmp_path / "secret").write_text("canary")
+    (tmp_path / "pictures").mkdir()
+    (tmp_path / "pictures/b.png").write_text("canary")
+    (path / "figures/a.png").symlink_to(tmp_path / "secret")
+    (path / "figures/more").symlink_to(tmp_path / "pictures")
+    assert command("sync", path).returncode == 0
+    sent = Path(tracked_config.output_dir) / "mlartifacts"
+    assert [file.name for file in sent.rglob("*.png")] == ["overview.png"]
+    (path / "train.log").symlink_to(tmp_path / "secret")
+    done = command("sync", path)
+    assert done.returncode == 1 and "train.log: no plain file; links inside a run are not followed" in done.stderr
+    assert not [file for file in sent.rglob("*") if file.is_file() and "canary" in file.read_text(errors="replace")]
 
 
 @pytest.mark.parametrize("needed", ["mlflow", "torch"])

@@ -230,10 +230,11 @@ def test_a_run_whose_creation_was_answered_too_late_exists_once(config):
 
 
 def test_passwords_are_refused_in_configurations_and_hidden_elsewhere(config, tmp_path):
-    config.tracking.uri = "http://me:secret@host:5000"
-    with pytest.raises(ConfigError, match=r"tracking.uri=.*me:\*\*\*@host.*MLFLOW_TRACKING_URI") as error:
-        validate(config)
-    assert "secret" not in str(error.value)
+    for uri in ("http://me:secret@host:5000", "https://secret@host", "https://host/?access_token=secret"):
+        config.tracking.uri = uri
+        with pytest.raises(ConfigError, match=r"tracking.uri='https?://.*\*\*\*.*MLFLOW_TRACKING_URI") as error:
+            validate(config)
+        assert "secret" not in str(error.value)
     assert Store("postgresql://me:s/ec@ret@host/db", tmp_path).name == "postgresql://me:***@host/db"
 
 

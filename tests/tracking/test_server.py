@@ -43,7 +43,7 @@ def test_every_point_arrives_once_through_a_server_that_fails(tracked_config, se
     proxy = faulty_proxy(server, "flaky", rate=0.35, delay=0.05, seed=1)
     config = replace(tracked_config, tracking=replace(tracked_config.tracking, uri=proxy.url))
     path = finished_run(config, finished=False, points=())
-    sender, log = run_sender(path), MetricsLog(path / "metrics.jsonl")
+    sender, log = run_sender(path, proxy.url), MetricsLog(path / "metrics.jsonl")
     for step in range(1, 31):
         log.append(step, {"loss_ce": 1 / step, "miou/day": step / 100})
         proxy.mode = "full" if 10 < step < 14 else "absent" if 20 < step < 24 else "flaky"
@@ -52,10 +52,10 @@ def test_every_point_arrives_once_through_a_server_that_fails(tracked_config, se
     proxy.mode = "flaky"
     for _ in range(60):
         with contextlib.suppress(Exception):
-            run_sender(path).send(run_end(path))
+            run_sender(path, proxy.url).send(run_end(path))
             break
     proxy.mode = "healthy"
-    run_id = sync(path)
+    run_id = sync(path, proxy.url)
     client = mlflow.MlflowClient(f"http://127.0.0.1:{server}")
     experiment = client.get_experiment_by_name("gta2city").experiment_id
     assert [run.info.run_id for run in client.search_runs([experiment])] == [run_id]

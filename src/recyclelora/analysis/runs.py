@@ -33,7 +33,7 @@ from recyclelora.predict import list_images
 from recyclelora.progress import Reporter
 from recyclelora.provenance import Identity, signature
 from recyclelora.schemas import AnalyzeConfig, Config, FrozenConfig
-from recyclelora.storage import write_json
+from recyclelora.storage import folder_inside, write_json
 from recyclelora.tracking import send
 
 
@@ -108,9 +108,9 @@ def _first_middle_last(count: int) -> list[int]:
     return sorted({0, (count - 1) // 2, count - 1})
 
 
-def _output(config: AnalyzeConfig, own: Path) -> Path:
-    """The folder asked for, or ``own`` without what an earlier analysis, perhaps of another checkpoint, left there."""
-    folder = Path(config.output) if config.output else own
+def _output(config: AnalyzeConfig, room: Path, name: str) -> Path:
+    """The folder asked for, or one in ``room`` without what an earlier analysis, perhaps of other weights, left."""
+    folder = Path(config.output) if config.output else folder_inside(room, name)
     folder.mkdir(parents=True, exist_ok=True)
     if config.output is None:
         for stale in [*folder.glob("*.png"), *folder.glob("*.csv"), *folder.glob("summary.json")]:
@@ -126,7 +126,7 @@ def analyze_run(run: str, config: AnalyzeConfig) -> None:
     began = time.perf_counter()
     reporter = Reporter()
     opened = open_run(run, config)
-    folder = _output(config, Path(run) / "analysis")
+    folder = _output(config, Path(run), "analysis")
     measured = measure_run(opened, config, reporter)
     if config.figures and measured.tables:
         with reporter.bar("drawing", 1):
@@ -221,7 +221,7 @@ def compare_runs(runs: Sequence[str], config: AnalyzeConfig) -> None:
     groups = grouped(measurements)
     labels = run_labels(groups)
     found = overlaps(labels)
-    folder = _output(config, _comparison_folder(runs, [g.label for g in groups]))
+    folder = _output(config, *_comparison_folder(runs, [g.label for g in groups]))
     if config.figures:
         with reporter.bar("drawing", 1):
             compare_figures.draw(groups, found, labels, folder)
@@ -242,10 +242,10 @@ def _measurement(run: str, opened: Opened, measured: Measured) -> Measurement:
     )
 
 
-def _comparison_folder(runs: Sequence[str], labels: Sequence[str]) -> Path:
+def _comparison_folder(runs: Sequence[str], labels: Sequence[str]) -> tuple[Path, str]:
     """``outputs/analysis/<adapters>-<hash of the runs>``, in the outputs that hold the first run."""
     paths = [Path(run).resolve() for run in runs]
     outputs = next((p.parent for p in paths[0].parents if p.name in ("runs", "sweeps")), Path("outputs"))
     digest = hashlib.sha256("\n".join(sorted(path.name for path in paths)).encode()).hexdigest()[:8]
     names = "-".join(dict.fromkeys(label.split()[0] for label in labels))
-    return outputs / "analysis" / f"{names[:60]}-{digest}"
+    return outputs / "analysis", f"{names[:60]}-{digest}"

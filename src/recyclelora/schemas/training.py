@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Optional
-from urllib.parse import urlsplit
 
+from recyclelora.redaction import redacted
 from recyclelora.schemas.checks import Problem, above_zero, added, at_least, one_of
 
 # OmegaConf reads these annotations at run time and wants Optional[...], not "... | None".
@@ -139,9 +139,10 @@ class TrackingConfig:
     model: bool = True
 
     def check(self) -> Iterator[Problem]:
-        """Yield every bad value; a password here would be stored with the run."""
-        if self.uri is not None and urlsplit(self.uri).password is not None:
+        """Yield every bad value; a password or token here would be stored with the run."""
+        if self.uri is not None and redacted(self.uri) != self.uri:
             yield (
                 "uri",
-                "holds a password, and is stored with the run: use the environment variable MLFLOW_TRACKING_URI",
+                "holds a password or token, and is stored with the run: use the environment variable "
+                "MLFLOW_TRACKING_URI",
             )

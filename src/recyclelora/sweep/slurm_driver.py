@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shlex
 import sys
 import uuid
@@ -9,6 +10,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from recyclelora.errors import UserError
+from recyclelora.redaction import redacted
 from recyclelora.storage import read_json, write_json
 from recyclelora.sweep.execution import NotNow
 from recyclelora.sweep.options import SlurmOptions
@@ -50,8 +52,10 @@ def submit_driver(command: Sequence[str], sweep: Path, options: SlurmOptions, st
     Raises:
         UserError: SLURM refuses it, in its own words.
     """
-    text = driver_script(command, sweep, options, study)
     private(sweep / "submitit")
+    if redacted(shlex.join(command)) != shlex.join(command):  # a script is for others to read
+        command = _hidden(command, sweep / "submitit" / "driver.command")
+    text = driver_script(command, sweep, options, study)
     path = sweep / "submitit" / f"driver-{uuid.uuid4().hex[:8]}.sh"
     path.write_text(text, encoding="utf-8")
     d = options.driver
@@ -60,6 +64,15 @@ def submit_driver(command: Sequence[str], sweep: Path, options: SlurmOptions, st
         return sbatch(path, {**chosen, "qos": d.qos}, waits=False)
     except NotNow as error:
         raise UserError(f"the driver's job is not taken at present, try again: {error}") from error
+
+
+def _hidden(command: Sequence[str], path: Path) -> list[str]:
+    """A command that runs ``command``, which is kept in a file for this user alone."""
+    path.unlink(missing_ok=True)
+    path.touch(0o600, exist_ok=False)
+    path.write_text(json.dumps(list(command)), encoding="utf-8")
+    code = "import json, os, sys; c = json.load(open(sys.argv[1])); os.execv(c[0], c)"
+    return [sys.executable, "-c", code, str(path)]
 
 
 def driver_script(command: Sequence[str], sweep: Path, options: SlurmOptions, study: str) -> str:

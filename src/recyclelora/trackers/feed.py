@@ -8,6 +8,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
 
+from recyclelora.storage import is_own_file
+
 PICTURE_OF_STEP = re.compile(r"(?P<name>.+)_step_(?P<step>\d+)")
 
 
@@ -54,7 +56,7 @@ class Feed:
 
     def _points(self, tracker: Tracker) -> None:
         path = self.run_dir / "metrics.jsonl"
-        if not path.exists():
+        if not is_own_file(self.run_dir, path):
             return
         if path.stat().st_size < self.offset:  # set back to a checkpoint: later points are known by their steps
             self.offset = 0
@@ -77,6 +79,8 @@ class Feed:
         """Pictures of a step go by its number, the others by the step that was reached."""
         reached = max(self.steps.values(), default=0)
         for path in sorted((self.run_dir / "figures").glob("*.png")):
+            if not is_own_file(self.run_dir, path):
+                continue
             changed = path.stat().st_mtime_ns
             if self.pictures.get(path.name) != changed:
                 found = PICTURE_OF_STEP.fullmatch(path.stem)

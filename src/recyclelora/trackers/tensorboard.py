@@ -8,6 +8,7 @@ from typing import Any
 from PIL import Image
 
 from recyclelora.config import load_config
+from recyclelora.storage import folder_inside
 from recyclelora.trackers.feed import Feed
 from recyclelora.tracking.description import flat_parameters
 
@@ -24,7 +25,7 @@ class TensorBoard:
         from tensorboard.summary.writer.event_file_writer import EventFileWriter
 
         self.feed = Feed(run_dir)
-        folder = run_dir / "tensorboard"
+        folder = folder_inside(run_dir, "tensorboard")
         for earlier in folder.glob("events.out.tfevents.*"):
             earlier.unlink()
         self._writer = EventFileWriter(str(folder))

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from recyclelora.config import load_config
-from recyclelora.storage import read_json, write_json
+from recyclelora.storage import folder_inside, read_json, write_json
 from recyclelora.trackers.feed import Feed
 from recyclelora.tracking.description import flat_parameters, run_name
 
@@ -35,7 +35,9 @@ class WeightsAndBiases:
             id=os.environ.get("WANDB_RUN_ID") or about["signature"],
             name=run_name(config), group=config.study, config=flat_parameters(config), notes=about["command"],
             tags=[config.adapter.name, config.backbone.name, config.data.name],
-            dir=str(run_dir), resume="allow", settings=wandb.Settings(console="off", disable_code=True),
+            dir=str(folder_inside(run_dir, "wandb").parent), resume="allow",
+            # git would obey the settings of a repository that somebody has put into a run
+            settings=wandb.Settings(console="off", disable_code=True, disable_git=True),
         )  # fmt: skip
         self._run.define_metric("step", hidden=True)
         self._run.define_metric("*", step_metric="step")

@@ -17,7 +17,9 @@ def main() -> None:
     for action in ("sync", "follow"):
         command = actions.add_parser(action)
         command.add_argument("folders", nargs="+" if action == "sync" else 1, type=Path, metavar="DIRECTORY")
+        command.add_argument("--to", metavar="ADDRESS", help="of MLflow, whatever the runs ask for")
     command = actions.add_parser("register")
+    command.add_argument("--to", metavar="ADDRESS", help="of MLflow, whatever the run asks for")
     command.add_argument("folders", nargs=1, type=Path, metavar="RUN_DIRECTORY")
     command.add_argument("name", metavar="name=MODEL", help="the name in the model registry")
     command = actions.add_parser("ui")
@@ -32,10 +34,10 @@ def main() -> None:
     for folder in arguments.folders:
         try:
             if arguments.action == "sync":
-                print(f"{folder}: MLflow run {sync(folder)}")
+                print(f"{folder}: MLflow run {sync(folder, arguments.to)}")
             else:
                 name = arguments.name.removeprefix("name=")
-                print(f"{folder}: version {register(folder, name)} of model {name}")
+                print(f"{folder}: version {register(folder, name, arguments.to)} of model {name}")
         except Exception as error:  # a server may fail in any way; the other runs are still to be sent
             failed = True
             print(f"{arguments.action}: {folder}: {explained(error)}", file=sys.stderr)

@@ -12,33 +12,35 @@ from recyclelora.side_process import SideProcess
 from recyclelora.sweep.unit import Unit
 
 LOG = "mlflow.log"
+NAMED = "MLFLOW_TRACKING_URI"
+"""Environment variable: the address that the user has named, and to which credentials may go."""
 LAST_WAIT = 60.0
 """Seconds that a run waits at its end for what has not been sent; the rest is left for ``sync``."""
 
 
 @contextlib.contextmanager
-def mirrored(run_dir: Path, enabled: bool) -> Iterator[Feeder | None]:
-    """Mirror a run into MLflow while the block runs and wait a bounded time for the rest.
+def mirrored(run_dir: Path, enabled: bool, uri: str | None = None) -> Iterator[Feeder | None]:
+    """Mirror a run into MLflow, at ``uri`` if the user has named one, while the block runs; wait a bounded time then.
 
     A job of a sweep only writes files: its driver feeds MLflow.
     """
-    with _fed(run_dir, enabled and Unit.current() is None) as feeder:
+    with _fed(run_dir, enabled and Unit.current() is None, uri) as feeder:
         yield feeder
 
 
 @contextlib.contextmanager
-def mirrored_sweep(sweep_dir: Path, enabled: bool) -> Iterator[Feeder | None]:
+def mirrored_sweep(sweep_dir: Path, enabled: bool, uri: str | None = None) -> Iterator[Feeder | None]:
     """Mirror all runs of a sweep into MLflow, from one process, while the block runs."""
-    with _fed(sweep_dir, enabled) as feeder:
+    with _fed(sweep_dir, enabled, uri) as feeder:
         yield feeder
 
 
 @contextlib.contextmanager
-def _fed(folder: Path, enabled: bool) -> Iterator[Feeder | None]:
+def _fed(folder: Path, enabled: bool, uri: str | None) -> Iterator[Feeder | None]:
     if not enabled:
         yield None
         return
-    feeder = Feeder(folder)
+    feeder = Feeder(folder, uri)
     try:
         yield feeder
     finally:
@@ -48,8 +50,9 @@ def _fed(folder: Path, enabled: bool) -> Iterator[Feeder | None]:
 class Feeder(SideProcess):
     """The process that mirrors a run or a sweep; its words go to ``mlflow.log`` in the directory."""
 
-    def __init__(self, folder: Path) -> None:
-        super().__init__(["recyclelora.tracking", "follow", str(folder)], folder / LOG)
+    def __init__(self, folder: Path, uri: str | None = None) -> None:
+        named = {} if uri is None else {NAMED: uri}
+        super().__init__(["recyclelora.tracking", "follow", str(folder)], folder / LOG, named)
 
     def finish(self, timeout: float = LAST_WAIT) -> bool:
         """Tell the process that nothing more comes; False when it has not sent everything in time."""

@@ -91,15 +91,15 @@ def _send_sweep(sweep: SweepSender, *, last: bool) -> None:
         raise UserError("; ".join(f"{run.name}: {why.splitlines()[0]}" for run, why in failures.items()))
 
 
-def run_sender(run_dir: Path) -> RunSender:
-    """A sender for one run, nested in its sweep if it is a trial's."""
+def run_sender(run_dir: Path, to: str | None = None) -> RunSender:
+    """A sender for one run, nested in its sweep if it is a trial's; ``to`` is an address of MLflow, see Store.of."""
     config = load_config(run_dir / "config.yaml")
     sweep = sweep_of(run_dir)
-    store = Store.of(config, outputs_of(run_dir))
-    return RunSender(run_dir, config, store, SweepSender(sweep).parent() if sweep else None)
+    store = Store.of(config, outputs_of(run_dir), to)
+    return RunSender(run_dir, config, store, SweepSender(sweep, to).parent() if sweep else None)
 
 
-def sync(folder: Path) -> str:
+def sync(folder: Path, to: str | None = None) -> str:
     """Send what MLflow does not have yet of a run or of a sweep.
 
     Returns:
@@ -110,16 +110,16 @@ def sync(folder: Path) -> str:
     """
     folder = folder.absolute()
     if is_sweep(folder):
-        sweep = SweepSender(folder)
+        sweep = SweepSender(folder, to)
         _send_sweep(sweep, last=True)
         return sweep.parent()
-    sender = run_sender(folder)
+    sender = run_sender(folder, to)
     return sender.send(run_end(folder), model=sender.config.tracking.model and sender.parent is None)
 
 
-def register(run_dir: Path, name: str) -> str:
+def register(run_dir: Path, name: str, to: str | None = None) -> str:
     """Send a finished run and make its adapter a version of the registered model ``name``; returns the version."""
-    sender = run_sender(run_dir.absolute())
+    sender = run_sender(run_dir.absolute(), to)
     run_id = sender.send(run_end(sender.run_dir), model=True)
     store = sender.store
     return models.register(store.client, run_id, sender.run_dir, sender.config, name, from_artifacts=store.is_database)

@@ -11,7 +11,7 @@ from typing import Any
 from recyclelora.errors import UserError
 from recyclelora.metrics_log import FINAL
 from recyclelora.schemas import Config
-from recyclelora.storage import read_json
+from recyclelora.storage import is_own_file, read_json
 from recyclelora.tracking.outbox import points_of
 
 LOADER = "recyclelora.tracking.pyfunc"
@@ -65,6 +65,8 @@ def _saved(folder: Path, run_dir: Path, model: Any, run_id: str) -> Path:
     data = folder / "adapter"
     data.mkdir()
     for name in CONTENT:
+        if not is_own_file(run_dir, run_dir / name):
+            raise UserError(f"{run_dir / name}: no plain file; links inside a run are not followed")
         shutil.copyfile(run_dir / name, data / name)
     needs = [f"{name}=={importlib.metadata.version(name)}" for name in REQUIREMENTS]
     about = Model(run_id=run_id, model_id=model.model_id, artifact_path=model.artifact_location)

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from recyclelora.metrics_log import read_points
-from recyclelora.storage import read_json, write_json
+from recyclelora.storage import is_own_file, read_json, write_json
 
 STATE = "mlflow.json"
 BATCH = 1000
@@ -91,8 +91,13 @@ def send_points(client: Any, run_id: str, points: Iterator[Point], steps: dict[s
 
 
 def send_files(client: Any, folder: Path, paths: list[Path], state: State, written: Callable[[Path], None]) -> None:
-    """Send files that are new or changed, to artifact folders named as those they lie in; ``written`` hears of each."""
+    """Send files that are new or changed, to artifact folders named as those they lie in; ``written`` hears of each.
+
+    Links are no files of the folder: in somebody else's they may lead anywhere.
+    """
     for path in paths:
+        if not is_own_file(folder, path):
+            continue
         stamp = path.stat().st_mtime_ns
         name = path.relative_to(folder).as_posix()
         if state.files.get(name) != stamp:

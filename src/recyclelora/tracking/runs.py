@@ -22,6 +22,8 @@ STATUS = {"running": "RUNNING", "finished": "FINISHED", "failed": "FAILED", "pru
 FILES = ("config.yaml", "run.json", "result.json", "train.log")
 LIVE_FILES = ("config.yaml", "run.json")
 """Sent while the run trains; the others change all the time or are written last."""
+READ = (*FILES, "metrics.jsonl", SYSTEM, "mlflow.json")
+"""What is read of a run, and must lie in it."""
 PATTERNS = ("figures/**/*.png", "analysis/*.png", "analysis/*.csv", "analysis/summary.json")
 SUMMARY = "analysis/summary.json"
 
@@ -40,6 +42,10 @@ class RunSender:
     extra_tags: dict[str, str] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
+        for name in READ:
+            path = self.run_dir / name
+            if path.is_symlink() or (path.exists() and not path.is_file()):
+                raise UserError(f"{path}: no plain file; links inside a run are not followed, so nothing of it is sent")
         self.state = State(self.run_dir, self.store.name)
         self.steps: dict[str, int] | None = None
         self.tags: dict[str, str] = {}
@@ -185,8 +191,8 @@ class RunSender:
 
     def _files(self, names: tuple[str, ...]) -> None:
         found = [path for pattern in PATTERNS for path in sorted(self.run_dir.glob(pattern))]
-        paths = [path for path in (*(self.run_dir / name for name in names), *found) if path.is_file()]
-        send_files(self.client, self.run_dir, paths, self.state, self._written)
+        send_files(self.client, self.run_dir, [*(self.run_dir / name for name in names), *found], self.state,
+                   self._written)  # fmt: skip
 
     def _written(self, path: Path) -> None:
         """The headlines of an analysis that is new or has changed become metrics ``analysis/...``."""

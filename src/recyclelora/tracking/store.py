@@ -10,9 +10,11 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+from recyclelora.errors import UserError
 from recyclelora.redaction import redacted
 from recyclelora.schemas import Config
 from recyclelora.storage import taking_turns
+from recyclelora.tracking.feeder import NAMED
 
 REQUEST_SECONDS = "10"
 
@@ -25,10 +27,24 @@ class Store:
     outputs: Path
 
     @classmethod
-    def of(cls, config: Config | None, outputs: Path) -> Store:
-        """The store that a run asks for: its own, that of the environment, or SQLite beside the runs."""
-        asked = config.tracking.uri if config else None
-        return cls(asked or os.environ.get("MLFLOW_TRACKING_URI") or f"sqlite:///{outputs / 'mlflow.db'}", outputs)
+    def of(cls, config: Config, outputs: Path, to: str | None = None) -> Store:
+        """The store that the user has named, else SQLite beside the runs.
+
+        Args:
+            config: of a run, perhaps somebody else's; what it asks for is no address to send credentials to
+            outputs: the folder that the run lies in
+            to: an address, whatever the run asks for
+
+        Raises:
+            UserError: the run asks for an address that the user has not named.
+        """
+        asked, named = config.tracking.uri, to or os.environ.get(NAMED)
+        if asked is not None and asked != named and to is None:
+            raise UserError(
+                f"the run asks for the MLflow server {redacted(asked)}, which you have not named; if it may have your "
+                f"credentials, add --to {redacted(asked)}, or set {NAMED}"
+            )
+        return cls(named or f"sqlite:///{outputs / 'mlflow.db'}", outputs)
 
     @property
     def name(self) -> str:

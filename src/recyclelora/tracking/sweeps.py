@@ -16,7 +16,7 @@ from recyclelora.errors import UserError
 from recyclelora.metrics_log import FINAL
 from recyclelora.run_end import RunEnd, run_end
 from recyclelora.schemas import Config
-from recyclelora.storage import read_json, taking_turns
+from recyclelora.storage import is_own_file, read_json, taking_turns
 from recyclelora.sweep.ledger import ENDED, FAILED, PRUNED, Ledger, Trial
 from recyclelora.sweep.unit import CONFIRM
 from recyclelora.tracking.description import LONGEST, identity, milliseconds, started, trial_name
@@ -36,6 +36,8 @@ class SweepSender:
     """Sends a sweep and all its runs."""
 
     sweep_dir: Path
+    to: str | None = None
+    """an address of MLflow, see Store.of"""
     runs: dict[Path, RunSender] = field(default_factory=dict)
     done: set[Path] = field(default_factory=set)
 
@@ -64,7 +66,7 @@ class SweepSender:
     @cached_property
     def store(self) -> Store:
         """Where the sweep is sent to."""
-        return Store.of(self.config, outputs_of(self.sweep_dir))
+        return Store.of(self.config, outputs_of(self.sweep_dir), self.to)
 
     @cached_property
     def state(self) -> State:
@@ -84,7 +86,8 @@ class SweepSender:
         """Directories of runs that have begun, in the order of their trials."""
         for pattern in RUN_DIRS:
             for path in sorted(self.sweep_dir.glob(pattern)):
-                if (path / "run.json").exists() and (path / "config.yaml").exists() and ".old-" not in path.name:
+                began = is_own_file(self.sweep_dir, path / "run.json") and (path / "config.yaml").exists()
+                if began and ".old-" not in path.name:
                     yield path
 
     def send(self, *, last: bool) -> dict[Path, str]:
@@ -177,7 +180,7 @@ class SweepSender:
             self.store.set_status(run_id, STATUS[end.status], None if end.status == "running" else ended)
             self.sent["status"] = end.status
         files = [self.sweep_dir / name for name in FILES] + sorted((self.sweep_dir / "report/figures").glob("*.png"))
-        send_files(client, self.sweep_dir, [path for path in files if path.is_file()], self.state, lambda path: None)
+        send_files(client, self.sweep_dir, files, self.state, lambda path: None)
 
     @property
     def objective(self) -> str:
