@@ -26,6 +26,8 @@ from recyclelora.engine.trainables import load_trainable_state
 from recyclelora.errors import UserError
 from recyclelora.figures import ClassColours
 from recyclelora.predictions import Prediction, predict
+from recyclelora.provenance import TrainedRecord
+from recyclelora.records import read_record
 from recyclelora.schemas import Config
 from recyclelora.segmenter import Segmenter
 from recyclelora.storage import read_json, write_bytes, write_json
@@ -157,7 +159,7 @@ def load(run: str | Path, checkpoint: str = "last", *, accelerator: str = "auto"
         config.backbone.checkpoint = str(run_dir / BACKBONE_FILE)
     stored = read_run_weights(run_dir, checkpoint)
     weights = locate_weights(config.backbone)
-    about = read_json(run_dir / "run.json")
+    about = read_record(run_dir / "run.json", TrainedRecord)
     expected = about["weights_sha256"]
     if weights is not None and weights.sha256 != expected:
         raise UserError(

@@ -13,6 +13,9 @@ from recyclelora.storage import append_text, write_text
 TIMINGS = frozenset({"time", "seconds_per_step", "data_wait_seconds", "data_wait_share", "evaluation_share"})
 """What two runs of one configuration may differ in."""
 
+LATEST = 4e10
+"""Seconds since 1970 that a time can be; a later one is a typing error, and MLflow counts milliseconds in 64 bits."""
+
 FINAL = "final_miou"
 """Prefix of the scores that a run ends with."""
 
@@ -33,11 +36,17 @@ class MetricsLog:
         """Add one point after ``step`` finished steps."""
         append_text(self.path, json.dumps({"step": step, "time": round(time.time(), 3), **values}) + "\n")
 
-    def rewind(self, step: int) -> None:
-        """Drop what a resumed run writes again: points after ``step``, final scores, and a line that was cut off."""
+    def rewind(self, step: int) -> bool:
+        """Drop what a resumed run writes again: points after ``step``, final scores, and a line that was cut off.
+
+        Returns:
+            whether points up to ``step`` are there; where not, somebody has emptied or removed the file.
+        """
+        kept: list[str] = []
         if self.path.exists():
             kept = [line for line, point in _read(self.path) if point["step"] <= step and f'"{FINAL}/' not in line]
             write_text(self.path, "".join(line + "\n" for line in kept))
+        return step == 0 or bool(kept)
 
 
 def read_points(path: Path) -> list[dict[str, Any]]:
@@ -48,15 +57,24 @@ def read_points(path: Path) -> list[dict[str, Any]]:
     return [point for _, point in _read(path)] if path.exists() else []
 
 
+def point_of(line: str) -> dict[str, Any] | None:
+    """A line of ``metrics.jsonl`` without values that are no numbers; None where it is damaged, or being written."""
+    try:
+        point = json.loads(line)
+        step, stamp = point["step"], float(point["time"])
+    except (ValueError, TypeError, LookupError, OverflowError, RecursionError):
+        return None
+    if type(step) is not int or not 0 <= step < 2**63 or not 0 <= stamp < LATEST:
+        return None
+    return {key: value for key, value in point.items() if _is_number(value)}
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, float) or (type(value) is int and abs(value) < 2**1000)
+
+
 def _read(path: Path) -> Iterator[tuple[str, dict[str, Any]]]:
     for line in path.read_text(encoding="utf-8", errors="replace").splitlines():
-        try:
-            point = json.loads(line)
-        except ValueError:
-            continue
-        if (
-            isinstance(point, dict)
-            and isinstance(point.get("step"), int)
-            and isinstance(point.get("time"), int | float)
-        ):
+        point = point_of(line)
+        if point is not None:
             yield line, point

@@ -16,10 +16,11 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NotRequired, TypedDict
 
 from recyclelora.config import load_config, to_yaml
 from recyclelora.errors import UserError
+from recyclelora.records import Time, read_record
 from recyclelora.redaction import redacted
 from recyclelora.schemas import Config
 from recyclelora.schemas.checks import identity_fields
@@ -38,6 +39,42 @@ NOT_IDENTITY = (
     "trainer.precision",
 )  # fmt: skip
 """Keys whose text is not part of the identity; those that are not free enter by content (paths) or resolved."""
+
+
+class RunRecord(TypedDict):
+    """What every reader needs of ``run.json``; there is more in it."""
+
+    signature: str
+    command: str
+    protocol: NotRequired[str]
+    started: NotRequired[Time]
+    git: NotRequired[dict[str, Any] | None]
+    resumed: NotRequired[list[dict[str, Any]]]
+    host: NotRequired[dict[str, Any]]
+    datasets: NotRequired[list[dict[str, Any]]]
+
+
+class TrainedRecord(RunRecord):
+    """``run.json`` of a run that can be used."""
+
+    weights_sha256: str | None
+    precision: str
+
+
+class ResultRecord(TypedDict):
+    """What every reader needs of ``result.json``; all of it is in ``result.schema.json``."""
+
+    objective: float | None
+    seconds: float
+    steps: int
+    params: dict[str, Any]
+    peak_memory_mb: NotRequired[float | None]
+    objective_name: NotRequired[str]
+    protocol: NotRequired[str]
+    seed: NotRequired[int]
+    classes: NotRequired[list[str]]
+    selection: NotRequired[dict[str, dict[str, Any]]]
+    iou_per_class: NotRequired[dict[str, list[float | None]]]
 
 
 @dataclass(frozen=True)
@@ -105,8 +142,8 @@ class RunDirectory:
         """The finished result, if there is one."""
         if not self.result_path.exists():
             return None
-        result: dict[str, Any] = read_json(self.result_path)
-        return result
+        result: Any = read_record(self.result_path, ResultRecord)
+        return dict(result)
 
 
 def run_directory(config: Config, identity: Identity, trial: int | None, unit: Unit | None = None) -> RunDirectory:
@@ -207,10 +244,11 @@ def record(run: RunDirectory, description: dict[str, Any]) -> list[str]:
     if not path.exists():
         write_json(path, {**description, "resumed": []})
         return []
-    stored = read_json(path)
+    stored: Any = read_record(path, RunRecord)
+    stored.setdefault("resumed", [])
     stored["resumed"].append({key: description[key] for key in ("started", "command", "git", "code_sha256", "host")})
     write_json(path, stored)
-    before, now = (stored["git"] or {}).get("commit"), (description["git"] or {}).get("commit")
+    before, now = (stored.get("git") or {}).get("commit"), (description["git"] or {}).get("commit")
     return [f"this run was started with commit {before}, and goes on with {now}"] if before != now else []
 
 

@@ -195,7 +195,8 @@ class Run:
         if self.fabric.is_global_zero:
             add_to_record(self.directory, {"parameter_groups": groups})
             reached = checkpoint.step if checkpoint else 0
-            session.metrics.rewind(reached)
+            if not session.metrics.rewind(reached):
+                reporter.warn(f"{session.metrics.path}: has no points up to step {reached}; the curves begin there")
             session.pictures.rewind(reached)
         if checkpoint is not None:
             session.restore(checkpoint)

@@ -7,9 +7,11 @@ import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal, TypedDict
 
 from recyclelora.errors import Interrupted, UserError
-from recyclelora.storage import holder, read_json, write_json
+from recyclelora.records import read_record
+from recyclelora.storage import holder, write_json
 
 ENDED = "ended.json"
 """Of a launch that ended without a result; gone as soon as the run goes on."""
@@ -22,6 +24,13 @@ class RunEnd:
     status: str
     """``running``, ``finished``, ``failed``, ``pruned``, ``interrupted`` or ``killed``"""
     reason: str = ""
+
+
+class Ended(TypedDict):
+    """``ended.json``."""
+
+    status: Literal["failed", "interrupted"]
+    reason: str
 
 
 KILLED = RunEnd("killed", "it ended without a word: killed, or its machine went down")
@@ -48,7 +57,10 @@ def run_end(run_dir: Path) -> RunEnd:
     if (run_dir / "result.json").exists():
         return RunEnd("finished")
     if (run_dir / ENDED).exists():
-        noted = read_json(run_dir / ENDED)
+        try:
+            noted = read_record(run_dir / ENDED, Ended)
+        except UserError as error:
+            return RunEnd("killed", str(error))
         return RunEnd(noted["status"], noted["reason"])
     if holder(run_dir) is not None:
         return RunEnd("running")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -9,13 +10,15 @@ import optuna
 import pytest
 from optuna.distributions import CategoricalDistribution, distribution_to_json
 
+from recyclelora.errors import UserError
+from recyclelora.storage import LOCK, locked, taking_turns
 from recyclelora.sweep.driver import Driver
 from recyclelora.sweep.execution import Stage, Status
 from recyclelora.sweep.ledger import Attempt, Ledger
 from recyclelora.sweep.planning import Plan
 from recyclelora.sweep.search import Search
 from recyclelora.sweep.space import Space
-from recyclelora.sweep.steering import Wishes, alive, living, wish
+from recyclelora.sweep.steering import Wishes, alive, busy, living, wish
 from recyclelora.sweep.unit import Unit
 
 X = CategoricalDistribution([1, 2])
@@ -58,12 +61,10 @@ def test_a_new_trial_is_its_drivers_before_the_next_turn(tmp_path: Path, study: 
 
 
 def test_a_wish_is_new_once_for_every_driver(tmp_path: Path):
-    first, second = Wishes(tmp_path, shared=True), Wishes(tmp_path, shared=True)
+    first, second = Wishes(tmp_path, 5), Wishes(tmp_path, 5)
     assert first.new() is None
-    wish(tmp_path, 7)
+    wish(tmp_path, 7, 5)
     assert (first.new(), second.new(), first.new()) == (7, 7, None)
-    alone = Wishes(tmp_path, shared=False)
-    assert alone.new() == 7 and alone.new() is None and not list(tmp_path.iterdir())
 
 
 def test_a_trial_killed_while_its_driver_is_told_to_stop_loses_no_try(tmp_path: Path, study: optuna.Study):
@@ -91,3 +92,44 @@ def test_what_a_trial_has_reached_is_kept_with_its_attempt(tmp_path: Path, study
     (stored,) = Ledger(tmp_path).trials()
     assert [a.reached for a in stored.attempts] == [3, 6, 9, 9, 9]
     assert stored.state == "failed" and stored.reason == "killed by SIGKILL; 5 attempts"
+
+
+def test_a_wish_outlives_the_driver_until_the_command_asks_for_something_else(tmp_path: Path):
+    wish(tmp_path, 0, 5)
+    assert Wishes(tmp_path, 5).new() == 0 and Wishes(tmp_path, 5).new() == 0
+    changed = Wishes(tmp_path, 6)
+    assert changed.new() is None
+    wish(tmp_path, 9, 6)
+    assert changed.new() == 9
+    (tmp_path / "control.json").write_text('{"n_trials": 3}')  # of the first release
+    assert Wishes(tmp_path, 5).new() == 3
+
+
+def test_a_cancelled_sweep_asks_for_nothing_and_confirms_nothing(tmp_path: Path, study: optuna.Study):
+    search = Search(dataclasses.replace(PLAN, confirm=1), study, Ledger(tmp_path), "a-2")
+    trial = search.next()
+    assert trial is not None
+    trial.end("complete", values=[1.0])
+    search.n_trials = 0
+    assert search.next() is None
+
+
+def test_what_still_runs_of_a_sweep_is_seen(tmp_path: Path):
+    trial = Ledger(tmp_path).add(3, {}, [], [[]], {})
+    (tmp_path / "trial_0003-0000000000000000").mkdir()
+    assert busy(tmp_path) == []
+    with locked(tmp_path / "trial_0003-0000000000000000"), taking_turns(trial.unit_folder(0) / LOCK):
+        assert [text.split(":")[0] for text in busy(tmp_path)] == [
+            "ledger/0003/unit_0", "trial_0003-0000000000000000",
+        ]  # fmt: skip
+    with alive(tmp_path, "a-2"):
+        assert busy(tmp_path) == ["process 2 on a"]
+
+
+@pytest.mark.parametrize("text", ["null", "[]", '{"n_trials": "7"}', '{"n_trials": -1}', "{"])
+def test_a_wish_that_makes_no_sense_is_said_once(tmp_path: Path, text: str):
+    (tmp_path / "control.json").write_text(text)
+    wishes = Wishes(tmp_path, 2)
+    with pytest.raises(UserError, match=r"control\.json: "):
+        wishes.new()
+    assert wishes.new() is None

@@ -2,15 +2,21 @@
 
 from __future__ import annotations
 
+import contextlib
+import json
 import shutil
 import sqlite3
 from pathlib import Path
 
+import optuna
 import pytest
 from optuna.distributions import FloatDistribution, distribution_to_json
+from optuna.exceptions import StorageInternalError
 
+from recyclelora.errors import UserError
 from recyclelora.sweep.ledger import COMPLETE, FAILED, Ledger
-from recyclelora.sweep.study import open_study, storage_url
+from recyclelora.sweep.study import forget, open_study, storage_url
+from recyclelora.sweep.view import View
 
 TEXT = distribution_to_json(FloatDistribution(0.0, 9.0))
 
@@ -83,3 +89,106 @@ def test_a_trial_that_was_not_told_yet_is_told(sweep: Path):
     assert opened(sweep)[0] == [*WANTED, (5.5, "RUNNING", None)]
     late.end(COMPLETE, values=[30.25])
     assert opened(sweep) == ([*WANTED, (5.5, "COMPLETE", [30.25])], [])
+
+
+def test_a_file_of_the_same_name_with_other_peoples_studies_stays_where_it_is(sweep: Path, tmp_path: Path):
+    """A team keeps all its studies in a file that happens to be called study.db; ours is mended, theirs are there."""
+    (tmp_path / "team").mkdir()
+    url = f"sqlite:///{tmp_path}/team/study.db"
+    theirs = optuna.create_study(study_name="theirs", storage=url)
+    theirs.add_trial(optuna.create_trial(value=1.0))
+    for _ in range(2):
+        study, remarks = open_study(url, "mine", ["maximize"], Ledger(sweep).trials(), [], own=False, mark="a")
+        assert len(study.get_trials()) == 5
+        with sqlite3.connect(tmp_path / "team/study.db") as connection:
+            connection.execute("UPDATE trial_values SET value = 7 WHERE trial_id = 3")
+        connection.close()
+    assert remarks == ["the study was rebuilt from the ledger: 5 trials"]
+    assert [path.name for path in (tmp_path / "team").iterdir()] == ["study.db"]
+    assert optuna.load_study(study_name="theirs", storage=url).best_value == 1.0
+    with pytest.raises(UserError, match="its study mine belongs to another sweep; give this one another name"):
+        open_study(url, "mine", ["maximize"], Ledger(sweep).trials(), [], own=False, mark="b")
+    forget(url, "mine", "b")
+    assert len(optuna.load_study(study_name="mine", storage=url).trials) == 5
+    forget(url, "mine", "a")
+    assert optuna.get_all_study_names(url) == ["theirs"]
+
+
+def test_a_file_that_somebody_locks_is_not_renamed(sweep: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr("recyclelora.sweep.study.PATIENCE", 0.1)
+    with contextlib.closing(sqlite3.connect(sweep / "study.db")) as holding:
+        holding.execute("BEGIN EXCLUSIVE")
+        trials, remarks = opened(sweep)
+    assert trials == WANTED and "locked by another process: the study is kept in memory this time" in remarks[0]
+    assert opened(sweep) == (WANTED, ["the study was rebuilt from the ledger: 5 trials"])
+    assert not list(sweep.glob("study.db.broken-*"))
+
+
+@pytest.mark.parametrize(
+    ("edit", "words"),
+    [
+        ({"params": {"x": 99.0}}, "99.0"),
+        ({"params": {"x": "much"}}, "much"),
+        ({"distributions": {"x": "{}"}}, ""),
+        ({"distributions": {}}, ""),
+    ],
+)
+@pytest.mark.parametrize("number", [1, 4])
+def test_a_trial_that_was_edited_is_not_shown_to_the_sampler_and_keeps_its_number(
+    sweep: Path, edit: dict, words: str, number: int
+):
+    path = sweep / f"ledger/{number:04d}/trial.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | edit))
+    for _ in range(2):
+        study, remarks = open_study(storage_url(None, sweep), "mine", ["maximize"], Ledger(sweep).trials(), [])
+        assert f"{number:04d}: not shown to the sampler: " in remarks[0] and words in remarks[0]
+    assert len(remarks) == 1 and study.ask().number == 5
+    assert [trial.state.name for trial in study.get_trials()][number] == "FAIL"
+
+
+class Screen:
+    def __init__(self) -> None:
+        self.lines: list[str] = []
+
+    def say(self, text: str) -> None:
+        self.lines.append(text)
+
+
+def test_a_study_that_is_overwritten_while_it_is_used_goes_on_in_memory(sweep: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr("recyclelora.sweep.view.PATIENCE", 0.1)
+    study, _ = open_study(storage_url(None, sweep), "mine", ["maximize"], Ledger(sweep).trials(), [])
+    screen = Screen()
+
+    def rebuild() -> optuna.Study:
+        return open_study(None, "mine", ["maximize"], Ledger(sweep).trials(), [])[0]
+
+    view = View(study, rebuild, screen.say, lambda: False)
+    assert view.use(lambda: study.ask().number, -1) == 5
+    for rest in ("", "-wal", "-shm"):
+        (sweep / f"study.db{rest}").write_bytes(b"\0" * 40_000)
+    assert view.use(lambda: study.ask().number, -1) == 5  # the one before is not in the ledger
+    assert [t.values for t in study.get_trials()[:4]] == [wanted[2] for wanted in WANTED[:4]]
+    assert "goes on in memory; the ledger has everything" in screen.lines[-1]
+
+
+def test_a_shared_database_is_waited_for_until_it_is_back_or_the_driver_is_to_end():
+    study, screen, calls = optuna.create_study(), Screen(), [0]
+
+    def fails_twice() -> int:
+        calls[0] += 1
+        if calls[0] < 3:
+            raise StorageInternalError("An exception is raised during the commit.") from OSError("server closed")
+        return 7
+
+    monkey = pytest.MonkeyPatch()
+    monkey.setattr("recyclelora.sweep.view.LONGEST_PAUSE", 0.05)
+    try:
+        assert View(study, None, screen.say, lambda: False).use(fails_twice, -1) == 7
+        assert screen.lines == [
+            "the study's storage does not answer, and is waited for: server closed",
+            "the study's storage answers again",
+        ]
+        calls[0] = 0
+        assert View(study, None, screen.say, lambda: True).use(fails_twice, -1) == -1
+    finally:
+        monkey.undo()

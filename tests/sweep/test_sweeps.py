@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
+import shutil
 import signal
 import sqlite3
+import time
 from pathlib import Path
 
 import optuna
@@ -433,3 +435,50 @@ def test_a_sweep_warms_the_sampler_of_another_space(sweeping: Sweeping):
     assert "seed is not varied here" in out
     code, _, err = sweeping(*other, "hydra.sweeper.warm_start=first", "hydra.sweeper.direction=minimize")
     assert code == 2 and "it was to maximize, this sweep is to minimize" in err
+
+
+def test_what_somebody_removes_of_a_running_trial_is_written_down_again(sweeping: Sweeping):
+    process = sweeping.start("x=1,2", "sabotage=0:wait")
+    wait_for(lambda: (sweeping.folder / "out/ledger/0000/unit_0/started.json").exists())
+    shutil.rmtree(sweeping.folder / "out/ledger/0000")
+    wait_for(lambda: (sweeping.folder / "out/ledger/0000/trial.json").exists())
+    (sweeping.folder / "go").touch()
+    out, err = process.communicate(timeout=120)
+    assert process.returncode == 0, err
+    assert "ledger/0000: was removed while it runs" in out
+    assert [t.values for t in sweeping.trials] == [[-4.0], [-1.0]] and len(sweeping.executions) == 2
+
+
+def test_a_sweep_that_is_renamed_while_it_runs_ends_in_one_line_and_goes_on_there(sweeping: Sweeping):
+    process = sweeping.start("x=1,2", "sabotage=1:wait")
+    wait_for(lambda: (sweeping.folder / "out/ledger/0000/unit_0/outcome.json").exists())
+    wait_for(lambda: (sweeping.folder / "out/ledger/0001/unit_0/started.json").exists())
+    (sweeping.folder / "out").rename(sweeping.folder / "mine")
+    time.sleep(1)
+    (sweeping.folder / "go").touch()
+    _, err = process.communicate(timeout=120)
+    assert process.returncode == 2 and "was renamed or removed while its sweep ran" in err
+    again = [f"hydra.sweep.dir={sweeping.folder / 'mine'}", "x=1,2", "sabotage=1:wait"]
+    code, _, err = sweeping(*again)
+    assert code == 0, err
+    trials = Ledger(sweeping.folder / "mine").trials()
+    assert [t.values for t in trials] == [[-4.0], [-1.0]]
+    assert sum(line.startswith("0000 ") for line in sweeping.executions) == 1
+
+
+def test_records_that_were_edited_by_hand_cost_only_themselves(sweeping: Sweeping):
+    sweeping("x=1,2,3")
+    ledger = sweeping.folder / "out/ledger"
+    (ledger / "0000/state.json").write_text("null")
+    (ledger / "0001/trial.json").write_text("[]")
+    (ledger / "0002/unit_0/outcome.json").write_text("{}")
+    (sweeping.folder / "out/control.json").write_text('"x"')
+    code, out, err = sweeping("x=1,2,3")
+    assert code == 0 and "Traceback" not in out + err, err
+    for name in ("0000/state.json", "0001/trial.json", "control.json"):
+        assert f"{name}: its content is" in out
+    assert [(t.number, t.values) for t in sweeping.trials] == [(0, [-4.0]), (2, [0.0]), (3, [-1.0])]
+    assert len(sweeping.executions) == 4  # the second point alone ran again
+    (sweeping.folder / "out/study.json").write_text("[1]")
+    code, _, err = sweeping("x=1,2,3")
+    assert code == 2 and "study.json: its content is [1], not an object; if what is in ledger/ is right, remove" in err

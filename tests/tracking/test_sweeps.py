@@ -130,7 +130,7 @@ def test_passes_while_the_sweep_runs_send_what_is_new(config, sweep):
 
 
 def test_one_broken_run_keeps_none_of_the_others_back(config, sweep):
-    (sweep / "trial_0000-0000000000000000/metrics.jsonl").write_text('{"step": 1, "time": 1, "loss": "x"}\n')
+    (sweep / "trial_0000-0000000000000000/run.json").write_text('{"command": "x", "signature": 3}\n')
     failures = SweepSender(sweep).send(last=True)
     assert [path.name for path in failures] == ["trial_0000-0000000000000000"]
     assert runs_of(config)[1]["1"].info.status == "FAILED"
@@ -147,3 +147,30 @@ def test_many_processes_that_start_at_once_make_one_parent(config, sweep):
     client = client_of(config)
     found = client.search_runs([client.get_experiment_by_name("mine").experiment_id])
     assert len(found) == 4 and len({r.data.tags.get("mlflow.parentRunId") for r in found}) == 2
+
+
+def test_no_curve_loses_a_value_when_the_clock_goes_back(config, sweep):
+    """A trial that ends later, by a clock that was set back, comes later."""
+    parent = sync(sweep)
+    trial(sweep, 2, "complete", 0.5)
+    (late,) = (t for t in Ledger(sweep).trials() if t.number == 2)
+    late.finished = "2026-01-02T03:00:00+00:00"
+    late.save_state()
+    assert sync(sweep) == parent
+    client = client_of(config)
+    assert sorted(history(client, parent, "trial_source_val")) == [(1, 0.25), (3, 0.5)]
+    assert sorted(history(client, parent, "trials/complete")) == [(1, 1), (2, 1), (3, 2)]
+
+
+@pytest.mark.parametrize("text", ["null", "[]", '{"uri": 3}'])
+def test_records_that_were_edited_cost_only_themselves(config, sweep, text, capsys):
+    parent = sync(sweep)
+    (sweep / "mlflow.json").write_text(text)
+    assert sync(sweep) == parent  # found again by its tags
+    (sweep / "study.json").write_text(text)
+    (sweep / "ledger/0001/trial.json").write_text(text)
+    (sweep / "ledger/0000/state.json").write_text(text)
+    sync(sweep)
+    said = capsys.readouterr().out
+    assert all(f"{name}: " in said for name in ("study.json", "mlflow.json", "0001/trial.json", "0000/state.json"))
+    assert len(runs_of(config)[1]) == 3 and parent

@@ -227,7 +227,7 @@ def read_runs(paths: Sequence[Path]) -> Study:
 
 def _from_ledger(trial: ledger.Trial, sweep: Path, folders: list[Path]) -> Trial:
     """A trial of the ledger with the run directories that its units name, or that bear its number."""
-    said = [trial.said(unit) or {} for unit in range(len(trial.units))]
+    said: list[Any] = [trial.said(unit) or {} for unit in range(len(trial.units))]
     named = [sweep / outcome["run_dir"] for outcome in said if outcome.get("run_dir")]
     found = {path.resolve(): path for path in [*named, *_run_folders(folders)] if (path / "config.yaml").exists()}
     reasons = [trial.reason, *(outcome.get("reason") for outcome in said)]

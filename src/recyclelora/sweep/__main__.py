@@ -10,8 +10,7 @@ from rich.table import Table
 from recyclelora.cli import one_clear_line
 from recyclelora.errors import UserError
 from recyclelora.progress import screen
-from recyclelora.storage import read_json
-from recyclelora.sweep.ledger import FAILED, RUNNING, Ledger
+from recyclelora.sweep.ledger import FAILED, RUNNING, Ledger, read_study
 from recyclelora.sweep.steering import living, wish
 from recyclelora.sweep.table import count_states, running_row
 from recyclelora.sweep.unit import CANCELLED, Unit
@@ -23,7 +22,7 @@ def main() -> None:
     actions = parser.add_subparsers(dest="action", required=True)
     status_ = actions.add_parser("status", help="how it stands")
     cancel_ = actions.add_parser("cancel", help="stop trials, by number; without numbers the whole sweep")
-    extend_ = actions.add_parser("extend", help="tell a running driver another number of trials")
+    extend_ = actions.add_parser("extend", help="tell its driver another number of trials")
     for one in (status_, cancel_, extend_):
         one.add_argument("sweep", type=Path)
     cancel_.add_argument("trials", type=int, nargs="*")
@@ -42,10 +41,14 @@ def main() -> None:
 
 def status(sweep: Path) -> None:
     """Print how a sweep stands."""
-    about, trials = read_json(sweep / "study.json"), Ledger(sweep).trials()
-    console = screen()
+    ledger, console = Ledger(sweep), screen()
+    trials = ledger.trials()
+    for remark in ledger.remarks:
+        console.print(remark)
+    about = read_study(sweep)
+    assert about is not None
     counts = ", ".join(f"{number} {state}" for state, number in count_states(trials).items() if number)
-    console.print(f"{about['name']}: {counts or 'nothing yet'} of {about['n_trials']}")
+    console.print(f"{about.get('name', sweep.name)}: {counts or 'nothing yet'} of {about['n_trials']}")
     driver = ", ".join(living(sweep)) or f"none runs; the command that began it goes on: {about['command']}"
     console.print(f"driver: {driver}")
     running = [trial for trial in trials if trial.state == RUNNING]
@@ -75,24 +78,30 @@ def cancel(sweep: Path, numbers: list[int]) -> None:
         for unit in range(len(trials[number].units)):
             Unit(trials[number].unit_folder(unit)).ask_to_stop(CANCELLED)
     if not numbers:
-        wish(sweep, 0)
+        wish(sweep, 0, _asked(sweep))
     print(f"asked {len(numbers or trials)} trials to stop" + ("" if numbers else "; no new ones are started"))
 
 
 def extend(sweep: Path, n_trials: int) -> None:
-    """Tell the driver how many trials there shall be.
+    """Tell the driver, or the next one, how many trials there shall be.
 
     Raises:
-        UserError: no driver runs, or the number makes no sense.
+        UserError: the number makes no sense.
     """
     if n_trials < 1:
         raise UserError(f"{n_trials}: at least one trial")
+    wish(sweep, n_trials, _asked(sweep))
     drivers = living(sweep)
-    if not drivers:
-        command = read_json(sweep / "study.json")["command"]
-        raise UserError(f"{sweep}: no driver runs; start it again with: python {command} n_trials={n_trials}")
-    wish(sweep, n_trials)
-    print(f"the driver ({', '.join(drivers)}) goes on to {n_trials} trials")
+    about = read_study(sweep)
+    command = f"python {about['command']}" if about else "its command"
+    who = f"the driver ({', '.join(drivers)}) goes on" if drivers else f"no driver runs; {command} goes on"
+    print(f"{who} to {n_trials} trials")
+
+
+def _asked(sweep: Path) -> int:
+    """How many trials the sweep's command asked for."""
+    about = read_study(sweep)
+    return about["n_trials"] if about else 0
 
 
 if __name__ == "__main__":

@@ -6,11 +6,12 @@ Everything it decides is in the ledger before it acts on it, so that a killed dr
 from __future__ import annotations
 
 import contextlib
+import functools
 import signal
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from pathlib import Path
 from types import FrameType
-from typing import Any
 
 import optuna
 
@@ -26,7 +27,8 @@ from recyclelora.sweep.search import Search
 from recyclelora.sweep.steering import Wishes, alive, driver_name, lives, one_at_a_time
 from recyclelora.sweep.study import tell
 from recyclelora.sweep.submitting import Submitting, Waiting
-from recyclelora.sweep.unit import CANCELLED, Unit, began, reached
+from recyclelora.sweep.unit import CANCELLED, Outcome, Unit, began, reached
+from recyclelora.sweep.view import View
 
 WORSE = "worse than the others at the same point"
 
@@ -41,13 +43,15 @@ class Driver:
 
     def __init__(
         self, plan: Plan, study: optuna.Study, ledger: Ledger, executor: Executor, observer: Observer,
+        rebuild: Callable[[], optuna.Study] | None = None,
     ) -> None:  # fmt: skip
+        """Args: ``rebuild`` makes the study anew in memory; None where several drivers share its database."""
         self.plan, self.study, self.ledger, self.executor, self.observer = plan, study, ledger, executor, observer
         self.search = Search(plan, study, ledger, driver_name())
         self.pruning = Pruning(study)
         self.submitting = Submitting(executor, self._say)
         self.waiting = Waiting(self._say)
-        self.wishes = Wishes(ledger.sweep, shared=plan.shared)
+        self.wishes = Wishes(ledger.sweep, plan.n_trials)
         self.jobs: dict[str, list[tuple[Trial, int]]] = {}
         """running jobs -> their units"""
         self.queue: list[tuple[Trial, int]] = []
@@ -55,6 +59,8 @@ class Driver:
         self.stop: int | None = None
         """the signal that asked the driver to end"""
         self._looked_back = 0.0
+        self.place = _place(ledger.sweep)
+        self.view = View(study, rebuild, self._say, lambda: self.stop is not None)
 
     def _say(self, text: str) -> None:
         self.observer.event(text)
@@ -62,16 +68,26 @@ class Driver:
     # --- the loop -----------------------------------------------------------------------------------------------------
 
     def run(self) -> None:
-        """Work until everything is done, or until a signal or too many failures say otherwise."""
+        """Work until everything is done, or until a signal or too many failures say otherwise.
+
+        Raises:
+            UserError: the sweep's folder was renamed or removed meanwhile, or can no longer be written.
+        """
         with alive(self.ledger.sweep, self.search.driver):
             self._take_over()
-            self._work()
+            try:
+                self._work()
+            except UserError:
+                if not getattr(self.executor, "jobs_outlive_driver", False):
+                    self.executor.cancel(list(self.jobs))
+                raise
         self.search.refresh()
         self.observer.update(self)
 
     def _work(self) -> None:
         with self._signals():
             while True:
+                self._restore()
                 self._look()
                 self._take_late()
                 self._obey()
@@ -85,6 +101,22 @@ class Driver:
                 if not self.jobs and not self.queue:
                     break
                 self.executor.wait(GLANCE)
+
+    def _restore(self) -> None:
+        """Write down again what somebody has removed of running trials.
+
+        Raises:
+            UserError: the whole folder is another one.
+        """
+        if _place(self.ledger.sweep) != self.place:
+            raise UserError(
+                f"{self.ledger.sweep}: was renamed or removed while its sweep ran; the same command with study=<its "
+                "new name> goes on with what had finished"
+            )
+        for units in self.jobs.values():
+            for trial in {trial.folder: trial for trial, _ in units}.values():
+                if trial.restored():
+                    self.observer.event(f"{trial.folder}: was removed while it runs, and is written down again")
 
     @contextlib.contextmanager
     def _signals(self) -> Iterator[None]:
@@ -101,10 +133,15 @@ class Driver:
 
     def _obey(self) -> None:
         """Take a new number of trials that someone has asked for from another shell."""
-        n_trials = self.wishes.new()
+        try:
+            n_trials = self.wishes.new()
+        except UserError as error:
+            self.observer.event(f"{error}; it is not obeyed")
+            return
         if n_trials is not None:
             self.search.n_trials = n_trials
-            self.observer.event(f"asked for {n_trials} trials")
+            again = f"python -m recyclelora.sweep extend {self.ledger.sweep} <number> takes it back"
+            self.observer.event(f"asked for {n_trials} trials" if n_trials else f"cancelled: no new trials; {again}")
 
     def _take_over(self) -> None:
         """Adopt the jobs of an earlier driver, take the outcomes of those that have ended, queue the rest."""
@@ -159,7 +196,7 @@ class Driver:
         """The unit to run next: what is queued, else one of a new trial."""
         if self.queue:
             return self.queue.pop(0)
-        trial = self.search.next()
+        trial = self.view.use(self.search.next, None)
         while self.search.remarks:
             self.observer.event(self.search.remarks.pop(0))
         if trial is None:
@@ -183,12 +220,13 @@ class Driver:
 
     def _settle_unit(self, trial: Trial, unit: int, status: Status) -> None:
         """A unit's job is gone: take its outcome, try again, or give the trial up."""
+        trial.restored()
         attempt, folder = trial.attempts_of(unit)[-1], trial.unit_folder(unit)
         attempt.ended, attempt.reached = now(), reached(folder)
         outcome = trial.outcome(unit)
         if outcome is None:
             attempt.reason, attempt.node_fault = status.reason or "ended without an outcome", status.node_fault
-            attempt.excused = status.excused or self.stop is not None
+            attempt.excused = status.excused or self.stop is not None or trial.garbled(unit)
             attempt.began = attempt.excused or began(folder, attempt.attempt)
         elif outcome["status"] == "interrupted":
             attempt.reason, attempt.node_fault, attempt.excused = outcome["reason"], True, True
@@ -256,12 +294,14 @@ class Driver:
         else:
             trial.save_state()
             if self.plan.prunes and not trial.confirms:
-                if self.plan.across_repeats and self.pruning.worse_so_far(trial, outcomes):
+                if self.plan.across_repeats and self.view.use(
+                    lambda: self.pruning.worse_so_far(trial, outcomes), False
+                ):
                     self._end(trial, PRUNED, reason=f"worse than the others after {len(outcomes)} seeds")
                 else:
                     self.queue.append((trial, self._wanted_units(trial)[0]))
 
-    def _complete(self, trial: Trial, outcomes: list[dict[str, Any]]) -> None:
+    def _complete(self, trial: Trial, outcomes: list[Outcome]) -> None:
         """The means over its units are the trial's values."""
         wanted = None if trial.confirms else len(self.study.directions)
         try:
@@ -281,7 +321,7 @@ class Driver:
                 Unit(trial.unit_folder(unit)).ask_to_stop(CANCELLED)
         self.queue = [(t, unit) for t, unit in self.queue if t is not trial]
         if not trial.confirms and not again:  # Optuna takes no second word; its study is mended when it is opened
-            tell(self.study, trial)
+            self.view.use(lambda: tell(self.study, trial), None)
         self.observer.event(told(trial))
 
     # --- pruning ------------------------------------------------------------------------------------------------------
@@ -291,7 +331,7 @@ class Driver:
         for units in self.jobs.values():
             for trial, unit in units:
                 asked = not trial.confirms and unit == 0 and not self.plan.across_repeats
-                if asked and self.pruning.stops(trial, unit):
+                if asked and self.view.use(functools.partial(self.pruning.stops, trial, unit), False):
                     self.observer.event(f"trial {trial.number} is asked to stop: {WORSE}")
 
     # --- the end ------------------------------------------------------------------------------------------------------
@@ -309,11 +349,20 @@ class Driver:
             self.executor.wait(GLANCE)
 
 
+def _place(folder: Path) -> tuple[int, int] | None:
+    """Which folder lies under a name; None where none does."""
+    try:
+        found = folder.stat()
+    except OSError:
+        return None
+    return found.st_dev, found.st_ino
+
+
 def _unwanted(trial: Trial, unit: int) -> bool:
     """Whether somebody has cancelled this unit."""
     return Unit(trial.unit_folder(unit)).stop_reason() == CANCELLED
 
 
-def _final(outcome: dict[str, Any]) -> bool:
+def _final(outcome: Outcome) -> bool:
     """Whether a unit need not run again."""
     return str(outcome["status"]) != "interrupted"

@@ -58,10 +58,11 @@ def means(outcomes: Sequence[Mapping[str, Any]], wanted: int | None) -> list[flo
     Raises:
         UserError: a unit returned another number of values.
     """
-    counts = {len(outcome["values"]) for outcome in outcomes}
+    found = [outcome.get("values") or [] for outcome in outcomes]
+    counts = set(map(len, found))
     if wanted is not None and counts != {wanted}:
         raise UserError(f"returned {sorted(counts)[0]} values, not {wanted} as hydra.sweeper.direction says")
-    return [statistics.fmean(column) for column in zip(*(outcome["values"] for outcome in outcomes), strict=True)]
+    return [statistics.fmean(column) for column in zip(*found, strict=True)]
 
 
 def violations(
@@ -75,7 +76,7 @@ def violations(
     if not constraints:
         return None
     try:
-        results = [read_json(sweep / (outcome["run_dir"] or "") / "result.json") for outcome in outcomes]
+        results = [read_json(sweep / (outcome.get("run_dir") or "") / "result.json") for outcome in outcomes]
         return [statistics.fmean(c.violation(result) for result in results) for c in constraints]
     except UserError as error:
         raise UserError(f"hydra.sweeper.constraints: {error}") from error

@@ -8,21 +8,85 @@ from __future__ import annotations
 
 import re
 import time
-from dataclasses import asdict, dataclass, field
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal, NotRequired, TypedDict
 
 from recyclelora.errors import UserError
-from recyclelora.storage import read_json, write_json
-from recyclelora.sweep.unit import CONFIRM, run_prefix, settles
+from recyclelora.records import Time, read_record
+from recyclelora.storage import set_aside, write_json
+from recyclelora.sweep.unit import CONFIRM, Outcome, Started, read_outcome, read_started, run_prefix, settles
 
 WAITING, RUNNING, COMPLETE, PRUNED, FAILED = "waiting", "running", "complete", "pruned", "failed"
 ENDED = (COMPLETE, PRUNED, FAILED)
 DRIVER_LOCK = ".driver.lock"
 """In the sweep's folder: held by its driver."""
+TRIAL_FOLDER = re.compile(r"([a-z]+_)?\d+")
 LONG_NUMBER = re.compile(r"-?\d+\.\d{5,}(e[+-]?\d+)?")
 SEARCH = "search"
 """Kind of a trial that is no confirmation."""
+
+
+class StudyRecord(TypedDict):
+    """What readers need of ``study.json``; see ``record.py``."""
+
+    directions: list[Literal["maximize", "minimize"]]
+    objectives: list[str]
+    n_trials: int
+    command: str
+    created: Time
+    name: NotRequired[str]
+    config: NotRequired[dict[str, Any]]
+    tuned_on_targets: NotRequired[bool]
+
+
+class UnitRecord(TypedDict):
+    """An entry of ``trial.json``."""
+
+    overrides: list[str]
+
+
+class TrialRecord(TypedDict):
+    """``trial.json``."""
+
+    number: int
+    kind: str
+    params: dict[str, Any]
+    overrides: list[str]
+    distributions: dict[str, str]
+    asked: str
+    units: list[UnitRecord]
+    plan: NotRequired[int | None]
+    retry_of: NotRequired[int | None]
+    identity: NotRequired[str | None]
+
+
+class AttemptRecord(TypedDict):
+    """An entry of ``state.json``."""
+
+    unit: int
+    attempt: int
+    job: str
+    submitted: str
+    ended: NotRequired[str | None]
+    reason: NotRequired[str | None]
+    node_fault: NotRequired[bool]
+    excused: NotRequired[bool]
+    began: NotRequired[bool]
+    reached: NotRequired[int | None]
+
+
+class StateRecord(TypedDict):
+    """``state.json``."""
+
+    state: Literal["waiting", "running", "complete", "pruned", "failed"]
+    values: list[float] | None
+    reason: str | None
+    finished: Time | None
+    attempts: list[AttemptRecord]
+    constraints: NotRequired[list[float] | None]
+    driver: NotRequired[str | None]
 
 
 @dataclass
@@ -76,6 +140,8 @@ class Trial:
     """which of the planned points this is (a grid's, an enqueued one); None: the sampler chose"""
     identity: str | None = None
     """equal for trials that train the same; None where an earlier version wrote it"""
+    remark: str | None = None
+    """what of its files was not as it was written"""
 
     @property
     def ended(self) -> bool:
@@ -115,26 +181,26 @@ class Trial:
         """All tries of a unit, the first one first."""
         return [attempt for attempt in self.attempts if attempt.unit == unit]
 
-    def said(self, unit: int) -> dict[str, Any] | None:
+    def said(self, unit: int) -> Outcome | None:
         """How an attempt of a unit, not always the latest, ended; None where none has said so."""
-        path = self.unit_folder(unit) / "outcome.json"
-        return read_json(path) if path.exists() else None
+        return read_outcome(self.unit_folder(unit))
 
-    def outcome(self, unit: int) -> dict[str, Any] | None:
+    def outcome(self, unit: int) -> Outcome | None:
         """How the latest attempt of a unit ended, if it did and said so; or an earlier one that succeeded after all."""
         found, latest = self.said(unit), self.attempts_of(unit)
         return found if found and latest and settles(found, latest[-1].attempt) else None
 
+    def garbled(self, unit: int) -> bool:
+        """Whether a unit has an outcome that is no longer what its job has written."""
+        return (self.unit_folder(unit) / "outcome.json").exists() and self.said(unit) is None
+
     def job_of(self, unit: int) -> str:
         """The job of a unit's latest attempt; also of one that was submitted by a driver killed in that moment."""
         latest = self.attempts_of(unit)[-1]
-        path = self.unit_folder(unit) / "started.json"
-        if latest.job or not path.exists():
-            return latest.job
-        started = read_json(path)
-        return str(started["job"]) if started["attempt"] == latest.attempt else ""
+        started = None if latest.job else read_started(self.unit_folder(unit))
+        return started["job"] if started is not None and started["attempt"] == latest.attempt else latest.job
 
-    def outcomes(self) -> list[dict[str, Any] | None]:
+    def outcomes(self) -> list[Outcome | None]:
         """Of every unit."""
         return [self.outcome(unit) for unit in range(len(self.units))]
 
@@ -143,11 +209,31 @@ class Trial:
         self.state, self.values, self.reason, self.finished = state, values, reason, now()
         self.save_state()
 
-    def save_plan(self) -> None:
-        """Write which planned point this is, with the parameters that it has there."""
-        path = self.folder / "trial.json"
-        own = {"plan": self.plan, "params": self.params, "distributions": self.distributions, "identity": self.identity}
-        write_json(path, {**read_json(path), **own})
+    def save(self) -> None:
+        """Write ``trial.json``, and make the folders of its units."""
+        for unit in range(len(self.units)):
+            self.unit_folder(unit).mkdir(parents=True, exist_ok=True)
+        about = {
+            "number": self.number,
+            "kind": self.kind,
+            "params": self.params,
+            "overrides": self.overrides,
+            "distributions": self.distributions,
+            "asked": self.asked,
+            "plan": self.plan,
+            "retry_of": self.retry_of,
+            "identity": self.identity,
+            "units": [{"name": f"unit_{i}", "overrides": unit} for i, unit in enumerate(self.units)],
+        }
+        write_json(self.folder / "trial.json", about)
+
+    def restored(self) -> bool:
+        """Write it down again where somebody has removed it meanwhile; whether that was so."""
+        gone = not (self.folder / "trial.json").exists()
+        if gone:
+            self.save()
+            self.save_state()
+        return gone
 
     def save_state(self) -> None:
         """Write ``state.json``."""
@@ -169,6 +255,18 @@ class Ledger:
     def __init__(self, sweep: Path) -> None:
         self.sweep = sweep
         self.root = sweep / "ledger"
+        self.remarks: list[str] = []
+        """what the latest reading found that is not as it was written; the other trials do not suffer from it"""
+        self.unreadable: list[Path] = []
+        """folders of trials that are left out"""
+
+    def set_unreadable_aside(self) -> None:
+        """Free the numbers of trials whose ``trial.json`` is not what was written: they are asked for again.
+
+        For the driver, after a reading; what is there stays under another name.
+        """
+        for folder in self.unreadable:
+            set_aside(folder, "unreadable")
 
     def add(
         self, number: int, params: dict[str, Any], overrides: list[str], units: list[list[str]],
@@ -176,59 +274,95 @@ class Ledger:
         identity: str | None = None,
     ) -> Trial:  # fmt: skip
         """Write a new trial down, before anything of it is submitted."""
-        name = f"{number:04d}" if kind == SEARCH else f"{kind}_{number:04d}"
         trial = Trial(
-            self.root / name, number, params, overrides, units, distributions, kind, now(), plan=plan,
-            retry_of=retry_of, identity=identity,
+            self.root / trial_folder(kind, number), number, params, overrides, units, distributions, kind, now(),
+            plan=plan, retry_of=retry_of, identity=identity,
         )  # fmt: skip
-        for unit in range(len(units)):
-            trial.unit_folder(unit).mkdir(parents=True, exist_ok=True)
-        about = {
-            "number": number,
-            "kind": kind,
-            "params": params,
-            "overrides": overrides,
-            "distributions": distributions,
-            "asked": trial.asked,
-            "plan": plan,
-            "retry_of": retry_of,
-            "identity": identity,
-            "units": [{"name": f"unit_{i}", "overrides": unit} for i, unit in enumerate(units)],
-        }
-        write_json(trial.folder / "trial.json", about)
+        trial.save()
         return trial
 
     def trials(self) -> list[Trial]:
-        """Every trial, searched ones by number first, then the confirmations.
+        """Every trial, searched ones by number first, then the confirmations; what is no trial is in ``remarks``.
 
         Raises:
-            UserError: a file of the ledger is not what was written.
+            UserError: the ledger is no folder.
         """
-        if not self.root.is_dir():
+        self.remarks, self.unreadable = [], []
+        if not self.root.exists() and not self.root.is_symlink():
             return []
-        found = [read_trial(folder) for folder in sorted(self.root.iterdir()) if (folder / "trial.json").exists()]
+        if not self.root.is_dir():
+            raise UserError(f"{self.root}: must be a folder: the ledger of the sweep's trials")
+        found: list[Trial] = []
+        for folder in sorted(self.root.iterdir()):
+            if not TRIAL_FOLDER.fullmatch(folder.name) or not (folder / "trial.json").exists():
+                continue
+            try:
+                found.append(read_trial(folder))
+            except UserError as error:
+                self.remarks.append(f"{error}; the trial is left out")
+                self.unreadable.append(folder)
+            else:
+                self.remarks += filter(None, [found[-1].remark])
         return sorted(found, key=lambda trial: (trial.confirms, trial.number))
 
 
-def read_trial(folder: Path) -> Trial:
-    """Read one trial's folder.
+def read_study(sweep: Path) -> StudyRecord | None:
+    """``study.json`` of a sweep; None where there is none.
 
     Raises:
-        UserError: a file is not what was written.
+        UserError: it is not what was written.
     """
-    about = read_json(folder / "trial.json")
+    path = sweep / "study.json"
+    return read_record(path, StudyRecord) if path.exists() else None
+
+
+def read_trial(folder: Path) -> Trial:
+    """Read one trial's folder; where its state is not what was written, what its jobs have said counts.
+
+    Raises:
+        UserError: ``trial.json`` is not what was written.
+    """
+    about = read_record(folder / "trial.json", TrialRecord)
+    units = [unit["overrides"] for unit in about["units"]]
+    if trial_folder(about["kind"], about["number"]) != folder.name or not units:
+        raise UserError(f"{folder / 'trial.json'}: number, kind or units are not those of {folder.name}")
+    trial = Trial(
+        folder, about["number"], about["params"], about["overrides"], units, about["distributions"], about["kind"],
+        about["asked"], plan=about.get("plan"), retry_of=about.get("retry_of"),
+        identity=about.get("identity"),
+    )  # fmt: skip
     path = folder / "state.json"
-    state = read_json(path) if path.exists() else {}
+    if not path.exists():
+        return trial
     try:
-        return Trial(
-            folder, about["number"], about["params"], about["overrides"],
-            [unit["overrides"] for unit in about["units"]], about["distributions"], about["kind"], about["asked"],
-            state.get("state", WAITING), state.get("values"), state.get("reason"), state.get("finished"),
-            [Attempt(**attempt) for attempt in state.get("attempts", [])], state.get("constraints"),
-            about.get("retry_of"), state.get("driver"), about.get("plan"), about.get("identity"),
-        )  # fmt: skip
-    except (KeyError, TypeError) as error:
-        raise UserError(f"{folder}: not a trial of this version's ledger: {error}") from error
+        state = read_record(path, StateRecord)
+        if state["state"] == COMPLETE and not state["values"]:
+            raise UserError(f"{path}: values is {state['values']}, though state is complete")
+        if any(not 0 <= attempt["unit"] < len(units) for attempt in state["attempts"]):
+            raise UserError(f"{path}: attempts is of units that the trial does not have")
+    except UserError as error:
+        trial.remark = f"{error}; what its jobs have said counts instead"
+        trial.attempts = [attempt for unit in range(len(units)) for attempt in _attempts_by_jobs(trial, unit)]
+        trial.state = RUNNING if trial.attempts else WAITING
+        return trial
+    known = {f.name for f in fields(Attempt)}
+    trial.state, trial.values, trial.reason = state["state"], state["values"], state["reason"]
+    trial.finished, trial.constraints, trial.driver = state["finished"], state.get("constraints"), state.get("driver")
+    trial.attempts = [Attempt(**{k: v for k, v in a.items() if k in known}) for a in state["attempts"]]  # type: ignore[arg-type]
+    return trial
+
+
+def _attempts_by_jobs(trial: Trial, unit: int) -> Iterator[Attempt]:
+    """The tries of a unit as its jobs have written them down; those before the latest by number only."""
+    said: list[Outcome | Started | None] = [trial.said(unit), read_started(trial.unit_folder(unit))]
+    latest = max((record["attempt"] for record in said if record is not None), default=0)
+    for number in range(1, latest + 1):
+        yield Attempt(unit, number, "", trial.asked, None if number == latest else now())
+
+
+def trial_folder(kind: str, number: int) -> str:
+    """The name of a trial's folder in the ledger."""
+    return f"{number:04d}" if kind == SEARCH else f"{kind}_{number:04d}"
 
 
 def now() -> str:

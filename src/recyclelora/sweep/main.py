@@ -12,6 +12,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import optuna
 from hydra.core.utils import JobReturn
 from hydra.types import HydraContext, TaskFunction
 from omegaconf import DictConfig, OmegaConf, open_dict, read_write
@@ -27,14 +28,14 @@ from recyclelora.sweep.estimate import in_words
 from recyclelora.sweep.execution import Executor, Work
 from recyclelora.sweep.executors import make_executor, read_options
 from recyclelora.sweep.goals import TUNED
-from recyclelora.sweep.ledger import DRIVER_LOCK, Ledger
+from recyclelora.sweep.ledger import DRIVER_LOCK, Ledger, read_study
 from recyclelora.sweep.options import LocalOptions, SlurmOptions
 from recyclelora.sweep.planning import Plan, check_options, fit_grid, listed, make_plan, validate
 from recyclelora.sweep.record import described, other_values, record
 from recyclelora.sweep.samplers import make_pruner
 from recyclelora.sweep.search import best_trials
 from recyclelora.sweep.space import discrete
-from recyclelora.sweep.steering import living, one_at_a_time
+from recyclelora.sweep.steering import busy, one_at_a_time
 from recyclelora.sweep.study import forget, open_study, shown, storage_url
 from recyclelora.sweep.table import SweepTable, count_states
 from recyclelora.sweep.task import HydraTask
@@ -89,8 +90,9 @@ def sweep(
         print("".join(f"{remark}\n" for remark in said), end="")
         _dry_run(plan, config, make_executor(launcher, task, None, folder, options["n_jobs"], name), folder)
         return []
+    before = _began(folder)
     if _make_folder(folder, fresh=fresh) and url is not None and shared:
-        forget(url, name)
+        forget(url, name, before)
     if options["snapshot"] != "off":
         renew = options["snapshot"] == "renew"
         snapshot.enter(folder, renew=renew, changing=snapshot.changes(config))
@@ -105,7 +107,17 @@ def sweep(
         OmegaConf.save(task.config, folder / "multirun.yaml")  # as Hydra's own sweeper does
         with one_at_a_time(folder, shared=shared):
             searched = [trial for trial in ledger.trials() if not trial.confirms]
-            study, remarks = open_study(url, name, directions, searched, earlier, widened=widened)
+            unread = list(ledger.remarks)
+            ledger.set_unreadable_aside()
+            own = options["storage"] is None
+            study, remarks = open_study(
+                url, name, directions, searched, earlier, widened=widened, own=own, mark=about["created"]
+            )
+
+        def in_memory() -> optuna.Study:
+            known = [trial for trial in ledger.trials() if not trial.confirms]
+            return open_study(None, name, directions, known, earlier, own=True)[0]
+
         pruner = make_pruner(options["pruner"])
         if pruner is not None:
             study.pruner = pruner
@@ -114,9 +126,9 @@ def sweep(
         ) or _batches(context, function, config, options)  # fmt: skip
         with _feeding(function, folder, config) as feeder:
             with SweepTable(name, tuned=about["tuned_on_targets"]) as table:
-                for remark in [*said, *moved, *remarks]:
+                for remark in [*said, *moved, *unread, *remarks]:
                     table.event(remark)
-                driver = Driver(plan, study, ledger, executor, table)
+                driver = Driver(plan, study, ledger, executor, table, None if shared else in_memory)
                 began = time.monotonic()
                 driver.run()
                 executor.close()
@@ -190,6 +202,15 @@ def _own_place(folder: Path) -> None:
         )
 
 
+def _began(folder: Path) -> str:
+    """When the sweep in a folder began; empty where there is none, or nobody can say."""
+    try:
+        about = read_study(folder)
+    except UserError:
+        return ""
+    return about["created"] if about else ""
+
+
 def _make_folder(folder: Path, *, fresh: bool) -> bool:
     """Make it; returns whether an earlier sweep was set aside.
 
@@ -201,8 +222,10 @@ def _make_folder(folder: Path, *, fresh: bool) -> bool:
         visible = [path for path in folder.iterdir() if not path.name.startswith(".")]
         if visible and not any((folder / name).exists() for name in OURS):
             raise UserError(f"{folder}: is no sweep of this project, so fresh=true leaves it alone; choose another one")
-        if drivers := living(folder):
-            raise UserError(f"{folder}: in use by {', '.join(drivers)}")
+        if running := busy(folder):
+            raise UserError(
+                f"{folder}: in use by {', '.join(running[:3])}; stop it first: python -m recyclelora.sweep cancel ..."
+            )
         with _only_driver(folder):
             set_aside(folder)
     try:

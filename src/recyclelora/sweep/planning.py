@@ -222,7 +222,7 @@ def fit_grid(ledger: Ledger, plan: Plan) -> list[str]:
         distributions = plan.space.distributions
         trial.distributions = {key: distribution_to_json(distributions[key]) for key in trial.params}
         outside += trial.plan is None
-        trial.save_plan()
+        trial.save()
     return [f"{outside} earlier trials are not in this grid any more; their results stay"] if outside else []
 
 

@@ -4,13 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 import optuna
 
 from recyclelora.sweep.ledger import PRUNED, Trial
 from recyclelora.sweep.study import handle_of
-from recyclelora.sweep.unit import Unit, read_reports
+from recyclelora.sweep.unit import Outcome, Unit, read_reports
 
 
 class Pruning:
@@ -42,10 +41,10 @@ class Pruning:
             Unit(folder).ask_to_stop(PRUNED)
         return prune
 
-    def worse_so_far(self, trial: Trial, outcomes: Sequence[dict[str, Any]]) -> bool:
+    def worse_so_far(self, trial: Trial, outcomes: Sequence[Outcome]) -> bool:
         """Whether a trial's finished repeats are enough to give it up."""
         handle = handle_of(self.study, trial.number)
         for index, outcome in enumerate(outcomes):
-            handle.report(outcome["values"][0], index)
+            handle.report((outcome.get("values") or [float("nan")])[0], index)
         prune: bool = handle.should_prune()
         return prune

@@ -11,13 +11,14 @@ from omegaconf import DictConfig, OmegaConf
 
 from recyclelora.errors import UserError
 from recyclelora.provenance import FREE, command_line
-from recyclelora.storage import read_json, write_json
+from recyclelora.storage import write_json
 from recyclelora.sweep.goals import tuned_on_targets
+from recyclelora.sweep.ledger import read_study
 from recyclelora.sweep.planning import Plan
 from recyclelora.sweep.samplers import sampler_name
 
-MAY_CHANGE = ("n_trials", "command", "created", "pruner", "warm_start", "fixed")
-"""Entries of ``study.json`` with which the same study may go on."""
+MAY_CHANGE = ("name", "n_trials", "command", "created", "pruner", "warm_start", "fixed")
+"""Entries of ``study.json`` with which the same study may go on; a renamed folder is the same study."""
 
 GRID_MAY_CHANGE = ("space", "sampler")
 """The same of a grid, which takes more values, or fewer; see ``planning.fit_grid``."""
@@ -57,12 +58,26 @@ def is_grid(about: Mapping[str, Any]) -> bool:
 
 def other_values(folder: Path, about: Mapping[str, Any]) -> bool:
     """Whether a grid was begun with other values than it is to have now."""
-    path = folder / "study.json"
-    if not path.exists():
+    stored = _stored(folder)
+    if stored is None:
         return False
-    stored = read_json(path)
     keys = ("space", "fixed") if is_grid(stored) and is_grid(about) else ()
     return any(stored.get(key) != about[key] for key in keys)
+
+
+def _stored(folder: Path) -> dict[str, Any] | None:
+    """What a sweep was begun with.
+
+    Raises:
+        UserError: ``study.json`` is not what was written.
+    """
+    try:
+        stored = read_study(folder)
+    except UserError as error:
+        raise UserError(
+            f"{error}; if what is in ledger/ is right, remove this file, and the command goes on"
+        ) from error
+    return None if stored is None else dict(stored)
 
 
 def record(folder: Path, about: dict[str, Any]) -> None:
@@ -72,8 +87,8 @@ def record(folder: Path, about: dict[str, Any]) -> None:
         UserError: naming what differs.
     """
     path = folder / "study.json"
-    if path.exists():
-        stored = read_json(path)
+    stored = _stored(folder)
+    if stored is not None:
         free = (*MAY_CHANGE, *(GRID_MAY_CHANGE if is_grid(stored) and is_grid(about) else ()))
         differences = [
             text for key in about if key not in free for text in _differences(key, stored.get(key), about[key])

@@ -66,7 +66,7 @@ class Search:
 
     def next(self) -> Trial | None:
         """A new trial, written down; None when there are enough, or too many have failed."""
-        if self.too_many_failures:
+        if self.too_many_failures or self.n_trials == 0:  # 0: somebody has cancelled the sweep
             return None
         with one_at_a_time(self.ledger.sweep, shared=self.plan.shared):
             self.refresh()

@@ -4,10 +4,16 @@ from __future__ import annotations
 
 import contextlib
 import os
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
+from typing import NotRequired, TypedDict
 
-from recyclelora.storage import holder, read_json, taking_turns, write_json
+from recyclelora.errors import UserError
+from recyclelora.records import read_record
+from recyclelora.storage import holder, make_folder, taking_turns, write_json
+from recyclelora.sweep.ledger import Ledger
+from recyclelora.sweep.slurm_queue import look
 
 ASK_LOCK = ".ask.lock"
 """Held by the driver that asks for a trial, or looks for trials of dead ones, where several drivers share a study."""
@@ -26,7 +32,7 @@ def driver_name() -> str:
 def alive(sweep: Path, name: str) -> Iterator[None]:
     """Hold a lock that tells other processes that this driver lives."""
     signs = sweep / DRIVERS
-    signs.mkdir(exist_ok=True)
+    make_folder(signs)
     with taking_turns(signs / name):
         yield
     (signs / name).unlink(missing_ok=True)
@@ -43,14 +49,45 @@ def living(sweep: Path) -> list[str]:
     return [f"process {process} on {host}" for host, _, process in (name.rpartition("-") for name in names)]
 
 
+def busy(sweep: Path) -> list[str]:
+    """What of a sweep still runs, in words: drivers, units and runs by their locks, jobs by the queue."""
+    found = living(sweep)
+    held = [*sorted(sweep.glob("ledger/*/unit_*")), *sorted(sweep.glob("*_*-*")), *sorted(sweep.glob("*_*-*/seed_*"))]
+    found += [f"{folder.relative_to(sweep)}: {who}" for folder in held if (who := holder(folder)) is not None]
+    jobs = {
+        attempt.job: trial.folder.name
+        for trial in Ledger(sweep).trials()
+        for attempt in trial.attempts
+        if attempt.ended is None and not trial.ended and attempt.job.split("_")[0].isdigit()
+    }
+    if jobs and shutil.which("squeue") is not None:
+        states = look(list(jobs)) or {}
+        found += [f"SLURM job {job} of trial {jobs[job]}" for job, state in states.items() if not state.ended]
+    return found
+
+
 def one_at_a_time(sweep: Path, *, shared: bool) -> contextlib.AbstractContextManager[None]:
     """Drivers of one study ask one after another, so that together they ask for no more than there are."""
     return taking_turns(sweep / ASK_LOCK) if shared else contextlib.nullcontext()
 
 
-def wish(sweep: Path, n_trials: int) -> None:
-    """Ask the drivers of a sweep for another number of trials; 0: no new ones."""
-    write_json(sweep / CONTROL, {"n_trials": n_trials})
+class Wish(TypedDict):
+    """``control.json``."""
+
+    n_trials: int
+    instead_of: NotRequired[int]
+    """what the sweep's command asked for then; a command that asks for something else takes the wish back"""
+
+
+def wish(sweep: Path, n_trials: int, instead_of: int) -> None:
+    """Ask the drivers of a sweep, now and later, for another number of trials; 0: no new ones.
+
+    Args:
+        sweep: the sweep's folder
+        n_trials: wanted
+        instead_of: what its command asks for
+    """
+    write_json(sweep / CONTROL, {"n_trials": n_trials, "instead_of": instead_of})
 
 
 class Wishes:
@@ -58,26 +95,32 @@ class Wishes:
 
     Args:
         sweep: the sweep's folder
-        shared: several drivers drive it; each leaves the wish there for the others
+        n_trials: what the driver's own command asks for
     """
 
-    def __init__(self, sweep: Path, *, shared: bool) -> None:
-        self._path, self._shared = sweep / CONTROL, shared
-        self._obeyed = self._written() if shared else None
+    def __init__(self, sweep: Path, n_trials: int) -> None:
+        self._path, self._n_trials = sweep / CONTROL, n_trials
+        self._obeyed: int | None = None
 
     def new(self) -> int | None:
-        """The number of trials that someone has asked for since the last look."""
+        """The number of trials that someone has asked for since the last look.
+
+        Raises:
+            UserError: the wish makes no sense; said once.
+        """
         written = self._written()
         if written is None or written == self._obeyed:
             return None
-        self._obeyed = written
-        n_trials = int(read_json(self._path)["n_trials"])
-        if not self._shared:
-            self._path.unlink()
-        return n_trials
+        first, self._obeyed = self._obeyed is None, written
+        wanted = read_record(self._path, Wish)
+        if wanted["n_trials"] < 0:
+            raise UserError(f"{self._path}: n_trials is {wanted['n_trials']}, less than 0")
+        if first and wanted.get("instead_of", self._n_trials) != self._n_trials:
+            return None
+        return wanted["n_trials"]
 
     def _written(self) -> int | None:
         try:
             return self._path.stat().st_mtime_ns
-        except FileNotFoundError:
+        except OSError:
             return None

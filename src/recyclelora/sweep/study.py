@@ -7,7 +7,9 @@ from __future__ import annotations
 
 import contextlib
 import sqlite3
+import time
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -43,6 +45,10 @@ NETWORK = (
 )
 """File systems on which SQLite loses data; ``fuse.`` stands for all of FUSE's."""
 
+MARK = "sweep"
+"""User attribute of a study in a shared storage: when the sweep began that it belongs to."""
+PATIENCE = 10.0
+"""Seconds for which a locked file is waited for."""
 STATES = {COMPLETE: TrialState.COMPLETE, PRUNED: TrialState.PRUNED, FAILED: TrialState.FAIL}
 
 
@@ -91,14 +97,9 @@ def network_file_system(folder: Path) -> str | None:
 
 
 def open_study(
-    url: str | None,
-    name: str,
-    directions: Sequence[str],
-    trials: Sequence[Trial],
-    earlier: Sequence[FrozenTrial],
-    *,
-    widened: bool = False,
-) -> tuple[optuna.Study, list[str]]:
+    url: str | None, name: str, directions: Sequence[str], trials: Sequence[Trial], earlier: Sequence[FrozenTrial], *,
+    widened: bool = False, own: bool = True, mark: str = "",
+) -> tuple[optuna.Study, list[str]]:  # fmt: skip
     """Open or create the study and make it agree with the ledger.
 
     Args:
@@ -108,58 +109,149 @@ def open_study(
         trials: the ledger's searched trials
         earlier: finished trials of another study to start from; in front of this study's own
         widened: whether its parameters have other values to choose from than before, and it has to be made again
+        own: whether the storage is the sweep's own file; in any other, other people keep their studies
+        mark: tells this sweep's study from one of the same name
 
     Returns:
         the study, and what had to be mended.
 
     Raises:
-        UserError: the storage cannot be reached.
+        UserError: the storage cannot be reached, or the study in it is another sweep's.
     """
     optuna.logging.set_verbosity(optuna.logging.WARNING)
-    remarks: list[str] = []
-    path = Path(url.removeprefix("sqlite:///")) if url is not None and url.endswith("/study.db") else None
+    path = Path(url.removeprefix("sqlite:///")) if own and url is not None else None
+    fitting, remarks = _fitting(trials, len(directions))
+    taken = [trial.number for trial in trials]
     try:
-        if path is not None:
-            _check(path)
-        study = _created(url, name, directions)
-        known = study.get_trials(deepcopy=False)
-        missing = _disagrees(known, trials, earlier) or (path is not None and _has_others(known, trials, earlier))
-        missing = missing or (widened and bool(known))
-        broken = missing and bool(known)
+        found = _opened(url, path, name, directions, fitting, earlier)
+        if widened and found.study.get_trials(deepcopy=False):
+            found = Opened(found.study, disagrees=True, missing=True)
+    except Locked as error:
+        remarks.append(f"{shown(url)}: {error}: the study is kept in memory this time; the ledger has everything")
+        found = _opened(None, None, name, directions, fitting, earlier)
     except Exception as error:
-        if path is not None:  # a damaged file fails in any way; nothing is in it that the ledger lacks
-            missing = broken = True
-        elif isinstance(error, SQLAlchemyError):
-            raise _refused(url, error) from error
-        else:
+        if path is None:
+            if isinstance(error, SQLAlchemyError):
+                raise _refused(url, error) from error
             raise
-    if broken and path is not None:
+        found = None  # a damaged file fails in any way; nothing is in it that the ledger lacks
+    if found is None or (found.disagrees and path is not None and _only_ours(found.study)):
+        assert path is not None
         aside = set_aside(path, "broken")
         for rest in ("-wal", "-shm"):
             path.with_name(path.name + rest).unlink(missing_ok=True)
         why = "has other values to choose from" if widened else "is damaged or not what the ledger says"
         remarks.append(f"{path.name} {why}; it is kept as {aside.name}")
-        study = _created(url, name, directions)
-    elif broken:
-        optuna.delete_study(study_name=name, storage=study._storage)
-        study = _created(url, name, directions)
-    if missing:
-        for frozen in [*earlier, *_rebuilt(trials, len(earlier))]:
+        found = Opened(_created(url, name, directions, own), disagrees=False, missing=True)
+    elif found.disagrees:
+        _refuse_theirs(url, found.study, fitting, mark)
+        optuna.delete_study(study_name=name, storage=found.study._storage)
+        found = Opened(_created(url, name, directions, own), disagrees=False, missing=True)
+    study = found.study
+    known = {trial.number for trial in study.get_trials(deepcopy=False)}
+    if not found.missing and not known.issuperset(taken):  # their numbers must not be given to new ones
+        for frozen in _rebuilt([], max(known, default=-1) + 1, taken):
+            study.add_trial(frozen)
+    if found.missing:
+        for frozen in [*earlier, *_rebuilt(fitting, len(earlier), taken)]:
             study.add_trial(frozen)
         if trials and url is not None:
             remarks.append(f"the study was rebuilt from the ledger: {len(trials)} trials")
-    _agree(study, trials, len(earlier))
+    _agree(study, fitting, len(earlier))
+    if not own and study.user_attrs.get(MARK) is None:
+        study.set_user_attr(MARK, mark)
     return study, remarks
 
 
-def forget(url: str, name: str) -> None:
-    """Remove a study from a database where it does not lie in the sweep's own folder; none there is fine.
+@dataclass(frozen=True)
+class Opened:
+    """A study as it was found."""
+
+    study: optuna.Study
+    disagrees: bool
+    """it tells something else than the ledger"""
+    missing: bool
+    """it lacks trials of the ledger"""
+
+
+class Locked(Exception):
+    """Another process holds a SQLite file for longer than one waits."""
+
+
+def _opened(
+    url: str | None, path: Path | None, name: str, directions: Sequence[str], trials: Sequence[Trial],
+    earlier: Sequence[FrozenTrial],
+) -> Opened:  # fmt: skip
+    """Open or create a study and compare it; a file that is locked for a moment is waited for.
+
+    Raises:
+        Locked: it stays so.
+    """
+    until = time.monotonic() + PATIENCE
+    while True:
+        try:
+            if path is not None:
+                _check(path)
+            study = _created(url, name, directions, path is not None)
+            known = study.get_trials(deepcopy=False)
+        except Exception as error:
+            if "database is locked" not in f"{error} {error.__cause__}":
+                raise
+            if time.monotonic() > until:
+                raise Locked("it is locked by another process") from error
+            time.sleep(0.5)
+        else:
+            missing = _disagrees(known, trials, earlier) or (path is not None and _has_others(known, trials, earlier))
+            return Opened(study, missing and bool(known), missing)
+
+
+def _only_ours(study: optuna.Study) -> bool:
+    """Whether a storage holds no study but this one."""
+    return [found.study_name for found in study._storage.get_all_studies()] == [study.study_name]
+
+
+def _refuse_theirs(url: str | None, study: optuna.Study, trials: Sequence[Trial], mark: str) -> None:
+    """Leave a study alone that only has the same name: another sweep's, by its mark, or by all of its trials.
+
+    Raises:
+        UserError: it is one.
+    """
+    theirs = study.user_attrs.get(MARK)
+    frozen = {trial.number: trial.params for trial in study.get_trials(deepcopy=False)}
+    common = any(frozen.get(trial.number) == trial.params for trial in trials)
+    if theirs not in (None, mark) or (theirs is None and not common):
+        raise UserError(
+            f"hydra.sweeper.storage {shown(url)}: its study {study.study_name} belongs to another sweep; give this one "
+            "another name with hydra.sweeper.study_name="
+        )
+
+
+def _fitting(trials: Sequence[Trial], objectives: int) -> tuple[list[Trial], list[str]]:
+    """Trials that Optuna takes, and why it does not take the others: their records were edited."""
+    fitting, remarks = [], []
+    for trial in trials:
+        try:
+            if trial.state == COMPLETE and len(trial.values or ()) != objectives:
+                raise ValueError(f"values is {trial.values}, not of {objectives} objectives")
+            frozen_trial(trial)
+        except (ValueError, TypeError, KeyError, AttributeError) as error:
+            why = (str(error).splitlines() or [""])[0]
+            remarks.append(f"{trial.folder}: not shown to the sampler: {why}")
+        else:
+            fitting.append(trial)
+    return fitting, remarks
+
+
+def forget(url: str, name: str, mark: str) -> None:
+    """Remove a sweep's study from a database where it does not lie in the sweep's own folder; none there is fine.
 
     Raises:
         UserError: the storage cannot be reached.
     """
     try:
-        optuna.delete_study(study_name=name, storage=_storage(url))
+        storage = _storage(url)
+        if optuna.load_study(study_name=name, storage=storage).user_attrs.get(MARK) in (None, mark):
+            optuna.delete_study(study_name=name, storage=storage)
     except KeyError:
         pass
     except SQLAlchemyError as error:
@@ -170,9 +262,9 @@ def _refused(url: str | None, error: SQLAlchemyError) -> UserError:
     return UserError(f"hydra.sweeper.storage {shown(url)}: {str(error).splitlines()[0]}")
 
 
-def _created(url: str | None, name: str, directions: Sequence[str]) -> optuna.Study:
+def _created(url: str | None, name: str, directions: Sequence[str], own: bool) -> optuna.Study:
     study = optuna.create_study(
-        study_name=name, storage=_storage(url), load_if_exists=True,
+        study_name=name, storage=_storage(url, own), load_if_exists=True,
         directions=[StudyDirection[direction.upper()] for direction in directions],
     )  # fmt: skip
     found = [direction.name.lower() for direction in study.directions]
@@ -181,14 +273,14 @@ def _created(url: str | None, name: str, directions: Sequence[str]) -> optuna.St
     return study
 
 
-def _storage(url: str | None) -> BaseStorage:
+def _storage(url: str | None, own: bool = False) -> BaseStorage:
     if url is None:
         return InMemoryStorage()
     try:
         storage = RDBStorage(url)
     except ImportError as error:
         raise UserError(f"hydra.sweeper.storage {shown(url)}: needs a driver: {str(error).splitlines()[0]}") from error
-    if url.startswith("sqlite"):
+    if own:
         event.listen(storage.engine, "connect", _quick)  # this engine only: others share the process
         storage.engine.dispose()
     return storage
@@ -236,10 +328,10 @@ def _differs(frozen: FrozenTrial, trial: Trial) -> bool:
     )
 
 
-def _rebuilt(trials: Sequence[Trial], first: int) -> list[FrozenTrial]:
-    """Optuna's trials from the ledger's, by number; a number that the ledger does not know becomes a failed trial."""
+def _rebuilt(trials: Sequence[Trial], first: int, taken: Sequence[int]) -> list[FrozenTrial]:
+    """Optuna's trials from the ledger's, by number; one that is not among them becomes a failed trial."""
     by_number = {trial.number: trial for trial in trials}
-    numbers = range(first, max(by_number, default=first - 1) + 1)
+    numbers = range(first, max(taken, default=first - 1) + 1)
     return [frozen_trial(by_number[n]) if n in by_number else create_trial(state=TrialState.FAIL) for n in numbers]
 
 

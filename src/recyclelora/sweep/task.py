@@ -20,7 +20,9 @@ from hydra.types import HydraContext, TaskFunction
 from omegaconf import DictConfig, OmegaConf, open_dict, read_write
 
 from recyclelora.errors import Interrupted, Pruned, UserError
-from recyclelora.storage import LOCK, read_json, taking_turns
+from recyclelora.provenance import ResultRecord
+from recyclelora.records import read_record
+from recyclelora.storage import LOCK, taking_turns
 from recyclelora.sweep.execution import Work
 from recyclelora.sweep.goals import select
 from recyclelora.sweep.unit import CANCELLED, VARIABLE, Unit
@@ -182,7 +184,7 @@ def _values(unit: Unit, returned: Any, objectives: Sequence[str] | None) -> list
         run_dir = unit.run_dir
         if run_dir is None:
             raise UserError("the task wrote no result.json, which hydra.sweeper.objectives needs")
-        result = read_json(run_dir / "result.json")
+        result = read_record(run_dir / "result.json", ResultRecord)
         found = {key: select(result, key) for key in objectives}
     else:
         several = returned if isinstance(returned, list | tuple) else [returned]

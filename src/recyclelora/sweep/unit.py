@@ -9,13 +9,18 @@ from __future__ import annotations
 
 import json
 import os
+import sys
 import time
-from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal, NotRequired, TypedDict, TypeVar
 
-from recyclelora.storage import read_json, write_json
+from recyclelora.errors import UserError
+from recyclelora.records import read_record
+from recyclelora.storage import make_folder, read_json, write_json
+
+T = TypeVar("T")
+_told: set[Path] = set()
 
 VARIABLE = "RECYCLELORA_UNIT"
 SLURM_JOB = "SLURM_JOB_ID"
@@ -23,6 +28,28 @@ CANCELLED = "cancelled"
 """Why a run is to stop that nobody wants any more."""
 CONFIRM = "confirm"
 """Kind of a trial that reruns a good one on fresh seeds; its folders begin with it."""
+
+
+class Outcome(TypedDict):
+    """``outcome.json``: how an attempt ended."""
+
+    attempt: int
+    status: Literal["complete", "failed", "pruned", "interrupted"]
+    reason: str | None
+    values: NotRequired[list[float] | None]
+    traceback: NotRequired[str | None]
+    run_dir: NotRequired[str | None]
+    seconds: NotRequired[float]
+
+
+class Started(TypedDict):
+    """``started.json``: which attempt runs, and where."""
+
+    attempt: int
+    job: str
+    run_dir: NotRequired[str | None]
+    pid: NotRequired[int]
+    host: NotRequired[str]
 
 
 @dataclass(frozen=True)
@@ -57,15 +84,18 @@ class Unit:
 
     def wants(self, attempt: int) -> bool:
         """Whether the driver waits for this attempt: it is the latest, and has not ended yet."""
-        tries = read_json(self.trial / "state.json")["attempts"]
-        mine = [a["attempt"] for a in tries if a["unit"] == int(self.folder.name.removeprefix("unit_"))]
+        try:
+            tries = read_json(self.trial / "state.json")["attempts"]
+            mine = [a["attempt"] for a in tries if a["unit"] == int(self.folder.name.removeprefix("unit_"))]
+        except (UserError, KeyError, TypeError):  # edited by hand meanwhile; the driver will write it anew
+            mine = [attempt]
         return mine[-1:] == [attempt] and not ended(self.folder, attempt)
 
     def stop_reason(self) -> str | None:
         """Why the driver wants this run to stop: ``pruned`` or ``cancelled``; None when it should go on."""
         try:
-            return str(json.loads((self.folder / "stop.json").read_text())["reason"])
-        except (FileNotFoundError, ValueError):
+            return str(json.loads((self.folder / "stop.json").read_text(encoding="utf-8"))["reason"])
+        except (OSError, ValueError, LookupError, TypeError):
             return None
 
     def ask_to_stop(self, reason: str) -> None:
@@ -111,29 +141,27 @@ class Unit:
             "slurm_job": os.environ.get(SLURM_JOB),
             "run_dir": None,
         }
-        write_json(self.folder / "started.json", about)
+        self._write("started.json", about)
         self.waits(None)
 
     def runs_in(self, run_dir: Path) -> None:
         """Tell which run directory belongs to this unit."""
-        path = self.folder / "started.json"
-        about = read_json(path) if path.exists() else {}
-        write_json(path, {**about, "run_dir": os.path.relpath(run_dir, self.folder.parents[2])})
+        about: Any = read_started(self.folder) or {}
+        self._write("started.json", {**about, "run_dir": os.path.relpath(run_dir, self.folder.parents[2])})
 
     @property
     def runs_as(self) -> str:
         """The attempt that has begun last, and its process, in words."""
-        path = self.folder / "started.json"
-        if not path.exists():
+        about = read_started(self.folder)
+        if about is None:
             return "another process"
-        about = read_json(path)
-        return f"attempt {about['attempt']} (job {about['job']}, process {about['pid']} on {about['host']})"
+        return f"attempt {about['attempt']} (job {about['job']}, process {about.get('pid')} on {about.get('host')})"
 
     @property
     def run_dir(self) -> Path | None:
         """The run directory, once the run has told it."""
-        path = self.folder / "started.json"
-        name = read_json(path).get("run_dir") if path.exists() else None
+        started = read_started(self.folder)
+        name = started.get("run_dir") if started else None
         return None if name is None else self.folder.parents[2] / name
 
     def report(self, step: int, value: float | None) -> None:
@@ -141,8 +169,11 @@ class Unit:
         if value is None:
             return
         line = json.dumps({"step": step, "value": value, "time": round(time.time(), 3)})
-        with (self.folder / "reports.jsonl").open("a", encoding="utf-8") as file:
-            file.write(line + "\n")
+        try:
+            with (self.folder / "reports.jsonl").open("a", encoding="utf-8") as file:
+                file.write(line + "\n")
+        except OSError as error:  # the run is worth more than the pruner's view of it
+            print(f"{self.folder}: step {step} is not reported: {error.strerror}", file=sys.stderr, flush=True)
 
     def progress(self, step: int, of: int, loss: float) -> None:
         """Tell how far training is, for the driver's table; losing this must not end a run."""
@@ -174,7 +205,13 @@ class Unit:
             "seconds": round(seconds, 2),
             "time": round(time.time(), 3),
         }
-        write_json(self.folder / "outcome.json", {**about, **more})
+        self._write("outcome.json", {**about, **more})
+
+    def _write(self, name: str, about: dict[str, Any]) -> None:
+        """Write a record, also where somebody has removed the folder meanwhile: finished work is not lost for that."""
+        if self.folder.parents[2].exists():  # else the whole sweep was moved away
+            make_folder(self.folder)
+        write_json(self.folder / name, about)
 
 
 def run_prefix(trial: Path) -> str:
@@ -200,19 +237,39 @@ def read_reports(folder: Path) -> list[tuple[int, float]]:
 
 def ended(folder: Path, attempt: int) -> bool:
     """Whether an attempt at a unit has its outcome, or needs none: an earlier one, given up too soon, has finished."""
-    path = folder / "outcome.json"
-    return path.exists() and settles(read_json(path), attempt)
+    outcome = read_outcome(folder)
+    return outcome is not None and settles(outcome, attempt)
 
 
-def settles(outcome: Mapping[str, Any], attempt: int) -> bool:
+def settles(outcome: Outcome, attempt: int) -> bool:
     """Whether an outcome is that of an attempt, or the late success of another, which makes it needless."""
-    return bool(outcome["attempt"] == attempt or outcome["status"] in ("complete", "pruned"))
+    return outcome["attempt"] == attempt or outcome["status"] in ("complete", "pruned")
 
 
 def began(folder: Path, attempt: int) -> bool:
     """Whether an attempt at a unit got as far as the unit itself."""
-    path = folder / "started.json"
-    return path.exists() and bool(read_json(path)["attempt"] == attempt)
+    started = read_started(folder)
+    return started is not None and started["attempt"] == attempt
+
+
+def read_outcome(folder: Path) -> Outcome | None:
+    """How an attempt at a unit ended; None where none has said so, or its record is no longer what was written."""
+    return _read(folder / "outcome.json", Outcome)
+
+
+def read_started(folder: Path) -> Started | None:
+    """Which attempt of a unit runs; None where none does, or its record is no longer what was written."""
+    return _read(folder / "started.json", Started)
+
+
+def _read(path: Path, schema: type[T]) -> T | None:
+    try:
+        return read_record(path, schema) if path.exists() else None
+    except UserError as error:
+        if path not in _told:
+            print(f"{error}; it counts as missing", file=sys.stderr, flush=True)
+        _told.add(path)
+        return None
 
 
 def reached(folder: Path) -> int | None:

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import json
 import re
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
 
+from recyclelora.metrics_log import point_of
 from recyclelora.storage import is_own_file
 
 PICTURE_OF_STEP = re.compile(r"(?P<name>.+)_step_(?P<step>\d+)")
@@ -65,7 +65,9 @@ class Feed:
             for line in file:
                 if not line.endswith(b"\n"):
                     break  # being written
-                self._point(tracker, json.loads(line))
+                point = point_of(line.decode(errors="replace"))
+                if point is not None:
+                    self._point(tracker, point)
                 self.offset += len(line)
 
     def _point(self, tracker: Tracker, point: dict[str, Any]) -> None:

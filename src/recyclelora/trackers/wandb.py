@@ -4,14 +4,24 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
-from typing import Any
+from typing import Any, TypedDict
 
 from recyclelora.config import load_config
+from recyclelora.provenance import RunRecord
+from recyclelora.records import read_record
 from recyclelora.storage import folder_inside, read_json, write_json
 from recyclelora.trackers.feed import Feed
 from recyclelora.tracking.description import flat_parameters, run_name
 
 STATE = "wandb.json"
+
+
+class WandbRecord(TypedDict):
+    """``wandb.json``: what W&B has."""
+
+    steps: dict[str, int]
+    pictures: dict[str, int]
+    rows: int
 
 
 class WeightsAndBiases:
@@ -24,10 +34,10 @@ class WeightsAndBiases:
     def __init__(self, run_dir: Path) -> None:
         import wandb
 
-        about = read_json(run_dir / "run.json")
+        about = read_record(run_dir / "run.json", RunRecord)
         config = load_config(run_dir / "config.yaml")
         self._state = run_dir / STATE
-        stored: dict[str, Any] = read_json(self._state) if self._state.exists() else {}
+        stored: Any = read_record(self._state, WandbRecord) if self._state.exists() else {}
         self.feed = Feed(run_dir, stored.get("steps", {}), stored.get("pictures", {}))
         self._rows: int = stored.get("rows", 0)
         self._run = wandb.init(

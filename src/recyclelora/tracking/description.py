@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from recyclelora.config import default_config
+from recyclelora.provenance import RunRecord
 from recyclelora.schemas import Config
 
 LONGEST = 5000
@@ -66,7 +67,7 @@ def _defaults() -> dict[str, Any]:
     return flat_parameters(default_config())
 
 
-def note(config: Config, about: dict[str, Any], headline: str) -> str:
+def note(config: Config, about: RunRecord, headline: str) -> str:
     """Markdown for the top of a run's page: its name, the command, and what differs from the defaults."""
     rows = [f"| {name} | {_cell(value)} | {_cell(default)} |" for name, (value, default) in changes(config).items()]
     table = ["", "| differs from the default | here | default |", "|---|---|---|", *rows] if rows else []
@@ -78,10 +79,10 @@ def _cell(value: Any) -> str:
     return (text if len(text) < 80 else text[:77] + "...").replace("|", "\\|")
 
 
-def tags(config: Config, about: dict[str, Any], run_dir: Path) -> dict[str, str]:
+def tags(config: Config, about: RunRecord, run_dir: Path) -> dict[str, str]:
     """What runs are filtered by, beside parameters; ``changed`` is one readable column of what differs."""
     git = about.get("git") or {}
-    launches = [about, *about.get("resumed", [])]
+    launches: list[Any] = [about, *about.get("resumed", [])]
     jobs = [str(job) for launch in launches if (job := (launch.get("host") or {}).get("slurm_job"))]
     short = [f"{name}={_cell(value)}" for name, (value, _) in changes(config).items() if name != "seed"]
     known = {
@@ -90,7 +91,7 @@ def tags(config: Config, about: dict[str, Any], run_dir: Path) -> dict[str, str]
         "mlflow.source.git.commit": git.get("commit") or "unknown",
         "git_uncommitted": str(bool(git.get("diff"))).lower(),
         "signature": about["signature"],
-        "protocol": about["protocol"],
+        "protocol": about.get("protocol", "unknown"),
         "seed": str(config.seed),
         "changed": ", ".join(short)[:LONGEST],
         "tuned_on_targets": str(config.objective == "target_mean").lower(),
@@ -104,9 +105,9 @@ def identity(folder: Path, began: str | None) -> dict[str, str]:
     return {"directory": hashlib.sha256(f"{began} {folder}".encode()).hexdigest()[:16]}
 
 
-def started(about: dict[str, Any]) -> int:
+def started(began: str | None) -> int:
     """When a run or a study began, in milliseconds since 1970; now, where that was not written down."""
-    return milliseconds(about.get("started")) or milliseconds(datetime.datetime.now().isoformat()) or 0
+    return milliseconds(began) or milliseconds(datetime.datetime.now().isoformat()) or 0
 
 
 def milliseconds(text: str | None) -> int | None:
@@ -114,7 +115,7 @@ def milliseconds(text: str | None) -> int | None:
     return None if text is None else int(1000 * datetime.datetime.fromisoformat(text).timestamp())
 
 
-def data_inputs(config: Config, about: dict[str, Any]) -> list[Any]:
+def data_inputs(config: Config, about: RunRecord) -> list[Any]:
     """The data sets of ``run.json`` as MLflow's: training data, source validation and targets."""
     from mlflow.entities import Dataset, DatasetInput, InputTag
 

@@ -3,20 +3,34 @@
 from __future__ import annotations
 
 import math
+import posixpath
 import re
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, NotRequired, TypedDict
 
+from recyclelora.errors import UserError
 from recyclelora.metrics_log import read_points
-from recyclelora.storage import is_own_file, read_json, write_json
+from recyclelora.records import read_record
+from recyclelora.storage import is_own_file, write_json
 
 STATE = "mlflow.json"
+LONGEST_NAME = 250
 BATCH = 1000
 """Points in one request; MLflow takes no more."""
 
 Point = tuple[str, float, int, int]
 """name, value, milliseconds since 1970, step"""
+
+
+class StateRecord(TypedDict):
+    """``mlflow.json``."""
+
+    uri: str
+    run_id: str | None
+    described: bool
+    files: dict[str, int]
+    order: NotRequired[list[str]]
 
 
 class State:
@@ -28,22 +42,31 @@ class State:
 
     def __init__(self, folder: Path, store: str) -> None:
         self.path = folder / STATE
-        stored = read_json(self.path) if self.path.exists() else {}
-        if stored.get("uri") != store:  # it was never sent to this store
-            stored = {}
-        self.run_id: str | None = stored.get("run_id")
-        self.described: bool = stored.get("described", False)
-        self.files: dict[str, int] = stored.get("files", {})
+        stored = self._stored()
+        if stored is not None and stored["uri"] != store:  # it was never sent to this store
+            stored = None
+        self.run_id = stored["run_id"] if stored else None
+        self.described = stored["described"] if stored else False
+        self.files = stored["files"] if stored else {}
+        self.order = stored.get("order", []) if stored else []
+        """of a sweep: trials that are over, as they were counted"""
         self.store = store
+
+    def _stored(self) -> StateRecord | None:
+        try:
+            return read_record(self.path, StateRecord) if self.path.exists() else None
+        except UserError as error:  # the run is found again by its tags, as where the file is gone
+            print(f"{error}; MLflow is asked instead", flush=True)
+            return None
 
     def forget(self) -> None:
         """The store does not know the run any more."""
-        self.run_id, self.described, self.files = None, False, {}
+        self.run_id, self.described, self.files, self.order = None, False, {}, []
 
     def write(self) -> None:
         """Keep it."""
         fields = {"uri": self.store, "run_id": self.run_id, "described": self.described, "files": self.files}
-        write_json(self.path, fields)
+        write_json(self.path, fields | ({"order": self.order} if self.order else {}))
 
 
 def last_steps(run: Any) -> dict[str, int]:
@@ -60,8 +83,9 @@ def points_of(path: Path) -> Iterator[Point]:
 
 
 def _allowed(name: str) -> str:
-    """A name with what MLflow refuses replaced."""
-    return re.sub(r"[^\w\-. :/]", "_", name)
+    """A name with what MLflow refuses replaced: it reads it as a relative path of at most 250 characters."""
+    plain = re.sub(r"[^\w\-. :/]", "_", name)[:LONGEST_NAME]
+    return plain if posixpath.normpath(plain) == plain and plain[:1] not in "./" else plain.replace("/", "_") or "_"
 
 
 def send_points(client: Any, run_id: str, points: Iterator[Point], steps: dict[str, int]) -> list[str]:

@@ -5,12 +5,14 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, TypedDict
 
 from recyclelora.errors import UserError
+from recyclelora.provenance import ResultRecord, RunRecord
+from recyclelora.records import read_record
 from recyclelora.run_end import RunEnd
 from recyclelora.schemas import Config
-from recyclelora.storage import read_json, taking_turns
+from recyclelora.storage import taking_turns
 from recyclelora.tracking import description
 from recyclelora.tracking.models import log_model
 from recyclelora.tracking.outbox import Point, State, last_steps, points_of, send_files, send_points
@@ -26,6 +28,13 @@ READ = (*FILES, "metrics.jsonl", SYSTEM, "mlflow.json")
 """What is read of a run, and must lie in it."""
 PATTERNS = ("figures/**/*.png", "analysis/*.png", "analysis/*.csv", "analysis/summary.json")
 SUMMARY = "analysis/summary.json"
+
+
+class SummaryRecord(TypedDict):
+    """What is sent of ``analysis/summary.json``."""
+
+    step: int
+    metrics: dict[str, float]
 
 
 @dataclass
@@ -117,10 +126,9 @@ class RunSender:
         return str(run.info.run_id)
 
     @cached_property
-    def about(self) -> dict[str, Any]:
+    def about(self) -> RunRecord:
         """Where the run came from."""
-        about: dict[str, Any] = read_json(self.run_dir / "run.json")
-        return about
+        return read_record(self.run_dir / "run.json", RunRecord)
 
     def _create(self) -> str:
         config = self.config
@@ -130,7 +138,7 @@ class RunSender:
         if self.parent is not None:
             tags["mlflow.parentRunId"] = self.parent
         identity = description.identity(self.run_dir, self.about.get("started"))
-        return self.store.find_or_create(experiment, identity, tags, description.started(self.about))
+        return self.store.find_or_create(experiment, identity, tags, description.started(self.about.get("started")))
 
     def _describe(self, run_id: str) -> None:
         from mlflow.entities import Param
@@ -159,11 +167,11 @@ class RunSender:
         path = self.run_dir / "result.json"
         if not path.exists():
             return
-        result, stamp = read_json(path), int(1000 * path.stat().st_mtime)
-        values = {name: result.get(name) for name in ("objective", "seconds", "peak_memory_mb")}
-        values |= {f"parameters/{name}": count for name, count in result.get("params", {}).items()}
+        result, stamp = read_record(path, ResultRecord), int(1000 * path.stat().st_mtime)
+        values: dict[str, Any] = {name: result.get(name) for name in ("objective", "seconds", "peak_memory_mb")}
+        values |= {f"parameters/{name}": count for name, count in result["params"].items()}
         for name, value in values.items():
-            if value is not None:
+            if isinstance(value, int | float):
                 yield name, float(value), stamp, int(result["steps"])
 
     def _tags(self, end: RunEnd) -> None:
@@ -173,7 +181,7 @@ class RunSender:
         path = self.run_dir / "run.json"
         stamp = path.stat().st_mtime_ns
         if self.own_tags[0] != stamp:
-            self.own_tags = (stamp, description.tags(self.config, read_json(path), self.run_dir))
+            self.own_tags = (stamp, description.tags(self.config, read_record(path, RunRecord), self.run_dir))
         tags = self.own_tags[1] | self.extra_tags
         tags |= {"state": f"{end.status}: {end.reason}" if end.reason else end.status}
         infinite = [words for found in self.infinite.values() for words in found]
@@ -197,8 +205,8 @@ class RunSender:
     def _written(self, path: Path) -> None:
         """The headlines of an analysis that is new or has changed become metrics ``analysis/...``."""
         if path == self.run_dir / SUMMARY:
-            summary, stamp = read_json(path), int(1000 * path.stat().st_mtime)
-            step = int(summary["step"])
+            summary, stamp = read_record(path, SummaryRecord), int(1000 * path.stat().st_mtime)
+            step = summary["step"]
             points = [(f"analysis/{name}", float(value), stamp, step) for name, value in summary["metrics"].items()]
             self._changed(points)
 

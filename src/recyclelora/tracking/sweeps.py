@@ -16,9 +16,9 @@ from recyclelora.errors import UserError
 from recyclelora.metrics_log import FINAL
 from recyclelora.run_end import RunEnd, run_end
 from recyclelora.schemas import Config
-from recyclelora.storage import is_own_file, read_json, taking_turns
-from recyclelora.sweep.ledger import ENDED, FAILED, PRUNED, Ledger, Trial
-from recyclelora.sweep.unit import CONFIRM
+from recyclelora.storage import is_own_file, taking_turns
+from recyclelora.sweep.ledger import ENDED, FAILED, PRUNED, Ledger, Trial, read_study
+from recyclelora.sweep.unit import CONFIRM, Outcome
 from recyclelora.tracking.description import LONGEST, identity, milliseconds, started, trial_name
 from recyclelora.tracking.outbox import Point, State, last_steps, send_files, send_points
 from recyclelora.tracking.runs import STATUS, RunSender
@@ -44,6 +44,7 @@ class SweepSender:
     def __post_init__(self) -> None:
         self.steps: dict[str, int] | None = None
         self.sent: dict[str, Any] = {}
+        self.told: set[str] = set()
 
     @property
     def name(self) -> str:
@@ -53,8 +54,17 @@ class SweepSender:
     @property
     def study(self) -> dict[str, Any]:
         """``study.json``; nothing for a multirun of Hydra's own sweeper."""
-        path = self.sweep_dir / "study.json"
-        return dict(read_json(path)) if path.exists() else {}
+        try:
+            return dict(read_study(self.sweep_dir) or {})
+        except UserError as error:
+            self.say(f"{error}; the sweep is sent without it")
+            return {}
+
+    def say(self, text: str) -> None:
+        """Tell something once, beside what is sent."""
+        if text not in self.told:
+            print(text, flush=True)
+        self.told.add(text)
 
     @cached_property
     def config(self) -> Config:
@@ -80,7 +90,11 @@ class SweepSender:
 
     def ledger(self) -> dict[str, Trial]:
         """How the folders of its runs begin -> a trial."""
-        return {trial.run_prefix: trial for trial in Ledger(self.sweep_dir).trials()}
+        ledger = Ledger(self.sweep_dir)
+        trials = {trial.run_prefix: trial for trial in ledger.trials()}
+        for remark in ledger.remarks:
+            self.say(remark)
+        return trials
 
     def run_dirs(self) -> Iterator[Path]:
         """Directories of runs that have begun, in the order of their trials."""
@@ -156,7 +170,7 @@ class SweepSender:
                         raise
                     self.state.forget()
             tags = {"mlflow.runName": f"sweep {self.name}", "study": self.name, "role": "sweep"}
-            since = started({"started": self.study.get("created")})
+            since = started(self.study.get("created"))
             self.state.run_id = self.store.find_or_create(
                 self.experiment, identity(self.sweep_dir, self.study.get("created")), tags, since
             )
@@ -197,7 +211,7 @@ class SweepSender:
 
     def _points(self, ledger: dict[str, Trial]) -> Iterator[Point]:
         """The best value so far and the numbers of trials, one step each trial that is over."""
-        over = sorted((t for t in ledger.values() if t.ended and not t.confirms), key=_finished)
+        over = self._in_order([t for t in ledger.values() if t.ended and not t.confirms])
         counts, best, sign = Counter[str](), None, self._sign()
         for step, trial in enumerate(over, 1):
             counts[trial.state] += 1
@@ -210,6 +224,15 @@ class SweepSender:
                 yield f"trial_{self.objective}", trial.value, when, step
             if best is not None:
                 yield f"best_{self.objective}", best, when, step
+
+    def _in_order(self, over: list[Trial]) -> list[Trial]:
+        """Ended trials as they were sent before, then the new ones by time: a clock may go back, a curve may not."""
+        by_name = {trial.folder.name: trial for trial in over}
+        new = sorted((t for t in over if t.folder.name not in self.state.order), key=lambda t: (_finished(t), t.number))
+        if new:
+            self.state.order += [trial.folder.name for trial in new]
+            self.state.write()
+        return [by_name[name] for name in self.state.order if name in by_name]
 
     def _tags(self, counts: Counter[str], best: Trial | None) -> dict[str, str]:
         tags = {"trials": ", ".join(f"{number} {state}" for state, number in sorted(counts.items()))}
@@ -318,10 +341,10 @@ def _finished(trial: Trial) -> int:
     return milliseconds(trial.finished) or 0
 
 
-def _outcome(trial: Trial, run: str) -> dict[str, Any] | None:
+def _outcome(trial: Trial, run: str) -> Outcome | None:
     """What the job of the run directory ``run`` (relative to the sweep) said last."""
     said = (trial.said(unit) for unit in range(len(trial.units)))
-    return next((outcome for outcome in said if outcome is not None and outcome["run_dir"] == run), None)
+    return next((outcome for outcome in said if outcome is not None and outcome.get("run_dir") == run), None)
 
 
 def sweep_of(run_dir: Path) -> Path | None:

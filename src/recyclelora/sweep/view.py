@@ -1,0 +1,91 @@
+"""The study while a driver uses it: a view of the ledger, whose failure must not end what it only shows."""
+
+from __future__ import annotations
+
+import sqlite3
+import time
+from collections.abc import Callable
+from typing import TypeVar
+
+import optuna
+from optuna.exceptions import StorageInternalError
+from sqlalchemy.exc import SQLAlchemyError
+
+FAILURES = (StorageInternalError, SQLAlchemyError, sqlite3.Error, KeyError)
+"""What a storage raises that is locked, full, gone, or no longer the one that was opened (KeyError: no such study)."""
+PATIENCE = 10.0
+"""Seconds for which a file of one's own is tried again; somebody else may read it just now."""
+LONGEST_PAUSE = 30.0
+
+T = TypeVar("T")
+
+
+class View:
+    """Lets a driver use its study.
+
+    Args:
+        study: Optuna's
+        rebuild: makes it anew in memory, from the ledger; None: a database that several drivers share, for which one
+            waits however long it takes
+        say: tells a person what happens
+        stopped: whether the driver has been asked to end
+    """
+
+    def __init__(
+        self, study: optuna.Study, rebuild: Callable[[], optuna.Study] | None, say: Callable[[str], None],
+        stopped: Callable[[], bool],
+    ) -> None:  # fmt: skip
+        self.study, self.say, self.stopped = study, say, stopped
+        self._rebuild = rebuild
+        self._in_memory = False
+
+    def use(self, call: Callable[[], T], otherwise: T) -> T:
+        """Call what uses the study; it may be called again, and must not mind.
+
+        Returns:
+            what it returns; ``otherwise`` where the driver was asked to end while the database did not answer.
+        """
+        began, failures = time.monotonic(), 0
+        while True:
+            try:
+                return self._called(call, failures)
+            except FAILURES as error:
+                if self._in_memory:
+                    raise
+                failures += 1
+                waited = time.monotonic() - began
+                if self._rebuild is not None and (waited > PATIENCE or isinstance(error, KeyError)):
+                    self._replace(error)
+                elif not self._pause(error, failures):
+                    return otherwise
+
+    def _called(self, call: Callable[[], T], failures: int) -> T:
+        found = call()
+        if failures and not self._in_memory:
+            self.say("the study's storage answers again")
+        return found
+
+    def _pause(self, error: Exception, failures: int) -> bool:
+        """Wait a growing time; False when the driver is to end."""
+        if failures == 1:
+            self.say(f"the study's storage does not answer, and is waited for: {_brief(error)}")
+        until = time.monotonic() + min(0.5 * 2.0 ** min(failures, 10), LONGEST_PAUSE)
+        while time.monotonic() < until:
+            if self.stopped():
+                return False
+            time.sleep(0.1)
+        return True
+
+    def _replace(self, error: Exception) -> None:
+        """Go on in memory: this very object, since others hold it, gets the storage of a study made from the ledger."""
+        assert self._rebuild is not None
+        anew = self._rebuild()
+        self.study._storage, self.study._study_id = anew._storage, anew._study_id
+        self._in_memory = True
+        self.say(f"the study's file cannot be used ({_brief(error)}): it goes on in memory; the ledger has everything")
+
+
+def _brief(error: Exception) -> str:
+    """The cause in one line: Optuna's own words only say that something went wrong."""
+    cause = error.__cause__ or error
+    return (str(getattr(cause, "orig", None) or cause).splitlines() or [type(cause).__name__])[0][:200]

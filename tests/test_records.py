@@ -1,0 +1,69 @@
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any, Literal, NotRequired, TypedDict
+
+import pytest
+
+from recyclelora.errors import UserError
+from recyclelora.records import Time, read_record
+
+
+class Inner(TypedDict):
+    n: int
+
+
+class Record(TypedDict):
+    name: str
+    share: float | None
+    many: list[Inner]
+    by: dict[str, float]
+    kind: Literal["a", "b"]
+    when: Time
+    sure: NotRequired[bool]
+    more: NotRequired[Any]
+
+
+GOOD: dict[str, Any] = {
+    "name": "x", "share": 1, "many": [{"n": 1}], "by": {"a": 0.5}, "kind": "a", "when": "2026-01-02T03:04:05+0000",
+}  # fmt: skip
+
+
+def read(tmp_path: Path, value: object) -> Record:
+    (tmp_path / "a.json").write_text(json.dumps(value))
+    return read_record(tmp_path / "a.json", Record)
+
+
+def test_what_fits_is_read_with_what_a_later_version_adds(tmp_path: Path):
+    for more in ({}, {"sure": True, "more": [1], "later": 3}, {"share": None}):
+        assert read(tmp_path, GOOD | more) == GOOD | more
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        ({"name": 3}, "name is 3, not a text"),
+        ({"share": "x"}, "share is 'x', not a number"),
+        ({"share": True}, "share is True, not a number"),
+        ({"share": float("nan")}, "share is nan, not a number"),
+        ({"many": {}}, r"many is {}, not a list"),
+        ({"many": [{"n": 1}, {"n": "2"}]}, r"many\[1\].n is '2', not a whole number"),
+        ({"many": [{}]}, r"many\[0\].n is missing"),
+        ({"by": {"a": None}}, "by.a is None, not a number"),
+        ({"kind": ["a"]}, r"kind is \['a'\], not a or b"),
+        ({"when": "yesterday"}, "when is 'yesterday', not an ISO time"),
+        ({"sure": 1}, "sure is 1, not true or false"),
+    ],
+)
+def test_what_does_not_is_named_by_file_and_field(tmp_path: Path, change: dict[str, Any], words: str):
+    with pytest.raises(UserError, match=rf"^{tmp_path}/a\.json: {words}$"):
+        read(tmp_path, GOOD | change)
+
+
+@pytest.mark.parametrize("value", [None, [], "x", 3])
+def test_another_kind_of_content_is_named(tmp_path: Path, value: object):
+    with pytest.raises(UserError, match=r"a\.json: its content is .*, not an object"):
+        read(tmp_path, value)
+    with pytest.raises(UserError, match=r"a\.json: name is missing"):
+        read(tmp_path, {})
