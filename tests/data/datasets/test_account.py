@@ -42,7 +42,7 @@ def test_every_file_is_used_or_told_with_its_reason(tmp_path: Path):
     found = account(root, SPLITS, ["train"])
     unused = {reason: [p.relative_to(root).as_posix() for p in paths] for reason, paths in found.unused.items()}
     assert unused == {
-        "that match no pattern": ["readme.md", "t/7.jpeg", "x/5.tif"],
+        "matched by no pattern": ["readme.md", "t/7.jpeg", "x/5.tif"],
         "of a split that is not asked for, test": ["t/6.jpg"],
         "hidden": ["x/._1.png"],
         "images without a mask": ["x/2.jpg"],
@@ -51,7 +51,7 @@ def test_every_file_is_used_or_told_with_its_reason(tmp_path: Path):
     every = {path for path in root.rglob("*") if path.is_file()}
     assert found.used | {path for paths in found.unused.values() for path in paths} == every
     assert found.line() == (
-        f"{root}: 2 files are used, others are not: 3 that match no pattern (readme.md, t/7.jpeg, ...); 1 of a split "
+        f"{root}: 2 files are used, others are not: 3 matched by no pattern (readme.md, t/7.jpeg, ...); 1 of a split "
         "that is not asked for, test (t/6.jpg); 1 hidden (x/._1.png); 1 images without a mask (x/2.jpg); 2 masks "
         "without an image (y/3.png, y/4.png)"
     )

@@ -70,7 +70,7 @@ def account(root: Path, splits: Mapping[str, Patterns], asked: Collection[str]) 
     loops: list[Path] = []
     for path in files_below(root, loops):
         if path not in result.used:
-            hidden = "hidden" if is_hidden(path.relative_to(root).as_posix()) else "that match no pattern"
+            hidden = "hidden" if is_hidden(path.relative_to(root).as_posix()) else "matched by no pattern"
             result.leave(reasons.get(path, hidden), path)
     for path in loops:
         result.leave("links to a folder that they lie in", path)
