@@ -63,7 +63,7 @@ def check_start(start: Start, config: Config, weights_sha256: str | None) -> Non
 
 
 def apply_start(segmenter: nn.Module, start: Start, classes: Sequence[str]) -> list[str]:
-    """Copy a start's tensors into a fresh model; decoder rows go to the classes of the same name.
+    """Copy a start's tensors into a fresh model; what the decoder has per class goes to the classes of the same name.
 
     Returns:
         remarks about classes that only one of the two runs has.
@@ -75,23 +75,31 @@ def apply_start(segmenter: nn.Module, start: Start, classes: Sequence[str]) -> l
     wrong = sorted(own.keys() ^ given.keys())
     if wrong:
         raise UserError(f"init_from={start.run_dir}: another adapter or decoder, beginning with {wrong[:3]}")
+    per_class = {f"decoder.{name}" for name in segmenter.decoder.per_class()}  # type: ignore[operator, union-attr]
+    fitted = {
+        name: _by_class(value, given[name], start.classes, classes) if name in per_class else given[name]
+        for name, value in own.items()
+    }
     for name, value in own.items():
-        matched = _matched_rows(value, given[name], start.classes, classes)
-        if matched is None:
+        if fitted[name].shape != value.shape:
             raise UserError(
                 f"init_from={start.run_dir}: {name} is {tuple(given[name].shape)} there and {tuple(value.shape)} here"
             )
-        value.copy_(matched)
+    for name, value in own.items():
+        value.copy_(fitted[name])
     fresh = [name for name in classes if name not in start.classes]
     unused = [name for name in start.classes if name not in classes]
     remarks = [f"classes that start fresh: {', '.join(fresh)}"] if fresh else []
     return remarks + ([f"classes of {start.run_dir.name} that are not used: {', '.join(unused)}"] if unused else [])
 
 
-def _matched_rows(own: Tensor, given: Tensor, before: Sequence[str], now: Sequence[str]) -> Tensor | None:
-    """``given`` in the shape of ``own``: rows are classes where the two differ in nothing else; None if they differ."""
-    per_class = own.shape[:1] == (len(now),) and given.shape[:1] == (len(before),) and list(before) != list(now)
-    if per_class and own.shape[1:] == given.shape[1:]:
-        rows = [given[before.index(name)] if name in before else own[row] for row, name in enumerate(now)]
-        return torch.stack([row.to(own) for row in rows])
-    return given if own.shape == given.shape else None
+def _by_class(own: Tensor, given: Tensor, before: Sequence[str], now: Sequence[str]) -> Tensor:
+    """``given`` with its first rows, the classes ``before``, in the places of ``now``; rows of new classes are ``own``.
+
+    Rows behind the classes (no object) stay behind them. Where the two differ in more than that, ``given`` as it is.
+    """
+    extra = len(own) - len(now)
+    if len(given) - len(before) != extra or own.shape[1:] != given.shape[1:]:
+        return given
+    rows = [given[before.index(name)] if name in before else own[row] for row, name in enumerate(now)]
+    return torch.stack([row.to(own) for row in [*rows, *given[len(before) :]]])

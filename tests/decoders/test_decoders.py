@@ -139,3 +139,12 @@ def test_overfits_four_images(name):
     middles = (slice(None), slice(PATCH // 2, None, PATCH), slice(PATCH // 2, None, PATCH))
     known = ids[middles] != IGNORED
     assert (predicted[middles] == ids[middles])[known].float().mean() > 0.98
+
+
+@every
+def test_what_is_per_class_is_what_one_more_class_makes_longer(name):
+    with torch.device("meta"):
+        shapes, more = ({n: p.shape for n, p in DEFAULT[name]([64] * 4, c).named_parameters()} for c in (7, 8))
+        declared = DEFAULT[name]([64] * 4, 7).per_class()
+    assert declared == {n for n in shapes if shapes[n] != more[n]}
+    assert all(more[n][0] == shapes[n][0] + 1 and more[n][1:] == shapes[n][1:] for n in declared)

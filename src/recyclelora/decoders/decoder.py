@@ -53,9 +53,16 @@ class Decoder(Protocol):
         """Names of the parameters whose weight decay is 0."""
         ...
 
+    def per_class(self) -> set[str]:
+        """Names of the parameters whose first rows are the classes in their order; rows behind them belong to none."""
+        ...
+
 
 class DenseDecoder(nn.Module):
-    """A decoder of per-pixel class logits, trained by cross-entropy."""
+    """A decoder of per-pixel class logits, trained by cross-entropy.
+
+    Its last layer is called ``classifier``; a concrete one with other parameters per class says so in `per_class`.
+    """
 
     has_queries: ClassVar[bool] = False
 
@@ -83,6 +90,10 @@ class DenseDecoder(nn.Module):
         """Weights and biases of the norms."""
         return norm_parameters(self)
 
+    def per_class(self) -> set[str]:
+        """Weight and bias of the classifier."""
+        return own_parameters(self, "classifier")
+
 
 NORMS = (nn.LayerNorm, nn.GroupNorm, nn.modules.batchnorm._BatchNorm)
 
@@ -95,3 +106,8 @@ def norm_parameters(module: nn.Module) -> set[str]:
         if isinstance(norm, NORMS)
         for name, _ in norm.named_parameters()
     }
+
+
+def own_parameters(module: nn.Module, layer: str) -> set[str]:
+    """Names of the parameters of ``layer``, a layer of ``module``."""
+    return {f"{layer}.{name}" for name, _ in module.get_submodule(layer).named_parameters()}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import ClassVar
 
 import torch
 from timm.layers.norm import LayerNorm2d
@@ -30,6 +31,8 @@ class QueryTokens(MaskDecoder):
         num_blocks: how many
         loss: compares predictions with labels
     """
+
+    class_layer: ClassVar[str] = "class_head"
 
     def __init__(
         self,

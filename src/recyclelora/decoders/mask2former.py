@@ -43,6 +43,7 @@ class Mask2Former(MaskDecoder):
     """
 
     has_queries: ClassVar[bool] = True
+    class_layer: ClassVar[str] = "class_predictor"
 
     def __init__(
         self,

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from recyclelora.decoders.decoder import norm_parameters
+from recyclelora.decoders.decoder import norm_parameters, own_parameters
 from recyclelora.decoders.mask_loss import MaskLoss, class_masks
 
 
@@ -26,6 +26,8 @@ class MaskDecoder(nn.Module):
     """
 
     has_queries: ClassVar[bool] = False
+    class_layer: ClassVar[str]
+    """The layer of the class logits: a row for every class, and one more, the last, for no object."""
 
     def __init__(self, loss: MaskLoss, num_classes: int, num_queries: int) -> None:
         super().__init__()
@@ -73,3 +75,7 @@ class MaskDecoder(nn.Module):
     def undecayed(self) -> set[str]:
         """Weights and biases of the norms."""
         return norm_parameters(self)
+
+    def per_class(self) -> set[str]:
+        """Weight and bias of the class logits."""
+        return own_parameters(self, self.class_layer)
