@@ -169,6 +169,7 @@ def test_sha256_is_remembered_until_the_file_changes(tmp_path):
         dict,
         lambda t: {"model": t, "epoch": 3},
         lambda t: {"state_dict": {"module": t}},
+        lambda t: {"teacher": t, "student": {"a.weight": torch.zeros(2, 3)}, "epoch": 3},
         lambda t: {"meta": {"iter": 3}, "state_dict": t},
         lambda t: {"meta": {"iter": 3}, **t},
     ],
