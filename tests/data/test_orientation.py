@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import re
 from pathlib import Path
 
 import cv2
@@ -185,6 +186,15 @@ def test_every_oriented_file_is_named_by_the_inspection(own):
         own({"s": photograph(square, 3)}, {"s": its})
     defects = open_parts(config.data, config.cache)[1]
     assert [(d.severity, d.kind, Path(d.file).name) for d in defects] == [("error", "EXIF orientation", "s.jpg")]
+
+
+def test_an_odd_jpeg_is_named_by_the_inspection(own):
+    shown, mask = halves(96, 64)
+    data = photograph(shown, 1)
+    dataset, _ = own({"a": data[:-2] + bytes(40) + data[-2:], "b": data}, {"a": mask, "b": mask})
+    (defect,) = [defect for i in range(2) for defect in scan(dataset, i, "own").defects]
+    assert (defect.kind, defect.file) == ("odd JPEG", "images/train/a.jpg")
+    assert re.fullmatch(r"Corrupt JPEG data: \d+ extraneous bytes before marker 0xd9; read all the same", defect.detail)
 
 
 def test_stored_pixels_are_still_to_be_had(tmp_path: Path):

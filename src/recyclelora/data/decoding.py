@@ -119,6 +119,17 @@ def _jpeg(data: bytes) -> np.ndarray:
     return pixels
 
 
+def oddity(data: bytes) -> str | None:
+    """What libjpeg complains of in a JPEG that is read all the same; None where there is nothing."""
+    if not data.startswith(JPEG):
+        return None
+    try:
+        simplejpeg.decode_jpeg(data)
+    except ValueError as error:
+        return str(error)
+    return None
+
+
 def _spng(data: bytes, layout: str) -> np.ndarray:
     try:
         pixels: np.ndarray = pyspng.load(data, layout)

@@ -10,11 +10,12 @@ import numpy as np
 
 from recyclelora.data.datasets import Dataset, FolderDataset, Item, Subset
 from recyclelora.data.datasets.base import View, fits, misfit
+from recyclelora.data.decoding import oddity
 from recyclelora.data.headers import GREY, read_header
 from recyclelora.data.labels import IGNORE, UNKNOWN
 from recyclelora.data.orientation import UPRIGHT, turned
 from recyclelora.data.patterns import printable
-from recyclelora.data.reading import read_image
+from recyclelora.data.reading import read_bytes, read_image
 from recyclelora.errors import UserError
 
 ERROR, WARNING = "error", "warning"
@@ -91,6 +92,9 @@ def _scan_files(dataset: FolderDataset, item: Item, label: str) -> Scan:
         image = turned(read_image(item.image), item.turn)
         result.size = (image.shape[0], image.shape[1])
         result.pixels = _fingerprint(image)
+        complaint = oddity(read_bytes(item.image))
+        if complaint is not None:
+            add(WARNING, "odd JPEG", item.image, f"{complaint}; read all the same")
         header = read_header(item.image)
         if header is not None and header.orientation != UPRIGHT:
             fate = "turned" if item.turn != UPRIGHT else "read as stored, as its mask lies"
