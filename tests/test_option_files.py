@@ -148,3 +148,18 @@ def test_the_command_line_refuses_in_one_line_before_anything_happens(tmp_path):
         assert (done.returncode, len(done.stderr.strip().splitlines())) == (2, 1), done.stderr
         assert key in done.stderr and TRUSTED in done.stderr
         assert not marker.exists() and not (tmp_path / "outputs").exists()
+
+
+def test_an_account_has_a_home_where_the_environment_has_none(monkeypatch):
+    monkeypatch.delenv("HOME", raising=False)
+    monkeypatch.delenv("RECYCLELORA_CACHE", raising=False)
+    register_schemas()
+    with initialize_config_dir(str(home() / "conf")):
+        assert compose("train").cache == f"{Path.home()}/.cache/recyclelora"
+
+
+def test_what_a_terminal_cannot_show_ends_nothing(tmp_path):
+    command = [sys.executable, "-m", "recyclelora.train", "study=na\u00efve/\u2192"]
+    env = os.environ | {"PYTHONIOENCODING": "ascii"}
+    done = subprocess.run(command, capture_output=True, text=True, cwd=tmp_path, env=env, check=False)
+    assert done.returncode == 2 and "Traceback" not in done.stderr and "\\u2192" in done.stderr

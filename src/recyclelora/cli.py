@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import errno
+import io
 import os
 import signal
 import sys
@@ -71,6 +72,7 @@ def launch(command: str, task: Task, *, config_name: str | None = None) -> None:
 @contextmanager
 def one_clear_line(command: str) -> Iterator[None]:
     """End the process with one line for a user's mistake or an interrupted run; other errors keep their traceback."""
+    show_what_can_be_shown()
     try:
         yield
     except Interrupted as stop:
@@ -100,6 +102,13 @@ def one_clear_line(command: str) -> Iterator[None]:
             raise
         print(f"{command}: {'; '.join(str(error).splitlines()[:2])}", file=sys.stderr)
         sys.exit(USAGE_EXIT)
+
+
+def show_what_can_be_shown() -> None:
+    """Let what a terminal or a log has no character for be written escaped, which is no reason to end a run."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
 
 
 class Job:

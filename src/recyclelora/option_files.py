@@ -181,6 +181,8 @@ def _environment(key: str, *default: Any) -> Any:
         )
     if key in os.environ:
         return os.environ[key]
+    if key == "HOME":  # services and containers may run without it; the account still has one
+        return str(Path.home())
     if default:
         return None if default[0] is None else str(default[0])
     raise KeyError(f"Environment variable '{key}' not found")

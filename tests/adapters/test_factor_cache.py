@@ -2,6 +2,7 @@ import errno
 import fcntl
 import multiprocessing
 import os
+import stat
 import time
 import warnings
 from concurrent.futures import ProcessPoolExecutor
@@ -235,3 +236,13 @@ def test_strong_pivoting_is_cached_by_itself(tmp_path, monkeypatch):
     assert len(list(tmp_path.iterdir())) == 4
     monkeypatch.setattr("recyclelora.adapters.factor_cache.decompose", None)
     np.testing.assert_array_equal(factorize(weight, 4, 32, cache=cache)["w"].trailing_pivots, greedy.trailing_pivots)
+
+
+def test_others_may_read_a_shared_cache_as_the_umask_says(tmp_path):
+    before = os.umask(0o027)
+    try:
+        factorize(weights(1), 4, 8, cache=FactorCache(tmp_path))
+    finally:
+        os.umask(before)
+    modes = {stat.S_IMODE(path.stat().st_mode) for path in tmp_path.rglob("*.safetensors")}
+    assert modes == {0o640}

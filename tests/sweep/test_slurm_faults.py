@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import functools
+import os
+import stat
 import time
 from pathlib import Path
 
@@ -123,7 +125,7 @@ def test_what_is_wrong_with_the_request_ends_the_sweep_at_any_time(fake: FakeSlu
     with pytest.raises(UserError, match="sbatch refuses the job: ") as refused:
         executor.submit([work_of(trial_of(executor, 1))])
     assert "\n" not in str(refused.value) and capfd.readouterr() == ("", "")  # said once, by who asks
-    assert not list((executor.folder.parent / ".new").iterdir())
+    assert not list(executor._private.iterdir())
 
 
 def test_an_unknown_refusal_is_waited_for_once_such_a_job_was_taken(fake: FakeSlurm, executor: SlurmExecutor):
@@ -166,7 +168,7 @@ def test_a_hanging_sbatch_ends_at_its_deadline_and_its_job_does_not_run(fake: Fa
     with pytest.raises(NotNow, match="sbatch does not answer"):
         submitted(executor)
     assert time.monotonic() - began < 20
-    assert not list((executor.folder.parent / ".new").glob("*.pkl"))  # whatever was taken finds nothing to run
+    assert not list(executor._private.glob("*.pkl"))  # whatever was taken finds nothing to run
     fake.does("squeue", 'echo "55 $(cat $FAKE/path)"')
     fake.says("sbatch", "56\n")
     assert executor.submit([work_of(trial_of(executor, 1))]) == "56"
@@ -445,3 +447,14 @@ def test_a_late_outcome_is_taken(fake: FakeSlurm, executor: SlurmExecutor, monke
 def test_a_path_that_slurm_would_read_otherwise_is_refused(tmp_path: Path):
     with pytest.raises(UserError, match=r"100%job: SLURM reads % in a path as its own"):
         executor_of(tmp_path / "100%job")
+
+
+def test_a_folder_that_a_group_shares_keeps_its_rights(fake: FakeSlurm, tmp_path: Path):
+    """What is private lies inside, apart for each user."""
+    (tmp_path / "logs").mkdir()
+    (tmp_path / "logs").chmod(0o2775)
+    executor = executor_of(tmp_path / "sweep", submitit_folder=f"{tmp_path}/logs/%j")
+    job, _ = submitted(executor)
+    assert stat.S_IMODE((tmp_path / "logs").stat().st_mode) == 0o2775
+    inside = {path.name: stat.S_IMODE(path.stat().st_mode) & 0o777 for path in (tmp_path / "logs").iterdir()}
+    assert inside == {f".new-{os.getuid()}": 0o700, job: 0o700}

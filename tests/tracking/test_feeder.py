@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import subprocess
@@ -13,11 +14,12 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import pytest
+import requests
 from tracked import client_of, finish, finished_run, history, run_files, trial
 
 from recyclelora.metrics_log import MetricsLog
 from recyclelora.tracking import Feeder, mirrored, mirrored_sweep, send
-from recyclelora.tracking.follow import pause
+from recyclelora.tracking.follow import pause, sync
 
 
 def command(*arguments) -> subprocess.CompletedProcess:
@@ -155,3 +157,69 @@ def test_training_starts_the_feeder_without_importing(needed):
 
 def test_it_asks_less_and_less_often_and_never_gives_up():
     assert [pause(failures) for failures in (0, 1, 2, 3, 4, 5000)] == [2.0, 4.0, 8.0, 16.0, 30.0, 30.0]
+
+
+class Odd(BaseHTTPRequestHandler):
+    """A server that answers every request with one and the same thing."""
+
+    body, drips = b"", False
+
+    def do_GET(self):
+        self.send_response(200)
+        self.send_header("Content-Type", "application/json")
+        self.end_headers()
+        with contextlib.suppress(OSError):
+            if self.drips:
+                while True:
+                    self.wfile.write(b" ")
+                    time.sleep(0.2)
+            self.wfile.write(self.body)
+
+    do_POST = do_GET
+
+    def log_message(self, *_):
+        pass
+
+
+@pytest.fixture
+def odd():
+    """Such a server, and its address."""
+
+    class Mine(Odd):
+        pass
+
+    with ThreadingHTTPServer(("127.0.0.1", 0), Mine) as server:
+        server.daemon_threads = True
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        yield Mine, f"http://127.0.0.1:{server.server_port}"
+        server.shutdown()
+
+
+@pytest.mark.parametrize(
+    ("body", "words"),
+    [
+        (b"<!DOCTYPE html><html><body>" + b"x" * 1_000_000, "a web page came instead of MLflow's answer"),
+        (
+            b'{"experiments": [], "experiment": {"experiment_id": "1"}, "run": {}, "runs": []}',
+            "is this an MLflow server",
+        ),
+        (b"y" * 1_000_000, "MlflowException"),
+    ],
+)
+def test_odd_answers_are_one_line(tracked_config, odd, body, words):
+    handler, address = odd
+    handler.body = body
+    done = command("sync", finished_run(tracked_config), "--to", address)
+    assert done.returncode == 1 and words in done.stderr
+    assert len(done.stderr.strip().splitlines()) == 1 and len(done.stderr) < 900
+
+
+def test_a_server_that_drips_bytes_is_given_up(tracked_config, odd, monkeypatch):
+    handler, address = odd
+    handler.drips = True
+    monkeypatch.setattr("recyclelora.tracking.store.WHOLE_SECONDS", 1.0)
+    monkeypatch.setattr(requests.Session, "request", requests.Session.request)  # put back afterwards
+    began = time.monotonic()
+    with pytest.raises(Exception, match="no whole answer within 1 s"):
+        sync(finished_run(tracked_config), address)
+    assert time.monotonic() - began < 20

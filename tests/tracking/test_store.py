@@ -6,6 +6,7 @@ from mlflow.entities import Dataset, DatasetInput
 from mlflow.exceptions import MlflowException
 from pytest import fixture, raises
 
+from recyclelora.errors import UserError
 from recyclelora.tracking.store import Store
 
 STREETS = Dataset(name="streets (train)", digest="0123456789abcdef", source_type="local", source="{}")
@@ -43,3 +44,10 @@ def test_what_a_store_refuses_for_good_is_told(store):
     store.experiment("mine")
     with raises(MlflowException, match="not found"):
         store.log_inputs("0" * 32, [DatasetInput(STREETS)])
+
+
+def test_a_deleted_experiment_is_named_with_what_to_do(store):
+    experiment = store.experiment("mine")
+    store.client.delete_experiment(experiment)
+    with raises(UserError, match=rf"mine was deleted; restore it .*--experiment-id {experiment}.*tracking.experiment="):
+        store.experiment("mine")

@@ -10,8 +10,8 @@ import contextlib
 import fcntl
 import hashlib
 import os
-import tempfile
 import time
+import uuid
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -137,13 +137,13 @@ def byte_view(array: Array) -> memoryview:
 
 def _write_atomically(path: Path, content: bytes) -> None:
     """Other processes see the whole file or none of it, even after a power cut."""
-    descriptor, temporary = tempfile.mkstemp(dir=path.parent, suffix=".tmp")
+    temporary = path.parent / f"{uuid.uuid4().hex}.tmp"  # with the rights that the umask gives: caches are shared
     try:
-        with os.fdopen(descriptor, "wb") as file:
+        with temporary.open("xb") as file:
             file.write(content)
             file.flush()
             os.fsync(file.fileno())
-        Path(temporary).replace(path)
+        temporary.replace(path)
     except BaseException:
-        Path(temporary).unlink(missing_ok=True)
+        temporary.unlink(missing_ok=True)
         raise

@@ -12,8 +12,8 @@ import fcntl
 import hashlib
 import os
 import struct
-import tempfile
 import time
+import uuid
 import warnings
 import zlib
 from collections.abc import Iterator
@@ -227,11 +227,11 @@ def _checksum(body: np.ndarray) -> int:
 def _write_atomically(path: Path, parts: list[bytes]) -> None:
     """Others see the whole file or none of it; what a power cut leaves is found by its checksum."""
     path.parent.mkdir(exist_ok=True)
-    descriptor, temporary = tempfile.mkstemp(dir=path.parent, suffix=".tmp")
+    temporary = path.parent / f"{uuid.uuid4().hex}.tmp"  # with the rights that the umask gives: caches are shared
     try:
-        with os.fdopen(descriptor, "wb") as file:
+        with temporary.open("xb") as file:
             file.writelines(parts)
-        Path(temporary).replace(path)
+        temporary.replace(path)
     except BaseException:
-        Path(temporary).unlink(missing_ok=True)
+        temporary.unlink(missing_ok=True)
         raise

@@ -291,8 +291,8 @@ class SlurmExecutor:
 
     @property
     def _private(self) -> Path:
-        """Where a job's files lie until it has a number."""
-        return self._root / ".new"
+        """Where a job's files lie until it has a number; one for each user, since a group may share the folder."""
+        return self._root / f".new-{os.getuid()}"
 
     def _units_file(self, job: str) -> Path:
         return Path(str(self.folder).replace("%j", job)) / f"{job}_units.json"

@@ -6,6 +6,7 @@ import argparse
 import sys
 from pathlib import Path
 
+from recyclelora.cli import show_what_can_be_shown
 from recyclelora.tracking.follow import explained, follow, register, sync
 from recyclelora.tracking.ui import serve
 
@@ -26,6 +27,7 @@ def main() -> None:
     command.add_argument("folders", nargs="?", default=Path("outputs"), type=Path, metavar="OUTPUTS")
     command.add_argument("--port", default=5000, type=int)
     arguments = parser.parse_args()
+    show_what_can_be_shown()
     if arguments.action == "ui":
         serve(arguments.folders, arguments.port)
     if arguments.action == "follow":

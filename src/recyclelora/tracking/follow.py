@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import select
 import sys
 import time
@@ -22,6 +23,8 @@ from recyclelora.tracking.system import SystemSampler
 POLL = 2.0
 """Seconds between two passes; doubled after each failed one, up to :data:`LONGEST_POLL`."""
 LONGEST_POLL = 30.0
+LONGEST_LINE, LONGEST_LOOK = 500, 10_000
+"""Characters of an error that are shown, and looked at; servers send pages of a megabyte."""
 
 Send = Callable[[bool], None]
 """send(last): one pass; ``last`` when nothing more comes."""
@@ -60,8 +63,16 @@ def _tried(send: Send, *, last: bool) -> bool:
 
 def explained(error: Exception) -> str:
     """An error in one line without passwords."""
-    text = (str(error).splitlines() or [""])[0]
-    return redacted(text if isinstance(error, UserError | ConfigError) else f"{type(error).__name__}: {text}")
+    text = "".join(c if c.isprintable() else " " for c in (str(error).strip().splitlines() or [""])[0])
+    if isinstance(error, UserError | ConfigError):
+        return redacted(text)
+    if re.search(r"<(!doctype|html|head|body)\b", str(error)[:LONGEST_LOOK], re.IGNORECASE):
+        text = "a web page came instead of MLflow's answer; is this its address, or a log-in page?"
+    elif isinstance(error, LookupError | AttributeError | TypeError):  # MLflow's client met what it does not expect
+        text = f"this is no answer of MLflow: {type(error).__name__}: {text}"
+    else:
+        text = f"{type(error).__name__}: {text}"
+    return redacted(text if len(text) <= LONGEST_LINE else f"{text[:LONGEST_LINE]}...")
 
 
 def _sender(folder: Path) -> Send:

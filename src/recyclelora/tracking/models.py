@@ -27,10 +27,19 @@ def log_model(client: Any, run_id: str, run_dir: Path, config: Config) -> str | 
     Returns:
         the id of the model; None for a run without an adapter file.
     """
+    from mlflow.exceptions import MlflowException
+
     if not (run_dir / CONTENT[0]).is_file():
         return None
     run = client.get_run(run_id)
-    model = _existing(client, run)
+    try:
+        model = _existing(client, run)
+    except MlflowException as error:
+        if error.error_code not in ("ENDPOINT_NOT_FOUND", "NOT_IMPLEMENTED"):
+            raise
+        raise UserError(
+            "this MLflow server is older than 3 and keeps no models: leave them out with tracking.model=false"
+        ) from error
     if model is not None and str(model.status) == READY:
         return str(model.model_id)
     about = read_json(run_dir / "adapter_config.json")
