@@ -58,7 +58,7 @@ def test_a_run_leaves_the_promised_directory(config):
     assert files == {
         ".lock", "config.yaml", "run.json", "metrics.jsonl", "train.log", "result.json",
         "adapter.safetensors", "adapter_config.json",
-        "checkpoints/last", "checkpoints/best_source", "checkpoints/best_target",
+        "checkpoints/last", "checkpoints/best_source", "checkpoints/best_target", "checkpoints/scores.json",
         *(f"checkpoints/step_000004/{name}" for name in (
             "trained.safetensors", "optimizer.safetensors", "initial.safetensors", "state.json", "manifest.json")),
         *(f"evaluations/images/4/{name}.safetensors" for name in ("source_val", "cityscapes")),

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from recyclelora.cli import launch
+from recyclelora.engine.stopping import ctrl_c_in_one_line
 from recyclelora.schemas import AnalyzeConfig
 
 
@@ -18,7 +18,10 @@ def analyze(config: AnalyzeConfig, trial: int | None = None) -> None:
 
 def main() -> None:
     """``python analyze.py run=<run dir>`` or ``run=[<run dir>,<run dir>,...]``."""
-    launch("analyze", analyze)
+    with ctrl_c_in_one_line("analyze"):
+        from recyclelora.cli import launch
+
+        launch("analyze", analyze)
 
 
 if __name__ == "__main__":

@@ -23,6 +23,7 @@ from yaml import YAMLError
 
 from recyclelora.config import ConfigError, commanding, home, register_schemas, typed
 from recyclelora.cores import short_sockets
+from recyclelora.engine.stopping import ending_at_once
 from recyclelora.errors import Interrupted, UserError
 from recyclelora.option_files import allow_reading
 from recyclelora.provenance import same_but_for_content
@@ -151,9 +152,12 @@ class Job:
     def __call__(self, node: DictConfig) -> float | None:
         """Check the composed configuration and run the task."""
         register_schemas()
+        kept = "what was finished is kept; the same command does the rest"
         if HydraConfig.get().mode == RunMode.MULTIRUN:  # one bad trial must not end the others
-            return self.task(typed(node), int(HydraConfig.get().job.num))
-        with one_clear_line(self.command):  # here, because Hydra would print a line of its own first
+            with ending_at_once(kept):
+                return self.task(typed(node), int(HydraConfig.get().job.num))
+        # here, because Hydra would print a line of its own first
+        with one_clear_line(self.command), ending_at_once(kept):
             return self.task(typed(node), None)
 
 

@@ -2,9 +2,22 @@
 
 from __future__ import annotations
 
+from typing import TypeVar
+
 import torch
 from torch import Tensor
 from torch import distributed as dist
+
+T = TypeVar("T")
+
+
+def gathered(mine: list[T]) -> list[T]:
+    """What all processes have found, in the order of their ranks."""
+    if not (dist.is_available() and dist.is_initialized()) or dist.get_world_size() == 1:
+        return mine
+    every: list[list[T]] = [[] for _ in range(dist.get_world_size())]
+    dist.all_gather_object(every, mine)
+    return [found for part in every for found in part]
 
 
 @torch.no_grad()

@@ -7,6 +7,22 @@ class UserError(Exception):
     """Something the user can put right: its text says what is wrong, where, and what to do."""
 
 
+class BrokenFile(UserError):
+    """A file of a data set that cannot be read, or is not what it should be.
+
+    Args:
+        message: file, what is wrong, what to do
+        files: the files of the sample, as :class:`recyclelora.data.identity.Files` names them
+    """
+
+    def __init__(self, message: str, files: tuple[str, ...] = ()) -> None:
+        super().__init__(message, files)  # both: an exception goes through a pipe by its arguments
+        self.files = files
+
+    def __str__(self) -> str:
+        return str(self.args[0])
+
+
 class Interrupted(BaseException):
     """A run that stopped at a step boundary because it was asked to; nothing is lost.
 

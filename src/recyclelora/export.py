@@ -6,7 +6,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from recyclelora.cli import launch
+from recyclelora.engine.stopping import ctrl_c_in_one_line
 from recyclelora.errors import UserError
 from recyclelora.schemas import ExportConfig
 
@@ -90,7 +90,10 @@ def writer(config: ExportConfig) -> Writer:
 
 def main() -> None:
     """``python export.py run=<run dir> format=timm|peft|segmenter|onnx``."""
-    launch("export", export)
+    with ctrl_c_in_one_line("export"):
+        from recyclelora.cli import launch
+
+        launch("export", export)
 
 
 if __name__ == "__main__":

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from recyclelora.cli import launch
+from recyclelora.engine.stopping import ctrl_c_in_one_line
 from recyclelora.schemas import ImportConfig
 
 
@@ -28,7 +28,10 @@ def import_checkpoint(config: ImportConfig, trial: int | None = None) -> None:
 
 def main() -> None:
     """``python import_checkpoint.py checkpoint=<file.pth> kind=rein|soma|recyclelora``."""
-    launch("import_checkpoint", import_checkpoint)
+    with ctrl_c_in_one_line("import_checkpoint"):
+        from recyclelora.cli import launch
+
+        launch("import_checkpoint", import_checkpoint)
 
 
 if __name__ == "__main__":

@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
+import sys
+from collections.abc import Callable
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -17,18 +21,21 @@ from recyclelora.build import build_model, locate_weights
 from recyclelora.build_data import build_protocol, class_colours
 from recyclelora.cache import of_run
 from recyclelora.config import load_config
+from recyclelora.data.datasets import Dataset, digest
+from recyclelora.data.identity import content_digest, state_on_disk
 from recyclelora.data.labels import IGNORE
 from recyclelora.data.reading import read_upright
-from recyclelora.engine.checkpoint import load_checkpoint, pointed
+from recyclelora.engine.checkpoint import load_checkpoint, pointed, tensors_digest
 from recyclelora.engine.evaluation import Evaluator
+from recyclelora.engine.partial import PartialCounts
 from recyclelora.engine.runtime import resolve_accelerator
 from recyclelora.engine.trainables import load_trainable_state
 from recyclelora.errors import UserError
 from recyclelora.figures import ClassColours
 from recyclelora.predictions import Prediction, predict
-from recyclelora.provenance import TrainedRecord
+from recyclelora.provenance import TrainedRecord, code_digest, evaluation_identity
 from recyclelora.records import read_record
-from recyclelora.schemas import Config
+from recyclelora.schemas import Config, DataConfig
 from recyclelora.segmenter import Segmenter
 from recyclelora.storage import read_json, write_bytes, write_json
 
@@ -37,6 +44,22 @@ ABOUT_FILE = "adapter_config.json"
 BACKBONE_FILE = "backbone.safetensors"
 """The frozen weights of an imported run whose checkpoint brought its own."""
 TRAINED, INITIAL = "trained/", "initial/"
+
+
+WHOLE_PIXELS = 1024 * 2048
+"""Up to the size of Cityscapes' images a protocol without windows shows an image in one piece."""
+
+
+@dataclass(frozen=True)
+class Shown:
+    """How an image is shown to a model; None: as the run's test protocol has it."""
+
+    size: int | None = None
+    """its short edge in pixels; the prediction has the image's own size"""
+    window: int | None = None
+    """side of the square windows in pixels"""
+    batch: int | None = None
+    """windows that go through the model at once"""
 
 
 @dataclass(frozen=True)
@@ -48,22 +71,51 @@ class TrainedModel:
     segmenter: Segmenter
     evaluator: Evaluator
     step: int
+    weights_sha256: str
+    """of the trained tensors"""
 
     @property
     def classes(self) -> ClassColours:
         """Names and colours by train id."""
         return class_colours(self.config.data)
 
-    def predict(self, image: np.ndarray | str | Path) -> Prediction:
-        """Segment one uint8 RGB image (H, W, 3), or an image file, under the run's test protocol.
+    def predict(
+        self,
+        image: np.ndarray | str | Path,
+        shown: Shown | None = None,
+        advance: Callable[[int], None] = lambda count: None,
+    ) -> Prediction:
+        """Segment one uint8 RGB image (H, W, 3), or an image file.
 
         A file is turned as its EXIF orientation asks for; an array is taken as it is.
+
+        Args:
+            image: of any size
+            shown: how it is shown to the model; by default under the run's test protocol, as :meth:`evaluator_for` says
+            advance: told of windows done
         """
         if isinstance(image, str | Path):
             image = read_upright(Path(image))
         if image.ndim != 3 or image.shape[2] != 3 or image.dtype != np.uint8:
             raise ValueError(f"expected a uint8 RGB image (H, W, 3), got {image.dtype} {image.shape}")
-        return predict(self.segmenter, self.evaluator, image)
+        evaluator = self.evaluator_for((image.shape[0], image.shape[1]), shown or Shown())
+        return predict(self.segmenter, evaluator, image, advance=advance)
+
+    def evaluator_for(self, size: tuple[int, int], shown: Shown) -> Evaluator:
+        """What predicts an image of ``size`` (H, W): the run's test protocol, where that is bounded.
+
+        A protocol that shows images in one piece is meant for its datasets. What is larger than their largest is cut
+        into windows of the training size, which overlap by a third as the published ones do.
+        """
+        protocol = self.evaluator.protocol
+        if shown.size is not None:
+            protocol = dataclasses.replace(protocol, fit={"": (shown.size, sys.maxsize)})
+        height, width = protocol.shown_size("", size)
+        if shown.window or (protocol.mode == "whole" and height * width > WHOLE_PIXELS):
+            side = shown.window or min(self.config.data.augment.crop)
+            protocol = dataclasses.replace(protocol, mode="slide", window=side, stride=max(1, round(2 * side / 3)))
+        batch = shown.batch or self.evaluator.window_batch
+        return dataclasses.replace(self.evaluator, protocol=protocol, window_batch=batch)
 
 
 @dataclass(frozen=True)
@@ -169,7 +221,70 @@ def load(run: str | Path, checkpoint: str = "last", *, accelerator: str = "auto"
     load_trainable_state(segmenter, stored.trained)
     device = torch.device(resolve_accelerator(accelerator))
     segmenter.to(device).eval().requires_grad_(False)
-    return TrainedModel(run_dir, config, segmenter, single_evaluator(config, device, about["precision"]), stored.step)
+    evaluator = single_evaluator(config, device, about["precision"])
+    return TrainedModel(run_dir, config, segmenter, evaluator, stored.step, tensors_digest(stored.trained))
+
+
+@dataclass(frozen=True)
+class Question:
+    """What an evaluation asks of a model; whatever changes the answer changes its identity."""
+
+    model: TrainedModel
+    data: DataConfig
+    scored: dict[str, Dataset]
+    precision: str
+    """``32-true``, ``bf16-mixed`` or ``16-mixed``"""
+
+    @functools.cached_property
+    def contents(self) -> dict[str, str]:
+        """Digest of every scored set: its files, and how they are read."""
+        return {name: content_digest(dataset) for name, dataset in self.scored.items()}
+
+    @property
+    def root(self) -> str:
+        """Where the data lie."""
+        given = self.data.root if self.data.folder is None else self.data.folder.root
+        return str(Path(given).expanduser().absolute())
+
+    @functools.cached_property
+    def identity(self) -> str:
+        """64 hex digits."""
+        return self._identity(self.contents | {"place of the data": self.root})
+
+    def name(self, checkpoint: str) -> str:
+        """Of its files: readable, and another one for every other question."""
+        return f"{self.data.name}-{self.data.protocol.name}-{checkpoint}-{self.identity[:12]}"
+
+    def kept(self, folder: Path, name: str, batch_size: int) -> PartialCounts:
+        """The counts of one set that are kept while the scoring is not done.
+
+        They are not used any more when the code or the time of a file has changed.
+        """
+        key = f"{self._identity({name: self.contents[name]})} {state_on_disk(self.scored[name])} {code_digest()}"
+        return PartialCounts(folder / f"{name}.json", f"{key} {batch_size}")
+
+    def to_json(self) -> dict[str, Any]:
+        """What an answer's file tells of its question."""
+        return {
+            "data": self.data.name,
+            "protocol": self.data.protocol.name,
+            "protocol_settings": dataclasses.asdict(self.data.protocol),
+            "datasets": {
+                config.label: dataclasses.asdict(config)
+                for config in self.data.targets
+            } | ({"source_val": dataclasses.asdict(self.data.source_val)} if "source_val" in self.scored else {}),
+            "classes": self.data.classes.names,
+            "dataset_digest": digest(list(self.scored.values())),
+            "scored_digests": self.contents,
+            "root": self.root,
+            "precision": self.precision,
+            "trained_sha256": self.model.weights_sha256,
+            "identity": self.identity,
+        }  # fmt: skip
+
+    def _identity(self, sets: dict[str, str]) -> str:
+        protocol = dataclasses.asdict(self.data.protocol)
+        return evaluation_identity(self.model.weights_sha256, sets, protocol, self.data.classes.names, self.precision)
 
 
 AUTOCAST = {"bf16-mixed": torch.bfloat16, "16-mixed": torch.float16}

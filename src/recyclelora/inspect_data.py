@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from recyclelora.cli import launch
+from recyclelora.engine.stopping import StopRequest, ctrl_c_in_one_line
 from recyclelora.schemas import DataConfig, InspectConfig
 
 if TYPE_CHECKING:
@@ -26,15 +26,17 @@ def inspect_pair(
 
     Raises:
         UserError: there are errors in the data; the report is written first.
+        Interrupted: a signal asked to stop; the report tells of what was looked at.
     """
     from recyclelora.build_data import class_colours
-    from recyclelora.errors import UserError
+    from recyclelora.errors import Interrupted, UserError
     from recyclelora.inspection.page import write_page
     from recyclelora.inspection.parts import data_report
     from recyclelora.inspection.tables import tables
     from recyclelora.storage import write_json, write_text
 
-    report, parts = data_report(data, cache, num_workers, reporter)
+    stop = StopRequest()
+    report, parts = data_report(data, cache, num_workers, reporter, stop)
     folder = output_dir / "inspect" / data.name
     folder.mkdir(parents=True, exist_ok=True)
     write_json(folder / "report.json", report.to_json())
@@ -43,6 +45,9 @@ def inspect_pair(
         reporter.table(table)
     reporter.note(f"dataset digest: {report.digest}")
     reporter.note(f"written: {folder}/index.html, {folder}/report.json")
+    if stop.received is not None:
+        text = f"stopped by signal {stop.received}; {folder} tells of what was looked at until then"
+        raise Interrupted(text, 128 + stop.received)
     if report.errors:
         shown = [f"{d.dataset}: {d.kind}: {d.file} {d.detail}" for d in report.errors[:5]]
         more = [f"and {len(report.errors) - 5} more"] if len(report.errors) > 5 else []
@@ -51,7 +56,10 @@ def inspect_pair(
 
 def main() -> None:
     """``python inspect_data.py data=gta2city``."""
-    launch("inspect_data", inspect_data)
+    with ctrl_c_in_one_line("inspect_data"):
+        from recyclelora.cli import launch
+
+        launch("inspect_data", inspect_data)
 
 
 if __name__ == "__main__":

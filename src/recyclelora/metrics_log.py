@@ -16,6 +16,8 @@ TIMINGS = frozenset({"time", "seconds_per_step", "data_wait_seconds", "data_wait
 LATEST = 4e10
 """Seconds since 1970 that a time can be; a later one is a typing error, and MLflow counts milliseconds in 64 bits."""
 
+EVALUATION_SHARE = "evaluation_share"
+"""In the point of every evaluation."""
 FINAL = "final_miou"
 """Prefix of the scores that a run ends with."""
 
@@ -36,15 +38,22 @@ class MetricsLog:
         """Add one point after ``step`` finished steps."""
         append_text(self.path, json.dumps({"step": step, "time": round(time.time(), 3), **values}) + "\n")
 
-    def rewind(self, step: int) -> bool:
+    def rewind(self, step: int, *, scored: bool = True) -> bool:
         """Drop what a resumed run writes again: points after ``step``, final scores, and a line that was cut off.
+
+        Also the evaluation after ``step`` itself where it is not yet ``scored``.
 
         Returns:
             whether points up to ``step`` are there; where not, somebody has emptied or removed the file.
         """
+
+        def stays(line: str, point: dict[str, Any]) -> bool:
+            again = point["step"] == step and not scored and EVALUATION_SHARE in point
+            return point["step"] <= step and not again and f'"{FINAL}/' not in line
+
         kept: list[str] = []
         if self.path.exists():
-            kept = [line for line, point in _read(self.path) if point["step"] <= step and f'"{FINAL}/' not in line]
+            kept = [line for line, point in _read(self.path) if stays(line, point)]
             write_text(self.path, "".join(line + "\n" for line in kept))
         return step == 0 or bool(kept)
 

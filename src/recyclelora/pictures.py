@@ -6,6 +6,7 @@ evaluation ``predictions_step_NNNNNN.png`` of the same images and the plots, whi
 
 from __future__ import annotations
 
+import contextlib
 import functools
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -18,6 +19,7 @@ from recyclelora.data.datasets import Dataset
 from recyclelora.data.labels import IGNORE, PADDING
 from recyclelora.data.loaders import TrainStream
 from recyclelora.engine.evaluation import Evaluator
+from recyclelora.errors import BrokenFile
 from recyclelora.metrics import ConfusionMatrix
 from recyclelora.metrics_log import read_points
 from recyclelora.provenance import RunDirectory
@@ -101,11 +103,12 @@ class Pictures:
         for name, dataset in self.scored.items():
             if len(dataset):
                 score = None if scores is None else scores.miou(name)
-                rows.append(self._shown(name, dataset, self._spread(dataset)[0], score))
+                rows += self._shown(name, dataset, self._spread(dataset)[:1], score)
         title = f"{self.about}: step {step:,} of {self.config.trainer.max_steps:,}"
         if scores is not None:
             title += f"  |  mIoU {_summary(scores)}"
-        self._write(f"{STEPS}{step:06d}", figures.png(figures.panel(rows, self.colours, SMALL, title)))
+        if rows:
+            self._write(f"{STEPS}{step:06d}", figures.png(figures.panel(rows, self.colours, SMALL, title)))
 
     def _plots(self, scores: Scores, matrices: Mapping[str, ConfusionMatrix]) -> None:
         """Curves, domain gap, IoU by class and confusion as they are after an evaluation."""
@@ -134,7 +137,7 @@ class Pictures:
             self._plots(scores, matrices)
         first_rows = []
         for name, dataset in self.scored.items():
-            rows = [self._shown(name, dataset, index, scores.miou(name)) for index in self._spread(dataset)]
+            rows = self._shown(name, dataset, self._spread(dataset), scores.miou(name))
             if rows:
                 title = f"{self.about}: {name}"
                 self._write(f"predictions_{name}", figures.png(figures.panel(rows, self.colours, title=title)))
@@ -151,14 +154,21 @@ class Pictures:
         count = min(self.config.trainer.num_figures, length)
         return [(2 * index + 1) * length // (2 * count) for index in range(count)]
 
-    def _shown(self, name: str, dataset: Dataset, index: int, score: float | None) -> figures.Shown:
-        protocol = self.evaluator.protocol
-        sample = protocol.prepared(dataset).load(index)
-        was_training = self.segmenter.training
-        prediction = self.evaluator.predict(self.segmenter.eval(), [sample.image], protocol.key(dataset))[0]
-        self.segmenter.train(was_training)
+    def _shown(self, name: str, dataset: Dataset, indices: list[int], score: float | None) -> list[figures.Shown]:
+        """What the model says of images of a set; those that cannot be read are named where they are scored."""
+        protocol, found = self.evaluator.protocol, []
+        prepared, key = protocol.prepared(dataset), protocol.key(dataset)
         title = name if score is None else f"{name}  mIoU {100 * score:.1f} %"
-        return figures.Shown(title, sample.image, sample.label if dataset.labelled else None, prediction)
+        was_training = self.segmenter.training
+        self.segmenter.eval()
+        for index in indices:
+            with contextlib.suppress(BrokenFile):
+                sample = prepared.load(index)
+                prediction = self.evaluator.predict(self.segmenter, [sample.image], key)[0]
+                label = sample.label if dataset.labelled else None
+                found.append(figures.Shown(title, sample.image, label, prediction))
+        self.segmenter.train(was_training)
+        return found
 
     def _write(self, name: str, content: bytes) -> None:
         """Replace a picture in one go: whoever looks never sees half of one."""

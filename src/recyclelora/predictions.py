@@ -10,7 +10,8 @@ import numpy as np
 import torch
 
 from recyclelora.data.datasets import Dataset
-from recyclelora.engine.evaluation import Evaluator
+from recyclelora.engine.evaluation import Evaluator, Stopped
+from recyclelora.errors import UserError
 from recyclelora.figures import ClassColours, save_png
 from recyclelora.progress import Reporter, shown
 from recyclelora.segmenter import Segmenter
@@ -26,9 +27,18 @@ class Prediction:
     """float32 probability of the chosen class (H, W)"""
 
 
-def predict(segmenter: Segmenter, evaluator: Evaluator, image: np.ndarray, dataset: str = "") -> Prediction:
-    """Segment one uint8 RGB image (H, W, 3) as the test protocol shows images of ``dataset`` to the model."""
-    confidence, ids = evaluator.probabilities(segmenter, [image], dataset)[0].float().max(0)
+def predict(
+    segmenter: Segmenter,
+    evaluator: Evaluator,
+    image: np.ndarray,
+    dataset: str = "",
+    advance: Callable[[int], None] = lambda count: None,
+) -> Prediction:
+    """Segment one uint8 RGB image (H, W, 3) as the test protocol shows images of ``dataset`` to the model.
+
+    ``advance`` is told of windows done.
+    """
+    confidence, ids = evaluator.probabilities(segmenter, [image], dataset, advance)[0].float().max(0)
     return Prediction(ids.to(torch.uint8).cpu().numpy(), confidence.cpu().numpy())
 
 
@@ -46,15 +56,31 @@ def predict_dataset(
     folder: Path,
     classes: ClassColours,
     advance: Callable[[int], None],
-) -> None:
-    """Write the predictions of a whole dataset, under the names of its images; ``advance`` is told of each."""
+    stop: Callable[[], bool] = lambda: False,
+) -> list[UserError]:
+    """Write the predictions of a whole dataset, under the names of its images; ``advance`` is told of each.
+
+    Returns:
+        what could not be read; all else is written.
+
+    Raises:
+        Stopped: ``stop``, asked before each image, said so.
+    """
     segmenter.eval()
     shown = evaluator.protocol.prepared(dataset)
+    broken: list[UserError] = []
     for index in range(len(shown)):
-        sample = shown.load(index)
-        prediction = predict(segmenter, evaluator, sample.image, evaluator.protocol.key(dataset))
-        save_prediction(folder, str(PurePosixPath(sample.name).with_suffix("")), sample.image, prediction, classes)
+        if stop():
+            raise Stopped
+        try:
+            sample = shown.load(index)
+        except UserError as error:
+            broken.append(error)
+        else:
+            prediction = predict(segmenter, evaluator, sample.image, evaluator.protocol.key(dataset))
+            save_prediction(folder, str(PurePosixPath(sample.name).with_suffix("")), sample.image, prediction, classes)
         advance(1)
+    return broken
 
 
 def predict_unlabelled(
@@ -64,10 +90,20 @@ def predict_unlabelled(
     folder: Path,
     classes: ClassColours,
     reporter: Reporter,
-) -> None:
-    """Write the predictions of every dataset that has no labels to be scored with to ``folder/<name>``, and say so."""
+    stop: Callable[[], bool] = lambda: False,
+) -> list[UserError]:
+    """Write the predictions of every dataset that has no labels to be scored with to ``folder/<name>``, and say so.
+
+    Returns:
+        what could not be read; all else is written.
+
+    Raises:
+        Stopped: ``stop``, asked before each image, said so.
+    """
+    broken: list[UserError] = []
     for name, dataset in datasets.items():
         if not dataset.labelled:
             with reporter.bar(f"predicting {name}", len(dataset)) as update:
-                predict_dataset(segmenter, evaluator, dataset, folder / name, classes, update)
+                broken += predict_dataset(segmenter, evaluator, dataset, folder / name, classes, update, stop)
             reporter.note(f"{name} has no labels and is not scored; predictions: {shown(folder / name)}")
+    return broken

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from recyclelora.cli import launch
+from recyclelora.engine.stopping import ctrl_c_in_one_line
 from recyclelora.schemas import Config
 
 
@@ -40,7 +40,10 @@ def prepare(config: Config, trial: int | None = None) -> None:
 
 def main() -> None:
     """``python prepare.py data=... backbone=...``, with the overrides of the training to come."""
-    launch("prepare", prepare, config_name="train")
+    with ctrl_c_in_one_line("prepare"):
+        from recyclelora.cli import launch
+
+        launch("prepare", prepare, config_name="train")
 
 
 if __name__ == "__main__":

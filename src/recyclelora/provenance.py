@@ -3,20 +3,22 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 import hashlib
 import importlib.metadata
 import json
 import os
 import platform
+import re
 import shlex
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NotRequired, TypedDict
+from typing import TYPE_CHECKING, Any, NotRequired, TypedDict
 
 from recyclelora.config import load_config, to_yaml
 from recyclelora.errors import UserError
@@ -26,6 +28,9 @@ from recyclelora.schemas import Config
 from recyclelora.schemas.checks import identity_fields
 from recyclelora.storage import locked, read_json, remove_leftovers, set_aside, sha256, write_json, write_text
 from recyclelora.sweep.unit import Unit
+
+if TYPE_CHECKING:
+    from recyclelora.data.identity import Files
 
 FREE = (
     "output_dir", "cache", "study", "fresh", "tracking", "factor_cache_gib", "data.root", "data.folder.root",
@@ -83,6 +88,7 @@ class Identity:
 
     weights_sha256: str | None
     dataset_digest: str
+    """of what is trained on"""
     precision: str
     world_size: int
     init_sha256: str | None = None
@@ -100,6 +106,22 @@ def signature(config: Config, identity: Identity) -> str:
         node.pop(leaf, None)
     text = json.dumps({"config": fields, "identity": dataclasses.asdict(identity)}, sort_keys=True)
     return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+
+def evaluation_identity(
+    weights: str, sets: Mapping[str, str], protocol: Mapping[str, Any], classes: Sequence[str], precision: str
+) -> str:  # fmt: skip
+    """sha256 of all that scores depend on: two evaluations with the same one ask the same question.
+
+    Args:
+        weights: digest of the trained tensors; the frozen ones are the run's
+        sets: name in the result -> digest of what is scored, and of how it is read
+        protocol: its values
+        classes: their names by train id
+        precision: ``32-true``, ``bf16-mixed`` or ``16-mixed``
+    """
+    asked = [weights, dict(sets), dict(protocol), list(classes), precision]
+    return hashlib.sha256(json.dumps(asked, sort_keys=True).encode()).hexdigest()
 
 
 @dataclass(frozen=True)
@@ -127,6 +149,16 @@ class RunDirectory:
     def image_counts(self) -> Path:
         """``<step>/<set>.safetensors``: the confusion matrix of every single image of a set."""
         return self.path / "evaluations" / "images"
+
+    @property
+    def partial_counts(self) -> Path:
+        """What is kept of an evaluation that may be stopped."""
+        return self.path / "evaluations" / "partial"
+
+    @property
+    def unreadable(self) -> Path:
+        """Files of the data that this run could not read, and how many bytes they had: see :func:`find_run`."""
+        return self.path / "unreadable.json"
 
     @property
     def metrics(self) -> Path:
@@ -166,6 +198,54 @@ def run_directory(config: Config, identity: Identity, trial: int | None, unit: U
         return RunDirectory(root / "sweeps" / str(config.study) / f"trial_{trial:04d}-{sign}")
     name = f"{config.adapter.name}-{config.backbone.name}-{config.data.name}-{sign}"
     return RunDirectory(root / "runs" / name)
+
+
+def find_run(
+    config: Config, identity: Identity, files: Files, trial: int | None, unit: Unit | None = None
+) -> tuple[RunDirectory, Identity]:
+    """The directory of a run and the identity that it has there.
+
+    A run is also found where it began under another identity of the same training: before files that it could not read
+    were mended, or under version 0.1.0, to which the scored sets were part of what a training is.
+    """
+
+    def place(digest: str) -> tuple[RunDirectory, Identity]:
+        its = dataclasses.replace(identity, dataset_digest=digest)
+        return run_directory(config, its, trial, unit), its
+
+    now = place(files.trained_on())
+    if config.fresh or now[0].path.exists():
+        return now
+    earlier = place(files.all_together())
+    if earlier[0].path.exists():
+        return earlier
+    path = now[0].path
+    root = Path(config.output_dir).absolute() if unit is None else unit.trial.parents[1]
+    pattern = re.sub(r"-[0-9a-f]{16}(?=/|$)", "-" + 16 * "[0-9a-f]", path.relative_to(root).as_posix())
+    for note in sorted(root.glob(f"{pattern}/{now[0].unreadable.name}")):
+        as_then = unreadable_files(RunDirectory(note.parent))
+        for found in (place(files.trained_on(as_then)), place(files.all_together(as_then))):
+            if found[0].path == note.parent:
+                return found
+    return now
+
+
+def unreadable_files(run: RunDirectory) -> dict[str, int]:
+    """The files that a run could not read, by their name in :class:`Files`, and the bytes that they had then."""
+    if not run.unreadable.exists():
+        return {}
+    found = read_json(run.unreadable)
+    if not isinstance(found, dict) or not all(isinstance(size, int) for size in found.values()):
+        raise UserError(f"{run.unreadable}: must be an object of file names and numbers of bytes")
+    return found
+
+
+def note_unreadable(run: RunDirectory, files: Files, names: Iterable[str]) -> None:
+    """Remember files that could not be read, so that the run is found again when they are mended."""
+    known = unreadable_files(run)
+    new = {name: size for name, size in files.sizes(names).items() if name not in known}
+    if new:
+        write_json(run.unreadable, {**known, **new})
 
 
 @contextmanager
@@ -279,6 +359,7 @@ def _git(checkout: Path, *arguments: str) -> str | None:
     return done.stdout if done.returncode == 0 else None
 
 
+@functools.cache
 def code_digest() -> str:
     """Hex sha256 over names and content of this package's Python files, committed or not."""
     package = Path(__file__).resolve().parent

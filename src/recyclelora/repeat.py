@@ -6,8 +6,8 @@ import dataclasses
 from pathlib import Path
 
 from recyclelora.cache import of_run
-from recyclelora.cli import launch
 from recyclelora.config import load_config
+from recyclelora.engine.stopping import ctrl_c_in_one_line
 from recyclelora.errors import UserError
 from recyclelora.schemas import Config, RepeatConfig, TrackingConfig
 
@@ -72,7 +72,10 @@ def _remedy(about: dict[str, object]) -> str:
 
 def main() -> None:
     """``python repeat.py run=<run dir>``."""
-    launch("repeat", repeat)
+    with ctrl_c_in_one_line("repeat"):
+        from recyclelora.cli import launch
+
+        launch("repeat", repeat)
 
 
 if __name__ == "__main__":

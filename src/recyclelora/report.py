@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from recyclelora.cli import launch
+from recyclelora.engine.stopping import ctrl_c_in_one_line
 from recyclelora.schemas import ReportConfig
 
 
@@ -16,7 +16,10 @@ def report(config: ReportConfig, trial: int | None = None) -> None:
 
 def main() -> None:
     """``python report.py sweep=<sweep dir>`` or ``runs=[<run dir>,<run dir>,...]``."""
-    launch("report", report)
+    with ctrl_c_in_one_line("report"):
+        from recyclelora.cli import launch
+
+        launch("report", report)
 
 
 if __name__ == "__main__":

@@ -3,16 +3,21 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import asdict, dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 from rich.table import Table
 
+from recyclelora.errors import UserError
 from recyclelora.metrics import ConfusionMatrix, as_list, mean_iou
+from recyclelora.storage import read_json, write_json
 
 SOURCE_VAL = "source_val"
+SHOWN = 10
+"""So many files are named in a message."""
 POINTERS = ("last", "best_source", "best_target")
 
 
@@ -73,6 +78,63 @@ class Scores:
     def to_json(self) -> dict[str, Any]:
         """Plain types."""
         return asdict(self)
+
+
+class ScoreHistory:
+    """The scores of a run's evaluations by step, and which question each answers; kept in ``path`` as they come."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._scores: dict[int, Scores] = {}
+        self._question: dict[int, str | None] = {}
+
+    def __contains__(self, step: int) -> bool:
+        return step in self._scores
+
+    @property
+    def scores(self) -> list[Scores]:
+        """Of all evaluations, in their order."""
+        return [self._scores[step] for step in sorted(self._scores)]
+
+    def add(self, scores: Scores, question: str | None) -> None:
+        """Take in one evaluation.
+
+        Args:
+            scores: of it
+            question: identity of what was asked; None where only a part of it was scored
+        """
+        self._scores[scores.step], self._question[scores.step] = scores, question
+
+    def answering(self, question: str) -> dict[int, Scores]:
+        """The scores that answer a question, by step."""
+        return {step: scores for step, scores in self._scores.items() if self._question[step] == question}
+
+    def restore(self, entries: Sequence[Mapping[str, Any]], step: int) -> None:
+        """Go back to ``step``: what its checkpoint knew, and what was written after it was saved."""
+        self._scores, self._question = {}, {}
+        try:
+            later = [entry for entry in read_json(self._path) if entry["step"] <= step]
+        except (UserError, TypeError, KeyError):
+            later = []  # not there, or damaged: what is missing is scored again
+        for entry in [*entries, *later]:
+            scores = Scores(int(entry["step"]), dict(entry["iou_per_class"]))
+            self.add(scores, entry.get("question"))
+
+    def to_json(self) -> list[dict[str, Any]]:
+        """Plain types."""
+        return [{**scores.to_json(), "question": self._question[scores.step]} for scores in self.scores]
+
+    def write(self) -> None:
+        """Keep it all."""
+        write_json(self._path, self.to_json())
+
+
+def incomplete(broken: Sequence[UserError], done: str) -> UserError:
+    """What ends a command that could not read all images: it has done the rest, and says how to go on."""
+    shown = [f"  {error}" for error in broken[:SHOWN]]
+    more = [f"  and {len(broken) - SHOWN} more"] if len(broken) > SHOWN else []
+    head = f"{len(broken)} images cannot be read; {done}, and all others are done:"
+    return UserError("\n".join([head, *shown, *more, "mend them; the same command then does the rest"]))
 
 
 def best_step(history: Sequence[Scores], pointer: str) -> int | None:

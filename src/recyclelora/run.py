@@ -12,9 +12,10 @@ import functools
 import logging
 import time
 import warnings
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -27,11 +28,12 @@ from recyclelora.backbones.weights import WeightsFile
 from recyclelora.build import Model, build_model, check_shapes, locate_weights
 from recyclelora.build_data import Datasets, build_datasets, build_protocol, class_colours
 from recyclelora.config import home
-from recyclelora.data.datasets import digest
+from recyclelora.data.identity import Files
 from recyclelora.data.labels import IGNORE
 from recyclelora.data.preparation import check_labels, render_scenes, scenes_to_render
-from recyclelora.engine.checkpoint import Checkpoint, newest_checkpoint
-from recyclelora.engine.evaluation import Evaluator
+from recyclelora.data.soundness import known_as_sound, remember_as_sound, samples_of, unusable_files
+from recyclelora.engine.checkpoint import Checkpoint, newest_checkpoint, pointed
+from recyclelora.engine.evaluation import Evaluator, Stopped
 from recyclelora.engine.runtime import (
     check_launched_processes,
     no_lost_process,
@@ -40,7 +42,7 @@ from recyclelora.engine.runtime import (
     resolve_precision,
 )
 from recyclelora.engine.trainables import trainable_state
-from recyclelora.errors import Interrupted, Pruned, UserError
+from recyclelora.errors import BrokenFile, Interrupted, Pruned, UserError
 from recyclelora.hardware import peak_memory_mb
 from recyclelora.inference import Weights, write_run_weights
 from recyclelora.metrics_log import FINAL
@@ -53,15 +55,16 @@ from recyclelora.provenance import (
     add_to_record,
     claimed,
     describe,
+    find_run,
+    note_unreadable,
     record,
-    run_directory,
     signature,
 )
-from recyclelora.results import result_json, score_table
+from recyclelora.results import POINTERS, SHOWN, incomplete, result_json, score_table
 from recyclelora.run_end import noted_end
 from recyclelora.schemas import Config
 from recyclelora.session import Session
-from recyclelora.storage import write_json
+from recyclelora.storage import set_aside, write_json
 from recyclelora.sweep.unit import Unit
 from recyclelora.trackers.process import Follower, asked_for, followed
 from recyclelora.tracking import Feeder, mirrored
@@ -78,6 +81,7 @@ class Run:
     config: Config
     fabric: Fabric
     datasets: Datasets
+    files: Files
     weights: WeightsFile | None
     start: Start | None
     identity: Identity
@@ -114,21 +118,22 @@ class Run:
         start = read_start(config.init_from) if config.init_from else None
         if start is not None:
             check_start(start, config, weights.sha256 if weights else None)
+        files = Files.of(datasets.sources, datasets.scored)
         identity = Identity(
-            weights.sha256 if weights else None, digest(datasets.all), precision, world_size,
+            weights.sha256 if weights else None, files.trained_on(), precision, world_size,
             start.sha256 if start else None,
         )  # fmt: skip
-        directory = run_directory(config, identity, trial, unit)
+        directory, identity = find_run(config, identity, files, trial, unit)
         if unit is not None and fabric.is_global_zero:
             unit.runs_in(directory.path)
-        return cls(config, fabric, datasets, weights, start, identity, signature(config, identity), directory)
+        return cls(config, fabric, datasets, files, weights, start, identity, signature(config, identity), directory)
 
     # --- the way of a run ---------------------------------------------------------------------------------------------
 
     def execute(self) -> float | None:
         """Train, or resume, or report the finished result; returns the objective."""
         result = None if self.config.fresh else self.directory.result()
-        if result is not None:
+        if result is not None and not self._outdated(result):
             self._report(Reporter(enabled=self.fabric.is_global_zero), result, "already finished")
             return _objective(result)
         trackers = asked_for(self.config.tracking)
@@ -137,41 +142,104 @@ class Run:
             self.fabric.barrier()
             return self._train(trackers if first else [])
 
+    def _outdated(self, result: dict[str, Any]) -> bool:
+        """Whether a finished run is to be scored again, because its scored sets are not what they were."""
+        then, now = result.get("scored_digests", {}), self.files.scored_digests()
+        changed = [name for name in then if now.get(name, then[name]) != then[name]]
+        if not changed:
+            return False
+        reporter = Reporter(enabled=self.fabric.is_global_zero)
+        can = pointed(self.directory.checkpoints, POINTERS[0]) is not None
+        reporter.warn(
+            f"{', '.join(changed)}: other files than when this run was scored; "
+            + ("scoring again, the earlier result is kept beside the new one" if can else "its checkpoints are gone")
+        )
+        return can
+
     def _train(self, trackers: Sequence[str]) -> float | None:
         reporter = Reporter(self.directory.path / "train.log", enabled=self.fabric.is_global_zero)
         reporter.note(f"run directory: {shown(self.directory.path)}")
         if self.fabric.is_global_zero:
+            if self.directory.result_path.exists():
+                set_aside(self.directory.result_path)
             for remark in record(self.directory, self.description):
                 reporter.warn(remark)
             files = own_files(self.config.data)
             if files is not None and (unused := files.line()) is not None:
                 reporter.note(unused)
-        self._prepare_data(reporter)
         checkpoint = newest_checkpoint(self.directory.checkpoints, reporter.warn)
         mirror_here = self.config.tracking.mlflow and self.fabric.is_global_zero
         noting = noted_end(self.directory.path) if self.fabric.is_global_zero else contextlib.nullcontext()
-        with mirrored(self.directory.path, mirror_here, self.config.tracking.uri) as mirror, noting:
+        with (
+            mirrored(self.directory.path, mirror_here, self.config.tracking.uri) as mirror,
+            noting,
+            self._noting_unreadable(),
+        ):
+            self._prepare_data(reporter, begins=checkpoint is None)
             began = time.perf_counter()
             session = self._session(reporter, checkpoint)
             with followed(self.directory.path, trackers) as followers:
-                finished = session.fit(clock=lambda: time.perf_counter() - began)
-                if not finished:
-                    raise self._interrupted(session)
-                result = self._finish(session, reporter, began)
+                result = self._result(session, reporter, began)
         self._report(reporter, result, "finished")
         self._report_mirror(reporter, mirror)
         self._report_followers(reporter, followers)
         return _objective(result)
 
-    def _prepare_data(self, reporter: Reporter) -> None:
-        """Render the scenes of ``data=streets`` that no run has needed before; see that there is something to learn."""
+    def _result(self, session: Session, reporter: Reporter, began: float) -> dict[str, Any]:
+        """Train and score to the end.
+
+        Raises:
+            Interrupted: a stop was asked for, and everything is saved.
+        """
+        try:
+            if session.fit(clock=lambda: time.perf_counter() - began):
+                with session.stop:
+                    return self._finish(session, reporter, began)
+        except Stopped:
+            pass
+        raise self._interrupted(session)
+
+    @contextlib.contextmanager
+    def _noting_unreadable(self) -> Iterator[None]:
+        """Let this run be found again when a file of what it trains on has been mended."""
+        try:
+            yield
+        except BrokenFile as error:
+            note_unreadable(self.directory, self.files, error.files)
+            raise UserError(f"{error}\nmend it; the same command then goes on") from error
+
+    def _prepare_data(self, reporter: Reporter, *, begins: bool) -> None:
+        """Render the scenes of ``data=streets`` that no run has needed before; look at the files of one that begins."""
         jobs = scenes_to_render(self.datasets.all) if self.fabric.is_global_zero else []
         if len(jobs) > FEW_SCENES:
             with reporter.bar("rendering streets (once)", len(jobs)) as update:
                 render_scenes(jobs, update)
         if self.fabric.is_global_zero:
+            if begins:
+                self._check_files(reporter)
             check_labels(self.datasets.sources, self.config.data.classes.names)
         self.fabric.barrier()
+
+    def _check_files(self, reporter: Reporter) -> None:
+        """Refuse files that would end this run, or its scoring, hours later.
+
+        Raises:
+            UserError: naming them.
+        """
+        remembered = Path(self.config.cache) / "sound_files"
+        every = self.datasets.all
+        if known_as_sound(every, remembered):
+            return
+        with reporter.bar("looking at all files (once)", len(samples_of(every))) as update:
+            broken = unusable_files(every, update)
+        if not broken:
+            remember_as_sound(every, remembered)
+            return
+        note_unreadable(self.directory, self.files, (name for error in broken for name in error.files))
+        shown = [str(error) for error in broken[:SHOWN]]
+        more = [f"and {len(broken) - SHOWN} more"] if len(broken) > SHOWN else []
+        head = f"{len(broken)} samples of the data cannot be used (inspect_data.py tells all about them):"
+        raise UserError("\n".join([head, *shown, *more]))
 
     def _session(self, reporter: Reporter, checkpoint: Checkpoint | None) -> Session:
         """Build the model, put it where it runs, and go back to the checkpoint if there is one."""
@@ -194,12 +262,15 @@ class Run:
         reporter.table(_group_table(groups))
         if self.fabric.is_global_zero:
             add_to_record(self.directory, {"parameter_groups": groups})
-            reached = checkpoint.step if checkpoint else 0
-            if not session.metrics.rewind(reached):
-                reporter.warn(f"{session.metrics.path}: has no points up to step {reached}; the curves begin there")
-            session.pictures.rewind(reached)
         if checkpoint is not None:
             session.restore(checkpoint)
+        if self.fabric.is_global_zero:
+            if not session.metrics.rewind(session.step, scored=not session.unscored):
+                reporter.warn(
+                    f"{session.metrics.path}: has no points up to step {session.step}; the curves begin there"
+                )
+            session.pictures.rewind(session.step)
+        if checkpoint is not None:
             reporter.note(f"resuming after step {session.step} of {t.max_steps}")
         return session
 
@@ -221,7 +292,15 @@ class Run:
 
     def _finish(self, session: Session, reporter: Reporter, began: float) -> dict[str, Any]:
         """Score the full sets, write adapter and pictures, and last of all the result."""
-        selection = session.final_scores()
+        session.hold_kept_weights()
+        if self.fabric.is_global_zero:
+            self._write_adapter(session)  # first: it is of use whatever becomes of the scores
+        try:
+            selection = session.final_scores()
+        finally:
+            if self.fabric.is_global_zero:
+                broken = (error for errors in session.unreadable.values() for error in errors)
+                note_unreadable(self.directory, self.files, (name for error in broken for name in error.files))
         about = {
             "protocol": self.config.data.protocol.name,
             "protocol_settings": dataclasses.asdict(self.config.data.protocol),
@@ -233,22 +312,25 @@ class Run:
             "signature": self.signature,
             "seed": self.config.seed,
             "git": (self.description["git"] or {}).get("commit"),
-            "dataset_digest": self.identity.dataset_digest,
+            "dataset_digest": self.files.all_together(),
+            "training_digest": self.files.trained_on(),
+            "scored_digests": self.files.scored_digests(),
             "weights_sha256": self.identity.weights_sha256,
         }
         classes = self.config.data.classes.names
         held = self.datasets.source_classes(len(classes))
         result = result_json(selection, self.config.objective, classes, about, held)
         if self.fabric.is_global_zero:
-            self._write_adapter(session)
             # on the full sets, where the curves may show subsets: what one compares runs by
             session.metrics.append(session.step, selection["last"].points(FINAL))
             with reporter.bar("drawing", 1):
                 session.pictures.finish(selection["last"], session.matrices.get(session.step, {}))
-            predict_unlabelled(
+            unread = predict_unlabelled(
                 session.segmenter, session.evaluator, self.datasets.scored, self.directory.predictions,
-                class_colours(self.config.data), reporter,
+                class_colours(self.config.data), reporter, session.stop.requested,
             )  # fmt: skip
+            if unread:
+                raise incomplete(unread, "the training is finished and kept")
             write_json(self.directory.result_path, result)
         self.fabric.barrier()
         return result
@@ -272,6 +354,9 @@ class Run:
             "weights_origin": self.weights.origin if self.weights else None,
             "datasets": describe_datasets(self.config.data, self.datasets.all),
             "source_classes": None if held is None else [names[index] for index in sorted(held)],
+            "dataset_digest": self.files.all_together(),
+            "training_digest": self.files.trained_on(),
+            "scored_digests": self.files.scored_digests(),
         }
         return describe(self.config, self.identity, self.signature, extra, home())
 
@@ -279,7 +364,7 @@ class Run:
         unit = Unit.current()
         if unit is not None and unit.stop_reason() == "pruned":
             return Pruned(f"pruned after step {session.step}")
-        number = session.stop.received or 0
+        number = session.stop.received or 0  # 0: another process was asked
         command = "the same command without fresh=true" if self.config.fresh else "the same command"
         text = f"stopped by signal {number} after step {session.step}; {command} goes on from there"
         return Interrupted(text, 128 + number)

@@ -100,8 +100,14 @@ class Segmenter(nn.Module):
     def _query(self) -> Tensor | None:
         return None if self.query is None else self.query()
 
-    def sliding_logits(self, images: Tensor, window: int, stride: int, batch_size: int = 4) -> Tensor:
-        """Logits averaged over overlapping square windows of ``window`` pixels every ``stride``."""
+    def sliding_logits(
+        self, images: Tensor, window: int, stride: int, batch_size: int = 4,
+        advance: Callable[[int], None] = lambda count: None,
+    ) -> Tensor:  # fmt: skip
+        """Logits averaged over overlapping square windows of ``window`` pixels every ``stride``.
+
+        ``advance`` is told of windows done.
+        """
         height, width = images.shape[-2:]
         boxes = list(windows((height, width), window, stride))
         total: Tensor | None = None
@@ -115,6 +121,7 @@ class Segmenter(nn.Module):
             for (y, x), scores in zip(part, logits, strict=True):
                 total[..., y, x] += scores
                 counts[..., y, x] += 1
+            advance(len(part))
         assert total is not None
         return total / counts
 

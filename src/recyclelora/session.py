@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Callable
+import time
+from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
 import torch
@@ -15,29 +16,43 @@ from torch import nn
 from recyclelora.build import Model, build_schedule
 from recyclelora.build_data import Datasets, build_augmentation, build_extras, build_rare_classes
 from recyclelora.data.datasets import Dataset, seeded_subset
-from recyclelora.data.loaders import StepSampler, TrainStream, train_loader
+from recyclelora.data.identity import content_digest, state_on_disk
+from recyclelora.data.loaders import Batch, StepSampler, TrainStream, train_loader
+from recyclelora.data.workers import Loader
+from recyclelora.distributed import gathered
 from recyclelora.engine.average import WeightAverage
-from recyclelora.engine.checkpoint import Checkpoint, load_checkpoint, point, pointed, prune, save_checkpoint
+from recyclelora.engine.checkpoint import (
+    Checkpoint,
+    load_checkpoint,
+    point,
+    pointed,
+    prune,
+    save_checkpoint,
+    tensors_digest,
+)
 from recyclelora.engine.evaluation import Evaluator
 from recyclelora.engine.loop import Cadence, fit
 from recyclelora.engine.optimizer import adamw, load_optimizer_state, optimizer_state, parameter_groups
 from recyclelora.engine.partial import PartialCounts
-from recyclelora.engine.runtime import StopRequest
+from recyclelora.engine.stopping import StopRequest
 from recyclelora.engine.trainables import load_trainable_state, trainable_state
+from recyclelora.errors import BrokenFile, UserError
 from recyclelora.hardware import peak_memory_mb
 from recyclelora.image_counts import ImageCounts
 from recyclelora.metrics import ConfusionMatrix
-from recyclelora.metrics_log import MetricsLog, total_loss
+from recyclelora.metrics_log import EVALUATION_SHARE, MetricsLog, total_loss
 from recyclelora.pictures import Pictures
 from recyclelora.progress import Reporter, Update
-from recyclelora.provenance import RunDirectory
-from recyclelora.results import POINTERS, Scores, best_step, objective
+from recyclelora.provenance import RunDirectory, code_digest, evaluation_identity
+from recyclelora.results import POINTERS, ScoreHistory, Scores, best_step, incomplete, objective
 from recyclelora.schemas import Config
 from recyclelora.sweep.unit import Unit
 
 KEPT_CHECKPOINTS = 3
 EVAL_SUBSET_SEED = 0
 """Intermediate evaluations of every run look at the same images."""
+ASK_UNIT_EVERY = 1.0
+"""Seconds between two looks at what the driver of a sweep wants."""
 
 
 @dataclass
@@ -52,11 +67,12 @@ class Session:
     directory: RunDirectory
     reporter: Reporter
     step: int = 0
-    history: list[Scores] = field(default_factory=list)
     seconds: float = 0.0
     """spent in training and evaluation by earlier launches"""
     matrices: dict[int, dict[str, ConfusionMatrix]] = field(default_factory=dict)
     """step -> set -> what this launch counted last"""
+    unreadable: dict[str, list[BrokenFile]] = field(default_factory=dict)
+    """set -> what could not be read when it was scored last"""
 
     def __post_init__(self) -> None:
         c = self.config
@@ -72,12 +88,15 @@ class Session:
             self.average = WeightAverage(self.segmenter, c.trainer.ema, c.trainer.ema_start, self.model.constrain)
         self.initial = {name: tensor.cpu() for name, tensor in self.model.initial().items()}
         self.metrics = MetricsLog(self.directory.metrics)
+        self.history = ScoreHistory(self.directory.checkpoints / "scores.json")
         self.pictures = Pictures(c, self.directory, self.datasets.scored, self.evaluator, self.segmenter)
         self.stop = StopRequest()
         self.unit = Unit.current()
         self._update: Update = lambda count, status="", total=None: None
         self.clock: Callable[[], float] = lambda: 0.0
         self._evaluating = 0.0
+        self._asked = 0.0
+        self._saved = 0
 
     def _prepare_backbone(self) -> None:
         backbone, t = self.segmenter.backbone, self.config.trainer
@@ -106,8 +125,8 @@ class Session:
             self.model.training_state.load_state_dict(checkpoint.tensors["adapter"])
         if self.average is not None:  # behind the adapter, whose promises hold for it
             self.average.load(checkpoint.tensors["average"])
-        self.step = checkpoint.step
-        self.history = [Scores(**scores) for scores in checkpoint.state["history"]]
+        self.step = self._saved = checkpoint.step
+        self.history.restore(checkpoint.state["history"], checkpoint.step)
         self.seconds = float(checkpoint.state["seconds"])
         if self.fabric.is_global_zero:
             self._point(self.step)  # a kill between a checkpoint and its pointers leaves those of the checkpoint before
@@ -127,18 +146,40 @@ class Session:
         schedule = build_schedule(c)
         if self.step == 0 and self.fabric.is_global_zero:
             self.pictures.start(stream)
-        cadence = Cadence(t.max_steps, t.log_every, t.eval_every, t.checkpoint_every or t.eval_every)
         self.segmenter.train()
-        with self.stop, self.reporter.bar("training", t.max_steps, self.step, terse=True) as self._update:
-            self.step = fit(
-                self.fabric, self.wrapped, self.optimizer, schedule, loader, cadence, self,
-                seed=c.seed, start=self.step, accumulate=t.accumulate, counts=self.segmenter.counts,
-                grad_clip=t.grad_clip,
-                after_step=self._after_step,
-            )  # fmt: skip
-        return self.step == t.max_steps
+        with self.stop:
+            if self.unscored:
+                self.evaluate(self.step)
+            with self.reporter.bar("training", t.max_steps, self.step, terse=True) as self._update:
+                fit(
+                    self.fabric, self.wrapped, self.optimizer, schedule, self._batches(loader), self._cadence, self,
+                    seed=c.seed, start=self.step, accumulate=t.accumulate, counts=self.segmenter.counts,
+                    grad_clip=t.grad_clip, after_step=self._after_step,
+                )  # fmt: skip
+        return self.step == t.max_steps and not self._any(self.stop.requested())
+
+    @property
+    def _cadence(self) -> Cadence:
+        t = self.config.trainer
+        return Cadence(t.max_steps, t.log_every, t.eval_every, t.checkpoint_every or t.eval_every)
+
+    @property
+    def unscored(self) -> bool:
+        """Whether the evaluation that is due after the steps so far is still to be done."""
+        due = self.step > 0 and self._cadence.due(self.step, self.config.trainer.eval_every)
+        return due and self.step not in self.history
+
+    def _batches(self, loader: Loader[Batch]) -> Iterator[Batch]:
+        """The loader's batches; what has been learnt is saved when it cannot go on."""
+        try:
+            yield from loader
+        except UserError:
+            if self.step > self._saved and self.fabric.world_size == 1:  # several processes do not all know of it
+                self.save(self.step)
+            raise
 
     def _after_step(self, step: int) -> None:
+        self.step = step
         self._update(1)
         if self.model.after_step is not None:
             self.model.after_step(step)
@@ -177,12 +218,15 @@ class Session:
         sets = {name: seeded_subset(d, size, EVAL_SUBSET_SEED) for name, d in self.datasets.scored.items()}
         with self.scored_weights():
             scores = self.score(step, sets, whole=size is None)
-            self.history.append(scores)
+            self.history.add(scores, self._question(sets) if size is None and not self.unreadable else None)
             if self.fabric.is_global_zero:
                 if self.unit is not None:
                     self.unit.report(step, objective(scores, self.config.objective))
                 share = (self._evaluating + self.clock() - began) / self.clock()
-                self.metrics.append(step, {**scores.points(), "evaluation_share": share})
+                self.metrics.append(step, {**scores.points(), EVALUATION_SHARE: share})
+                self.history.write()
+                self._point(step)
+                prune(self.directory.checkpoints, KEPT_CHECKPOINTS, POINTERS)
                 self.pictures.evaluation(scores, self.matrices[step])
                 self._evaluating += self.clock() - began
                 mean, source = scores.target_mean, scores.miou("source_val")
@@ -190,31 +234,65 @@ class Session:
                     f"step {step}: mIoU targets {_percent(mean)}, source validation {_percent(source)} "
                     f"({share:.0%} of the time so far spent in evaluations)"
                 )
+                self._forget_counts(step)
 
-    def score(self, step: int, sets: dict[str, Dataset], *, whole: bool = False, resumable: bool = False) -> Scores:
-        """Score the model as it is on every given set; a ``resumable`` scoring goes on where it was stopped.
+    def score(self, step: int, sets: dict[str, Dataset], *, whole: bool = False) -> Scores:
+        """Score the model as it is on every given set, going on where an earlier launch was stopped.
 
-        Of ``whole`` sets the counts of every single image are kept for reports.
+        Images that cannot be read are told, listed in ``unreadable`` and left out. Of ``whole`` sets the counts of
+        every single image are kept for reports.
+
+        Raises:
+            Stopped: a signal, or the driver of the sweep, wants this run to stop.
         """
         matrices: dict[str, ConfusionMatrix] = {}
+        self.unreadable = {}
+        weights = tensors_digest(trainable_state(self.segmenter))
         with self.reporter.bar("evaluating", sum(map(len, sets.values()))) as update:
             for name, dataset in sets.items():
-                partial = self._partial(step, name) if resumable else None
+                partial = self._partial(step, name, dataset, weights)
                 images = ImageCounts(self.evaluator.num_classes, dataset.drives()) if whole else None
-                matrices[name] = self.evaluator(self.segmenter, dataset, update, partial, images)
-                if images and self.fabric.is_global_zero:
+                mine: list[BrokenFile] = []
+                matrices[name] = self.evaluator(
+                    self.segmenter, dataset, update, partial, images, mine, self._asked_to_stop
+                )
+                broken = gathered(mine)
+                if broken:
+                    self.unreadable[name] = broken
+                    self._tell_unreadable(step, name, dataset, broken)
+                elif images and self.fabric.is_global_zero:
                     images.save(self.directory.image_counts / str(step) / f"{name}.safetensors")
         self.matrices[step] = matrices
         return Scores.of(step, matrices)
 
-    def _partial(self, step: int, name: str) -> PartialCounts:
-        """Where this process keeps its counts of one set; the run's directory stands for model, data and protocol."""
+    def _tell_unreadable(self, step: int, name: str, dataset: Dataset, broken: list[BrokenFile]) -> None:
+        more = f", and {len(broken) - 1} more" if len(broken) > 1 else ""
+        self.reporter.warn(
+            f"{name} after step {step}: scored without {len(broken)} of {len(dataset)} images: {broken[0]}{more}"
+        )
+
+    def _question(self, sets: dict[str, Dataset], weights: str = "") -> str:
+        """What scores of this run depend on, besides its step: counts kept for another question are not used."""
+        data = self.config.data
+        contents = {name: f"{content_digest(d)} {state_on_disk(d)}" for name, d in sets.items()}
+        asked = evaluation_identity(
+            weights, contents, asdict(data.protocol), data.classes.names, str(self.fabric.strategy.precision.precision)
+        )
+        return f"{asked} {code_digest()}"
+
+    def _partial(self, step: int, name: str, dataset: Dataset, weights: str) -> PartialCounts:
+        """Where this process keeps its counts of one set."""
         rank, world_size = self.fabric.global_rank, self.fabric.world_size
-        key = f"{step} {name} {rank}/{world_size} {self.evaluator.batch_size}"
-        return PartialCounts(self.directory.path / "evaluations/partial" / f"{step}-{name}-{rank}.json", key)
+        key = f"{self._question({name: dataset}, weights)} {rank}/{world_size} {self.evaluator.batch_size}"
+        return PartialCounts(self.directory.partial_counts / f"{step}-{name}-{rank}.json", key)
+
+    def _forget_counts(self, step: int) -> None:
+        """Remove what was kept for an evaluation that has come to its end."""
+        for path in self.directory.partial_counts.glob(f"{step}-*.json"):
+            path.unlink(missing_ok=True)
 
     def save(self, step: int) -> None:
-        """Write a checkpoint and move the pointers."""
+        """Write a checkpoint and let ``last`` name it."""
         if self.fabric.is_global_zero:
             tensors = {
                 "trained": trainable_state(self.segmenter),
@@ -226,41 +304,63 @@ class Session:
             if self.average is not None:
                 tensors["average"] = self.average.state
             state = {
-                "history": [s.to_json() for s in self.history],
+                "history": self.history.to_json(),
                 "seconds": self.seconds + self.clock(),
                 "precision": self.fabric.strategy.precision.state_dict(),
             }
-            save_checkpoint(self.directory.checkpoints, Checkpoint(step, tensors, state))
-            self._point(step)
-            prune(self.directory.checkpoints, KEPT_CHECKPOINTS, POINTERS)
+            with self.stop.saving():
+                save_checkpoint(self.directory.checkpoints, Checkpoint(step, tensors, state))
+                self._point(step)
+                prune(self.directory.checkpoints, KEPT_CHECKPOINTS, POINTERS)
+        self._saved = step
         self.fabric.barrier()
 
     def _point(self, step: int) -> None:
         """Let the pointers name the checkpoint of ``step``, and the best ones by the scores so far."""
         point(self.directory.checkpoints, POINTERS[0], step)
         for pointer in POINTERS[1:]:
-            best = best_step(self.history, pointer)
+            best = best_step(self.history.scores, pointer)
             if best is not None:
                 point(self.directory.checkpoints, pointer, best)
 
     def stop_requested(self) -> bool:
         """Whether any process was asked to stop."""
-        mine = self.stop.received is not None or (self.unit is not None and self.unit.stop_reason() is not None)
+        return self._any(self._asked_to_stop(at_once=True))
+
+    def _any(self, mine: bool) -> bool:
+        """Whether any process says so."""
         if self.fabric.world_size == 1:
             return mine
         votes = self.fabric.all_reduce(torch.tensor(float(mine), device=self.fabric.device), reduce_op="sum")
         return bool(torch.as_tensor(votes) > 0)
 
+    def _asked_to_stop(self, *, at_once: bool = False) -> bool:
+        """Whether this process was; the sweep's file is looked at only now and then, unless ``at_once``."""
+        if self.stop.received is not None:
+            return True
+        if self.unit is None or (not at_once and time.monotonic() - self._asked < ASK_UNIT_EVERY):
+            return False
+        self._asked = time.monotonic()
+        return self.unit.stop_reason() is not None
+
     # --- the end ------------------------------------------------------------------------------------------------------
+
+    def hold_kept_weights(self) -> None:
+        """Let the model hold what the run ends with: the averaged weights where there is an average."""
+        if self.average is not None:
+            load_trainable_state(self.segmenter, self.average.state)
 
     def final_scores(self) -> dict[str, Scores]:
         """Full scores of ``last``, ``best_source`` and ``best_target``; each step once.
 
-        The model holds the weights of ``last`` afterwards, averaged where there is an average.
+        The model holds the weights of ``last`` before and afterwards.
+
+        Raises:
+            Stopped: as :meth:`score`.
+            UserError: images cannot be read; all others are scored.
         """
-        if self.average is not None:
-            load_trainable_state(self.segmenter, self.average.state)
-        known = {s.step: s for s in self.history} if self.config.trainer.eval_images is None else {}
+        known = self.history.answering(self._question(self.datasets.scored))
+        missing: dict[str, BrokenFile] = {}
         last = {name: p.detach().clone() for name, p in trainable_state(self.segmenter).items()}
         selection: dict[str, Scores] = {}
         for pointer in POINTERS:
@@ -271,12 +371,15 @@ class Session:
             if step not in known:
                 self.reporter.note(f"scoring {pointer} (step {step}) on the full sets")
                 load_trainable_state(self.segmenter, last if step == self.step else load_checkpoint(folder).model)
-                known[step] = self.score(step, self.datasets.scored, whole=True, resumable=True)
+                known[step] = self.score(step, self.datasets.scored, whole=True)
+                missing |= {str(error): error for errors in self.unreadable.values() for error in errors}
             selection[pointer] = known[step]
         load_trainable_state(self.segmenter, last)
         self.fabric.barrier()
+        if missing:
+            raise incomplete(list(missing.values()), "the training is finished and kept")
         if self.fabric.is_global_zero:
-            shutil.rmtree(self.directory.path / "evaluations/partial", ignore_errors=True)
+            shutil.rmtree(self.directory.partial_counts, ignore_errors=True)
             selected = {str(scores.step) for scores in selection.values()}
             for folder in self.directory.image_counts.glob("*"):
                 if folder.name not in selected:

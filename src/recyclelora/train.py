@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
-from recyclelora.cli import launch
-from recyclelora.schemas import Config
+from typing import TYPE_CHECKING
+
+from recyclelora.engine.stopping import ctrl_c_in_one_line
+
+if TYPE_CHECKING:
+    from recyclelora.schemas import Config
 
 
 def train(config: Config, trial: int | None = None) -> float | None:
@@ -15,7 +19,10 @@ def train(config: Config, trial: int | None = None) -> float | None:
 
 def main() -> None:
     """``python train.py key=value ...``."""
-    launch("train", train)
+    with ctrl_c_in_one_line("train"):
+        from recyclelora.cli import launch
+
+        launch("train", train)
 
 
 if __name__ == "__main__":

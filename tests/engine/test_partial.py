@@ -40,7 +40,8 @@ class Argmax(DenseDecoder):
 class Noise:
     """Seven images of noise; reading image ``broken`` fails; every third is wider where they are ``ragged``."""
 
-    name, labelled, classes = "noise", True, frozenset(range(3))
+    name = label = "noise"
+    labelled, classes = True, frozenset(range(3))
 
     def __init__(self, broken: int | None = None, ragged: bool = False):
         self.broken = broken

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import contextlib
 import json
+import os
+import signal
 from pathlib import Path
 
 import numpy as np
@@ -12,7 +14,7 @@ from conftest import make_cityscapes, make_gta, picture, save_palette, save_rgb
 from PIL import Image
 
 from recyclelora.config import register_schemas
-from recyclelora.errors import UserError
+from recyclelora.errors import Interrupted, UserError
 from recyclelora.inspect_data import inspect_pair
 from recyclelora.progress import Reporter
 
@@ -198,3 +200,37 @@ def test_nothing_is_written_beside_the_data(tmp_path: Path, make_config, gta2cit
     config = make_config("data.augment.crop=[64,64]")
     inspect_pair(config.data, config.cache, tmp_path / "out", 0, Reporter(enabled=False))
     assert sorted(p for p in gta2city.rglob("*")) == before
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_a_stopped_inspection_reports_what_it_has_seen(make_config, gta2city, tmp_path, monkeypatch, workers):
+    from recyclelora.inspection import parts
+
+    config, told = make_config(), []
+
+    def signalled(*args, advance, **options):
+        def advancing(count):
+            advance(count)
+            told.append(count)
+            if len(told) == 2:
+                os.kill(os.getpid(), signal.SIGINT)
+
+        return inspecting(*args, advance=advancing, **options)
+
+    inspecting = parts.inspect
+    monkeypatch.setattr(parts, "inspect", signalled)
+    with pytest.raises(Interrupted, match=r"stopped by signal 2; .*inspect.* tells of what was looked at"):
+        inspect_pair(config.data, config.cache, tmp_path / "out", workers, Reporter(enabled=False))
+    report = json.loads(next((tmp_path / "out").rglob("report.json")).read_text())
+    assert sum(dataset["images"] for dataset in report["datasets"]) == 2
+    (defect,) = [d for d in report["defects"] if d["kind"] == "not finished"]
+    assert defect["detail"] == "stopped after 2 of 15 samples"
+
+
+def test_a_pipe_among_the_files_is_named_and_not_waited_for(make_config, gta2city, tmp_path):
+    mask = next(gta2city.rglob("*_gtFine_labelIds.png"))
+    mask.unlink()
+    os.mkfifo(mask)
+    config = make_config()
+    with pytest.raises(UserError, match=mask.name):
+        inspect_pair(config.data, config.cache, tmp_path / "out", 0, Reporter(enabled=False))

@@ -24,7 +24,7 @@ import numpy as np
 
 from recyclelora.data.datasets import Dataset, FolderDataset, Sample
 from recyclelora.data.datasets.base import View
-from recyclelora.data.identity import how_it_reads
+from recyclelora.data.identity import file_state, how_it_reads
 
 HEADER = struct.Struct("<8sIIIIQ")
 """Magic, height, width, length of the name, unused, checksum of all that follows."""
@@ -71,16 +71,8 @@ def sample_key(dataset: FolderDataset, index: int) -> str:
         value = getattr(item, field.name)
         if field.default is not MISSING and value == field.default:
             continue
-        parts.append(_file_text(value) if isinstance(value, Path) else repr(value))
+        parts.append(file_state(value) if isinstance(value, Path) else repr(value))
     return hashlib.sha256("\n".join(parts).encode(errors="surrogateescape")).hexdigest()[:40]
-
-
-def _file_text(path: Path) -> str:
-    try:
-        status = path.stat()
-    except OSError:  # whoever reads the sample says so
-        return f"{path.absolute()} missing"
-    return f"{path.absolute()} {status.st_size} {status.st_mtime_ns}"
 
 
 class DecodeCache:

@@ -20,6 +20,7 @@ from recyclelora.data.extras import Extras
 from recyclelora.data.rare_classes import RareClasses
 from recyclelora.data.transforms import Augmentation, Pair, Wanted
 from recyclelora.data.workers import Loader
+from recyclelora.errors import UserError
 
 Batch = tuple[Tensor, Tensor]
 """uint8 images (B, 3, H, W) and uint8 train ids (B, H, W)."""
@@ -151,7 +152,7 @@ def train_loader(
     return Loader(stream, sampler, collate, num_workers=num_workers, prefetch=4, pin_memory=pin_memory)
 
 
-class _Samples(TorchDataset[Pair]):
+class _Samples(TorchDataset[Pair | UserError]):
     """A dataset's samples without augmentation."""
 
     def __init__(self, dataset: Dataset) -> None:
@@ -160,27 +161,30 @@ class _Samples(TorchDataset[Pair]):
     def __len__(self) -> int:
         return len(self.dataset)
 
-    def __getitem__(self, index: int) -> Pair:
-        sample = self.dataset.load(index)
+    def __getitem__(self, index: int) -> Pair | UserError:
+        try:
+            sample = self.dataset.load(index)
+        except UserError as error:
+            return error
         return sample.image, sample.label
 
 
 def eval_loader(
     dataset: Dataset, *, batch_size: int = 1, num_workers: int = 0, rank: int = 0, world_size: int = 1, skip: int = 0
-) -> Iterator[list[Pair]]:
+) -> Iterator[list[Pair | UserError]]:
     """Every sample once over all ranks, in lists of at most ``batch_size``; sizes may differ within a list.
 
-    The first ``skip`` lists of this rank are left out.
+    The first ``skip`` lists of this rank are left out. In the place of a sample that cannot be read is the error.
     """
     indices = list(range(rank, len(dataset), world_size))
     batches = [indices[i : i + batch_size] for i in range(0, len(indices), batch_size)][skip:]
     for batch in Loader(_Samples(dataset), batches, _as_tensors, num_workers=num_workers):
-        yield [(image.numpy(), label.numpy()) for image, label in batch]
+        yield [s if isinstance(s, UserError) else (s[0].numpy(), s[1].numpy()) for s in batch]
 
 
-def _as_tensors(samples: list[Pair]) -> list[tuple[Tensor, Tensor]]:
+def _as_tensors(samples: list[Pair | UserError]) -> list[tuple[Tensor, Tensor] | UserError]:
     """Tensors leave a worker through shared memory; arrays would be copied through a pipe."""
-    return [(_tensor(image), _tensor(label)) for image, label in samples]
+    return [s if isinstance(s, UserError) else (_tensor(s[0]), _tensor(s[1])) for s in samples]
 
 
 def _tensor(array: np.ndarray) -> Tensor:

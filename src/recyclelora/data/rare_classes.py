@@ -15,8 +15,8 @@ from pathlib import Path
 import numpy as np
 
 from recyclelora.cores import available_cores, process_pool
-from recyclelora.data.datasets import Dataset, digest
-from recyclelora.data.identity import how_it_reads
+from recyclelora.data.datasets import Dataset
+from recyclelora.data.identity import content_digest
 from recyclelora.data.transforms import Wanted, class_counts
 from recyclelora.errors import UserError
 from recyclelora.storage import make_folder, write_bytes
@@ -111,7 +111,7 @@ class ClassCounts:
             warnings.warn(f"class counts are not kept: {error}", stacklevel=2)
 
     def _path(self, dataset: Dataset) -> Path:
-        content = f"v{VERSION} {self.num_classes} {digest([dataset])} {how_it_reads(dataset)}"
+        content = f"v{VERSION} {self.num_classes} {content_digest(dataset)}"
         return self.directory / f"{hashlib.sha256(content.encode()).hexdigest()[:32]}.counts"
 
 

@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import re
+import signal
+import threading
 from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
 from typing import Any, Generic, TypeVar
 
 import cv2
 from torch.utils.data import DataLoader
 from torch.utils.data import Dataset as TorchDataset
 
-from recyclelora.cores import available_cores
+from recyclelora.cores import available_cores, leave_signals_to_parent, signals_held
 from recyclelora.errors import UserError
 
 T = TypeVar("T")
@@ -43,8 +46,8 @@ class Loader(Generic[T]):
     ) -> None:
         workers = min(num_workers, available_cores())
         self.loader: DataLoader[Any] = DataLoader(
-            dataset, batch_sampler=batches, num_workers=workers, collate_fn=collate, pin_memory=pin_memory,
-            worker_init_fn=_one_thread, prefetch_factor=prefetch if workers else None,
+            _Guarded(dataset), batch_sampler=batches, num_workers=workers, collate_fn=_Collated(collate),
+            pin_memory=pin_memory, worker_init_fn=_begin, prefetch_factor=prefetch if workers else None,
         )  # fmt: skip
 
     def __len__(self) -> int:
@@ -54,12 +57,13 @@ class Loader(Generic[T]):
         """Yield the batches.
 
         Raises:
-            UserError: what a worker refused, in its own words, or that a worker was killed.
+            UserError: what a worker refused, or that a worker was killed.
         """
         try:
-            yield from self.loader
-        except UserError as error:
-            raise UserError(_own_words(str(error))) from None
+            for batch in _started(self.loader):
+                if isinstance(batch, _Refused):
+                    raise batch.error
+                yield batch
         except (RuntimeError, OSError, EOFError) as error:
             if not self.loader.num_workers or not _tells_of_a_death(error):
                 raise
@@ -69,8 +73,55 @@ class Loader(Generic[T]):
             ) from error
 
 
-def _one_thread(_: int) -> None:
+@dataclass(frozen=True)
+class _Refused:
+    """What stands in a sample's or a batch's place where a file cannot be used."""
+
+    error: UserError
+
+
+@dataclass(frozen=True)
+class _Guarded(TorchDataset[Any]):
+    """A dataset whose refusals come back as they are: torch would wrap an error into its worker's traceback."""
+
+    dataset: TorchDataset[Any]
+
+    def __getitem__(self, index: int) -> Any:
+        try:
+            return self.dataset[index]
+        except UserError as error:
+            return _Refused(error)
+
+
+@dataclass(frozen=True)
+class _Collated:
+    """Collates samples; of a batch with refused ones stays the first refusal."""
+
+    collate: Callable[[list[Any]], Any]
+
+    def __call__(self, samples: list[Any]) -> Any:
+        refused = [sample for sample in samples if isinstance(sample, _Refused)]
+        return refused[0] if refused else self.collate(samples)
+
+
+def _started(loader: DataLoader[Any]) -> Iterator[Any]:
+    """The loader's iterator, with workers that leave signals to this process.
+
+    torch would raise a worker's death at whatever line this process is, also inside a checkpoint's write; without its
+    handler the death is told where the next batch is asked for.
+    """
+    main = threading.current_thread() is threading.main_thread()
+    before = signal.getsignal(signal.SIGCHLD)
+    with signals_held():
+        batches = iter(loader)
+    if main and loader.num_workers:
+        signal.signal(signal.SIGCHLD, before or signal.SIG_DFL)
+    return batches
+
+
+def _begin(_: int) -> None:
     """Samples are parallel already; torch limits itself in a worker, OpenCV has to be told."""
+    leave_signals_to_parent()
     cv2.setNumThreads(0)
 
 
@@ -80,8 +131,3 @@ def _tells_of_a_death(error: Exception) -> bool:
         return re.search("exited unexpectedly|is killed by signal", str(error)) is not None
     own = str(error).startswith("Caught ")  # the worker lives: reading its files has failed
     return isinstance(error, ConnectionError | EOFError | FileNotFoundError) and not own
-
-
-def _own_words(text: str) -> str:
-    """What the worker said: it comes wrapped in the worker's traceback."""
-    return text.rpartition(f"{UserError.__name__}: ")[2].rstrip() if text.startswith("Caught ") else text

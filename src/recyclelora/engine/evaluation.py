@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 
@@ -14,14 +14,22 @@ from torch.nn import functional as F
 
 from recyclelora.data.datasets import READERS, Dataset, HalfSize
 from recyclelora.data.loaders import eval_loader
+from recyclelora.data.transforms import Pair
 from recyclelora.engine.partial import PartialCounts
 from recyclelora.engine.test_time import averaged
+from recyclelora.errors import BrokenFile, UserError
 from recyclelora.image_counts import ImageCounts
 from recyclelora.metrics import ConfusionMatrix
-from recyclelora.segmenter import Segmenter
+from recyclelora.segmenter import Segmenter, windows
+
+Advance = Callable[[int], None]
 
 GATHERED = 64
 """Images whose matrices are summed over the processes at once."""
+
+
+class Stopped(Exception):
+    """A scoring that was asked to stop."""
 
 
 @dataclass(frozen=True)
@@ -94,6 +102,8 @@ class Evaluator:
         advance: Callable[[int], None] = lambda count: None,
         partial: PartialCounts | None = None,
         images: ImageCounts | None = None,
+        broken: list[BrokenFile] | None = None,
+        stop: Callable[[], bool] = lambda: False,
     ) -> ConfusionMatrix:
         """The confusion matrix of a whole dataset, summed over all processes.
 
@@ -105,6 +115,12 @@ class Evaluator:
             advance: told of images done
             partial: what an earlier call had counted when it was stopped
             images: gets the confusion matrix of every single image, of all processes
+            broken: gets what cannot be read, of this process, and the rest is scored; None: the first one is raised
+            stop: asked after each batch whether to stop
+
+        Raises:
+            Stopped: ``stop`` said so, to this process or to another one; ``partial`` holds what was done.
+            UserError: a sample cannot be read.
         """
         confusion = ConfusionMatrix(self.num_classes, self.ignore_index)
         if not dataset.labelled:
@@ -112,29 +128,67 @@ class Evaluator:
             return confusion
         was_training = segmenter.training
         segmenter.eval()
-        done, mine = (0, ImageCounts(self.num_classes)) if partial is None else partial.load(self.num_classes)
-        confusion.counts = mine.total()
-        loader = eval_loader(
-            self.protocol.prepared(dataset), batch_size=self.batch_size, num_workers=self.num_workers,
-            rank=self.rank, world_size=self.world_size, skip=done,
-        )  # fmt: skip
-        advance(done * self.batch_size)
-        key = self.protocol.key(dataset)
-        for number, samples in enumerate(loader, start=done + 1):
-            matrices = {}
-            for group in by_shape(samples):
-                predictions = self.predict(segmenter, [samples[index][0] for index in group], key)
-                for index, prediction in zip(group, predictions, strict=True):
-                    matrices[index] = confusion.update(samples[index][1], prediction)
-            for index in range(len(samples)):
-                mine.add(matrices[index])
-            if partial is not None:
-                partial.update(number, mine)
-            advance(len(samples))
-        segmenter.train(was_training)
+        try:
+            mine = self._counted(segmenter, dataset, advance, partial, confusion, broken, stop)
+        finally:
+            segmenter.train(was_training)
         if images is not None:
             images.replace(self._gathered(mine, len(dataset)))
         return confusion.all_reduced(self.reduce)
+
+    def _counted(
+        self, segmenter: Segmenter, dataset: Dataset, advance: Callable[[int], None], partial: PartialCounts | None,
+        confusion: ConfusionMatrix, broken: list[BrokenFile] | None, stop: Callable[[], bool],
+    ) -> ImageCounts:  # fmt: skip
+        """Count the images of this process into ``confusion``; returns each one's own counts."""
+        done, mine = (0, ImageCounts(self.num_classes)) if partial is None else partial.load(self.num_classes)
+        confusion.counts = mine.total()
+        loader = iter(eval_loader(
+            self.protocol.prepared(dataset), batch_size=self.batch_size, num_workers=self.num_workers,
+            rank=self.rank, world_size=self.world_size, skip=done,
+        ))  # fmt: skip
+        advance(min(done * self.batch_size, len(dataset)))
+        whole, reached, key = True, done, self.protocol.key(dataset)
+        # every process goes through as many rounds, so that all hear of a stop in the same one
+        for number in range(1, -(-len(dataset) // (self.world_size * self.batch_size)) + 1):
+            samples = [] if number <= done else next(loader, [])
+            for matrix in self._matrices(segmenter, samples, key, confusion, broken):
+                mine.add(matrix)
+            whole = whole and not any(isinstance(sample, UserError) for sample in samples)
+            reached = number if whole and samples else reached
+            stopping = self._any(stop())
+            if partial is not None and whole and reached > done:  # a gap would be taken for what was counted
+                partial.update(reached, mine, now=stopping)
+            if stopping:
+                raise Stopped
+            advance(len(samples))
+        if partial is not None and whole and reached > done:
+            partial.finish(reached, mine)
+        return mine
+
+    def _matrices(
+        self, segmenter: Segmenter, samples: Sequence[Pair | UserError], dataset: str, confusion: ConfusionMatrix,
+        broken: list[BrokenFile] | None,
+    ) -> list[np.ndarray]:  # fmt: skip
+        """The confusion matrix of each sample, summed up in ``confusion``; of one that cannot be read all zeros."""
+        matrices = [np.zeros((self.num_classes, self.num_classes), np.int64) for _ in samples]
+        read: dict[int, Pair] = {}
+        for index, sample in enumerate(samples):
+            if not isinstance(sample, UserError):
+                read[index] = sample
+            elif broken is None or not isinstance(sample, BrokenFile):
+                raise sample
+            else:
+                broken.append(sample)
+        for group in by_shape(read):
+            predictions = self.predict(segmenter, [read[index][0] for index in group], dataset)
+            for index, prediction in zip(group, predictions, strict=True):
+                matrices[index] = confusion.update(read[index][1], prediction)
+        return matrices
+
+    def _any(self, here: bool) -> bool:
+        """Whether any process says so."""
+        return here if self.world_size == 1 else bool(self.reduce(torch.tensor(float(here))) > 0)
 
     def _gathered(self, mine: ImageCounts, length: int) -> ImageCounts:
         """The images of all processes in the dataset's order; process r scored r, r + world_size, ..."""
@@ -156,13 +210,17 @@ class Evaluator:
         ids = self.scores(segmenter, images, dataset).argmax(1).to(torch.uint8)
         return list(ids.cpu().numpy())
 
-    def probabilities(self, segmenter: Segmenter, images: list[np.ndarray], dataset: str = "") -> Tensor:
-        """Class probabilities (B, num_classes, H, W) at the images' own size."""
-        scores = self.scores(segmenter, images, dataset)
+    def probabilities(
+        self, segmenter: Segmenter, images: list[np.ndarray], dataset: str = "", advance: Advance = lambda count: None
+    ) -> Tensor:
+        """Class probabilities (B, num_classes, H, W) at the images' own size; ``advance`` is told of windows done."""
+        scores = self.scores(segmenter, images, dataset, advance)
         found: Tensor = scores if self.protocol.augmented else segmenter.decoder.probabilities(scores)  # type: ignore[operator]
         return found
 
-    def scores(self, segmenter: Segmenter, images: list[np.ndarray], dataset: str = "") -> Tensor:
+    def scores(
+        self, segmenter: Segmenter, images: list[np.ndarray], dataset: str = "", advance: Advance = lambda count: None
+    ) -> Tensor:
         """The decoder's scores (B, num_classes, H, W) at the images' own size; of several views mean probabilities."""
         size = (images[0].shape[0], images[0].shape[1])
         shown = [_resized(image, self.protocol.shown_size(dataset, size)) for image in images]
@@ -170,25 +228,37 @@ class Evaluator:
         with torch.inference_mode(), self.autocast():
             if self.protocol.augmented:
                 scores = averaged(
-                    lambda view: segmenter.decoder.probabilities(self._scores(segmenter, view)),  # type: ignore[operator]
+                    lambda view: segmenter.decoder.probabilities(self._scores(segmenter, view, advance)),  # type: ignore[operator]
                     batch, self.protocol.scales, self.protocol.flip,
                 )  # fmt: skip
             else:
-                scores = self._scores(segmenter, batch)
+                scores = self._scores(segmenter, batch, advance)
         if tuple(scores.shape[-2:]) != size:
             scores = F.interpolate(scores.float(), size=size, mode="bilinear", align_corners=False)
         return scores
 
-    def _scores(self, segmenter: Segmenter, images: Tensor) -> Tensor:
+    def _scores(self, segmenter: Segmenter, images: Tensor, advance: Advance) -> Tensor:
         if self.protocol.mode == "slide":
-            return segmenter.sliding_logits(images, self.protocol.window, self.protocol.stride, self.window_batch)
-        return segmenter.logits(images)
+            window, stride = self.protocol.window, self.protocol.stride
+            return segmenter.sliding_logits(images, window, stride, self.window_batch, advance)
+        scores = segmenter.logits(images)
+        advance(1)
+        return scores
+
+    def steps(self, size: tuple[int, int], dataset: str = "") -> int:
+        """How often ``advance`` hears of one more window of an image of ``size`` (H, W)."""
+        high, wide = self.protocol.shown_size(dataset, size)
+        views = [(round(high * scale), round(wide * scale)) for scale in self.protocol.scales]
+        if self.protocol.mode != "slide":
+            return len(views) * (1 + self.protocol.flip)
+        each = [sum(1 for _ in windows(view, self.protocol.window, self.protocol.stride)) for view in views]
+        return sum(each) * (1 + self.protocol.flip)
 
 
-def by_shape(samples: list[tuple[np.ndarray, np.ndarray]]) -> list[list[int]]:
+def by_shape(samples: Mapping[int, Pair]) -> list[list[int]]:
     """Group the positions of samples whose images are equally large."""
     groups: dict[tuple[int, ...], list[int]] = {}
-    for index, (image, _) in enumerate(samples):
+    for index, (image, _) in samples.items():
         groups.setdefault(image.shape, []).append(index)
     return list(groups.values())
 

@@ -104,12 +104,12 @@ def fit(
             groups = optimizer.param_groups
             decay = max(group["weight_decay"] for group in groups)
             hooks.log(step, {**_of_all(fabric, meter.averages()), "lr": groups[0]["lr"], "weight_decay": decay})
-        if cadence.due(step, cadence.eval_every):
-            hooks.evaluate(step)
-        stop = hooks.stop_requested()
-        # after each evaluation too: the best one must be there to go back to
-        if cadence.due(step, cadence.checkpoint_every) or cadence.due(step, cadence.eval_every) or stop:
+        stop, scored = hooks.stop_requested(), cadence.due(step, cadence.eval_every)
+        # before each evaluation too: it takes long, and the best one must be there to go back to
+        if cadence.due(step, cadence.checkpoint_every) or scored or stop:
             hooks.save(step)
+        if scored and not stop:
+            hooks.evaluate(step)  # where it is cut short, the run that goes on begins with it
         if stop:
             break
         meter.pause()

@@ -14,7 +14,9 @@ from recyclelora.image_counts import ImageCounts
 from recyclelora.storage import make_folder, read_json, write_json
 
 SAVE_EVERY = 60.0
-"""Seconds of scoring that a stop may cost."""
+"""Seconds of scoring that a kill may cost."""
+WORTH_KEEPING = 5.0
+"""Seconds that a set took whose counts are kept at its end, while others are scored."""
 
 
 @dataclass
@@ -28,6 +30,7 @@ class PartialCounts:
 
     path: Path
     key: str
+    _began: float = field(default_factory=time.monotonic)
     _saved: float = field(default_factory=time.monotonic)
 
     def load(self, num_classes: int) -> tuple[int, ImageCounts]:
@@ -41,13 +44,18 @@ class PartialCounts:
             pass  # there is none, or it was damaged: count from the first image
         return 0, ImageCounts(num_classes)
 
-    def update(self, done: int, images: ImageCounts) -> None:
-        """Keep the counts of the first ``done`` batches, now and then."""
-        if time.monotonic() - self._saved >= SAVE_EVERY:
+    def update(self, done: int, images: ImageCounts, *, now: bool = False) -> None:
+        """Keep the counts of the first ``done`` batches, now and then or ``now``."""
+        if now or time.monotonic() - self._saved >= SAVE_EVERY:
             make_folder(self.path.parent)
             kept = images.to_json()
             write_json(self.path, {"done": done, "images": kept, "sha256": self._sha256(done, kept)}, indent=None)
             self._saved = time.monotonic()
+
+    def finish(self, done: int, images: ImageCounts) -> None:
+        """Keep the counts of the whole set where counting again would take long."""
+        if time.monotonic() - self._began >= WORTH_KEEPING:
+            self.update(done, images, now=True)
 
     def _sha256(self, done: int, images: Any) -> str:
         """Of all that is kept and of the key: a flipped digit would be a wrong score."""

@@ -5,10 +5,8 @@ from __future__ import annotations
 import os
 import random
 import re
-import signal
 from collections.abc import Iterator
 from contextlib import contextmanager
-from types import FrameType
 
 import numpy as np
 import torch
@@ -98,27 +96,3 @@ def no_lost_process(fabric: Fabric) -> Iterator[None]:
             f"process {fabric.global_rank} of {fabric.world_size}: another one is gone, or silent for longer than "
             "trainer.stall_timeout; the last checkpoint is kept: the same command goes on from there"
         ) from error
-
-
-class StopRequest:
-    """Turns SIGTERM, SIGUSR2 and Ctrl-C into a flag that the loop reads at its next step boundary."""
-
-    SIGNALS = (signal.SIGTERM, signal.SIGUSR2, signal.SIGINT)
-
-    def __init__(self) -> None:
-        self.received: int | None = None
-        self._before: dict[int, object] = {}
-
-    def __enter__(self) -> StopRequest:
-        for number in self.SIGNALS:
-            self._before[number] = signal.signal(number, self._handle)
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        for number, handler in self._before.items():
-            signal.signal(number, handler)  # type: ignore[arg-type]
-
-    def _handle(self, number: int, _: FrameType | None) -> None:
-        if self.received == signal.SIGINT and number == signal.SIGINT:
-            os._exit(130)  # asked twice: leave at once; the last checkpoint is complete
-        self.received = number

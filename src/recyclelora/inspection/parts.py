@@ -10,6 +10,7 @@ from recyclelora.data.datasets.account import UNMASKED
 from recyclelora.data.datasets.files import tolerating
 from recyclelora.data.patterns import printable
 from recyclelora.data.preparation import render_scenes, scenes_to_render
+from recyclelora.engine.stopping import StopRequest
 from recyclelora.errors import UserError
 from recyclelora.inspection.report import Part, Report, inspect
 from recyclelora.inspection.scan import ERROR, WARNING, Defect, relative_name
@@ -18,7 +19,9 @@ from recyclelora.progress import Reporter
 from recyclelora.schemas import DataConfig, DatasetConfig
 
 
-def data_report(data: DataConfig, cache: str, num_workers: int, reporter: Reporter) -> tuple[Report, list[Part]]:
+def data_report(
+    data: DataConfig, cache: str, num_workers: int, reporter: Reporter, stop: StopRequest
+) -> tuple[Report, list[Part]]:
     """Open and scan all sources and targets of a pair.
 
     Args:
@@ -26,6 +29,7 @@ def data_report(data: DataConfig, cache: str, num_workers: int, reporter: Report
         cache: where rendered scenes are kept
         num_workers: processes that scan
         reporter: shows the progress
+        stop: heeded while samples are scanned; the report then tells of those that were
 
     Returns:
         the report, and the datasets that could be opened.
@@ -38,10 +42,14 @@ def data_report(data: DataConfig, cache: str, num_workers: int, reporter: Report
         with reporter.bar("rendering streets (once)", len(jobs)) as update:
             render_scenes(jobs, update)
     augmentation = build_augmentation(data)
-    with reporter.bar("scanning", sum(map(len, datasets))) as update:
+    with stop, reporter.bar("scanning", sum(map(len, datasets))) as update:
         reports, found = inspect(
-            parts, data.classes.names, augmentation=augmentation, num_workers=num_workers, advance=update
-        )
+            parts, data.classes.names,
+            augmentation=augmentation, num_workers=num_workers, advance=update, stop=stop.requested,
+        )  # fmt: skip
+    looked_at, every = sum(report.num_images for report in reports), sum(map(len, datasets))
+    if looked_at < every:
+        defects.append(Defect(ERROR, "not finished", "all", "", f"stopped after {looked_at} of {every} samples"))
     try:
         whole = digest(datasets) if not any(defect.severity == ERROR for defect in defects) else None
     except UserError:  # the scan has named the file that is not there

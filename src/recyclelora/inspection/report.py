@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from concurrent.futures import ProcessPoolExecutor
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
 import numpy as np
 
+from recyclelora.cores import process_pool
 from recyclelora.data.datasets import Corrupted, Dataset
 from recyclelora.data.datasets.base import View
 from recyclelora.data.transforms import Augmentation, resized_shape
@@ -104,6 +104,7 @@ def inspect(
     augmentation: Augmentation,
     num_workers: int,
     advance: Callable[[int], None] = lambda count: None,
+    stop: Callable[[], bool] = lambda: False,
 ) -> tuple[list[DatasetReport], list[Defect]]:
     """Scan every sample of every part.
 
@@ -113,12 +114,15 @@ def inspect(
         augmentation: of training; tells how often images of sources are padded
         num_workers: processes; 0 scans in this one
         advance: told how many samples are done
+        stop: asked after each sample whether to look at no more
     """
     scans: dict[str, list[Scan]] = {part.name: [] for part in parts}
     jobs = [(part, index) for part in parts for index in range(len(part.dataset))]
     for part, found in _scanned(jobs, num_workers):
         scans[part.name].append(found)
         advance(1)
+        if stop():
+            break
     reports = [_summed(part, scans[part.name], len(classes)) for part in parts]
     for report in reports:
         if report.role == "source":
@@ -126,7 +130,9 @@ def inspect(
     defects = [defect for found in scans.values() for one in found for defect in one.defects]
     defects += [defect for part in parts for defect in _few_bits(part, scans[part.name])]
     defects += [d for part in parts if part.role == "source" for d in _too_small(part, scans[part.name], augmentation)]
-    defects += _duplicates(parts, scans) + _missing_classes(reports, parts, classes)
+    defects += _duplicates(parts, scans)
+    if sum(map(len, scans.values())) == len(jobs):
+        defects += _missing_classes(reports, parts, classes)
     return reports, sorted(defects, key=lambda d: (d.severity, d.dataset, d.kind, d.file))
 
 
@@ -135,7 +141,7 @@ def _scanned(jobs: list[tuple[Part, int]], num_workers: int) -> Iterator[tuple[P
         for part, index in jobs:
             yield part, _job((part, index))
         return
-    with ProcessPoolExecutor(num_workers) as pool:
+    with process_pool(num_workers, method="fork") as pool:
         found = pool.map(_job, jobs, chunksize=CHUNK)
         for (part, _), one in zip(jobs, found, strict=True):
             yield part, one

@@ -15,7 +15,7 @@ from recyclelora.data.labels import IGNORE, renumbered, table_classes
 from recyclelora.data.orientation import UPRIGHT, turned
 from recyclelora.data.patterns import printable
 from recyclelora.data.reading import ReadIds, fit_label, read_image, read_indices, read_label
-from recyclelora.errors import UserError
+from recyclelora.errors import BrokenFile, UserError
 
 
 @dataclass(frozen=True)
@@ -174,9 +174,17 @@ class FolderDataset:
         """Read one sample.
 
         Raises:
-            UserError: a file cannot be read, or the mask has another size than its image.
+            BrokenFile: a file cannot be read, or the mask has another size than its image; names the sample's files.
         """
         item = self.items[index]
+        try:
+            return self._read(item)
+        except UserError as error:
+            paths = (path for path in (item.image, item.label) if path is not None)
+            names = tuple(f"{self.name}/{path.relative_to(self.root).as_posix()}" for path in paths)
+            raise BrokenFile(str(error), names) from error
+
+    def _read(self, item: Item) -> Sample:
         image = turned(read_image(item.image), item.turn)
         name = printable(item.image.relative_to(self.root))
         if item.label is None:
