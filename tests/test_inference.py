@@ -3,7 +3,11 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
+import signal
+import struct
+import zlib
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -15,8 +19,9 @@ from PIL import Image
 
 import recyclelora
 from recyclelora.data.reading import read_image
-from recyclelora.errors import UserError
+from recyclelora.errors import Interrupted, UserError
 from recyclelora.evaluate import evaluate
+from recyclelora.inference import Shown
 from recyclelora.predict import list_images, predict
 from recyclelora.run import Run
 from recyclelora.schemas import EvaluateConfig, PredictConfig
@@ -38,7 +43,7 @@ def finished(tmp_path_factory):
 def test_evaluating_again_gives_the_same_scores(finished: Path):
     evaluate(EvaluateConfig(run=str(finished)))
     result = json.loads((finished / "result.json").read_text())
-    again = json.loads((finished / "evaluations/gta2city-recyclelora-last.json").read_text())
+    again = json.loads(next((finished / "evaluations").glob("gta2city-recyclelora-last-*.json")).read_text())
     assert again["iou_per_class"] == result["iou_per_class"]
     assert again["step"] == 4 and again["mean"] == result["miou"]["mean"]
 
@@ -49,7 +54,8 @@ def test_evaluating_other_targets_needs_no_source(finished: Path, tmp_path: Path
     make_cityscapes(tmp_path / "data", count=2)
     other = compose_config(tmp_path, *TINY).data
     mean = evaluate(EvaluateConfig(run=str(finished), data=other, checkpoint="best_source"))
-    stored = json.loads((finished / "evaluations/gta2city-recyclelora-best_source.json").read_text())
+    (path,) = (finished / "evaluations").glob("gta2city-recyclelora-best_source-*.json")
+    stored = json.loads(path.read_text())
     assert stored["mean"] == mean and set(stored["targets"]) == {"cityscapes"} and stored["source_val"] is None
 
 
@@ -121,3 +127,204 @@ def test_other_pretrained_weights_are_refused(finished: Path, monkeypatch: pytes
     monkeypatch.setattr("recyclelora.inference.locate_weights", lambda backbone: other)
     with pytest.raises(UserError, match=r"trained on weights with sha256 None, but other\.safetensors has 1{64}"):
         recyclelora.load(finished)
+
+
+def answers(run: Path) -> set[str]:
+    return {path.name for path in (run / "evaluations").glob("*.json")}
+
+
+def other_data(folder: Path, *overrides: str):
+    from conftest import compose_config
+
+    return compose_config(folder, *TINY, *overrides).data
+
+
+def test_every_question_has_an_answer_of_its_own(finished: Path, tmp_path: Path):
+    """Each input of an evaluation is changed once: the answers before stay, the same question replaces its own."""
+    run = tmp_path / "run"
+    shutil.copytree(finished, run)
+    shutil.rmtree(run / "evaluations")
+    make_cityscapes(tmp_path / "data", count=3)
+    make_cityscapes(tmp_path / "moved/data", count=3)
+    target = "data.targets=[{dataset: cityscapes, split: val, %s}]"
+    asked = {
+        "plain": [],
+        "name of the target": [target % "name: other"],
+        "corruption": [target % "corruption: {name: fog, severity: 3}"],
+        "severity": [target % "corruption: {name: fog, severity: 4}"],
+        "subset": [target % "subset: 2"],
+        "seed of the subset": [target % "subset: 2", "data.subset_seed=5"],
+        "value of the protocol": ["data.protocol.stride=40"],
+        "flip": ["data.protocol.flip=true"],
+    }
+    seen: set[str] = set()
+    contents: dict[str, bytes] = {}
+    for what, overrides in asked.items():
+        evaluate(EvaluateConfig(run=str(run), data=other_data(tmp_path, *overrides), num_workers=0))
+        assert len(answers(run) - seen) == 1, what
+        seen = answers(run)
+    contents = {name: (run / "evaluations" / name).read_bytes() for name in seen}
+    evaluate(EvaluateConfig(run=str(run), data=other_data(tmp_path / "moved"), num_workers=0))
+    evaluate(EvaluateConfig(run=str(run), data=other_data(tmp_path), checkpoint="best_source", num_workers=0))
+    mask = sorted((tmp_path / "data").rglob("*_gtFine_labelIds.png"))[1]
+    with Image.open(mask) as picture:
+        picture.transpose(Image.Transpose.ROTATE_180).save(mask, compress_level=1)
+    evaluate(EvaluateConfig(run=str(run), data=other_data(tmp_path), num_workers=0))
+    assert len(answers(run)) == len(seen) + 3
+    assert all((run / "evaluations" / name).read_bytes() == content for name, content in contents.items())
+    evaluate(EvaluateConfig(run=str(run), data=other_data(tmp_path), num_workers=0))
+    assert len(answers(run)) == len(seen) + 3
+
+
+def test_masks_that_are_read_otherwise_are_another_question(finished: Path, tmp_path: Path):
+    """Of a user's own folder, whose files and their sizes stay as they are; also for counts that are kept."""
+    from recyclelora.build_data import build_targets
+    from recyclelora.inference import Question
+
+    make_cityscapes(tmp_path / "data", count=2)
+    options = [
+        "data=folder", f"data.folder.root={tmp_path / 'data/cityscapes'}",
+        *(
+            f"data.folder.splits.{split}={{images: leftImg8bit/val/*/*_leftImg8bit.png, "
+            "masks: gtFine/val/*/*_gtFine_labelIds.png}"
+            for split in ("train", "val", "test")
+        ),
+    ]  # fmt: skip
+    model = recyclelora.load(finished)
+    found = []
+    for ids in ("{7: 0, 8: 1, 11: 2}", "{7: 1, 8: 0, 11: 2}"):
+        data = other_data(tmp_path, *options, f"+data.folder.coding.ids={ids}", "data.folder.coding.others=ignore")
+        scored = build_targets(data, str(tmp_path / "cache"))
+        question = Question(model, data, scored, "32-true")
+        found.append((question.identity, *(question.kept(tmp_path, name, 1).key for name in scored)))
+    assert all(one != other for one, other in zip(*found, strict=True))
+
+
+def test_a_scored_image_that_cannot_be_read_is_named_and_the_same_command_does_the_rest(finished: Path, tmp_path: Path):
+    run = tmp_path / "run"
+    shutil.copytree(finished, run)
+    make_cityscapes(tmp_path / "data", count=3)
+    image = sorted((tmp_path / "data").rglob("*_leftImg8bit.png"))[1]
+    good = image.read_bytes()
+    image.write_bytes(good[:-30])
+    before = answers(run)
+    asked = EvaluateConfig(run=str(run), data=other_data(tmp_path), num_workers=0)
+    with pytest.raises(UserError, match=r"(?s)1 images cannot be read.*leftImg8bit.png: .*the same command then"):
+        evaluate(asked)
+    assert answers(run) == before
+    image.write_bytes(good)
+    assert evaluate(asked) is not None
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
+def test_a_stopped_evaluation_goes_on_where_it_was(finished: Path, tmp_path: Path, monkeypatch, number: int):
+    from recyclelora.engine.evaluation import Evaluator
+
+    run = tmp_path / "run"
+    shutil.copytree(finished, run)
+    make_cityscapes(tmp_path / "data", count=5)
+    asked = EvaluateConfig(run=str(run), data=other_data(tmp_path), num_workers=0)
+    predicting, seen = Evaluator.predict, []
+
+    def signalled(self, *args):
+        seen.append(1)
+        if len(seen) == 3:
+            os.kill(os.getpid(), number)
+        return predicting(self, *args)
+
+    monkeypatch.setattr(Evaluator, "predict", signalled)
+    with pytest.raises(Interrupted, match=f"stopped by signal {number.value}; what was counted is kept") as stop:
+        evaluate(asked)
+    assert stop.value.exit_code == 128 + number and len(seen) == 3
+    assert evaluate(asked) is not None and len(seen) == 5
+
+
+def test_a_stopped_prediction_keeps_what_is_done(finished: Path, tmp_path: Path, monkeypatch):
+    from recyclelora import predictions
+
+    for index in range(4):
+        save_rgb(tmp_path / f"in/{index}.png", np.zeros((64, 80, 3), np.uint8))
+    saving, saved = predictions.save_prediction, []
+
+    def signalled(*args):
+        saving(*args)
+        saved.append(1)
+        if len(saved) == 2:
+            os.kill(os.getpid(), signal.SIGINT)
+
+    monkeypatch.setattr(predictions, "save_prediction", signalled)
+    with pytest.raises(Interrupted, match="stopped by signal 2 after 2 of 4 images; what is done is kept"):
+        predict(PredictConfig(run=str(finished), input=str(tmp_path / "in"), output=str(tmp_path / "out")))
+    assert len(list((tmp_path / "out/ids").iterdir())) == 2
+
+
+def zeros_png(path: Path, side: int) -> None:
+    """A grey square of zeros, row by row: a few kilobytes that claim ``side`` x ``side`` pixels."""
+    packer = zlib.compressobj(9)
+    rows = b"".join([*(packer.compress(bytes(side + 1)) for _ in range(side)), packer.flush()])
+
+    def chunk(kind: bytes, body: bytes) -> bytes:
+        return struct.pack(">I", len(body)) + kind + body + struct.pack(">I", zlib.crc32(kind + body))
+
+    header = struct.pack(">IIBBBBB", side, side, 8, 0, 0, 0, 0)
+    path.write_bytes(b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", rows) + chunk(b"IEND", b""))
+
+
+def test_hostile_files_cost_one_line_each_and_never_the_others(finished: Path, tmp_path: Path):
+    folder = tmp_path / "in"
+    save_rgb(folder / "good.png", np.zeros((64, 80, 3), np.uint8))
+    zeros_png(folder / "bomb.png", 15_000)
+    assert (folder / "bomb.png").stat().st_size < 300_000
+    os.mkfifo(tmp_path / "pipe.png")
+    noise = np.random.default_rng(0).integers(0, 256, (64, 64, 3)).astype(np.uint8)
+    Image.fromarray(noise).save(folder / "garbage.jpg")
+    content = (folder / "garbage.jpg").read_bytes()
+    middle = len(content) // 2
+    (folder / "garbage.jpg").write_bytes(content[:middle] + bytes(range(250, 256)) * 20 + content[middle + 120 :])
+    (folder / "notes.png").symlink_to("/dev/zero")
+    given = [str(folder / name) for name in ("good.png", "bomb.png", "garbage.jpg", "notes.png")]
+    asked = PredictConfig(run=str(finished), input=[*given, str(tmp_path / "pipe.png")], output=str(tmp_path / "out"))
+    with pytest.raises(UserError) as refused:
+        predict(asked)
+    lines = str(refused.value).splitlines()
+    assert lines[0] == "4 of 5 images could not be segmented:"
+    for line, name, why in zip(
+        lines[1:], ("bomb.png", "garbage.jpg", "notes.png", "pipe.png"),
+        ("15000x15000 pixels are more than max_megapixels=50", "cannot be read", "not a regular", "not a regular"),
+        strict=True,
+    ):  # fmt: skip
+        assert name in line and why in line
+    assert [path.name for path in (tmp_path / "out/ids").iterdir()] == ["good.png"]
+
+
+def test_films_and_folders_without_images_are_explained(tmp_path: Path):
+    (tmp_path / "drive.mp4").write_bytes(b"film")
+    (tmp_path / "notes.txt").write_text("x")
+    with pytest.raises(UserError, match=r"drive\.mp4: a film is not read; cut it into images: ffmpeg -i drive\.mp4"):
+        list_images(str(tmp_path / "drive.mp4"))
+    with pytest.raises(UserError, match=r"no image in it .*its files: 1 \.mp4, 1 \.txt; a film is not read"):
+        list_images(str(tmp_path))
+
+
+def test_large_pictures_are_cut_into_windows_of_the_training_size(finished: Path, monkeypatch):
+    from dataclasses import replace
+
+    from recyclelora import inference
+
+    model = recyclelora.load(finished)
+    whole = replace(model, evaluator=replace(model.evaluator, protocol=replace(model.evaluator.protocol, mode="whole")))
+    assert whole.evaluator_for((1024, 2048), Shown()).protocol.mode == "whole"
+    photo = whole.evaluator_for((3000, 4000), Shown())
+    assert (photo.protocol.mode, photo.protocol.window, photo.protocol.stride) == ("slide", 64, 43)
+    assert photo.steps((3000, 4000)) == 70 * 93
+    smaller = whole.evaluator_for((3000, 4000), Shown(size=512, window=512, batch=7))
+    assert smaller.protocol.shown_size("", (3000, 4000)) == (512, 683)
+    assert (smaller.protocol.window, smaller.protocol.stride, smaller.window_batch) == (512, 341, 7)
+    assert smaller.steps((3000, 4000)) == 2
+    monkeypatch.setattr(inference, "WHOLE_PIXELS", 64 * 64)
+    told: list[int] = []
+    image = np.random.default_rng(0).integers(0, 256, (100, 130, 3)).astype(np.uint8)
+    found = whole.predict(image, advance=told.append)
+    assert sum(told) == whole.evaluator_for((100, 130), Shown()).steps((100, 130)) == 2 * 3
+    assert found.ids.shape == (100, 130)
+    assert whole.predict(image, Shown(size=50)).ids.shape == (100, 130)

@@ -50,6 +50,8 @@ class Header:
 def read_header(path: Path) -> Header | None:
     """The header of an image file; None where there is none to be read, which whoever reads the pixels says."""
     try:
+        if not path.is_file():  # a pipe would be waited for
+            return None
         with path.open("rb") as file:
             first = file.read(FIRST)
             if first.startswith(PNG):

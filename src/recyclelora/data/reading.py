@@ -34,6 +34,8 @@ def read_image(path: Path) -> np.ndarray:
         return decode_rgb(read_bytes(path))
     except (ValueError, cv2.error) as error:
         raise UserError(f"{path}: cannot be read: {error}") from error
+    except MemoryError as error:
+        raise UserError(f"{path}: cannot be read: its pixels do not fit into the memory that is left") from error
 
 
 def read_upright(path: Path) -> np.ndarray:
@@ -52,9 +54,13 @@ def read_bytes(path: Path) -> bytes:
         UserError: it is not there, empty or not readable.
     """
     try:
+        if path.exists() and not path.is_file():  # a pipe would be waited for, a device never ends
+            raise UserError(f"{path}: cannot be read: not a regular file")
         data = path.read_bytes()
     except OSError as error:
         raise UserError(f"{path}: cannot be read: {error.strerror}") from error
+    except MemoryError as error:
+        raise UserError(f"{path}: cannot be read: larger than the memory that is left") from error
     if not data:
         raise UserError(f"{path}: cannot be read: the file is empty")
     return data

@@ -8,7 +8,7 @@ from typing import Any, Optional
 
 from omegaconf import MISSING
 
-from recyclelora.schemas.checks import Problem, at_least, one_of
+from recyclelora.schemas.checks import Problem, above_zero, at_least, one_of
 from recyclelora.schemas.data import DataConfig
 from recyclelora.schemas.run import Config
 from recyclelora.schemas.training import ACCELERATORS
@@ -36,18 +36,31 @@ class EvaluateConfig:
 
 @dataclass
 class PredictConfig:
-    """Masks, overlays and confidence for unlabelled images; ``input`` is a folder or a list of images."""
+    """Masks, overlays and confidence for unlabelled images; ``input`` is a folder or a list of images.
+
+    ``size`` is the short edge in pixels at which images are shown to the model (null: their own), ``window`` the side
+    of the squares into which larger images are cut (null: as in training), ``batch`` how many of these go through the
+    model at once (null: as in the run's evaluations). Images of more than ``max_megapixels`` are refused.
+    """
 
     run: str = MISSING
     input: Any = MISSING
     output: Optional[str] = None
     checkpoint: str = "last"
     accelerator: str = "auto"
+    size: Optional[int] = None
+    window: Optional[int] = None
+    batch: Optional[int] = None
+    max_megapixels: float = 50.0
 
     def check(self) -> Iterator[Problem]:
         """Yield every bad value."""
         yield from one_of("checkpoint", self.checkpoint, ("last", "best_source", "best_target"))
         yield from one_of("accelerator", self.accelerator, ACCELERATORS)
+        for name, least in (("size", 16), ("window", 16), ("batch", 1)):
+            if getattr(self, name) is not None:
+                yield from at_least(name, getattr(self, name), least)
+        yield from above_zero("max_megapixels", self.max_megapixels)
 
 
 @dataclass
