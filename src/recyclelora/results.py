@@ -112,13 +112,16 @@ class ScoreHistory:
     def restore(self, entries: Sequence[Mapping[str, Any]], step: int) -> None:
         """Go back to ``step``: what its checkpoint knew, and what was written after it was saved."""
         self._scores, self._question = {}, {}
+        self._take(entries)
         try:
-            later = [entry for entry in read_json(self._path) if entry["step"] <= step]
-        except (UserError, TypeError, KeyError):
-            later = []  # not there, or damaged: what is missing is scored again
-        for entry in [*entries, *later]:
-            scores = Scores(int(entry["step"]), dict(entry["iou_per_class"]))
-            self.add(scores, entry.get("question"))
+            later = read_json(self._path)
+            self._take([entry for entry in later if entry["step"] <= step])
+        except (UserError, TypeError, KeyError, ValueError):
+            pass  # not there, or damaged: what is missing is scored again
+
+    def _take(self, entries: Sequence[Mapping[str, Any]]) -> None:
+        for entry in entries:
+            self.add(Scores(int(entry["step"]), dict(entry["iou_per_class"])), entry.get("question"))
 
     def to_json(self) -> list[dict[str, Any]]:
         """Plain types."""
