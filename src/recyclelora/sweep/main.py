@@ -182,7 +182,8 @@ def _dry_run(plan: Plan, config: DictConfig, executor: Executor | None, folder: 
     alone = launcher.get("in_process", False)
     at_a_time = executor.capacity if executor is not None else 1 if alone else config.hydra.sweeper.n_jobs
     outputs = Path(str(OmegaConf.select(config, "output_dir", default="outputs")))
-    print(in_words(outputs, {str(k): v for k, v in plain.items()}, phases, launcher.get("timeout_min"), at_a_time))
+    limit = getattr(executor, "limit_min", launcher.get("timeout_min"))
+    print(in_words(outputs, {str(k): v for k, v in plain.items()}, phases, limit, at_a_time))
     print(f"all values compose; nothing was started. Folder: {config.hydra.sweep.dir}")
     script = getattr(executor, "script", None)
     if script is not None:
