@@ -261,7 +261,9 @@ class Driver:
         trials = list(self.search.trials.values())
         died = sum(not a.began for t in trials for a in t.attempts)
         folders = (t.unit_folder(i) for t in trials for i in range(len(t.units)))
-        if not attempt.began and died >= MOST_FALSE_STARTS and not any((f / "started.json").exists() for f in folders):
+        everywhere = not self.jobs or len(getattr(self.executor, "died_on", ())) >= MOST_FALSE_STARTS
+        enough = not attempt.began and died >= MOST_FALSE_STARTS and everywhere
+        if enough and not any((folder / "started.json").exists() for folder in folders):
             raise UserError(f"{died} jobs died before their trials began, and none has begun one: {attempt.reason}")
 
     def _take_late(self) -> None:

@@ -65,8 +65,10 @@ class SlurmExecutor:
         self.folder = (folder if "%j" in str(folder) else folder / "%j").absolute()
         self.units_per_job = options.trials_per_job
         self.capacity = min(n_jobs, options.array_parallelism * options.trials_per_job)
-        self.left_out: dict[str, str] = {}
-        """nodes that get no more jobs, each with the job that died there before its trial began"""
+        self.left_out: set[str] = set()
+        """nodes that get no more jobs, since one died there before its trial began"""
+        self.died_on: set[str] = set()
+        """all such nodes"""
         self._gone: dict[str, Status] = {}
         self._last: dict[str, Status] = {}
         self._silent_since: dict[str, tuple[float, float]] = {}
@@ -104,10 +106,13 @@ class SlurmExecutor:
             self._doubtful.append(script)
             pickle.unlink()  # a job that SLURM took without saying so finds none and ends
             raise
-        except UserError as error:
+        except UserError:
             script.unlink()
             pickle.unlink()
-            raise UserError(f"{error}{self._excluded()}") from error
+            if not self.left_out:
+                raise
+            self.left_out.clear()  # it may be refused for want of nodes: rather a bad one than none
+            return self.submit(work)
         paths = JobPaths(self.folder, job)
         private(paths.folder)
         units = [{"folder": os.path.relpath(w.folder, self._root), "attempt": w.attempt} for w in work]
@@ -126,11 +131,6 @@ class SlurmExecutor:
                 ask(["scancel", job])
             script.unlink(missing_ok=True)
             self._doubtful.remove(script)
-
-    def _excluded(self) -> str:
-        """What to add to a refusal that may come of the nodes that are left out."""
-        died = (f"{node} (job {job})" for node, job in self.left_out.items())
-        return f"; left out: {', '.join(died)}, where jobs died before their trials began" if self.left_out else ""
 
     def script(self, work: Work) -> str:
         """The text that would be given to sbatch for a unit."""
@@ -180,7 +180,7 @@ class SlurmExecutor:
         if "mem_gb" in given:
             given["mem_gb"] = f"{round(1024 * given['mem_gb'])}MB"
         if self.left_out:
-            given["exclude"] = ",".join(filter(None, [o.exclude, *self.left_out]))
+            given["exclude"] = ",".join(filter(None, [o.exclude, *sorted(self.left_out)]))
         if not o.use_srun:
             given["additional_parameters"].setdefault("signal", f"B:USR2@{o.signal_delay_s}")
         return {RENAMED.get(key, key): value for key, value in given.items() if value is not None}
@@ -234,7 +234,8 @@ class SlurmExecutor:
         where = f" on {state.node}" if state.node else ""
         reason = f"{status.reason}{where} before its trial began, see {self._units_file(job).parent}"
         if state.node and self.options.nodelist is None:
-            self.left_out.setdefault(state.node, job)
+            self.left_out.add(state.node)
+            self.died_on.add(state.node)
             reason += f"; {state.node} gets no more jobs"
         return Status(Stage.GONE, reason, node_fault=True)
 
