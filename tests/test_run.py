@@ -1,19 +1,24 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import jsonschema
+import numpy as np
 import pytest
 import torch
-from conftest import TINY, stop_after
+from conftest import TINY, save_rgb, stop_after
 from safetensors.torch import load_file
 
 import recyclelora
 from recyclelora.build import build_model, locate_weights
+from recyclelora.config import to_yaml
 from recyclelora.errors import Interrupted, UserError
 from recyclelora.image_counts import ImageCounts
 from recyclelora.metrics import iou, mean_iou
+from recyclelora.open_data import mask_kinds
+from recyclelora.provenance import run_directory
 from recyclelora.run import Run
 from recyclelora.sweep.ledger import Ledger
 from recyclelora.sweep.unit import VARIABLE
@@ -290,6 +295,22 @@ def test_full_fine_tuning_and_frozen_train(make_config, gta2city):
     full = json.loads((execute(make_config(*plain, "adapter=full")) / "result.json").read_text())
     assert frozen["params"]["backbone_trainable"] == 0
     assert full["params"]["backbone_trainable"] == full["params"]["total"] - full["params"]["decoder"]
+
+
+def test_a_run_goes_on_with_the_masks_of_cityscapes_that_it_has_read(make_config, gta2city):
+    """Both kinds are there; version 0.1.0 read labelIds, the shipped pairs now prefer labelTrainIds."""
+    for ids in (gta2city / "cityscapes").rglob("*_labelIds.png"):
+        save_rgb(ids.with_name(ids.name.replace("labelIds", "labelTrainIds")), np.zeros((96, 192), np.uint8))
+    config = make_config(*TINY)
+    now = Run.identify(config, None)
+    assert mask_kinds(now.datasets.scored) == {"cityscapes": "labelTrainIds"}
+    read_first = replace(config, data=replace(config.data, cityscapes_labels="labelIds"))
+    then = Run.identify(read_first, None)
+    began = run_directory(config, replace(then.identity, dataset_digest=then.files.all_together()), None)
+    began.path.mkdir(parents=True)
+    (began.path / "config.yaml").write_text(to_yaml(read_first))
+    again = Run.identify(config, None)
+    assert again.directory.path == began.path and mask_kinds(again.datasets.scored) == {"cityscapes": "labelIds"}
 
 
 def test_init_from_another_run(make_config, gta2city, capsys):

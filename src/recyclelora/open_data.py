@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
@@ -21,6 +21,7 @@ from recyclelora.data.datasets import (
 )
 from recyclelora.data.datasets.account import Account, account
 from recyclelora.data.datasets.base import View
+from recyclelora.data.datasets.cityscapes import GENERATED, SHIPPED
 from recyclelora.data.decode_cache import kept_decoded
 from recyclelora.data.labels import IGNORE, by_name, explicit_table, lookup_table
 from recyclelora.data.masks import ColourIds, read_ids16
@@ -137,6 +138,14 @@ def describe_datasets(data: DataConfig, opened: list[Dataset]) -> list[dict[str,
             | ({} if kind is None else {"masks": kind})
         )
     return records
+
+
+def with_first_masks(data: DataConfig, opened: Iterable[Dataset]) -> DataConfig | None:
+    """The pair as version 0.1.0 read it where both kinds of Cityscapes' masks are there; None where nothing differs."""
+    kinds = mask_kinds({str(number): dataset for number, dataset in enumerate(opened)})
+    if data.cityscapes_labels == SHIPPED or GENERATED not in kinds.values():
+        return None
+    return replace(data, cityscapes_labels=SHIPPED)
 
 
 def mask_kinds(datasets: Mapping[str, Dataset]) -> dict[str, str]:

@@ -46,7 +46,7 @@ from recyclelora.errors import BrokenFile, Interrupted, Pruned, UserError
 from recyclelora.hardware import peak_memory_mb
 from recyclelora.inference import Weights, write_run_weights
 from recyclelora.metrics_log import FINAL
-from recyclelora.open_data import describe_datasets, mask_kinds, own_files
+from recyclelora.open_data import describe_datasets, mask_kinds, own_files, with_first_masks
 from recyclelora.predictions import predict_unlabelled
 from recyclelora.progress import Reporter, shown
 from recyclelora.provenance import (
@@ -124,6 +124,14 @@ class Run:
             start.sha256 if start else None,
         )  # fmt: skip
         directory, identity = find_run(config, identity, files, trial, unit)
+        if not directory.path.exists() and (earlier := with_first_masks(config.data, datasets.all)) is not None:
+            before = dataclasses.replace(config, data=earlier)
+            opened = build_datasets(earlier, config.cache)
+            its_files = Files.of(opened.sources, opened.scored)
+            its = dataclasses.replace(identity, dataset_digest=its_files.trained_on())
+            place, its = find_run(before, its, its_files, trial, unit)
+            if place.path.exists():  # it goes on with the masks that it has read so far
+                config, datasets, files, directory, identity = before, opened, its_files, place, its
         if unit is not None and fabric.is_global_zero:
             unit.runs_in(directory.path)
         return cls(config, fabric, datasets, files, weights, start, identity, signature(config, identity), directory)
