@@ -87,7 +87,8 @@ def test_a_run_with_every_option(gta2city: Path, make_config: MakeConfig):
     overrides = [
         *TINY, "data.augment.style_jitter=0.5", "data.augment.style_mix=0.5", "data.augment.fourier=0.5",
         "data.augment.class_mix=0.5", "data.augment.corruption=0.5", "data.rare_classes.temperature=0.01",
-        "trainer.num_workers=1",
+        "trainer.num_workers=1", "trainer.num_figures=1", "data.augment.padding=last",
+        "data.augment.short_edges=[48,64]",
     ]  # fmt: skip
     run = Run.identify(make_config(*overrides, "data.decode_cache=0.1"), None)
     run.execute()
