@@ -112,6 +112,17 @@ def test_optuna_sweeps_the_rank_split(tmp_path: Path, gta2city: Path):
     assert len(results(tmp_path)) == 2 and "best: trial" in out
 
 
+def test_a_sweep_takes_results_that_another_has(tmp_path: Path, gta2city: Path):
+    plain = [*(o for o in TINY if not o.startswith("adapter.")), "adapter=frozen"]
+    assert run("train.py", tmp_path, *plain)[0] == 0
+    code, _, err = run("train.py", tmp_path, "-m", *plain, "seed=0", "study=later", "reuse=true")
+    assert code == 0, err
+    (log,) = tmp_path.glob("outputs/sweeps/later/ledger/0000/unit_0/log.txt")
+    assert "its result is taken over" in log.read_text() and "training" not in log.read_text()
+    first, later = results(tmp_path)
+    assert first == later
+
+
 def test_hydras_own_optuna_sweeper_trains_and_maximises(tmp_path: Path, gta2city: Path):
     """As its documentation says, with the words of ours."""
     plain = [o for o in TINY if not o.startswith("adapter.main")]

@@ -65,6 +65,7 @@ from recyclelora.run_end import noted_end
 from recyclelora.schemas import Config
 from recyclelora.session import Session
 from recyclelora.storage import set_aside, write_json
+from recyclelora.sweep.reuse import take_over
 from recyclelora.sweep.unit import Unit
 from recyclelora.trackers.process import Follower, asked_for, followed
 from recyclelora.tracking import Feeder, mirrored
@@ -140,7 +141,7 @@ class Run:
 
     def execute(self) -> float | None:
         """Train, or resume, or report the finished result; returns the objective."""
-        result = None if self.config.fresh else self.directory.result()
+        result = None if self.config.fresh else self._known_result()
         if result is not None and not self._outdated(result):
             self._report(Reporter(enabled=self.fabric.is_global_zero), result, "already finished")
             return _objective(result)
@@ -163,6 +164,19 @@ class Run:
             + ("scoring again, the earlier result is kept beside the new one" if can else "its checkpoints are gone")
         )
         return can
+
+    def _known_result(self) -> dict[str, Any] | None:
+        """The run's own, or with ``hydra.sweeper.reuse`` that of the same run elsewhere."""
+        result = self.directory.result()
+        unit = Unit.current()
+        if result is not None or unit is None or not unit.reuses:
+            return result
+        if self.fabric.is_global_zero:
+            origin = take_over(self.directory.path, Path(self.config.output_dir), self.signature)
+            if origin is not None:
+                Reporter().note(f"the same run is finished in {shown(origin)}: its result is taken over")
+        self.fabric.barrier()
+        return self.directory.result()
 
     def _train(self, trackers: Sequence[str]) -> float | None:
         reporter = Reporter(self.directory.path / "train.log", enabled=self.fabric.is_global_zero)

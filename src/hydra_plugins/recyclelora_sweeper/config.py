@@ -43,6 +43,8 @@ class RecycleLoraSweeperConf:
     enqueue: list[dict[str, Any]] = field(default_factory=list)
     # another sweep's folder, or <storage url>#<study>: its trials are known to the sampler from the start
     warm_start: str | None = None
+    # a trial whose run is finished in another sweep of output_dir, or as a run of its own, takes that result
+    reuse: bool = False
     # runs with different seeds a trial; the mean is its value
     repeats: int = 1
     # so many of the best are run again on fresh seeds; only those enter tables

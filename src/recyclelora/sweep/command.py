@@ -18,7 +18,18 @@ from yaml import YAMLError
 from recyclelora.config import ConfigError, home
 from recyclelora.schemas import file_name
 
-SHORT = ("n_trials", "n_jobs", "repeats", "max_failures", "retry_failed", "confirm", "dry_run", "detach", "snapshot")
+SHORT = (
+    "n_trials",
+    "n_jobs",
+    "repeats",
+    "max_failures",
+    "retry_failed",
+    "confirm",
+    "dry_run",
+    "detach",
+    "snapshot",
+    "reuse",
+)
 """Keys of ``hydra.sweeper`` that may be written without it in a sweep's command."""
 
 CHOSEN_WITH_A_SLASH = ("hydra.sweeper=", "hydra.launcher=")

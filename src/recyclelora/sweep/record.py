@@ -17,7 +17,7 @@ from recyclelora.sweep.ledger import read_study
 from recyclelora.sweep.planning import Plan
 from recyclelora.sweep.samplers import sampler_name
 
-MAY_CHANGE = ("name", "n_trials", "command", "created", "pruner", "warm_start", "fixed")
+MAY_CHANGE = ("name", "n_trials", "command", "created", "pruner", "warm_start", "fixed", "reuse")
 """Entries of ``study.json`` with which the same study may go on; a renamed folder is the same study."""
 
 GRID_MAY_CHANGE = ("space", "sampler")
@@ -46,6 +46,7 @@ def described(
         "space": {key: str(distribution) for key, distribution in plan.space.distributions.items()},
         "conditions": options["conditions"],
         "warm_start": options["warm_start"] is not None,
+        "reuse": options["reuse"],
         "command": command_line(),
         "config": plain,
     }

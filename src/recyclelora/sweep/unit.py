@@ -82,6 +82,12 @@ class Unit:
         about = read_json(self.trial / "trial.json")
         return about["kind"] == CONFIRM or len(about["units"]) > 1
 
+    @property
+    def reuses(self) -> bool:
+        """Whether the trial may take the result of another sweep's run."""
+        path = self.folder.parents[2] / "study.json"
+        return path.exists() and bool(read_json(path).get("reuse"))
+
     def wants(self, attempt: int) -> bool:
         """Whether the driver waits for this attempt: it is the latest, and has not ended yet."""
         try:
