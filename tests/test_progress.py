@@ -6,7 +6,7 @@ import pytest
 from rich.console import Console
 from rich.table import Table
 
-from recyclelora.progress import Reporter
+from recyclelora.progress import Reporter, screen
 from recyclelora.results import Scores, best_step, objective, score_table
 
 
@@ -104,3 +104,13 @@ def test_the_table_names_every_set_in_percent():
     text = captured.get()
     for words in ("last (step 10)", "day", "30.00", "night", "10.00", "mean of targets", "20.00", "50.00"):
         assert words in text
+
+
+def test_no_text_of_a_file_steers_the_terminal(capsys):
+    table = Table("what")
+    table.add_row("a\x1b[2Jb\u202ec")
+    screen().print(table)
+    screen().print("x\x1b]0;title\x07y\tz \udce9")
+    out = capsys.readouterr().out
+    assert "\x1b" not in out and "\x07" not in out
+    assert r"a\x1b[2Jb\u202ec" in out and r"x\x1b]0;title\x07y" in out and r"\udce9" in out

@@ -5,10 +5,12 @@ from __future__ import annotations
 import os
 import sys
 import time
+import unicodedata
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from datetime import timedelta
 from pathlib import Path
+from typing import Any
 
 from rich.console import Console
 from rich.progress import (
@@ -39,7 +41,23 @@ LOG_WIDTH = 160
 def screen() -> Console:
     """Standard output as it is: no markup, no line broken but those of tables."""
     known = "COLUMNS" in os.environ or any(s is not None and s.isatty() for s in (sys.stdin, sys.stdout, sys.stderr))
-    return Console(width=None if known else LOG_WIDTH, highlight=False, soft_wrap=True, markup=False)
+    return Screen(width=None if known else LOG_WIDTH, highlight=False, soft_wrap=True, markup=False)
+
+
+class Screen(Console):
+    """A console on which no text of a file steers the terminal."""
+
+    def render_str(self, text: str, **how: Any) -> Text:
+        """Every string comes by here, in tables, too."""
+        return super().render_str(visible(text), **how)
+
+
+def visible(text: str) -> str:
+    """A text whose control characters are written out: they move the cursor, hide words or change their order."""
+    return "".join(
+        c if c in "\n\t" or unicodedata.category(c) not in ("Cc", "Cf", "Cs") else c.encode("unicode_escape").decode()
+        for c in text
+    )
 
 
 class Reporter:

@@ -8,6 +8,7 @@ import hashlib
 import itertools
 import json
 import os
+import re
 import shutil
 import socket
 import time
@@ -89,6 +90,11 @@ def make_folder(folder: Path) -> None:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise UserError(f"{folder}: cannot be created: {error.strerror}") from error
+
+
+def sqlite_url(path: Path) -> str:
+    """The address of a SQLite file; what addresses give another meaning is escaped."""
+    return "sqlite:///" + re.sub(r"[%?#{}]", lambda sign: f"%{ord(sign[0]):02X}", str(path))
 
 
 def is_own_file(folder: Path, path: Path) -> bool:

@@ -192,3 +192,13 @@ def test_a_shared_database_is_waited_for_until_it_is_back_or_the_driver_is_to_en
         assert View(study, None, screen.say, lambda: True).use(fails_twice, -1) == -1
     finally:
         monkey.undo()
+
+
+def test_a_folder_may_have_any_name(tmp_path: Path):
+    for name in ("a?b", "50%41 {x}", "c#d"):
+        trial = Ledger(tmp_path / name).add(0, {"x": 0.5}, [], [[]], {"x": TEXT})
+        trial.end(COMPLETE, values=[0.25])
+        for remarks in (["the study was rebuilt from the ledger: 1 trials"], []):
+            assert opened(tmp_path / name) == ([(0.5, "COMPLETE", [0.25])], remarks)
+        assert (tmp_path / name / "study.db").is_file()
+    assert len(list(tmp_path.iterdir())) == 3

@@ -95,7 +95,7 @@ def extend(sweep: Path, n_trials: int) -> None:
     about = read_study(sweep)
     command = f"python {about['command']}" if about else "its command"
     who = f"the driver ({', '.join(drivers)}) goes on" if drivers else f"no driver runs; {command} goes on"
-    print(f"{who} to {n_trials} trials")
+    screen().print(f"{who} to {n_trials} trials")
 
 
 def _asked(sweep: Path) -> int:

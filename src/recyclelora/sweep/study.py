@@ -23,7 +23,7 @@ from sqlalchemy.engine import make_url
 from sqlalchemy.exc import ArgumentError, SQLAlchemyError
 
 from recyclelora.errors import UserError
-from recyclelora.storage import set_aside
+from recyclelora.storage import set_aside, sqlite_url
 from recyclelora.sweep.ledger import COMPLETE, FAILED, PRUNED, Trial
 from recyclelora.sweep.samplers import CONSTRAINTS
 from recyclelora.sweep.unit import read_reports
@@ -59,7 +59,7 @@ def storage_url(given: str | None, sweep: Path) -> str | None:
         UserError: a storage on which the study would not be safe, or that is none.
     """
     if given is None:
-        return None if network_file_system(sweep) else f"sqlite:///{sweep / 'study.db'}"
+        return None if network_file_system(sweep) else sqlite_url(sweep / "study.db")
     if given == "memory":
         return None
     try:
@@ -119,7 +119,7 @@ def open_study(
         UserError: the storage cannot be reached, or the study in it is another sweep's.
     """
     optuna.logging.set_verbosity(optuna.logging.WARNING)
-    path = Path(url.removeprefix("sqlite:///")) if own and url is not None else None
+    path = Path(str(make_url(url).database)) if own and url is not None else None
     fitting, remarks = _fitting(trials, len(directions))
     taken = [trial.number for trial in trials]
     try:

@@ -16,7 +16,7 @@ from typing import Any
 from recyclelora.errors import UserError
 from recyclelora.redaction import redacted
 from recyclelora.schemas import Config
-from recyclelora.storage import taking_turns
+from recyclelora.storage import sqlite_url, taking_turns
 from recyclelora.tracking.feeder import NAMED
 
 REQUEST_SECONDS = "10"
@@ -50,7 +50,7 @@ class Store:
                 f"the run asks for the MLflow server {redacted(asked)}, which you have not named; if it may have your "
                 f"credentials, add --to {redacted(asked)}, or set {NAMED}"
             )
-        return cls(named or f"sqlite:///{outputs / 'mlflow.db'}", outputs)
+        return cls(named or sqlite_url(outputs / "mlflow.db"), outputs)
 
     @property
     def name(self) -> str:
