@@ -71,8 +71,8 @@ class TrainedModel:
     segmenter: Segmenter
     evaluator: Evaluator
     step: int
-    weights_sha256: str
-    """of the trained tensors"""
+    weights_sha256: str = ""
+    """of the trained tensors; empty where they come from no file"""
 
     @property
     def classes(self) -> ClassColours:
