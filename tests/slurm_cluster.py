@@ -143,7 +143,7 @@ class Cluster:
     def kill_node(self, node: str) -> None:
         """Kill a node's daemon and everything that runs on it, as a power cut would."""
         self._end(self.folder / f"{node}.pid", signal.SIGKILL)
-        for process in self.processes(node):
+        for process in sorted(self.processes(node)):  # step daemons first: none lives to tell of its job's end
             try:
                 os.kill(process, signal.SIGKILL)
             except ProcessLookupError:

@@ -237,3 +237,43 @@ def test_two_nodes_train_what_one_process_trains(tmp_path: Path, gta2city, clust
     assert scores[0] == pytest.approx(scores[1], abs=1e-3)
     number = json.loads((tmp_path / "outputs/sweeps/two/ledger/0000/state.json").read_text())["attempts"][0]["job"]
     assert cluster.job(number)["NumNodes"] == "2" and os.environ["SLURM_CONF"] == str(cluster.configuration)
+
+
+@pytest.mark.timeout(900)
+def test_training_with_data_workers_is_preempted_cancelled_and_drained(tmp_path: Path, gta2city, cluster: Cluster):
+    """Signals go to every process of a job, also to the data workers; training saves itself and ends as undisturbed."""
+    steps = ["trainer.max_steps=60", "trainer.eval_every=60", "trainer.checkpoint_every=60", "trainer.num_workers=2"]
+    node = ["hydra.launcher.partition=low", "hydra.launcher.nodelist=n3", "hydra.launcher.gres=null"]
+    unit = tmp_path / "outputs/sweeps/cut/ledger/0000/unit_0"
+
+    def at_work(after: int = 0) -> bool:
+        path = unit / "progress.json"
+        return path.exists() and json.loads(path.read_text())["step"] > after
+
+    with ThreadPoolExecutor() as pool:
+        done = pool.submit(train, tmp_path, *steps, *TRAINING, *node, "hydra.launcher.timeout_min=30", "study=cut")
+        cluster.until(at_work, 120)
+        important = ["--partition=high", "--nodelist=n3", "--cpus-per-task=4", "--output=/dev/null"]
+        script = tmp_path / "important.sh"
+        script.write_text("#!/bin/bash\nsleep 2\n")
+        cluster.ask("sbatch", *important, str(script))
+        cluster.until(lambda: "resuming after step" in (unit / "log.txt").read_text(), 200)
+        step = json.loads((unit / "progress.json").read_text())["step"]
+        cluster.until(lambda: at_work(step), 120)
+        cluster.ask("scancel", jobs(cluster)["cut-0000"])
+        cluster.until(lambda: (unit / "log.txt").read_text().count("resuming after step") == 2, 200)
+        step = json.loads((unit / "progress.json").read_text())["step"]
+        cluster.until(lambda: at_work(step), 120)
+        cluster.ask("scontrol", "update", "nodename=n3", "state=drain", "reason=work")  # lets what runs end
+        try:
+            code, out, err = done.result()
+        finally:
+            cluster.ask("scontrol", "update", "nodename=n3", "state=resume")
+    assert code == 0, (out, err)
+    attempts = json.loads((unit.parent / "state.json").read_text())["attempts"]
+    assert [a["reason"] for a in attempts] == ["cancelled (scancel)", None]  # preempted, the job was queued again
+    code, out, err = train(tmp_path, *steps, "study=whole")
+    assert code == 0, (out, err)
+    sweeps = tmp_path / "outputs/sweeps"
+    cut, whole = (next(sweeps.glob(f"{name}/trial_0000-*/adapter.safetensors")) for name in ("cut", "whole"))
+    assert cut.read_bytes() == whole.read_bytes()
