@@ -9,7 +9,7 @@ import pytest
 
 from recyclelora.config import load_config
 from recyclelora.provenance import Identity, git_state, signature
-from recyclelora.schemas.checks import added, identity_fields
+from recyclelora.schemas.checks import added, before_additions, identity_fields
 
 FIRST_RELEASE = Path(__file__).parent / "first_release/configs"
 SIGNATURES: dict[str, str] = json.loads((FIRST_RELEASE / "signatures.json").read_text())
@@ -46,3 +46,4 @@ def test_an_added_option_is_part_of_the_identity_only_where_it_is_used():
 
     assert identity_fields({"parts": [Part()]}) == {"parts": [{"old": 1}]}
     assert identity_fields(Part(new=2, names=["a"])) == {"old": 1, "new": 2, "names": ["a"]}
+    assert before_additions(Part(old=3, new=2, names=["a"])) == (Part(old=3), ["new=0", "names=[]"])

@@ -25,7 +25,7 @@ from recyclelora.errors import UserError
 from recyclelora.records import Time, read_record
 from recyclelora.redaction import redacted
 from recyclelora.schemas import Config
-from recyclelora.schemas.checks import identity_fields
+from recyclelora.schemas.checks import before_additions, identity_fields
 from recyclelora.storage import locked, read_json, remove_leftovers, set_aside, sha256, write_json, write_text
 from recyclelora.sweep.unit import Unit
 
@@ -228,6 +228,22 @@ def find_run(
             if found[0].path == note.parent:
                 return found
     return now
+
+
+def earlier_run(config: Config, identity: Identity, files: Files, trial: int | None) -> str | None:
+    """A sentence on the run that version 0.1.0 began for the same command, whose shipped options had other values."""
+    before, overrides = before_additions(config)
+    overrides = [override for override in overrides if override.partition("=")[0] not in NOT_IDENTITY]
+    if not overrides:
+        return None
+    run, _ = find_run(before, identity, files, trial)
+    if not run.path.exists():
+        return None
+    place = run.path.relative_to(Path(config.output_dir).absolute())
+    return (
+        f"{Path(config.output_dir) / place} is the run of this command with the options of version 0.1.0, which this one does not touch; "
+        f"to go on with it, or see its result, add: {shlex.join(overrides)}"
+    )
 
 
 def unreadable_files(run: RunDirectory) -> dict[str, int]:

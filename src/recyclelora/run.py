@@ -55,6 +55,7 @@ from recyclelora.provenance import (
     add_to_record,
     claimed,
     describe,
+    earlier_run,
     find_run,
     note_unreadable,
     record,
@@ -89,6 +90,8 @@ class Run:
     signature: str
     """16 hex digits"""
     directory: RunDirectory
+    remark: str | None = None
+    """what the user should know before it begins"""
 
     @classmethod
     def identify(cls, config: Config, trial: int | None) -> Run:
@@ -133,9 +136,14 @@ class Run:
             place, its = find_run(before, its, its_files, trial, unit)
             if place.path.exists():  # it goes on with the masks that it has read so far
                 config, datasets, files, directory, identity = before, opened, its_files, place, its
-        if unit is not None and fabric.is_global_zero:
-            unit.runs_in(directory.path)
-        return cls(config, fabric, datasets, files, weights, start, identity, signature(config, identity), directory)
+        remark = None
+        if unit is not None:
+            if fabric.is_global_zero:
+                unit.runs_in(directory.path)
+        elif not directory.path.exists():
+            remark = earlier_run(config, identity, files, trial)
+        sign = signature(config, identity)
+        return cls(config, fabric, datasets, files, weights, start, identity, sign, directory, remark)
 
     # --- the way of a run ---------------------------------------------------------------------------------------------
 
@@ -181,6 +189,8 @@ class Run:
     def _train(self, trackers: Sequence[str]) -> float | None:
         reporter = Reporter(self.directory.path / "train.log", enabled=self.fabric.is_global_zero)
         reporter.note(f"run directory: {shown(self.directory.path)}")
+        if self.remark is not None:
+            reporter.warn(self.remark)
         if self.fabric.is_global_zero:
             if self.directory.result_path.exists():
                 set_aside(self.directory.result_path)

@@ -22,6 +22,8 @@ from recyclelora.config import home
 from recyclelora.run import Run
 
 COMMAND = [*TINY, "data=gta2city", "data.augment.short_edges=[64]"]
+THEN = ["data.augment.hue_half_open=false", "optimizer.reach_ends=false"]
+"""Shipped options that have other values by now."""
 PREFIX = "recyclelora-vit_tiny_test-gta2city-"
 RUNS = {0: f"{PREFIX}994a4f48c7bbd880", 1: f"{PREFIX}59de275f5099afc0"}
 CHANGING = ("seconds", "git", "peak_memory_mb")
@@ -45,7 +47,7 @@ def result(folder: Path) -> dict:
 
 
 def test_a_stopped_run_goes_on_and_ends_as_that_version_would_have(left: Path):
-    config = compose_config(left, *COMMAND, "seed=1")
+    config = compose_config(left, *COMMAND, *THEN, "seed=1")
     Run.identify(config, None).execute()
     assert sorted(path.name for path in (left / "outputs/runs").iterdir()) == sorted(RUNS.values())
     assert "resuming after step 2 of 4" in (left / "outputs/runs" / RUNS[1] / "train.log").read_text()
@@ -57,10 +59,18 @@ def test_a_stopped_run_goes_on_and_ends_as_that_version_would_have(left: Path):
 def test_a_finished_run_is_found_and_not_trained_again(left: Path):
     run = left / "outputs/runs" / RUNS[0]
     before = (run / "result.json").read_bytes()
-    config = compose_config(left, *COMMAND)
+    config = compose_config(left, *COMMAND, *THEN)
     assert Run.identify(config, None).execute() == result(run)["objective"]
     assert sorted(path.name for path in (left / "outputs/runs").iterdir()) == sorted(RUNS.values())
     assert (run / "result.json").read_bytes() == before
+
+
+def test_the_same_words_with_new_options_are_another_run_that_tells_how_to_find_the_first(left: Path):
+    run = Run.identify(compose_config(left, *COMMAND), None)
+    assert run.directory.path.name not in RUNS.values()
+    assert run.remark is not None and run.remark.endswith(f"add: {' '.join(THEN)}")
+    assert f"outputs/runs/{RUNS[0]} is the run of this command" in run.remark
+    assert Run.identify(compose_config(left, *COMMAND, *THEN), None).remark is None
 
 
 @pytest.mark.slow

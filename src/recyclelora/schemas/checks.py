@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import difflib
+import json
 import math
 import re
 from collections.abc import Iterator
@@ -76,6 +77,30 @@ def identity_fields(node: Any) -> Any:
     if isinstance(node, list | tuple):
         return [identity_fields(item) for item in node]
     return node
+
+
+def before_additions(node: Any, path: str = "") -> tuple[Any, list[str]]:
+    """A copy of a configuration with every :func:`added` option at its default, and the overrides that make it so."""
+    if dataclasses.is_dataclass(node) and not isinstance(node, type):
+        values: dict[str, Any] = {}
+        overrides = []
+        for field in dataclasses.fields(node):
+            key, value = f"{path}.{field.name}".lstrip("."), getattr(node, field.name)
+            if ADDED in field.metadata and value != (default := _default(field)):
+                values[field.name] = default
+                overrides.append(f"{key}={_as_override(default)}")
+            else:
+                values[field.name], inside = before_additions(value, key)
+                overrides += inside
+        return dataclasses.replace(node, **values), overrides
+    if isinstance(node, list):
+        items = [before_additions(item, f"{path}.{index}") for index, item in enumerate(node)]
+        return [item for item, _ in items], [override for _, inside in items for override in inside]
+    return node, []
+
+
+def _as_override(value: Any) -> str:
+    return value if isinstance(value, str) else json.dumps(value, separators=(",", ":"))
 
 
 def _default(field: dataclasses.Field[Any]) -> Any:
