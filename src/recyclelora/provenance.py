@@ -241,7 +241,8 @@ def earlier_run(config: Config, identity: Identity, files: Files, trial: int | N
         return None
     place = run.path.relative_to(Path(config.output_dir).absolute())
     return (
-        f"{Path(config.output_dir) / place} is the run of this command with the options of version 0.1.0, which this one does not touch; "
+        f"{Path(config.output_dir) / place} is the run of this command with the options of version 0.1.0, which this "
+        "one does not touch; "
         f"to go on with it, or see its result, add: {shlex.join(overrides)}"
     )
 
