@@ -149,10 +149,19 @@ def test_decompositions_of_a_damaged_weight_are_refused(name, value, message):
         INITIALIZERS[name](LayerWeight(torch.full((4, 4), value), 1.0), 1, branch_rng(0, "l", "main"))
 
 
-def test_singular_values_of_zero_are_said_by_name():
-    weight = torch.randn(30, 10).double() @ torch.randn(10, 20).double()
-    with pytest.warns(RankDeficientWarning, match=r"^blocks\.0\.fc1: singular values of zero among its 4 smallest"):
-        INITIALIZERS["svd_minor"](LayerWeight(weight, 1.0, name="blocks.0.fc1"), 4, branch_rng(0, "l", "m"))
+@pytest.mark.parametrize("stored", [torch.bfloat16, torch.float16, torch.float32, torch.float64])
+@pytest.mark.parametrize(
+    ("init", "rank", "which"),
+    [("svd_minor", 4, "smallest"), ("svd_minor_left", 4, "smallest"), ("svd_major", 11, "la")],
+)
+def test_singular_values_of_zero_are_said_by_name(init, rank, which, stored):
+    generator = torch.Generator().manual_seed(0)
+    weight = torch.randn(30, 10, generator=generator).double() @ torch.randn(10, 20, generator=generator).double()
+    given = LayerWeight(weight.to(stored), 1.0, name="blocks.0.fc1")
+    message = rf"^blocks\.0\.fc1: singular values of zero among its {rank} {which}"
+    with pytest.warns(RankDeficientWarning, match=message):
+        INITIALIZERS[init](given, rank, branch_rng(0, "l", "m"))
+    assert given.deficient
 
 
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])

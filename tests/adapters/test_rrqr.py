@@ -3,9 +3,11 @@
 import numpy as np
 import pytest
 import scipy.linalg
+import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from recyclelora.adapters.device_rrqr import decompose_batch
 from recyclelora.adapters.rrqr import RRQR, RankDeficientWarning, decompose, rrqr
 
 SHAPES = {
@@ -87,6 +89,41 @@ def test_rank_deficient_weights_stay_orthonormal_and_warn(shape):
     np.testing.assert_allclose(result.q_leading.T @ result.q_leading, np.eye(400), atol=1e-12)
     projected = result.q_leading @ (result.q_leading.T @ weight)
     np.testing.assert_allclose(projected, weight, atol=1e-11)
+
+
+@pytest.mark.parametrize("stored", ["bfloat16", "float16", "float32"])
+@pytest.mark.parametrize("shape", [(400, 300), (300, 400), (1024, 200)])
+def test_rounding_of_the_stored_values_is_no_direction(shape, stored):
+    """A weight of rank 150 in a file of that format, read into float32: the other directions are its rounding."""
+    rng = np.random.default_rng(3)
+    exact = rng.standard_normal((shape[0], 150)) @ rng.standard_normal((150, shape[1])) / 20
+    weight = torch.from_numpy(exact).to(getattr(torch, stored)).float()
+    for values in (weight.numpy(), weight.double().numpy()):
+        with pytest.warns(RankDeficientWarning, match=f"numerical rank 150 of {min(shape)}"):
+            assert rrqr(values, 4, 8).rank == 150
+    (found,) = decompose_batch([weight.to(getattr(torch, stored))], 4, 8, torch.device("cpu"))
+    assert found.rank == 150
+
+
+def test_a_product_in_float32_has_the_rank_of_its_factors():
+    generator = torch.Generator().manual_seed(4)
+    weight = torch.randn(600, 250, generator=generator) @ torch.randn(250, 300, generator=generator)
+    assert decompose(weight.numpy(), 4, 8).rank == 250
+
+
+def test_small_directions_that_the_format_can_hold_count():
+    """Ten times above the noise of float32, of bfloat16 far below: stored in float32 they are there."""
+    rng = np.random.default_rng(5)
+    left, right = (np.linalg.qr(rng.standard_normal((n, 200)))[0] for n in (400, 300))
+    weight = ((left * np.geomspace(1, 3e-4, 200)) @ right.T).astype(np.float32)
+    assert decompose(weight, 4, 8).rank == 200
+    assert decompose(torch.from_numpy(weight).bfloat16().float().numpy(), 4, 8).rank < 200
+
+
+def test_leading_directions_beyond_the_rank_are_said_too():
+    weight = np.outer(np.arange(1.0, 31), np.arange(1.0, 21))
+    with pytest.warns(RankDeficientWarning, match="numerical rank 1 of 20"):
+        rrqr(weight, 2, 0)
 
 
 def test_duplicate_and_zero_columns_come_last():

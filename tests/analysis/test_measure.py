@@ -10,8 +10,10 @@ import timm
 import torch
 from torch import nn
 
+from recyclelora.adapters.dora import DoRA
 from recyclelora.adapters.inject import inject
 from recyclelora.adapters.low_rank import LowRankLinear
+from recyclelora.adapters.method import Setting
 from recyclelora.adapters.spec import AdapterSpec, BranchSpec
 from recyclelora.adapters.state import low_rank_layers, merge
 from recyclelora.analysis.layers import ALL, changed_layers
@@ -100,6 +102,44 @@ def test_lora_without_residual_starts_undefined_and_its_update_is_its_product():
     assert "similarity" in found.tables and "angles" not in found.tables
     trained = values(found, "spectra", stage="trained")
     assert trained == pytest.approx(values(found, "spectra", stage="update"))
+
+
+@pytest.mark.parametrize("scale", [0.01, 1.0, 100.0])
+def test_a_product_of_rounding_noise_has_no_effective_rank(scale):
+    """B0 A0 = 0 in exact numbers; what float32 leaves of it has as many directions as random numbers have."""
+    spec = AdapterSpec(BranchSpec("orthogonal", 8), scale_rule="fixed", scale=scale)
+    found = measured(adapted(spec, moved=False))
+    for branch in ("main", ALL):
+        for quantity in ("effective_rank", "rank_efficiency"):
+            assert all(map(math.isnan, values(found, "rank", branch=branch, stage="init", quantity=quantity)))
+    moved = measured(adapted(spec))
+    assert min(values(moved, "rank", branch=ALL, stage="trained", quantity="effective_rank")) > 5
+
+
+def test_the_span_of_half_a_rotation_has_half_its_rank():
+    """A0 and B0 of `orthogonal` have rank 4 of 8; after training all 8 directions are there."""
+    model = adapted(AdapterSpec(BranchSpec("orthogonal", 8)), moved=False)
+    generator = torch.Generator().manual_seed(1)
+    with torch.no_grad():
+        for parameter in model.parameters():
+            if parameter.requires_grad:
+                parameter += 0.01 * torch.randn(parameter.shape, generator=generator)
+    moved = measured(model)
+    for side in "ab":
+        similar = values(moved, "similarity", quantity=f"grassmann_{side}_to_start")
+        assert min(similar) > 0.9  # 4 directions, nearly kept; four more of noise would halve it
+    still = measured(adapted(AdapterSpec(BranchSpec("orthogonal", 8)), moved=False))
+    assert values(still, "similarity", quantity="grassmann_b_to_start") == pytest.approx([1.0] * 8)
+
+
+def test_the_rounding_of_a_merged_weight_is_no_update():
+    """DoRA divides and multiplies every row by its norm: what it has not trained comes back but for rounding."""
+    model = tiny_vit()
+    DoRA(rank=4, alpha=4.0).apply(model, Setting())
+    found = measured(model)
+    assert all(map(math.isnan, values(found, "rank", stage="update", quantity="effective_rank")))
+    assert 0 < max(values(found, "size", quantity="relative_norm")) < 2.0**-23
+    assert "shares" not in found.tables
 
 
 def test_measured_numbers_are_those_of_the_dense_matrices():

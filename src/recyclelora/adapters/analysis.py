@@ -13,6 +13,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from recyclelora.adapters.rounding import FLOAT32
+
 
 @dataclass(frozen=True)
 class Product:
@@ -85,14 +87,25 @@ def row_core(matrix: Matrix) -> Tensor:
     return column_core(matrix.T if isinstance(matrix, Tensor) else Product(matrix.right.T, matrix.left.T))
 
 
-def effective_rank(values: Tensor) -> float:
+def rounding_of(matrix: Matrix) -> float:
+    """Frobenius norm that a product may have from rounding its factors to float32 alone.
+
+    Zero for a dense matrix: how exactly that is known only its origin tells.
+    """
+    if isinstance(matrix, Tensor):
+        return 0.0
+    return FLOAT32 * float(torch.linalg.vector_norm(matrix.left) * torch.linalg.vector_norm(matrix.right))
+
+
+def effective_rank(values: Tensor, zero: float = 0.0) -> float:
     """exp of the entropy of the normalised singular values (Roy and Vetterli, EUSIPCO 2007).
 
-    Between 1 (one direction) and their number (all equal). NaN where all are zero.
+    Between 1 (one direction) and their number (all equal). NaN where their norm is at most ``zero``: the shares of
+    what is rounding noise would be those of random numbers.
     """
-    mass = values.sum()
-    if not mass > 0:
+    if not float(torch.linalg.vector_norm(values)) > zero:
         return math.nan
+    mass = values.sum()
     share = values / mass
     return math.exp(float(torch.special.entr(share).sum()))
 

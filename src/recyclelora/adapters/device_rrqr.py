@@ -20,6 +20,7 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor
 
+from recyclelora.adapters.rounding import stored_eps
 from recyclelora.adapters.rrqr import RRQR, assemble, check_request, numerical_rank
 
 _PANEL = 32
@@ -46,7 +47,8 @@ def decompose_batch(weights: Sequence[Tensor], leading: int, trailing: int, devi
         batch = weights[len(results) : len(results) + size]
         # (batch, in, out): every column of a weight is contiguous.
         columns = torch.stack([weight.detach().to(device, torch.float64).T for weight in batch])
-        results += _results(_eliminate(columns), tuple(weights[0].shape), leading, trailing)
+        known = [stored_eps(weight) for weight in batch]
+        results += _results(_eliminate(columns), tuple(weights[0].shape), leading, trailing, known)
     return results
 
 
@@ -209,12 +211,14 @@ def _columns_of_q(found: _Elimination, wanted: list[int]) -> Tensor:
     return q
 
 
-def _results(found: _Elimination, shape: tuple[int, ...], leading: int, trailing: int) -> list[RRQR]:
-    """One result for each layer, on the CPU."""
+def _results(
+    found: _Elimination, shape: tuple[int, ...], leading: int, trailing: int, known: list[float]
+) -> list[RRQR]:
+    """One result for each layer, on the CPU; ``known`` is the eps of each weight's values."""
     k = min(shape)
     q = _columns_of_q(found, [*range(leading), *range(k - trailing, k)]).cpu().numpy()
     pivots, diagonal = found.order.cpu().numpy(), torch.cat(found.diagonal, 1).cpu().numpy()
     return [
-        assemble(pivots[i], q[i], leading, trailing, numerical_rank(diagonal[i], shape, "float64"))
+        assemble(pivots[i], q[i], leading, trailing, numerical_rank(diagonal[i], shape, "float64", known[i]))
         for i in range(len(q))
     ]

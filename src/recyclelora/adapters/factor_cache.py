@@ -87,7 +87,7 @@ def factorize(
     _factor_on_devices({name: weights[name] for name in weights if name not in results}, devices, request, use, finish)
     use.report()
     for name, weight in weights.items():
-        if trailing and results[name].rank < min(weight.shape):
+        if results[name].holds_noise(min(weight.shape)):
             message = deficiency_message(name, tuple(weight.shape), results[name].rank)
             warnings.warn(message, RankDeficientWarning, stacklevel=2)
     return {name: results[name] for name in weights}

@@ -11,6 +11,7 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
+from recyclelora.adapters.rounding import noise_level, stored_eps
 from recyclelora.adapters.rrqr import RRQR
 
 Array = npt.NDArray[np.float64]
@@ -58,13 +59,14 @@ class LayerWeight:
     """A pretrained weight (out x in), with its pivoted QR where an initialisation needs one.
 
     ``scale`` is the layer's s: the SVD initialisations divide by it so that ``s B0 A0`` is a part of the weight.
-    ``name`` is for messages.
+    ``name`` is for messages. ``deficient``: directions that were given out are rounding noise.
     """
 
     weight: torch.Tensor
     scale: float
     rrqr: RRQR | None = None
     name: str = "weight"
+    deficient: bool = False
 
     @cached_property
     def matrix(self) -> Array:
@@ -79,6 +81,13 @@ class LayerWeight:
         if not array.any():
             raise ValueError("weight is all zeros; it has no directions to start from")
         return array
+
+    @cached_property
+    def noise(self) -> float:
+        """Singular values up to this are rounding: of the stored values, or of their decomposition in float64."""
+        shape, matrix = tuple(self.weight.shape), self.matrix
+        level = max(max(shape) * float(np.finfo(np.float64).eps), noise_level(shape, stored_eps(self.weight)))
+        return level * float(np.linalg.norm(matrix, axis=0).max())
 
 
 def branch_rng(seed: int, layer: str, branch: str) -> np.random.Generator:

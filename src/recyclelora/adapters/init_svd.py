@@ -14,22 +14,23 @@ from recyclelora.adapters.svd import Triplets, major_triplets, minor_triplets
 
 def svd_major(layer: LayerWeight, rank: int, rng: np.random.Generator) -> Factors:
     """PiSSA: the top singular triplets, B = U sqrt(S/s), A = sqrt(S/s) V^T."""
-    return _factors(major_triplets(layer.matrix, rank), layer.scale)
+    found = major_triplets(layer.matrix, rank)
+    _warn_of_noise(layer, found, f"{rank} largest")
+    return _factors(found, layer.scale)
 
 
 def svd_minor(layer: LayerWeight, rank: int, rng: np.random.Generator) -> Factors:
     """MiLoRA and SoMA: the bottom singular triplets."""
     found = minor_triplets(layer.matrix, rank)
-    # Both factors start at sqrt(S): where that is zero neither of them ever gets a gradient.
-    if found.s.min() <= max(layer.weight.shape) * np.finfo(np.float64).eps * np.linalg.norm(layer.matrix):
-        message = f"{layer.name}: singular values of zero among its {rank} smallest; those directions cannot train"
-        warnings.warn(message, RankDeficientWarning, stacklevel=2)
+    _warn_of_noise(layer, found, f"{rank} smallest")
     return _factors(found, layer.scale)
 
 
 def svd_minor_left(layer: LayerWeight, rank: int, rng: np.random.Generator) -> Factors:
     """MiCA: B = the last left singular vectors, to be frozen (``train_b: false``); A = 0, so W0 stays whole."""
-    return Factors.of(minor_triplets(layer.matrix, rank).u, np.zeros((rank, layer.weight.shape[1])))
+    found = minor_triplets(layer.matrix, rank)
+    _warn_of_noise(layer, found, f"{rank} smallest")
+    return Factors.of(found.u, np.zeros((rank, layer.weight.shape[1])))
 
 
 def svd_minor_unloaded(layer: LayerWeight, rank: int, rng: np.random.Generator) -> Factors:
@@ -41,6 +42,17 @@ def svd_minor_unloaded(layer: LayerWeight, rank: int, rng: np.random.Generator) 
     """
     start = kaiming_uniform(rng, *layer.weight.shape)
     return _factors(minor_triplets(start, rank), layer.scale)
+
+
+def _warn_of_noise(layer: LayerWeight, found: Triplets, which: str) -> None:
+    """Where a singular value is zero its vectors are any, and factors that start at its root never get a gradient."""
+    if found.s.min() > layer.noise:
+        return
+    layer.deficient = True
+    message = (
+        f"{layer.name}: singular values of zero among its {which}; those directions are rounding noise and hardly train"
+    )
+    warnings.warn(message, RankDeficientWarning, stacklevel=3)
 
 
 def _factors(found: Triplets, scale: float) -> Factors:

@@ -16,15 +16,16 @@ import numpy.typing as npt
 
 from recyclelora.adapters.blas import Array
 from recyclelora.adapters.pivoting import eliminate
+from recyclelora.adapters.rounding import noise_level, stored_eps
 from recyclelora.adapters.strong import major_columns, minor_columns, strong_pivots
 
 Precision = Literal["float64", "float32"]
 
-ALGORITHM_VERSION = 1  # part of every cache key: raise it when any factor changes by more than rounding
+ALGORITHM_VERSION = 2  # part of every cache key: raise it when a factor changes by more than rounding, or a rank
 
 
 class RankDeficientWarning(UserWarning):
-    """The trailing directions of a weight are rounding noise."""
+    """Directions of a weight that were asked for are rounding noise."""
 
 
 @dataclass(frozen=True)
@@ -38,7 +39,7 @@ class RRQR:
         leading_pivots: (leading,) int64, the columns of W that belong to ``q_leading``: ``p[:leading]``.
         trailing_pivots: (trailing,) int64, those of ``q_trailing``: ``p[k - trailing : k]``. Strong pivoting has a
             permutation of its own for either end.
-        rank: numerical rank, the number of ``|R_jj| > max(out, in) * eps * |R_00|`` (eps of the computation).
+        rank: see `numerical_rank`.
     """
 
     pivots: npt.NDArray[np.int64]
@@ -48,13 +49,17 @@ class RRQR:
     trailing_pivots: npt.NDArray[np.int64]
     rank: int
 
+    def holds_noise(self, k: int) -> bool:
+        """Whether a direction that was asked of a weight with k = min(out, in) is rounding noise."""
+        return len(self.leading_pivots) > self.rank or (len(self.trailing_pivots) > 0 and self.rank < k)
+
 
 def rrqr(
     weight: Array, leading: int, trailing: int, *, precision: Precision = "float64", strong: float | None = None
 ) -> RRQR:
-    """Decompose ``weight`` (out x in) and warn when its trailing directions are noise; see `decompose`."""
+    """Decompose ``weight`` (out x in) and warn when directions asked for are noise; see `decompose`."""
     result = decompose(weight, leading, trailing, precision=precision, strong=strong)
-    if trailing and result.rank < min(weight.shape):
+    if result.holds_noise(min(weight.shape)):
         warnings.warn(deficiency_message("weight", weight.shape, result.rank), RankDeficientWarning, stacklevel=2)
     return result
 
@@ -62,8 +67,8 @@ def rrqr(
 def deficiency_message(name: str, shape: tuple[int, ...], rank: int) -> str:
     """One line that names the layer, its numerical rank and the consequence."""
     return (
-        f"{name}: numerical rank {rank} of {min(shape)} (shape {shape[0]} x {shape[1]}); its minor directions are "
-        "rounding noise and differ from machine to machine"
+        f"{name}: numerical rank {rank} of {min(shape)} (shape {shape[0]} x {shape[1]}); its directions beyond that, "
+        "the minor ones, are rounding noise and may differ from machine to machine"
     )
 
 
@@ -86,8 +91,11 @@ def decompose(
     k = min(weight.shape)
     found = eliminate(weight, np.dtype(precision))
     q = found.columns_of_q(np.concatenate([np.arange(leading), np.arange(k - trailing, k)]))
-    greedy = assemble(found.pivots, q, leading, trailing, numerical_rank(found.diagonal, weight.shape, precision))
-    return greedy if strong is None else _strengthen(greedy, weight, strong)
+    rank = numerical_rank(found.diagonal, weight.shape, precision, stored_eps(weight))
+    greedy = assemble(found.pivots, q, leading, trailing, rank)
+    if strong is None:
+        return greedy
+    return _strengthen(greedy, weight, strong, numerical_rank(found.diagonal, weight.shape, precision))
 
 
 def assemble(pivots: npt.NDArray[np.int64], q: Array, leading: int, trailing: int, rank: int) -> RRQR:
@@ -96,19 +104,27 @@ def assemble(pivots: npt.NDArray[np.int64], q: Array, leading: int, trailing: in
     return RRQR(pivots, q[:, :leading], q[:, leading:], pivots[:leading], pivots[k - trailing : k], rank)
 
 
-def numerical_rank(diagonal: Array, shape: tuple[int, ...], precision: Precision) -> int:
-    """How many entries of R's diagonal (k,) are more than rounding noise."""
+def numerical_rank(diagonal: Array, shape: tuple[int, ...], precision: Precision, eps: float = 0.0) -> int:
+    """How many entries of R's diagonal (k,) are more than rounding noise.
+
+    Noise of the computation, up to max(out, in) of its own eps, and of the values that were decomposed, whose eps is
+    given (see `rounding.stored_eps`); 0 takes them as exact.
+    """
     sizes = np.abs(diagonal)
-    return int(np.count_nonzero(sizes > max(shape) * np.finfo(precision).eps * sizes.max()))
+    noise = max(max(shape) * float(np.finfo(precision).eps), noise_level(shape, eps))
+    return int(np.count_nonzero(sizes > noise * sizes.max()))
 
 
-def _strengthen(greedy: RRQR, weight: Array, bound: float) -> RRQR:
-    """Exchange columns at either end until the bounds of strong rank-revealing QR hold; greedy's own if they do."""
+def _strengthen(greedy: RRQR, weight: Array, bound: float, rank: int) -> RRQR:
+    """Exchange columns at either end until the bounds of strong rank-revealing QR hold; greedy's own if they do.
+
+    ``rank`` tells how far float64 can factor these values, whatever they mean.
+    """
     weight, k = np.asarray(weight, dtype=np.float64), min(weight.shape)
     leading, trailing = len(greedy.leading_pivots), len(greedy.trailing_pivots)
     changes: dict[str, Any] = {}
     for name, count, split in (("leading", leading, leading), ("trailing", trailing, k - trailing)):
-        if count == 0 or not 0 < split < k or split > greedy.rank:
+        if count == 0 or not 0 < split < k or split > rank:
             continue
         order = strong_pivots(weight, greedy.pivots, split, bound)
         if not np.array_equal(order, greedy.pivots):

@@ -11,12 +11,17 @@ import torch
 from torch import Tensor
 
 from recyclelora.adapters.analysis import Matrix, column_core, row_core
+from recyclelora.adapters.rounding import noise_level, stored_eps
 
 
 def orthonormal_basis(vectors: Tensor) -> Tensor:
-    """An orthonormal basis of the span of the columns (n, k): (n, numerical rank), (n, 0) for zeros."""
+    """An orthonormal basis of the span of the columns (n, k): (n, numerical rank), (n, 0) for zeros.
+
+    The values count as known to the precision of the format that holds them: float32's where that was widened.
+    """
     u, s, _ = torch.linalg.svd(vectors, full_matrices=False)
-    tolerance = s[:1] * max(vectors.shape) * torch.finfo(vectors.dtype).eps
+    shape = tuple(vectors.shape)
+    tolerance = s[:1] * max(max(shape) * torch.finfo(vectors.dtype).eps, noise_level(shape, stored_eps(vectors)))
     basis: Tensor = u[:, s > tolerance]
     return basis
 

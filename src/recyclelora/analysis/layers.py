@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from recyclelora.adapters.analysis import Matrix, Product, difference, total
 from recyclelora.adapters.low_rank import Branch, LowRankLinear, SplitQKV
+from recyclelora.adapters.rounding import FLOAT32
 from recyclelora.adapters.state import merge
 
 ALL = "all"
@@ -44,6 +45,7 @@ class ChangedLayer:
         update: what was added to W0 (out, in).
         branches: by name; empty for methods without factors.
         scale: s of the branches.
+        eps: spacing of the numbers around 1 in the format of the weight, or of the factors that the update is in.
     """
 
     name: str
@@ -51,6 +53,12 @@ class ChangedLayer:
     update: Matrix
     branches: Mapping[str, Factored] = field(default_factory=dict)
     scale: float = 1.0
+    eps: float = FLOAT32
+
+    @property
+    def rounding(self) -> float:
+        """Frobenius norm below which something added to W0 is numerically zero: the rounding of W0 itself."""
+        return self.eps * float(torch.linalg.vector_norm(self.weight))
 
     @property
     def block(self) -> int | None:
@@ -92,10 +100,11 @@ def changed_layers(model: nn.Module, pretrained: nn.Module, device: torch.device
             yield from _low_rank(name, module, weight)
             continue
         update = _weight(merged, name, device) - weight
+        eps = torch.finfo(merged.get_parameter(f"{name}.weight").dtype).eps
         if isinstance(module, LowRankLinear):
-            yield ChangedLayer(name, weight, update, _factors(module, device), module.scale)
+            yield ChangedLayer(name, weight, update, _factors(module, device), module.scale, eps)
         elif update.any():
-            yield ChangedLayer(name, weight, update)
+            yield ChangedLayer(name, weight, update, eps=eps)
 
 
 def _is_low_rank(module: nn.Module) -> bool:

@@ -18,6 +18,7 @@ from recyclelora.adapters.analysis import (
     effective_rank,
     mean_abs_cosine,
     norm,
+    rounding_of,
     singular_values,
 )
 from recyclelora.adapters.subspaces import (
@@ -103,10 +104,15 @@ def measure(
 
 
 def rank_rows(layer: ChangedLayer) -> Iterator[Row]:
-    """Effective rank, the greatest possible rank, and their ratio, for every branch and stage."""
+    """Effective rank, the greatest possible rank, and their ratio, for every branch and stage.
+
+    Undefined where a matrix is numerically zero: lost in the rounding of its own factors, or of W0 when it is added.
+    """
     for branch, stages in layer.stages().items():
         for stage, matrix in stages.items():
-            effective, bound = effective_rank(singular_values(matrix)), _rank_bound(matrix)
+            scale = layer.scale if isinstance(matrix, Product) else 1.0
+            zero = max(rounding_of(matrix), layer.rounding / scale)
+            effective, bound = effective_rank(singular_values(matrix), zero), _rank_bound(matrix)
             yield _row(layer, branch, stage, "effective_rank", effective)
             yield _row(layer, branch, stage, "rank", bound)
             yield _row(layer, branch, stage, "rank_efficiency", effective / bound)
@@ -134,7 +140,7 @@ def share_rows(layer: ChangedLayer) -> Iterator[Row]:
     ``top`` and ``bottom``: the first and the last k = rank singular vectors. ``cumulative``: the first 0 %, 10 %, ...,
     100 % of them. ``left`` are W0's output, ``right`` its input directions.
     """
-    if not norm(layer.update) > 0:
+    if not norm(layer.update) > layer.rounding:
         return
     u, v = singular_vectors(layer.weight)
     count = u.shape[1]
