@@ -14,7 +14,8 @@ OPTIONS = {
     for path in FOLDER.glob("*.yaml")
     if "defaults" not in (option := yaml.safe_load(path.read_text()))  # others are one of these with other values
 }
-KEYS = ["name", "model", "hub", "patch_size", "pretrained", "checkpoint", "levels", "resampling", "mean", "std"]
+KEYS = ["name", "model", "hub", "patch_size", "pretrained", "checkpoint", "levels", "resampling"]
+KEYS += ["positions", "mean", "std"]
 SHRUNK = {"embed_dim": 32, "depth": 4, "num_heads": 2}
 NAMES = sorted(OPTIONS)
 # One option per kind of architecture; the others differ from these in width and depth only.
@@ -51,6 +52,7 @@ def test_option_agrees_with_timms_own_table(name):
     option = OPTIONS[name]
     assert list(option) == [*KEYS, "model_args"]
     assert (option["name"], option["resampling"], option["patch_size"]) == (name, "bicubic", 16)
+    assert option["positions"] == "pretrained"
     assert (FOLDER / f"{name}.yaml").read_text().startswith("# ")
     if option["hub"] is None:
         assert option["pretrained"] is False

@@ -161,8 +161,7 @@ def _features(opened: Opened, config: AnalyzeConfig, tables: Tables, folder: Pat
     names = captions(images)
     with reporter.bar("comparing features", len(images)) as update:
         for name, image in images.items():
-            size = opened.config.backbone.image_size or opened.config.data.augment.crop
-            shown = fitted(image, (size[0], size[1]), opened.pretrained.patch_size)
+            shown = fitted(image, _shown_size(opened.config, image), opened.pretrained.patch_size)
             views: list[LevelView] = compare_features(
                 shown, opened.adapted, opened.pretrained, segmenter.mean, segmenter.std
             )
@@ -172,6 +171,15 @@ def _features(opened: Opened, config: AnalyzeConfig, tables: Tables, folder: Pat
             update(1)
     if config.figures and images:
         feature_change(tables["features"], folder / "feature_change.png", opened.label)
+
+
+def _shown_size(config: Config, image: np.ndarray) -> tuple[int, int]:
+    """The size at which a run's features of an image are looked at: the image's own where it is scored as a whole and
+    the position embedding is right for any size, else the one that is laid out."""
+    if config.data.protocol.mode == "whole" and config.backbone.positions == "pretrained":
+        return image.shape[0], image.shape[1]
+    height, width = config.backbone.image_size or config.data.augment.crop
+    return height, width
 
 
 def _images(config: Config, given: Any, reporter: Reporter) -> Iterator[tuple[str, np.ndarray]]:

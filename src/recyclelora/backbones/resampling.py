@@ -32,7 +32,7 @@ def resize_patch_kernel(kernel: Tensor, size: Size, resampling: Resampling = "bi
 
 def resize_position_grid(grid: Tensor, size: Size, resampling: Resampling = "bicubic") -> Tensor:
     """A position embedding (1, h, w, D) as (1, *size, D)."""
-    if tuple(grid.shape[1:3]) == size:
+    if not torch.compiler.is_exporting() and tuple(grid.shape[1:3]) == size:  # an export is not tied to its example
         return grid
     channels_first = grid.float().permute(0, 3, 1, 2)
     resized = F.interpolate(channels_first, size, mode="bicubic", antialias=ANTIALIAS[resampling], align_corners=False)
@@ -47,13 +47,27 @@ def resize_position_tokens(tokens: Tensor, size: Size, num_prefix: int, resampli
     Raises:
         ValueError: the patch entries form no square grid, so its sides are unknown.
     """
+    side = square_side(tokens.shape[1] - num_prefix)
+    return resize_tokens(tokens, (side, side), size, num_prefix, resampling)
+
+
+def resize_tokens(tokens: Tensor, grid: Size, size: Size, num_prefix: int, resampling: Resampling) -> Tensor:
+    """`resize_position_tokens` of a grid (h, w) that is known and may have any sides."""
     prefix, patches = tokens[:, :num_prefix], tokens[:, num_prefix:]
-    side = math.isqrt(patches.shape[1])
-    if side * side != patches.shape[1]:
-        raise ValueError(f"a position embedding of {patches.shape[1]} patches is no square grid")
-    grid = patches.reshape(1, side, side, -1)
-    resized = resize_position_grid(grid, size, resampling)
+    resized = resize_position_grid(patches.reshape(1, *grid, -1), size, resampling)
     return torch.cat([prefix.to(resized.dtype), resized.reshape(1, -1, tokens.shape[-1])], dim=1)
+
+
+def square_side(patches: int) -> int:
+    """Side of a square grid of so many patches.
+
+    Raises:
+        ValueError: they form none, so its sides are unknown.
+    """
+    side = math.isqrt(patches)
+    if side * side != patches:
+        raise ValueError(f"a position embedding of {patches} patches is no square grid")
+    return side
 
 
 def resize_relative_positions(bias: Tensor, length: int) -> Tensor:

@@ -4,14 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from itertools import pairwise
-from typing import Any
+from typing import Any, Literal
 
 import timm
 import torch
 from torch import Tensor, nn
 
-from recyclelora.backbones.loading import load_weights
+from recyclelora.backbones.loading import load_weights, timm_names
+from recyclelora.backbones.positions import At, Positions
 from recyclelora.backbones.resampling import Resampling
+
+PositionSource = Literal["pretrained", "laid_out"]
 
 NUM_LEVELS = 4
 # As published for 24 blocks, and halved for 12; every other depth is cut into quarters (40 -> 9, 19, 29, 39).
@@ -29,12 +32,15 @@ class TimmBackbone(nn.Module):
         depth: number of blocks kept.
         patch_size: side of a patch in pixels.
         levels: the blocks (0-based) whose outputs are returned.
+        positions: the pretrained position embedding, for other sizes than the one that is laid out; None: timm
+            resamples what is laid out.
         own_buffers: names of the persistent buffers it came with; what an adapter adds later is not among them.
     """
 
-    def __init__(self, model: Any, levels: Sequence[int]) -> None:
+    def __init__(self, model: Any, levels: Sequence[int], positions: Positions | None = None) -> None:
         super().__init__()
         self.model = model
+        self.positions = positions
         self.levels = tuple(levels)
         self.embed_dim = int(model.embed_dim)
         self.depth = len(model.blocks)
@@ -46,8 +52,9 @@ class TimmBackbone(nn.Module):
         """Features of normalised images.
 
         Args:
-            images: (B, 3, H, W), H and W multiples of the patch size. At another size than the one the backbone was
-                created for, timm resamples the position embedding anew in every call (bicubic with antialias).
+            images: (B, 3, H, W), H and W multiples of the patch size. For another size than the one the backbone was
+                created for, the position embedding is resampled from ``positions``, and kept; without them by timm,
+                from what is laid out, in every call (bicubic with antialias).
 
         Returns:
             Four tensors (B, C, H / patch, W / patch), patch tokens only, without final norm.
@@ -55,10 +62,18 @@ class TimmBackbone(nn.Module):
         height, width = images.shape[-2:]
         if height % self.patch_size or width % self.patch_size:
             raise ValueError(f"images of {height}x{width} pixels: sides must be multiples of patch {self.patch_size}")
-        features: list[Tensor] = self.model.forward_intermediates(
+        features: list[Tensor] = self._at((height // self.patch_size, width // self.patch_size)).forward_intermediates(
             images, indices=list(self.levels), norm=False, output_fmt="NCHW", intermediates_only=True
         )
         return features
+
+    def _at(self, grid: tuple[int, int]) -> Any:
+        """The transformer with the position embedding of this grid."""
+        if self.positions is None:
+            return self.model
+        if not torch.compiler.is_exporting() and grid == self.positions.grid:  # an export is not tied to its example
+            return self.model
+        return At(self.model, grid, self.positions)
 
 
 def create_backbone(
@@ -70,6 +85,7 @@ def create_backbone(
     model_args: Mapping[str, Any],
     weights: Mapping[str, Tensor] | None,
     resampling: Resampling = "bicubic",
+    positions: PositionSource = "pretrained",
     seed: int = 0,
 ) -> TimmBackbone:
     """Build timm's architecture `model` at a patch and image size and fill it.
@@ -82,6 +98,9 @@ def create_backbone(
         model_args: further arguments of timm's constructor.
         weights: tensors from `read_weights`; None leaves the random initialisation of `seed`.
         resampling: how pretrained patch kernel and position embedding are fitted.
+        positions: what images of another size than ``image_size`` get: the pretrained position embedding (a random
+            one without weights) resampled once, as `resampling` says; or, as in the first release, what is
+            ``laid_out`` resampled again, by timm.
         seed: of the random initialisation, which neither reads nor moves the global generators.
 
     Raises:
@@ -93,9 +112,29 @@ def create_backbone(
     chosen = _checked_levels(levels, len(built.blocks))
     # What lies behind the last level would hold parameters without gradient, which break distributed training.
     built.prune_intermediate_layers(list(chosen), prune_norm=True, prune_head=True)
-    if weights is not None:
+    pretrained: Mapping[str, Tensor] = {}
+    if weights is None:
+        pretrained = built.state_dict()
+    else:
         load_weights(built, weights, resampling)
-    return TimmBackbone(built, chosen)
+        if positions == "pretrained":
+            pretrained = timm_names(built, weights)
+    kept = _positions(built, pretrained, resampling) if positions == "pretrained" else None
+    return TimmBackbone(built, chosen, kept)
+
+
+def _positions(model: Any, pretrained: Mapping[str, Tensor], resampling: Resampling) -> Positions | None:
+    """What other sizes are resampled from; None for a model without a position embedding."""
+    own, grid = pretrained.get("pos_embed"), model.patch_embed.grid_size
+    if own is None or own.is_meta or getattr(model, "pos_embed", None) is None:
+        return None
+    tables = {
+        name: (pretrained[name], table)
+        for name, table in model.named_parameters()
+        if name.endswith(("rel_pos_h", "rel_pos_w")) and not model.get_submodule(name.split(".attn.")[0]).window_size
+    }
+    num_prefix = 0 if own.dim() == 4 or model.no_embed_class else model.num_prefix_tokens
+    return Positions(own, model.pos_embed, (int(grid[0]), int(grid[1])), num_prefix, resampling, tables)
 
 
 def default_levels(depth: int) -> tuple[int, ...]:

@@ -5,11 +5,12 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from itertools import pairwise
 from typing import Any, Optional
 
 from omegaconf import MISSING
 
-from recyclelora.schemas.checks import Problem, at_least, file_name, one_of
+from recyclelora.schemas.checks import Problem, added, at_least, file_name, one_of
 
 # OmegaConf reads these annotations at run time and wants Optional[...], not "... | None".
 # ruff: noqa: UP045
@@ -19,7 +20,9 @@ from recyclelora.schemas.checks import Problem, at_least, file_name, one_of
 class BackboneConfig:
     """A vision foundation model as timm knows it, and how it is resampled to the patch size it runs at.
 
-    ``image_size`` (height, width) is what the position embedding is laid out for; null takes the training crop.
+    ``image_size`` (height, width) is what the position embedding is laid out for; null takes the training crop. Images
+    of another size get it resampled from the ``pretrained`` grid, or, as in the first release, a second time from what
+    is ``laid_out``, by timm.
     """
 
     name: str = MISSING
@@ -34,6 +37,7 @@ class BackboneConfig:
     mean: list[float] = field(default_factory=lambda: [0.485, 0.456, 0.406])
     std: list[float] = field(default_factory=lambda: [0.229, 0.224, 0.225])
     model_args: dict[str, Any] = field(default_factory=dict)
+    positions: str = added("laid_out")
 
     def check(self) -> Iterator[Problem]:
         """Yield every bad value."""
@@ -42,6 +46,7 @@ class BackboneConfig:
             yield "model", "must be the name of one of timm's architectures, such as vit_large_patch14_dinov2"
         yield from at_least("patch_size", self.patch_size, 1)
         yield from one_of("resampling", self.resampling, ("bicubic", "timm"))
+        yield from one_of("positions", self.positions, ("pretrained", "laid_out"))
         if self.image_size is not None and (
             len(self.image_size) != 2 or any(s < 1 or s % max(1, self.patch_size) for s in self.image_size)
         ):
@@ -50,5 +55,7 @@ class BackboneConfig:
             values = getattr(self, name)
             if len(values) != 3 or (name == "std" and min(values) <= 0):
                 yield name, "must be [red, green, blue]" + (" above 0" if name == "std" else "")
-        if self.levels is not None and len(self.levels) != 4:
-            yield "levels", "must name 4 blocks"
+        if self.levels is not None and (
+            len(self.levels) != 4 or self.levels[0] < 0 or any(a >= b for a, b in pairwise(self.levels))
+        ):
+            yield "levels", "must name 4 blocks, 0-based and ascending"
