@@ -97,7 +97,6 @@ def test_only_an_export_is_replaced(finished: Path, tmp_path: Path):
         ({"checkpoint": "best"}, "checkpoint='best': must be one of last"),
         ({"precision": "fp8", "format": "onnx"}, "precision='fp8': must be one of fp32, fp16"),
         ({"precision": "fp16"}, "precision='fp16': can be chosen with format=onnx only"),
-        ({"size": [64, 64]}, r"size=\[64, 64\]: can be fixed with format=segmenter and format=onnx only"),
         ({"size": [64], "format": "onnx"}, r"size=\[64\]: must be \[height, width\]"),
         ({"size": [64, 0], "format": "onnx"}, "size=.*: must be a finite number of at least 1"),
     ],

@@ -20,7 +20,7 @@ Writer = Callable[["Source", Path], "Outcome"]
 def export(config: ExportConfig, trial: int | None = None) -> None:
     """Write ``output`` or ``<run>/export/<format>`` and say how far it is from the adapted model."""
     write = writer(config)
-    source = open_run(Path(config.run), config.checkpoint)
+    source = open_run(Path(config.run), config.checkpoint, _layout(config))
     from recyclelora.exports.folder import REPORT, replaced
     from recyclelora.progress import Reporter
     from recyclelora.storage import folder_inside, write_json
@@ -39,11 +39,18 @@ def export(config: ExportConfig, trial: int | None = None) -> None:
     reporter.note(f"written: {final} (README.md says how to load it)")
 
 
-def open_run(run: Path, checkpoint: str) -> Source:
+def _layout(config: ExportConfig) -> tuple[int, int] | None:
+    """The size for which a backbone alone is laid out; a segmenter is traced for its size instead."""
+    if config.size is None or config.format not in ("timm", "peft"):
+        return None
+    return config.size[0], config.size[1]
+
+
+def open_run(run: Path, checkpoint: str, layout: tuple[int, int] | None = None) -> Source:
     """Load and merge a finished run.
 
     Raises:
-        UserError: no run, not finished, no such checkpoint, or its adapter cannot be merged.
+        UserError: no run, not finished, no such checkpoint, its adapter cannot be merged, or a size that cannot be.
     """
     if not (run / "config.yaml").is_file():
         raise UserError(f"run={run}: not a run directory (it has no config.yaml)")
@@ -52,7 +59,11 @@ def open_run(run: Path, checkpoint: str) -> Source:
 
     if not (run / ADAPTER_FILE).is_file():  # written just before the result; imported runs have no result
         raise UserError(f"run={run}: has not finished; the command that started it goes on from its last checkpoint")
-    return Source.of(load(run, checkpoint, accelerator="cpu"), checkpoint)
+    source = Source.of(load(run, checkpoint, accelerator="cpu"), checkpoint, layout)
+    patch = source.adapted.patch_size
+    if any(side % patch for side in source.image_size):
+        raise UserError(f"size={list(source.image_size)}: sides must be multiples of patch {patch}")
+    return source
 
 
 def writer(config: ExportConfig) -> Writer:

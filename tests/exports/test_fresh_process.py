@@ -103,7 +103,7 @@ def test_peft_on_real_weights_and_its_refusal_of_others(tmp_path: Path):
     save_file(pretrained, tmp_path / "original.safetensors")
     pretrained["blocks.3.mlp.fc1.weight"] *= 1.01
     save_file(pretrained, tmp_path / "other.safetensors")
-    images = torch.randn(1, 3, 96, 128)
+    images = torch.randn(1, 3, *source.image_size)
     code = "import torch; images = torch.from_numpy(given[0])\n"
     code += snippet(tmp_path).replace("load()", "load('original.safetensors')")
     code += "results += [m.detach().numpy() for m in maps]\n"

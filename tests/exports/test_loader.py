@@ -6,8 +6,10 @@ import json
 from pathlib import Path
 
 import numpy as np
+import onnx
 import pytest
 from PIL import Image
+from onnx import TensorProto, helper
 
 from recyclelora import segmenter
 from recyclelora.data.reading import read_upright
@@ -103,3 +105,33 @@ def test_ids_confidence_and_colours(tmp_path, monkeypatch):
 def test_what_is_no_image_is_refused(tmp_path, monkeypatch, image):
     with pytest.raises(ValueError, match=r"expected a uint8 RGB image \(H, W, 3\), got"):
         opened(tmp_path, monkeypatch)[0].predict(image)
+
+
+def test_onnxruntime_runs_where_it_is_told_or_not_at_all(tmp_path):
+    about = {"images": IMAGES, "protocol": SLIDE, "autocast": None, "classes": {"names": ["a"], "ignore_index": 255}}
+    (tmp_path / "segmenter.json").write_text(json.dumps(about))
+    shape = ["batch", 3, "height", "width"]
+    given, result = (helper.make_tensor_value_info(name, TensorProto.FLOAT, shape) for name in ("images", "scores"))
+    graph = helper.make_graph([helper.make_node("Identity", ["images"], ["scores"])], "g", [given], [result])
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=9)
+    for name in ("segmenter", "probabilities"):
+        onnx.save(model, tmp_path / f"{name}.onnx")
+    image = picture(96, 128)
+    for options in ({}, {"providers": ["CPUExecutionProvider"]}, {"providers": [("CPUExecutionProvider", {})]}):
+        np.testing.assert_array_equal(Segmenter(tmp_path, **options).scores(image)[0], image.transpose(2, 0, 1))
+    for options in ({"device": "cuda"}, {"providers": ["CUDAExecutionProvider"]}):
+        with pytest.raises(
+            ValueError, match=r"CUDAExecutionProvider: this onnxruntime has .*CPUExecutionProvider only"
+        ):
+            Segmenter(tmp_path, **options)
+    with pytest.raises(ValueError, match="device='mps': onnxruntime has cpu and cuda; name others as providers"):
+        Segmenter(tmp_path, device="mps")
+    assert loader.providers_of("cuda:1")[0] == ("CUDAExecutionProvider", {"device_id": 1})
+
+
+@pytest.mark.parametrize("together", [1, 3])
+def test_so_many_windows_are_looked_at_together(tmp_path, monkeypatch, together):
+    model, batches = opened(tmp_path, monkeypatch)
+    model.batch = together
+    model.scores(picture(96, 192))
+    assert {len(batch) for batch in batches} <= {together, 8 % together or together}

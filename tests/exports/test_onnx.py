@@ -33,8 +33,10 @@ def dimensions(path: Path) -> list[object]:
 
 def test_batch_and_size_are_open(finished: Path, exported: Callable[[str], Path]):
     folder, run = exported("onnx"), recyclelora.load(finished)
-    batch, colours, rows, columns = dimensions(folder / "segmenter.onnx")
-    assert colours == 3 and all(isinstance(side, str) for side in (batch, rows, columns))
+    assert dimensions(folder / "segmenter.onnx") == ["batch", 3, "height", "width"]
+    assert dimensions(folder / "probabilities.onnx") == [1, 19, "height", "width"]
+    (scores,) = onnxruntime.InferenceSession(folder / "segmenter.onnx").get_outputs()
+    assert scores.shape == ["batch", 19, "height", "width"]
     session = onnxruntime.InferenceSession(folder / "segmenter.onnx")
     for count, size in ((1, (32, 32)), (3, (128, 80)), (5, (96, 192))):
         images = probe(count, size)

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import importlib.util
 import json
 from pathlib import Path
+from types import ModuleType
 
 import pytest
 import torch
@@ -11,16 +13,28 @@ from peft import PeftModel
 from safetensors.torch import load_file
 from torch import nn
 
+from recyclelora.backbones import weights
 from recyclelora.errors import UserError
 from recyclelora.exports import peft as peft_export
 from recyclelora.exports.source import features
 
 from .conftest import PLAIN, TINY, moved_source
-from .test_timm import LEVELS, METHODS
+from .test_timm import LEVELS, METHODS, pretrained_file
 
 DINOV3 = ["backbone=dinov3_base", "backbone.pretrained=false"]
 DINOV3 += ["+backbone.model_args.embed_dim=32", "+backbone.model_args.depth=4", "+backbone.model_args.num_heads=2"]
 DINOV3 += ["+backbone.model_args.init_values=1.0"]
+
+
+def module_of(path: Path) -> ModuleType:
+    """A file as a module of its own."""
+    spec = importlib.util.spec_from_file_location("load_of_an_export", path)
+    assert spec is not None and spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
 CASES = {
     "recyclelora": METHODS["recyclelora"],
     "lora": METHODS["lora"],
@@ -56,6 +70,46 @@ def test_the_adapter_is_small_and_of_twice_the_rank(tmp_path: Path):
     assert load_file(tmp_path / "resampled.safetensors").keys() == {"patch_embed.proj.weight", "pos_embed"}
     config = json.loads((tmp_path / "adapter_config.json").read_text())
     assert config["r"] == 12 and config["lora_alpha"] == pytest.approx(2.0) and not config["rank_pattern"]
+
+
+@pytest.mark.parametrize(("case", "extra", "version"), [("recyclelora", [], "0.11"), ("soma", ["lora_bias"], "0.14")])
+def test_the_configuration_holds_what_is_used_in_a_fixed_order(tmp_path: Path, case: str, extra: list, version: str):
+    """PEFT 0.11 refuses keys that it does not know; a set, as its own LoraConfig keeps targets, has no order."""
+    source = moved_source(tmp_path, *CASES[case])
+    texts = []
+    for _ in range(2):
+        assert peft_export.write(source, tmp_path).details["peft"] == version
+        texts.append((tmp_path / "adapter_config.json").read_text())
+    assert texts[0] == texts[1]
+    config = json.loads(texts[0])
+    known = ["peft_type", "base_model_name_or_path", "r", "lora_alpha", "target_modules"]
+    assert list(config) == [*known, "rank_pattern", "alpha_pattern", "inference_mode", *extra]
+    assert config["target_modules"][:2] == ["blocks.0.attn.qkv", "blocks.0.attn.proj"]
+    assert f"from version {version} on" in (tmp_path / "README.md").read_text()
+
+
+@pytest.mark.parametrize("readable", [True, False])
+def test_weights_that_timm_cannot_read_lie_beside_the_adapter(tmp_path: Path, monkeypatch, readable: bool):
+    file = pretrained_file(tmp_path)
+    if not readable:
+        strange = file.with_suffix(".strange")
+        file.rename(strange)
+        monkeypatch.setitem(weights.READERS, ".strange", weights.READERS[".safetensors"])
+        file = strange
+    source = moved_source(tmp_path, *TINY, "backbone.pretrained=true", f"backbone.checkpoint={file}")
+    folder = tmp_path / "export"
+    folder.mkdir()
+    outcome = peft_export.write(source, folder)
+    outcome.verify()
+    assert outcome.details["holds_original_weights"] is not readable
+    assert (folder / "base_model.safetensors").exists() is not readable
+    load = module_of(folder / "load.py")
+    model = load.load(*([str(file)] if readable else []))
+    images = torch.randn(2, 3, 64, 64)
+    with torch.inference_mode():
+        expected = source.adapted(images)
+        for a, b in zip(expected, load.features(model, images), strict=True):
+            torch.testing.assert_close(a, b, atol=2e-5, rtol=1e-4)
 
 
 def test_layers_of_other_ranks_are_named(tmp_path: Path):

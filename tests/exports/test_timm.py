@@ -8,9 +8,10 @@ from pathlib import Path
 import pytest
 import timm
 import torch
-from safetensors.torch import load_file
+from safetensors.torch import load_file, save_file
 
 from recyclelora.backbones.weights import find_weights, read_weights
+from recyclelora.exports import peft as peft_export
 from recyclelora.exports import timm as timm_export
 from recyclelora.exports.source import Source, features
 
@@ -90,6 +91,30 @@ def test_a_backbone_in_bfloat16_is_exported_without_rounding_the_update(tmp_path
     torch.testing.assert_close(exported - start, change.expand_as(start), atol=2e-8, rtol=1e-3)
 
 
+def pretrained_file(folder: Path) -> Path:
+    """Random weights of the tiny test backbone with a position embedding of 7x7 patches."""
+    options = {"img_size": 112, "patch_size": 16, "num_classes": 0, "embed_dim": 32, "depth": 4, "num_heads": 2}
+    torch.manual_seed(5)
+    save_file(timm.create_model("vit_tiny_patch16_224", **options).state_dict(), folder / "pretrained.safetensors")
+    return folder / "pretrained.safetensors"
+
+
+@pytest.mark.parametrize("positions", ["pretrained", "laid_out"])
+@pytest.mark.parametrize("module", [timm_export, peft_export])
+def test_a_backbone_is_laid_out_for_the_size_that_is_asked_for(tmp_path: Path, module, positions: str):
+    file = pretrained_file(tmp_path)
+    options = ["backbone.pretrained=true", f"backbone.checkpoint={file}", f"backbone.positions={positions}"]
+    source = moved_source(tmp_path, *TINY, *options)
+    (tmp_path / "export").mkdir()
+    wide = Source.of(source.run, "last", (48, 96))
+    outcome = module.write(wide, tmp_path / "export")
+    outcome.verify()
+    assert [check.input[-2:] for check in outcome.checks] == [(48, 96)]
+    own = module.write(source, tmp_path / "export")
+    own.verify()
+    assert [check.input[-2:] for check in own.checks] == [(64, 64), (48, 80)]
+
+
 @pytest.mark.weights
 def test_real_weights(tmp_path: Path):
     source = moved_source(tmp_path, *TINY, "backbone=dinov2_small", "backbone.levels=[2,4,6,8]")
@@ -100,7 +125,7 @@ def test_real_weights(tmp_path: Path):
     assert outcome.details["initialised"] == []
     assert all(torch.equal(tensors[name], pretrained[name]) for name in outcome.details["restored"])
     assert {name.split(".")[1] for name in outcome.details["restored"] if "blocks" in name} == {"9", "10", "11"}
-    images = torch.randn(1, 3, 96, 128)
+    images = torch.randn(1, 3, *source.image_size)
     loaded = timm.create_model(f"local-dir:{tmp_path}", pretrained=True).eval()
     for a, b in zip(source.adapted(images), features(loaded, (2, 4, 6, 8), images), strict=True):
         torch.testing.assert_close(a, b, atol=1e-4, rtol=1e-4)

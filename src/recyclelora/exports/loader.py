@@ -12,7 +12,7 @@ such export is a copy of this file.
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -29,23 +29,36 @@ class Segmenter:
 
     Args:
         folder: the export; by default the one this file lies in.
-        device: of torch, such as ``cuda``; onnxruntime runs on the CPU.
+        device: of torch, such as ``cuda``; of onnxruntime ``cpu``, ``cuda`` or ``cuda:1``.
         autocast: compute ``segmenter.pt2`` in the mixed precision in which the run was scored, if it was.
+        providers: of onnxruntime, instead of a device: names, or pairs of a name and its options.
+        batch: windows of an image that are looked at together.
+
+    Raises:
+        ValueError: this onnxruntime does not have a provider that is asked for.
 
     Attributes:
         classes: names by class id.
         ignore_index: the id of labels that do not count; it is never predicted.
     """
 
-    def __init__(self, folder: str | Path | None = None, device: str = "cpu", autocast: bool = True) -> None:
+    def __init__(
+        self,
+        folder: str | Path | None = None,
+        device: str = "cpu",
+        autocast: bool = True,
+        providers: Sequence[Any] | None = None,
+        batch: int = WINDOWS_AT_ONCE,
+    ) -> None:
+        self.batch = batch
         self.folder = Path(folder) if folder is not None else Path(__file__).resolve().parent
         self.about = json.loads((self.folder / "segmenter.json").read_text(encoding="utf-8"))
         self.classes: list[str] = self.about["classes"]["names"]
         self.ignore_index: int = self.about["classes"]["ignore_index"]
         self._mean = np.array(self.about["images"]["mean"], np.float32).reshape(1, 3, 1, 1)
         precision = self.about["autocast"] if autocast else None
-        self._scores = self._open("segmenter", device, precision)
-        self._probabilities = self._open("probabilities", device, None)
+        self._scores = self._open("segmenter", device, precision, providers)
+        self._probabilities = self._open("probabilities", device, None, providers)
 
     def predict(self, image: Array) -> tuple[Array, Array]:
         """Class ids, uint8 (H, W), and their probabilities, float32 (H, W), of a uint8 RGB image (H, W, 3)."""
@@ -87,8 +100,8 @@ class Segmenter:
         boxes = list(windows((height, width), window, stride))
         total = np.zeros((1, len(self.classes), height, width), np.float32)
         counts = np.zeros((1, 1, height, width), np.float32)
-        for first in range(0, len(boxes), WINDOWS_AT_ONCE):
-            part = boxes[first : first + WINDOWS_AT_ONCE]
+        for first in range(0, len(boxes), self.batch):
+            part = boxes[first : first + self.batch]
             scores = self.batch_scores(np.concatenate([batch[..., y, x] for y, x in part]))
             for index, (y, x) in enumerate(part):
                 total[..., y, x] += scores[index]
@@ -106,9 +119,9 @@ class Segmenter:
             raise ValueError(f"this export takes images up to {rows}x{columns} pixels, not {height}x{width}")
         return rows, columns
 
-    def _open(self, name: str, device: str, autocast: str | None) -> Program:
+    def _open(self, name: str, device: str, autocast: str | None, providers: Sequence[Any] | None) -> Program:
         if (self.folder / f"{name}.onnx").is_file():
-            return _onnx_program(self.folder / f"{name}.onnx")
+            return _onnx_program(self.folder / f"{name}.onnx", providers or providers_of(device))
         return _torch_program(self.folder / f"{name}.pt2", device, autocast)
 
 
@@ -152,12 +165,28 @@ def _torch_program(path: Path, device: str, autocast: str | None) -> Program:
     return run
 
 
-def _onnx_program(path: Path) -> Program:
+def providers_of(device: str) -> list[Any]:
+    """Onnxruntime's providers for a device of torch."""
+    kind, _, number = device.partition(":")
+    cpu = "CPUExecutionProvider"
+    if kind not in ("cpu", "cuda"):
+        raise ValueError(f"device={device!r}: onnxruntime has cpu and cuda; name others as providers")
+    return [("CUDAExecutionProvider", {"device_id": int(number or 0)}), cpu] if kind == "cuda" else [cpu]
+
+
+def _onnx_program(path: Path, providers: Sequence[Any]) -> Program:
+    """A graph on the first of ``providers``; onnxruntime itself would go on without one that it cannot start."""
     import onnxruntime
 
     options = onnxruntime.SessionOptions()
     options.log_severity_level = 4  # it raises what it would print
-    session = onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
+    names = [provider if isinstance(provider, str) else provider[0] for provider in providers]
+    missing = [name for name in names if name not in onnxruntime.get_available_providers()]
+    if missing:
+        raise ValueError(f"{missing[0]}: this onnxruntime has {', '.join(onnxruntime.get_available_providers())} only")
+    session = onnxruntime.InferenceSession(path, options, providers=list(providers))
+    if names[0] not in session.get_providers():
+        raise ValueError(f"{names[0]}: onnxruntime could not start it; it would run on {session.get_providers()[0]}")
     name = session.get_inputs()[0].name
 
     def run(batch: Array) -> Array:

@@ -13,6 +13,7 @@ from recyclelora.exports.bundle import PROBABILITIES, SCORES, compare_programs, 
 from recyclelora.exports.source import Source
 from recyclelora.exports.tracing import Traced, default_size, first_line, quiet, trace
 
+AXES = ("batch", "height", "width")
 PRECISIONS = {"fp32": (torch.float32, FLOAT32), "fp16": (torch.float16, FLOAT16)}
 
 
@@ -52,10 +53,18 @@ def _write(source: Source, traced: Traced, precision: str, folder: Path) -> list
 
 
 def convert(program: ExportedProgram, given: str, result: str, path: Path) -> None:
-    """Write a traced program of one tensor ``given`` and one ``result`` as ONNX; weights above 2 GB lie beside it."""
+    """Write a traced program of one tensor ``given`` and one ``result`` (batch, channels, height, width) as ONNX.
+
+    Weights above 2 GB lie beside it. Open axes get their plain names.
+    """
     with quiet():
         converted = torch.onnx.export(program, dynamo=True, input_names=[given], output_names=[result], verbose=False)
     assert converted is not None
+    for value in (*converted.model.graph.inputs, *converted.model.graph.outputs):
+        assert value.shape is not None
+        for axis, name in zip((0, 2, 3), AXES, strict=True):
+            if not isinstance(value.shape[axis], int):
+                value.shape[axis] = name
     for node in converted.model.graph.all_nodes():
         node.metadata_props.clear()  # names of this project's modules and files
     converted.save(path)

@@ -9,12 +9,13 @@ from functools import cached_property
 from typing import Any
 
 import torch
+from timm.layers.pos_embed import resample_abs_pos_embed, resample_abs_pos_embed_nhwc
 from torch import Tensor, nn
 
 from recyclelora.adapters.state import merge
-from recyclelora.backbones.resampling import Resampling
+from recyclelora.backbones.resampling import Resampling, resize_relative_positions
 from recyclelora.backbones.timm import TimmBackbone, timm_arguments
-from recyclelora.backbones.weights import read_weights
+from recyclelora.backbones.weights import WeightsFile, read_weights
 from recyclelora.build import locate_weights, user_errors
 from recyclelora.inference import TrainedModel
 from recyclelora.schemas import BackboneConfig
@@ -29,14 +30,16 @@ class Source:
         run: its model, in evaluation mode and float32 on the CPU.
         checkpoint: the pointer it was loaded from.
         plain: the same without adapters: they are merged into its weights.
+        wanted: (H, W) for which a backbone is laid out in the export; None: the run's own.
     """
 
     run: TrainedModel
     checkpoint: str
     plain: Segmenter
+    wanted: tuple[int, int] | None = None
 
     @classmethod
-    def of(cls, run: TrainedModel, checkpoint: str) -> Source:
+    def of(cls, run: TrainedModel, checkpoint: str, wanted: tuple[int, int] | None = None) -> Source:
         """Merge a loaded run.
 
         Raises:
@@ -46,12 +49,14 @@ class Source:
         backbone = adapted.backbone
         assert isinstance(backbone, TimmBackbone)
         with user_errors():
-            merged = TimmBackbone(merge(backbone.model), backbone.levels)
+            merged = TimmBackbone(merge(backbone.model), backbone.levels, copy.copy(backbone.positions))
+        if merged.positions is not None:
+            merged.positions.look_at(merged.model.pos_embed)
         b = run.config.backbone
         plain = Segmenter(
             merged, copy.deepcopy(adapted.decoder), mean=b.mean, std=b.std, ignore_index=adapted.ignore_index
         )
-        return cls(run, checkpoint, plain.eval().requires_grad_(False))
+        return cls(run, checkpoint, plain.eval().requires_grad_(False), wanted)
 
     @property
     def backbone(self) -> BackboneConfig:
@@ -72,10 +77,52 @@ class Source:
 
     @property
     def image_size(self) -> tuple[int, int]:
-        """(H, W) for which the position embedding is laid out."""
+        """(H, W) for which the position embedding is laid out in the export."""
+        return self.wanted or self.own_size
+
+    @property
+    def own_size(self) -> tuple[int, int]:
+        """(H, W) for which it is laid out in the run."""
         model: Any = self.adapted.model
         height, width = model.patch_embed.img_size
         return int(height), int(width)
+
+    @property
+    def position_embedding(self) -> Tensor | None:
+        """The position embedding that the run has at `image_size`; None for a model without one."""
+        model: Any = self.merged.model
+        now: Tensor | None = getattr(model, "pos_embed", None)
+        if now is None or self.image_size == self.own_size:
+            return now
+        grid = self._grid
+        if self.merged.positions is not None:
+            return self.merged.positions.at(grid, now)
+        if now.dim() == 4:
+            return resample_abs_pos_embed_nhwc(now, list(grid))  # type: ignore[no-any-return]
+        prefix = 0 if model.no_embed_class else model.num_prefix_tokens
+        resampled: Tensor = resample_abs_pos_embed(now, list(grid), list(model.patch_embed.grid_size), prefix)
+        return resampled
+
+    @property
+    def relative_positions(self) -> dict[str, Tensor]:
+        """SAM's tables as the run has them at `image_size`, by name."""
+        model, positions = self.merged.model, self.merged.positions
+        if positions is not None and self.image_size != self.own_size:
+            return positions.tables_at(self._grid, model)
+        return {name: t for name, t in model.named_parameters() if name.endswith(("rel_pos_h", "rel_pos_w"))}
+
+    @property
+    def _grid(self) -> tuple[int, int]:
+        return self.image_size[0] // self.adapted.patch_size, self.image_size[1] // self.adapted.patch_size
+
+    def state_for(self, model: nn.Module) -> dict[str, Tensor]:
+        """The merged backbone's tensors, laid out as ``model``, a timm model of `timm_arguments`, is."""
+        state: dict[str, Tensor] = dict(self.merged.model.state_dict())
+        if self.position_embedding is not None:
+            state["pos_embed"] = self.position_embedding
+        for name, table in self.relative_positions.items():
+            state[name] = resize_relative_positions(table, len(model.get_parameter(name)))
+        return state
 
     @property
     def timm_arguments(self) -> dict[str, Any]:
@@ -89,11 +136,15 @@ class Source:
         return "timm" if self.backbone.resampling == "timm" else "bicubic"
 
     @cached_property
+    def weights(self) -> WeightsFile | None:
+        """The pretrained weights file; None where the backbone started random."""
+        return locate_weights(self.backbone)
+
+    @cached_property
     def pretrained(self) -> Mapping[str, Tensor] | None:
-        """The tensors of the pretrained weights file; None where the backbone started random."""
+        """Its tensors."""
         with user_errors():
-            weights = locate_weights(self.backbone)
-            return None if weights is None else read_weights(weights)
+            return None if self.weights is None else read_weights(self.weights)
 
     @property
     def words(self) -> dict[str, Any]:

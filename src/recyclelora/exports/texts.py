@@ -55,12 +55,13 @@ maps = model.forward_intermediates(images, indices={levels}, norm=False, output_
 and std {std}. `load.py` holds the same as functions, and
 `timm.create_model("local-dir:<this folder>", pretrained=True)` works as well.
 
-- Patch size {patch}; the position embedding is laid out for {height}x{width} pixels.
+- Patch size {patch}; the position embedding is laid out for {height}x{width} pixels. At other sizes timm resamples
+  that by its own rule, the run the pretrained one: for another size export again with `size=[H,W]`.
 - The run has blocks 0 to {last} of {depth}. {rest}
 """
 
 PEFT_LOAD = (
-    '''"""The adapter of {run} on a fresh timm backbone; needs timm and peft."""
+    '''"""The adapter of {run} on a fresh timm backbone; needs timm and peft from version {peft} on."""
 
 import json
 from pathlib import Path
@@ -100,6 +101,12 @@ def original(weights=None, folder=HERE):
 )
 PEFT_PRETRAINED = """source = {{"file": str(weights)}} if weights else {{"hf_hub_id": {hub!r}}}
     backbone = timm.create_model("{model}", pretrained=True, pretrained_cfg_overlay=source, **ARGUMENTS)"""
+PEFT_HELD = """source = {{"file": str(weights)}} if weights else {{}}
+    backbone = timm.create_model(
+        "{model}", pretrained=bool(weights), pretrained_cfg_overlay=source or None, **ARGUMENTS
+    )
+    if not weights:
+        backbone.load_state_dict(load_file(str(Path(folder) / "{original}")))"""
 PEFT_RANDOM = """torch.manual_seed({seed})  # the run started from random weights
     backbone = timm.create_model("{model}", **ARGUMENTS)"""
 PEFT_SEPARATE_BIAS = """for block in backbone.blocks:
@@ -124,8 +131,9 @@ backbone = model.merge_and_unload()  # an ordinary timm model again
 and std {std}.
 
 `load.py` creates the timm backbone, puts the patch kernel and position embedding of the run into it
-(`{resampled}`: patch {patch}, laid out for {height}x{width} pixels) and calls `PeftModel.from_pretrained`.
-Other original weights than those the adapter was trained on are refused.
+(`{resampled}`: patch {patch}, laid out for {height}x{width} pixels; for another size export again with
+`size=[H,W]`) and calls `PeftModel.from_pretrained`.
+Other original weights than those the adapter was trained on are refused. PEFT reads it from version {peft} on.
 """
 
 PORTABLE_README = """# The segmenter of {run}

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import timm
+import torch
 from timm.models import save_for_hf
 from torch import nn
 
@@ -42,7 +43,7 @@ def whole(source: Source) -> Whole:
     """The complete timm model around the run's merged backbone."""
     b = source.backbone
     model = build_timm(b.model, source.run.config.seed, source.timm_arguments)
-    own = source.merged.model.state_dict()
+    own = source.state_for(model)
     foreign = model.state_dict().keys() - own.keys()
     missing: set[str] = set()
     if source.pretrained is not None:
@@ -73,11 +74,16 @@ def write(source: Source, folder: Path) -> Outcome:
 
 
 def compare_backbones(source: Source, model: nn.Module) -> list[Agreement]:
-    """Features of the adapted backbone against those of ``model``, at its own size and another one."""
+    """Features of the adapted backbone against those of ``model``, at the size for which that is laid out.
+
+    And, if the run's own is laid out for that size, at another one, where timm resamples both.
+    """
     patch, levels = source.adapted.patch_size, source.adapted.levels
-    checks = []
-    for size in (source.image_size, (3 * patch, 5 * patch)):
-        images = (probe(2, size) - source.plain.mean) / source.plain.std
+    images = (probe(2, source.image_size) - source.plain.mean) / source.plain.std
+    with torch.inference_mode():
+        checks = [compare_features(images, source.adapted(images), features(model, levels, images))]
+    if source.image_size == source.own_size:
+        images = (probe(2, (3 * patch, 5 * patch)) - source.plain.mean) / source.plain.std
         expected = features(source.adapted.model, levels, images)
         checks.append(compare_features(images, expected, features(model, levels, images)))
     return checks

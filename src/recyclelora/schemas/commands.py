@@ -158,8 +158,9 @@ EXPORT_FORMATS = ("timm", "peft", "segmenter", "onnx")
 class ExportConfig:
     """A finished run for users without this project.
 
-    ``size`` [height, width] fixes the image size of ``segmenter`` and ``onnx``, null leaves it open; ``precision`` is
-    that of ``onnx``; ``output`` is the folder that is written, ``<run>/export/<format>`` without one.
+    ``size`` [height, width] fixes the image size of ``segmenter`` and ``onnx``, null leaves it open; it is what the
+    position embedding of ``timm`` and ``peft`` is laid out for, null the run's; ``precision`` is that of ``onnx``;
+    ``output`` is the folder that is written, ``<run>/export/<format>`` without one.
     """
 
     run: str = MISSING
@@ -177,8 +178,6 @@ class ExportConfig:
         if self.precision != "fp32" and self.format != "onnx":
             yield "precision", "can be chosen with format=onnx only"
         if self.size is not None:
-            if self.format not in ("segmenter", "onnx"):
-                yield "size", "can be fixed with format=segmenter and format=onnx only"
             if len(self.size) != 2:
                 yield "size", "must be [height, width] in pixels"
             for side in self.size:
