@@ -10,11 +10,14 @@ import pytest
 import timm
 import torch
 from conftest import compose_config
+from timm.models.eva import Eva
 from torch import nn
 
+from recyclelora.adapters.blocks import parse_blocks
 from recyclelora.adapters.inject import LowRank, count_trainable
 from recyclelora.adapters.method import Setting
-from recyclelora.build import adapter_method
+from recyclelora.adapters.selection import select_linears
+from recyclelora.build import adapter_method, build_backbone
 from recyclelora.config import ConfigError, home
 
 BLOCK = {"attn.qkv": (1024, 3072), "attn.proj": (1024, 1024), "mlp.fc1": (1024, 4096), "mlp.fc2": (4096, 1024)}
@@ -73,6 +76,94 @@ def test_the_query_link_and_full_fine_tuning_on_dinov2_large():
     assert trainable(full) == sum(p.numel() for p in dinov2_large().parameters())
 
 
+SHIPPED = {
+    group: sorted(path.stem for path in (home() / f"conf/{group}").glob("*.yaml")) for group in ("adapter", "backbone")
+}
+STRONG = "adapter=recyclelora_strong"
+
+
+@pytest.mark.parametrize("backbone", SHIPPED["backbone"])
+def test_every_adapter_fits_every_backbone(backbone):
+    """By the role of a layer, not by its name: EVA02 has q, k and v apart, and gate and value of its MLP."""
+    config = compose_config(Path("nowhere"), f"backbone={backbone}")
+    with torch.device("meta"):
+        model = build_backbone(config, None).model
+    for name in SHIPPED["adapter"]:
+        if backbone == "vit_tiny_test" and name.startswith("soma"):
+            continue  # adapts blocks 8 to 23; this has four
+        method = adapter_method(composed(f"adapter={name}"))
+        if isinstance(method, LowRank):
+            assert count_trainable(model, method.spec) > 0
+        elif hasattr(method, "check"):
+            method.check(model)
+
+
+def test_the_layers_of_a_role_are_those_that_do_its_work():
+    with torch.device("meta"):
+        eva, dino = timm.create_model("eva02_large_patch14_224", depth=2), timm.create_model("vit_small_patch14_dinov2")
+    names = [f"blocks.1.attn.{part}_proj" for part in "qkv"]
+    assert select_linears(eva, ["*.attn.qkv"], "1") == names
+    assert select_linears(eva, ["*.attn.k_proj"], "1") == names[1:2]
+    assert select_linears(eva, ["blocks.1.mlp.fc1"]) == ["blocks.1.mlp.fc1_g", "blocks.1.mlp.fc1_x"]
+    assert select_linears(dino, ["*.attn.qkv"], "1") == ["blocks.1.attn.qkv"]
+    with pytest.raises(ValueError, match="matches no linear layer"):
+        select_linears(dino, ["*.q_proj"])
+
+
+@pytest.mark.parametrize("adapter", ["lora", "soma"])
+def test_separate_query_key_and_value_start_as_they_were_and_train(adapter):
+    torch.manual_seed(0)
+    options = {"qkv_fused": False, "swiglu_mlp": True, "scale_mlp": True, "use_rot_pos_emb": True, "mlp_ratio": 8 / 3}
+    model = Eva(img_size=32, patch_size=16, embed_dim=64, depth=9, num_heads=4, num_classes=0, **options).eval()
+    images = torch.randn(2, 3, 32, 32)
+    expected = model.forward_features(images)
+    adapter_method(composed(f"adapter={adapter}", "adapter.main.rank=4")).apply(model, Setting())
+    torch.testing.assert_close(model.forward_features(images), expected, atol=2e-5, rtol=0)
+    model.forward_features(images).square().mean().backward()
+    trained = {name for name, parameter in model.named_parameters() if parameter.grad is not None}
+    assert all(f"blocks.8.attn.{part}_proj.main.lora_b" in trained for part in "qkv")
+    assert any("mlp" in name for name in trained) == (adapter == "soma")
+
+
+@pytest.mark.parametrize(
+    ("overrides", "words"),
+    [
+        ([STRONG, "adapter.sub.init=rrqr_minor"], "adapter.pivoting='strong': .*rrqr_minor"),
+        (
+            [STRONG, "adapter.sub.init=rrqr_minor_values"],
+            "adapter.pivoting='strong': .*rrqr_minor",
+        ),
+        (["adapter=recyclelora", "adapter.blocks='::0'"], "adapter.blocks='::0': .*'::0' in '::0' has a step of zero"),
+        (["adapter=rein", "adapter.blocks=first"], "adapter.blocks='first': .*'first' in 'first' is neither a number"),
+        (
+            ["adapter=adalora", "adapter.t_init=90", "trainer.max_steps=100"],
+            "adapter.t_init=90: .* and t_final=50",
+        ),
+        (["adapter=rein", "adapter.link=true", "decoder=linear"], "adapter.link=True: .* decoder=mask2former"),
+        (["adapter=rein", "adapter.num_tokens=50"], "adapter.num_tokens=50: lends 50 queries of width 256"),
+        (["adapter=rein", "adapter.query_width=128"], "adapter.query_width=128: lends 100 queries of width 128"),
+        (["backbone.levels=[3,2,1,0]"], "backbone.levels=.*ascending"),
+        (["decoder.num_queries=10"], "decoder.num_queries=10: must not be below the 19 classes"),
+    ],
+)
+def test_what_building_would_refuse_by_values_is_refused_at_once(overrides, words):
+    with pytest.raises(ConfigError, match=words):
+        composed(*overrides)
+
+
+@pytest.mark.parametrize("blocks", ["-1", "::2", "0, 3", "8:,0", "-4:-1", "1:10:3", ":"])
+def test_every_text_that_the_parser_takes_is_a_valid_option(blocks):
+    assert composed("adapter=lora", f"adapter.blocks='{blocks}'").blocks == blocks
+    assert parse_blocks(blocks, 12)
+
+
+@pytest.mark.parametrize("adapter", ["recyclelora_strong", "adalora", "rein"])
+@pytest.mark.parametrize("rank", [1, 4])
+def test_what_is_accepted_is_built(adapter, rank):
+    options = ["adapter.sub.rank=1", f"adapter.main.rank={rank}"] if adapter.startswith("recycle") else []
+    adapter_method(composed(f"adapter={adapter}", *options))
+
+
 @pytest.mark.parametrize("path", sorted((home() / "conf/adapter").glob("*.yaml")), ids=lambda path: path.stem)
 def test_every_file_says_what_it_is(path):
     assert path.read_text().startswith("# ")
@@ -97,7 +188,7 @@ def test_presets_differ_in_what_their_papers_change():
 @pytest.mark.parametrize(
     ("overrides", "expected"),
     [
-        (("rein", "num_tokens=50"), 24 * (50 * 16 + 16 * 1024) + 2 * (1024 * 1024 + 1024) + 1),
+        (("rein", "num_tokens=50", "link=false"), 24 * (50 * 16 + 16 * 1024) + 2 * (1024 * 1024 + 1024) + 1),
         (("dora", "rank=8"), 8 * PAIRS + OUTPUTS),
         (("vera", "targets=['*']", "rank=8"), 96 * 8 + OUTPUTS),
         (("adalora", "init_rank=3", "target_rank=2", "blocks='8:'"), 16 * (3 * PAIRS // 24 + 3 * 4)),

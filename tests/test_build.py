@@ -8,10 +8,12 @@ import pytest
 import torch
 from conftest import TINY
 
+from recyclelora.adapters.state import low_rank_layers
 from recyclelora.build import build_decoder, build_model, check_shapes, decoder_rules
-from recyclelora.config import load_config
+from recyclelora.config import ConfigError, load_config
 from recyclelora.engine.optimizer import parameter_groups
 from recyclelora.errors import UserError
+from recyclelora.schemas import LowRankConfig
 
 FIRST_RELEASE = Path(__file__).parent / "first_release/configs"
 DECODERS = {
@@ -71,7 +73,10 @@ def test_reins_link_makes_position_and_first_features_of_the_queries(make_config
 
 def test_too_many_classes_for_the_queries_are_the_users_mistake(make_config):
     options = [o for o in TINY if not o.startswith("adapter.")]
-    config = make_config(*options, "adapter=frozen", "decoder=eomt", "decoder.num_queries=10")
+    with pytest.raises(ConfigError, match=r"decoder\.num_queries=10: must not be below the 19 classes"):
+        make_config(*options, "adapter=frozen", "decoder=eomt", "decoder.num_queries=10")
+    config = make_config(*options, "adapter=frozen", "decoder=eomt")
+    config.decoder.num_queries = 10
     with pytest.raises(UserError, match="num_queries=10"):
         build_model(config, None)
 
@@ -95,3 +100,15 @@ def test_what_no_weights_could_make_right_is_refused_without_any(overrides, word
 @pytest.mark.parametrize("adapter", ["recyclelora", "dora", "vera", "adalora", "rein", "frozen", "full"])
 def test_checking_shapes_needs_no_memory_and_accepts_what_fits(adapter, make_config):
     check_shapes(make_config("backbone=dinov2_large", f"adapter={adapter}"))
+
+
+@pytest.mark.parametrize(
+    ("precision", "form", "subtracts"),
+    [("bf16-mixed", "subtract", True), ("bf16-mixed", "fold", False), ("32-true", "subtract", False)],
+)
+def test_initial_factors_are_subtracted_where_autocast_would_round_them(precision, form, subtracts, make_config):
+    config = make_config(*TINY, f"adapter.mixed_precision={form}")
+    model = build_model(config, None, precision=precision).segmenter.backbone.model
+    assert {layer.subtracts for _, layer in low_rank_layers(model)} == {subtracts}
+    assert make_config(*TINY).adapter.mixed_precision == "subtract"  # of new runs; those of the first release fold
+    assert LowRankConfig().mixed_precision == "fold"

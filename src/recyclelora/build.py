@@ -99,6 +99,7 @@ def build_model(
     *,
     initial: dict[str, Tensor] | None = None,
     progress: Progress | None = None,
+    precision: str = "32-true",
 ) -> Model:
     """Build backbone, adapter and decoder.
 
@@ -107,13 +108,14 @@ def build_model(
         weights: of the backbone; None leaves it random
         initial: the adapters' initial factors from a checkpoint; None computes them
         progress: called with (layers done, layers in all, layer) while factors are computed
+        precision: resolved, of the forwards: ``32-true``, ``bf16-mixed`` or ``16-mixed``
 
     Raises:
         UserError: shapes, patterns or weights do not fit.
     """
     with user_errors():
         backbone = build_backbone(config, weights)
-        adapted = adapt(backbone, config, initial, progress)
+        adapted = adapt(backbone, config, initial, progress, autocast=precision != "32-true")
         channels = [backbone.embed_dim] * len(backbone.levels)
         lent = None if adapted.query is None else adapted.query()
         num_classes = len(config.data.classes.names)
@@ -160,17 +162,23 @@ def build_backbone(config: Config, weights: WeightsFile | None) -> TimmBackbone:
     return create_backbone(
         b.model, patch_size=b.patch_size, image_size=(height, width), levels=b.levels, model_args=b.model_args,
         weights=None if weights is None else read_weights(weights),
-        resampling="timm" if b.resampling == "timm" else "bicubic", seed=config.seed,
+        resampling="timm" if b.resampling == "timm" else "bicubic",
+        # Random weights have no other grid than the one that is laid out.
+        positions="pretrained" if weights is not None and b.positions == "pretrained" else "laid_out", seed=config.seed,
     )  # fmt: skip
 
 
 def adapt(
-    backbone: TimmBackbone, config: Config, initial: dict[str, Tensor] | None, progress: Progress | None
+    backbone: TimmBackbone,
+    config: Config,
+    initial: dict[str, Tensor] | None,
+    progress: Progress | None,
+    autocast: bool = False,
 ) -> Adapted:
     """Freeze the backbone and put the adapter in."""
     cache = FactorCache(Path(config.cache) / "factors", int(config.factor_cache_gib * 2**30))
     has_queries: bool = decoder_class(config.decoder).has_queries
-    setting = Setting(config.seed, config.trainer.max_steps, cache, initial, progress, has_queries)
+    setting = Setting(config.seed, config.trainer.max_steps, cache, initial, progress, has_queries, autocast)
     return adapter_method(config.adapter).apply(backbone.model, setting)
 
 

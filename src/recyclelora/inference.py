@@ -217,7 +217,7 @@ def load(run: str | Path, checkpoint: str = "last", *, accelerator: str = "auto"
         raise UserError(
             f"{run_dir}: trained on weights with sha256 {expected}, but {weights.path} has {weights.sha256}"
         )
-    segmenter = build_model(config, weights, initial=stored.initial).segmenter
+    segmenter = build_model(config, weights, initial=stored.initial, precision=about["precision"]).segmenter
     load_trainable_state(segmenter, stored.trained)
     device = torch.device(resolve_accelerator(accelerator))
     segmenter.to(device).eval().requires_grad_(False)

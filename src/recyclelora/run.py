@@ -315,12 +315,19 @@ class Run:
         initial = checkpoint.tensors["initial"] if checkpoint else None
         if initial is None and self.start is not None:
             initial = self.start.weights.initial
-        with torch.random.fork_rng(devices=[]), reporter.bar("decomposing layers", 1) as update:
+        with (
+            torch.random.fork_rng(devices=[]),
+            warnings.catch_warnings(record=True) as remarks,
+            reporter.bar("decomposing layers", 1) as update,
+        ):
             torch.manual_seed(self.config.seed)
-            return build_model(
+            model = build_model(
                 self.config, self.weights, initial=initial,
-                progress=lambda done, total, layer: update(1, total=total),
+                progress=lambda done, total, layer: update(1, total=total), precision=self.identity.precision,
             )  # fmt: skip
+        for text in dict.fromkeys(str(w.message) for w in remarks if issubclass(w.category, UserWarning)):
+            reporter.warn(text)
+        return model
 
     def _finish(self, session: Session, reporter: Reporter, began: float) -> dict[str, Any]:
         """Score the full sets, write adapter and pictures, and last of all the result."""

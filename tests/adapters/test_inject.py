@@ -1,4 +1,6 @@
 import copy
+import re
+import warnings
 
 import pytest
 import timm
@@ -7,7 +9,7 @@ from torch import nn
 
 from recyclelora.adapters.factor_cache import FactorCache
 from recyclelora.adapters.init import INITIALIZERS
-from recyclelora.adapters.inject import count_trainable, inject, plan
+from recyclelora.adapters.inject import OverlapWarning, count_trainable, inject, plan
 from recyclelora.adapters.rrqr import RankDeficientWarning
 from recyclelora.adapters.selection import parse_blocks, select_linears
 from recyclelora.adapters.spec import AdapterSpec, BranchSpec
@@ -248,7 +250,7 @@ def test_a_layer_of_zeros_is_named(init):
         inject(model, AdapterSpec(BranchSpec(init, 4)))
 
 
-@pytest.mark.parametrize("init", ["rrqr_minor", "rrqr_minor_values", "svd_minor"])
+@pytest.mark.parametrize("init", ["rrqr_minor", "rrqr_minor_values", "svd_minor", "svd_minor_left"])
 def test_a_layer_without_minor_directions_is_named_and_adapted(init):
     model = tiny_vit().eval()
     with torch.no_grad():
@@ -258,7 +260,7 @@ def test_a_layer_without_minor_directions_is_named_and_adapted(init):
     with pytest.warns(RankDeficientWarning, match=r"^blocks.1.mlp.fc1: ") as caught:
         report = inject(model, AdapterSpec(BranchSpec(init, 4)))
     assert len([w for w in caught if issubclass(w.category, RankDeficientWarning)]) == 1
-    assert report.rank_deficient == (("blocks.1.mlp.fc1",) if init.startswith("rrqr") else ())
+    assert report.rank_deficient == ("blocks.1.mlp.fc1",)
     torch.testing.assert_close(model.forward_features(IMAGES), expected, atol=2e-5, rtol=0)
 
 
@@ -336,3 +338,22 @@ def test_evas_separate_biases_stay_in_use(split_qkv):
     adapted = model.forward_features(IMAGES)
     assert not torch.allclose(adapted, expected, atol=1e-2)
     torch.testing.assert_close(merge(model).forward_features(IMAGES), adapted, atol=2e-4, rtol=1e-4)
+
+
+@pytest.mark.parametrize(
+    ("main", "sub", "words"),
+    [
+        (("rrqr_minor", 60), ("rrqr_major", 8), r"main \(rrqr_minor, rank 60\) and sub .* in 4 of its .* in 8 of 8"),
+        (("svd_major", 3), ("svd_major", 2), "both start in 2 of its directions; so in 8 of 8 layers"),
+        (("rrqr_minor", 60), ("rrqr_major", 4), None),
+        (("rrqr_minor", 60), ("svd_major", 8), None),
+        (("rrqr_minor", 60), ("kaiming", 8), None),
+    ],
+)
+def test_directions_that_both_branches_start_in_are_said(main, sub, words):
+    spec = AdapterSpec(BranchSpec(*main), BranchSpec(*sub))
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        inject(tiny_vit(), spec)
+    said = [str(w.message) for w in caught if issubclass(w.category, OverlapWarning)]
+    assert len(said) == (words is not None) and all(re.search(words, text) for text in said)

@@ -56,6 +56,37 @@ def test_autocast_starts_within_its_own_rounding():
     assert difference.max() > 0  # a residual rounded to bfloat16 is not W0
 
 
+@pytest.mark.parametrize("init", INITIALIZERS)
+def test_a_layer_that_subtracts_starts_as_the_frozen_one_under_autocast_bit_for_bit(init):
+    base, x = linear(), tokens()
+    layer = make(base, (init, "rrqr_major"), subtract=True)
+    assert torch.equal(layer.weight, base.weight)
+    with torch.autocast("cpu", torch.bfloat16):
+        assert torch.equal(layer(x), base(x))
+    assert torch.equal(layer(x), base(x)) and torch.equal(layer.merged_weight(), base.weight)
+    assert torch.equal(copy.deepcopy(layer).bfloat16()(x.bfloat16()), base.bfloat16()(x.bfloat16()))
+
+
+@pytest.mark.parametrize("init", ["rrqr_minor", "svd_major", "orthonormal"])
+def test_the_first_step_under_autocast_is_the_step_and_not_its_rounding(init):
+    """One step of 1e-4 on every entry, beside entries of B near 0.2 and ones of A, whose neighbours are 8e-3 away."""
+    x, noise = tokens(), {}
+    for subtract in (False, True):
+        layer = make(linear(bias=False), (init,), subtract=subtract)
+        with torch.no_grad():
+            layer.weight.zero_()
+        step = copy.deepcopy(layer)
+        generator = torch.Generator().manual_seed(4)
+        with torch.no_grad():
+            for parameter in wanted(step):
+                parameter += 1e-4 * torch.randn(parameter.shape, generator=generator).sign()
+            exact = step.double()(x.double()) - layer.double()(x.double())
+            with torch.autocast("cpu", torch.bfloat16):
+                found = step.float()(x).double() - layer.float()(x).double()
+        noise[subtract] = float((found - exact).norm() / exact.norm())
+    assert noise[True] < 0.01 < 0.3 < noise[False]
+
+
 @pytest.mark.parametrize("dtype", LOW)
 def test_low_precision_outputs_are_as_good_as_the_format(dtype):
     base = linear().to(dtype)
@@ -199,3 +230,54 @@ def test_a_bfloat16_model_starts_as_it_was_and_resumes_as_it_is(split_qkv):
         features = model.forward_features(images.bfloat16())
         assert torch.equal(resumed.forward_features(images.bfloat16()), features)
         assert not torch.equal(features, pretrained.forward_features(images.bfloat16()))
+
+
+def with_form(form: str) -> nn.Module:
+    """A model whose layers hold W0 or W_res; the weights are the same in all of them."""
+    model = tiny_vit()
+    spec = AdapterSpec(RECYCLE.main, RECYCLE.sub, mixed_precision="subtract" if form == "autocast" else "fold")
+    inject(model.bfloat16() if form == "bfloat16" else model, spec, autocast=form == "autocast")
+    return model.bfloat16() if form == "converted" else model
+
+
+HOLDS = {"float32": "W0 - s B0 A0", "autocast": "W0", "bfloat16": "W0", "converted": "W0"}
+
+
+@pytest.mark.parametrize("saved", HOLDS)
+@pytest.mark.parametrize("loaded", HOLDS)
+def test_a_state_dict_says_which_weight_it_holds(saved, loaded):
+    source, target = with_form(saved), with_form(loaded)
+    buffer = io.BytesIO()
+    torch.save(source.state_dict(), buffer)
+    buffer.seek(0)
+    state = torch.load(buffer, weights_only=True)
+    if HOLDS[saved] == HOLDS[loaded]:
+        target.load_state_dict(state)
+        kept, given = (model.blocks[0].attn.qkv.weight for model in (target, source))
+        assert torch.equal(kept, given.to(kept.dtype))
+        return
+    before = target.blocks[0].attn.qkv.weight.clone()
+    with pytest.raises(RuntimeError) as refusal:
+        target.load_state_dict(state, strict=False)
+    assert (
+        f"blocks.0.attn.qkv.weight: the state holds {HOLDS[saved]}, this layer {HOLDS[loaded]}; give both models"
+        in str(refusal.value)
+    )
+    assert torch.equal(target.blocks[0].attn.qkv.weight, before)
+
+
+def test_a_state_that_does_not_say_it_is_taken_only_where_it_changes_nothing():
+    model = with_form("float32")
+    unmarked = dict(model.state_dict())
+    with_form("float32").load_state_dict(unmarked)
+    with pytest.raises(RuntimeError, match="the state holds W0 or W0 - s B0 A0, it does not say which, this layer W0;"):
+        with_form("autocast").load_state_dict(unmarked)
+
+
+def test_without_a_residual_there_is_nothing_to_say():
+    plain = AdapterSpec(BranchSpec("kaiming", 4), residual=False)
+    source, target = tiny_vit(), tiny_vit().bfloat16()
+    inject(source, plain)
+    inject(target, plain)
+    target.load_state_dict(source.state_dict())
+    target.load_state_dict(dict(source.state_dict()))

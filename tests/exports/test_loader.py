@@ -8,8 +8,8 @@ from pathlib import Path
 import numpy as np
 import onnx
 import pytest
-from PIL import Image
 from onnx import TensorProto, helper
+from PIL import Image
 
 from recyclelora import segmenter
 from recyclelora.data.reading import read_upright
@@ -108,7 +108,8 @@ def test_what_is_no_image_is_refused(tmp_path, monkeypatch, image):
 
 
 def test_onnxruntime_runs_where_it_is_told_or_not_at_all(tmp_path):
-    about = {"images": IMAGES, "protocol": SLIDE, "autocast": None, "classes": {"names": ["a"], "ignore_index": 255}}
+    about = {"images": IMAGES, "protocol": SLIDE, "autocast": None, "classes": {}}
+    about["classes"] = {"names": ["red", "green", "blue"], "ignore_index": 255}
     (tmp_path / "segmenter.json").write_text(json.dumps(about))
     shape = ["batch", 3, "height", "width"]
     given, result = (helper.make_tensor_value_info(name, TensorProto.FLOAT, shape) for name in ("images", "scores"))

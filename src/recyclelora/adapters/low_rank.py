@@ -7,15 +7,20 @@ leaves them as they are.
 How exactly a layer starts as the pretrained one:
 
 - float32: W_res = W0 - s sum_i B0_i A0_i, subtracted in float64 and rounded once; outputs differ by float32 rounding.
-- bfloat16, float16: rounding W_res would change the model by up to 2^-9 (2^-12) of each weight touched. So W0 stays as
-  it is, and each forward adds s (B A - B0 A0) as s ((B - B0) A + B0 (A - A0)), with the differences taken in float32:
-  exactly nothing at the start, bit for bit, and small updates survive the rounding to the backbone's precision.
-- float32 under autocast: W_res and the branches are rounded like every weight, to 2^-9 (2^-12) of each.
+- bfloat16, float16: rounding W_res would change the model by up to 2^-9 (2^-12) of each weight touched, and rounding B
+  and A loses steps that are small beside them. So W0 stays as it is, and each forward adds s (B A - B0 A0) as
+  s ((B - B0) A + B0 (A - A0)), with the differences taken in float32: exactly nothing at the start, bit for bit, and
+  small updates survive the rounding to the precision of the products. It costs a product of twice the rank.
+- float32 under autocast: the same where the layer is made for it (``subtracts``). Otherwise W_res and the branches are
+  rounded like every weight, and most of the first steps with them (benchmarks/first_update.py).
+
+What ``weight`` in a state dict holds, W0 or W_res, is written beside it, and a layer of the other form refuses it.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from typing import Any
 
 import torch
 from torch import nn
@@ -26,16 +31,21 @@ from recyclelora.adapters.init import Factors
 LOW_PRECISION = (torch.bfloat16, torch.float16)
 Conversion = Callable[[torch.Tensor], torch.Tensor]
 
+HOLDS = "recyclelora.weight"
+"""In the metadata of a state dict: what the frozen ``weight`` of a layer that starts as the pretrained one is."""
+PRETRAINED, RESIDUAL = "W0", "W0 - s B0 A0"
+
 
 class Branch(nn.Module):
     """One adapter: ``lora_b`` (out, rank) times ``lora_a`` (rank, in).
 
-    ``initial`` keeps B0 and A0 on the CPU as plain data: outside ``state_dict``, untouched by ``.to()``. Parameters and
-    buffers move to devices and wider dtypes, but stay float32 when the model is made bfloat16 or float16.
+    ``initial`` keeps B0 and A0 on the CPU as plain data: outside ``state_dict``, untouched by ``.to()``. Parameters
+    move to devices and wider dtypes, but stay float32 when the model is made bfloat16 or float16.
     """
 
     initial_a: torch.Tensor
     initial_b: torch.Tensor
+    """beside the parameters, once `hold_initial` has put them there; no buffers: DDP would send them in every step"""
 
     def __init__(
         self,
@@ -55,11 +65,14 @@ class Branch(nn.Module):
     def hold_initial(self) -> None:
         """Keep A0 and B0 beside the parameters too, for a layer that subtracts them in every forward."""
         device = self.lora_a.device
-        self.register_buffer("initial_a", self.initial.dense_a(self.lora_a.shape[1]).to(device), persistent=False)
-        self.register_buffer("initial_b", self.initial.b.to(device), persistent=False)
+        self.initial_a = self.initial.dense_a(self.lora_a.shape[1]).to(device)
+        self.initial_b = self.initial.b.to(device)
 
     def _apply(self, fn: Conversion, recurse: bool = True) -> Branch:
-        super()._apply(_without_rounding(fn), recurse)  # type: ignore[no-untyped-call]
+        exact = _without_rounding(fn)
+        super()._apply(exact, recurse)  # type: ignore[no-untyped-call]
+        if hasattr(self, "initial_a"):
+            self.initial_a, self.initial_b = exact(self.initial_a), exact(self.initial_b)
         return self
 
     def product(self) -> torch.Tensor:
@@ -79,9 +92,11 @@ class LowRankLinear(nn.Module):
         linear: the pretrained layer; its tensors are never changed.
         branches: name -> branch (``main`` and optionally ``sub``); they become attributes.
         scale: s, common to all branches.
-        residual: start as ``linear``, by freezing ``W_res = W0 - s sum_i B0_i A0_i`` or, where the weight is bfloat16
-            or float16, by subtracting the initial branches in the forward (``subtracts``); otherwise freeze W0.
+        residual: start as ``linear``, by freezing ``W_res = W0 - s sum_i B0_i A0_i`` or by subtracting the initial
+            branches in the forward (``subtracts``); otherwise freeze W0.
         train_bias: train a copy of the bias, at least float32.
+        subtract: subtract in the forward also where the weight is float32, for forwards under autocast; always so
+            where it is bfloat16 or float16.
     """
 
     def __init__(
@@ -92,6 +107,7 @@ class LowRankLinear(nn.Module):
         scale: float,
         residual: bool = True,
         train_bias: bool = False,
+        subtract: bool = False,
     ) -> None:
         super().__init__()
         self.in_features, self.out_features = linear.in_features, linear.out_features
@@ -99,7 +115,7 @@ class LowRankLinear(nn.Module):
         self.branch_names = tuple(branches)
         for name, branch in branches.items():
             self.add_module(name, branch)
-        self.subtracts = bool(self._initial()) and linear.weight.dtype in LOW_PRECISION
+        self.subtracts = bool(self._initial()) and (subtract or linear.weight.dtype in LOW_PRECISION)
         if self.subtracts:
             self._hold_initial()
         folded = [] if self.subtracts else self._initial()
@@ -151,6 +167,32 @@ class LowRankLinear(nn.Module):
             self.subtracts = True
             self._hold_initial()
         return self
+
+    def _save_to_state_dict(self, destination: Any, prefix: str, keep_vars: bool) -> None:
+        super()._save_to_state_dict(destination, prefix, keep_vars)
+        metadata = getattr(destination, "_metadata", None)
+        if metadata is not None and self._initial():
+            metadata[prefix[:-1]][HOLDS] = self._holds()
+
+    def _load_from_state_dict(
+        self, state_dict: Mapping[str, Any], prefix: str, local_metadata: Mapping[str, Any], *rest: Any
+    ) -> None:
+        """Refuse a frozen weight of the other form; without a mark only the very tensor that is here already counts."""
+        given = state_dict.get(f"{prefix}weight")
+        if self._initial() and given is not None and given.shape == self.weight.shape:
+            holds = local_metadata.get(HOLDS)
+            unmarked = holds is None and not torch.equal(given.to(self.weight), self.weight)
+            if unmarked or holds not in (None, self._holds()):
+                errors = rest[-1]
+                errors.append(
+                    f"{prefix}weight: the state holds {holds or 'W0 or W0 - s B0 A0, it does not say which'}, this "
+                    f"layer {self._holds()}; give both models the same precision before one is saved, or merge() it"
+                )
+                return
+        super()._load_from_state_dict(state_dict, prefix, local_metadata, *rest)
+
+    def _holds(self) -> str:
+        return PRETRAINED if self.subtracts else RESIDUAL
 
     @torch.no_grad()
     def delta_weight(self) -> torch.Tensor:

@@ -27,6 +27,7 @@ class Setting:
         initial: the initial tensors of the run that is resumed, by name; nothing is computed then.
         progress: called with (layers done, layers in all, layer).
         has_queries: whether the decoder has queries that an adapter can speak to.
+        autocast: whether forwards run under autocast, in bfloat16 or float16.
     """
 
     seed: int = 0
@@ -35,6 +36,7 @@ class Setting:
     initial: Mapping[str, Tensor] | None = None
     progress: Progress | None = None
     has_queries: bool = False
+    autocast: bool = False
 
 
 class TrainingState(Protocol):

@@ -6,6 +6,7 @@ way there (a pruned or merged weight) was calculated in float32, whatever holds 
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import numpy as np
@@ -25,8 +26,8 @@ def stored_eps(matrix: torch.Tensor | npt.NDArray[Any]) -> float:
     values = torch.from_numpy(np.ascontiguousarray(matrix)) if isinstance(matrix, np.ndarray) else matrix.detach()
     for kind in STORED:
         if values.dtype == kind or bool((values.to(kind).to(values.dtype) == values).all()):
-            return torch.finfo(kind).eps
-    return torch.finfo(torch.float64).eps
+            return float(torch.finfo(kind).eps)
+    return float(torch.finfo(torch.float64).eps)
 
 
 def noise_level(shape: tuple[int, ...], eps: float) -> float:
@@ -37,4 +38,4 @@ def noise_level(shape: tuple[int, ...], eps: float) -> float:
     """
     if eps < FLOAT32:
         return 0.0
-    return max(3 * eps, max(shape) ** 0.5 * FLOAT32)
+    return max(3 * eps, math.sqrt(max(shape)) * FLOAT32)

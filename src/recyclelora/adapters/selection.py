@@ -4,13 +4,19 @@ from __future__ import annotations
 
 import difflib
 import fnmatch
-import re
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 from torch import nn
 
 from recyclelora.adapters.adaptable import check_adaptable
+from recyclelora.adapters.blocks import parse_blocks
+
+__all__ = ["ROLES", "parse_blocks", "role", "select_linears", "separate_qkv_bias"]
+
+ROLES = {"qkv": ("q_proj", "k_proj", "v_proj"), "fc1": ("fc1_g", "fc1_x")}
+"""What most models do in one layer, and the layers that do it apart in others (timm's EVA02): a pattern that names the
+one finds the others too."""
 
 
 def select_linears(model: nn.Module, targets: Sequence[str] = ("*",), blocks: str = ":") -> list[str]:
@@ -18,14 +24,19 @@ def select_linears(model: nn.Module, targets: Sequence[str] = ("*",), blocks: st
 
     Args:
         model: a transformer with its blocks in ``model.blocks`` (as timm's); may live on the meta device.
-        targets: shell patterns over full names; each must match something.
+        targets: shell patterns over full names; each must match something. A name counts by its role as well:
+            ``*.attn.qkv`` finds ``q_proj``, ``k_proj`` and ``v_proj`` where these are layers of their own.
         blocks: ``:`` (all), ``8:``, ``-4:``, ``0,3,5`` (0-based; slices and numbers may be mixed).
 
     Raises:
         ValueError: naming the pattern or range that matches nothing, or a layer that cannot be adapted.
     """
     available = _linears_of_blocks(model, blocks)
-    matches = {target: fnmatch.filter(available, target) for target in targets}
+    roles = {name: role(name, available) for name in available}
+    matches = {
+        target: [name for name in available if any(fnmatch.fnmatch(n, target) for n in (name, roles[name]))]
+        for target in targets
+    }
     for target, matched in matches.items():
         if not matched:
             raise ValueError(
@@ -39,21 +50,13 @@ def select_linears(model: nn.Module, targets: Sequence[str] = ("*",), blocks: st
     return names
 
 
-def parse_blocks(text: str, count: int) -> list[int]:
-    """Block numbers named by ``text`` (slices and numbers in Python's syntax) among ``count`` blocks, ascending."""
-    numbers: set[int] = set()
-    for part in text.split(","):
-        if not re.fullmatch(r"\s*(-?\d+|(-?\d+)?:(-?\d+)?(:-?\d+)?)\s*", part):
-            raise ValueError(f"blocks: {part!r} in {text!r} is neither a number nor a slice such as '8:' or '0,3,5'")
-        bounds = [int(bound) if bound.strip() else None for bound in part.split(":")]
-        single = bounds[0] if len(bounds) == 1 else None
-        if single is not None and not -count <= single < count:
-            raise ValueError(f"blocks: there is no block {single} in {text!r}; the model has blocks 0 to {count - 1}")
-        found = [range(count)[single]] if single is not None else list(range(count)[slice(*bounds)])
-        if not found:
-            raise ValueError(f"blocks: {part!r} is empty; the model has blocks 0 to {count - 1}")
-        numbers.update(found)
-    return sorted(numbers)
+def role(name: str, names: Iterable[str]) -> str:
+    """The name that a layer's work has where one layer does all of it; its own name if there is nothing to join."""
+    parent, _, own = name.rpartition(".")
+    for joined, parts in ROLES.items():
+        if own in parts and all(f"{parent}.{part}" in names for part in parts):
+            return f"{parent}.{joined}"
+    return name
 
 
 def _linears_of_blocks(model: nn.Module, blocks: str) -> dict[str, nn.Linear]:

@@ -11,6 +11,7 @@ from recyclelora.adapters.rrqr import Precision
 
 ScaleRule = Literal["total_rank", "sqrt_rank", "fixed"]
 Pivoting = Literal["greedy", "strong"]
+MixedPrecision = Literal["fold", "subtract"]
 
 
 @dataclass(frozen=True)
@@ -52,6 +53,8 @@ class AdapterSpec:
         train_bias: train the biases of adapted layers.
         targets, blocks: see `selection.select_linears`.
         precision: of the pivoted QR.
+        mixed_precision: under autocast, fold the initial branches into the frozen weight as in float32, or subtract
+            them in the forward (see `low_rank`).
         pivoting: greedy as in the paper, or strong rank-revealing QR (see `strong`) with the bound f = ``pivoting_f``.
     """
 
@@ -68,6 +71,7 @@ class AdapterSpec:
     precision: Precision = "float64"
     pivoting: Pivoting = "greedy"
     pivoting_f: float = 2.0
+    mixed_precision: MixedPrecision = "fold"
 
     def __post_init__(self) -> None:
         if self.scale_rule not in ("total_rank", "sqrt_rank", "fixed"):
@@ -76,6 +80,8 @@ class AdapterSpec:
             raise ValueError("scale is given exactly when scale_rule='fixed'; the other rules compute it from alpha")
         if self.layer_scale <= 0:
             raise ValueError(f"alpha={self.alpha}, scale={self.scale}: the layer's scale must be positive")
+        if self.mixed_precision not in ("fold", "subtract"):
+            raise ValueError(f"mixed_precision={self.mixed_precision!r} is unknown; choose fold or subtract")
         if self.pivoting not in ("greedy", "strong"):
             raise ValueError(f"pivoting={self.pivoting!r} is unknown; choose greedy or strong")
         if self.pivoting == "strong":

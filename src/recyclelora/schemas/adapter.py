@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Optional, Protocol, runtime_checkable
 
 from omegaconf import MISSING
 
+from recyclelora.adapters.blocks import block_ranges
 from recyclelora.schemas.checks import Problem, above_zero, added, at_least, one_of
 
 if TYPE_CHECKING:  # at run time nothing here imports torch
@@ -51,7 +51,11 @@ class BranchConfig:
 
 @dataclass
 class LowRankConfig:
-    """The low-rank family: LoRA, PiSSA, MiLoRA, SoMA, OLoRA, RecycleLoRA and every ablation of them."""
+    """The low-rank family: LoRA, PiSSA, MiLoRA, SoMA, OLoRA, RecycleLoRA and every ablation of them.
+
+    ``mixed_precision`` concerns ``residual`` under autocast: ``subtract`` takes s B0 A0 away in every forward, so that
+    small steps survive; ``fold`` once from the frozen weight, as in float32.
+    """
 
     kind: str = "low_rank"
     name: str = MISSING
@@ -68,6 +72,7 @@ class LowRankConfig:
     pivoting_f: float = 2.0
     main: BranchConfig = field(default_factory=BranchConfig)
     sub: Optional[BranchConfig] = None
+    mixed_precision: str = added("fold")
 
     def check(self) -> Iterator[Problem]:
         """Yield every bad value."""
@@ -75,14 +80,25 @@ class LowRankConfig:
         yield from one_of("scale_rule", self.scale_rule, SCALE_RULES)
         yield from one_of("precision", self.precision, ("float64", "float32"))
         yield from one_of("pivoting", self.pivoting, ("greedy", "strong"))
+        yield from one_of("mixed_precision", self.mixed_precision, ("fold", "subtract"))
         yield from at_least("pivoting_f", self.pivoting_f, 1)
-        if self.pivoting == "strong" and self.precision != "float64":
-            yield "precision", "must be float64 with pivoting=strong"
+        if self.pivoting == "strong":
+            yield from self._check_strong()
         if self.scale is not None:
             yield from above_zero("scale", self.scale)
         if (self.scale is None) == (self.scale_rule == "fixed"):
             yield "scale", "is needed with scale_rule=fixed, and only there"
         yield from _selection(self.targets, self.blocks)
+
+    def _check_strong(self) -> Iterator[Problem]:
+        if self.precision != "float64":
+            yield "precision", "must be float64 with pivoting=strong"
+        # Strong pivoting has a permutation of its own for either end, which depends on how many columns are cut off.
+        for end in ("rrqr_major", "rrqr_minor"):
+            branches = [branch for branch in (self.main, self.sub) if branch is not None]
+            ranks = {branch.rank for branch in branches if branch.init in (end, f"{end}_values")}
+            if len(ranks) > 1:
+                yield "pivoting", f"strong needs one rank for both branches in the same directions ({end}): {ranks}"
 
 
 @dataclass
@@ -259,5 +275,8 @@ ADAPTERS: dict[str, type] = {
 def _selection(targets: list[str], blocks: str) -> Iterator[Problem]:
     if not targets:
         yield "targets", "must hold at least one pattern over module names, such as '*.attn.qkv'"
-    if not re.fullmatch(r"-?\d*:-?\d*|\d+(,\d+)*", blocks):
-        yield "blocks", "must be a range such as ':', '8:', '0:8' or a list such as '0,3,5'"
+    try:
+        block_ranges(blocks)
+    except ValueError as error:
+        what = str(error).removeprefix("blocks: ")
+        yield "blocks", f"must be a range such as ':', '8:' or '-4:', or a list such as '0,3,5'; {what}"

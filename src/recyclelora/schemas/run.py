@@ -8,9 +8,11 @@ from typing import Any, Optional
 
 from omegaconf import MISSING
 
+from recyclelora.schemas.adapter import AdaLoraConfig, ReinConfig
 from recyclelora.schemas.backbone import BackboneConfig
 from recyclelora.schemas.checks import Problem, at_least, file_name, one_of
 from recyclelora.schemas.data import DataConfig
+from recyclelora.schemas.decoder import Mask2FormerDecoderConfig
 from recyclelora.schemas.training import OptimizerConfig, TrackingConfig, TrainerConfig
 
 # OmegaConf reads these annotations at run time and wants Optional[...], not "... | None".
@@ -55,3 +57,37 @@ class Config:
                     "data.augment.crop",
                     f"{side} {crop} is not a multiple of the patch size {self.backbone.patch_size}",
                 )
+        if not plain:
+            yield from self._check_together()
+
+    def _check_together(self) -> Iterator[Problem]:
+        """What adapter, decoder, data and trainer must agree on."""
+        adapter, decoder, steps = self.adapter, self.decoder, self.trainer.max_steps
+        queries, classes = getattr(decoder, "num_queries", None), len(self.data.classes.names)
+        if queries is not None and queries < classes:
+            yield "decoder.num_queries", f"must not be below the {classes} classes"
+        if isinstance(adapter, AdaLoraConfig):
+            first = steps // 10 if adapter.t_init is None else adapter.t_init
+            last = steps // 2 if adapter.t_final is None else adapter.t_final
+            if first + last >= steps:
+                yield (
+                    "adapter.t_init" if adapter.t_init is not None else "adapter.t_final",
+                    f"t_init={first} and t_final={last} together must be fewer than trainer.max_steps={steps}",
+                )
+        if isinstance(adapter, ReinConfig):
+            yield from self._check_queries(adapter)
+
+    def _check_queries(self, adapter: ReinConfig) -> Iterator[Problem]:
+        decoder = self.decoder
+        if not isinstance(decoder, Mask2FormerDecoderConfig):
+            if adapter.link:
+                yield "adapter.link", f"needs a decoder with queries, which {decoder.name} has not: decoder=mask2former"
+            elif adapter.link_features:
+                yield "adapter.link_features", f"needs lent queries, for which {decoder.name} has no place"
+            return
+        lent, wanted = (adapter.num_tokens, adapter.query_width), (decoder.num_queries, decoder.width)
+        if adapter.link is not False and lent != wanted:
+            yield (
+                "adapter.num_tokens" if lent[0] != wanted[0] else "adapter.query_width",
+                f"lends {lent[0]} queries of width {lent[1]}; decoder={decoder.name} has {wanted[0]} of {wanted[1]}",
+            )
