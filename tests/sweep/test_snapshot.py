@@ -68,3 +68,24 @@ def test_a_folder_with_a_time_in_it_is_one_sweep(tmp_path: Path):
         tmp_path.glob("multirun/*")
     )
     assert len(list(tmp_path.glob("multirun/*/*/snapshot"))) == 1
+
+
+def test_option_files_of_ones_own_are_part_of_it_and_stay_trusted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    """Editing them later changes no later trial."""
+    mine, sweep = tmp_path / "mine", tmp_path / "sweep"
+    (mine / "experiment").mkdir(parents=True)
+    (mine / "experiment/a.yaml").write_text("seed: 1\n")
+    started: list[list[str]] = []
+    monkeypatch.setattr(os, "execv", lambda _, arguments: started.append(arguments))
+    monkeypatch.setattr(sys, "argv", ["train.py", "-m", "--config-dir", str(mine), "experiment=a"])
+    monkeypatch.setenv("RECYCLELORA_TRUSTED", f"{mine}:{home()}/conf/hydra/launcher/ours.yaml")
+    for name in ("RECYCLELORA_SNAPSHOT", "RECYCLELORA_ENTERED", "RECYCLELORA_HOME", "PYTHONPATH"):
+        monkeypatch.setenv(name, "")
+        monkeypatch.delenv(name)
+    sweep.mkdir()
+    snapshot.enter(sweep)
+    own = sweep / "snapshot/options"
+    assert (own / "experiment/a.yaml").read_text() == "seed: 1\n"
+    assert started[0][3:] == ["--config-dir", str(own), "-m", "experiment=a"]
+    named = os.environ["RECYCLELORA_TRUSTED"].split(":")
+    assert {str(own), f"{sweep}/snapshot/conf/hydra/launcher/ours.yaml"} <= set(named)

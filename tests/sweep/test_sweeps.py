@@ -16,8 +16,10 @@ from waiting import wait_for
 
 from recyclelora.errors import UserError
 from recyclelora.storage import read_json
+from recyclelora.sweep import snapshot
 from recyclelora.sweep.ledger import Ledger
 from recyclelora.sweep.main import _make_folder as make_folder
+from recyclelora.sweep.main import _own_place as own_place
 
 
 @pytest.fixture
@@ -482,3 +484,18 @@ def test_records_that_were_edited_by_hand_cost_only_themselves(sweeping: Sweepin
     (sweeping.folder / "out/study.json").write_text("[1]")
     code, _, err = sweeping("x=1,2,3")
     assert code == 2 and "study.json: its content is [1], not an object; if what is in ledger/ is right, remove" in err
+
+
+def test_code_in_a_folder_that_an_option_file_chose_is_not_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.delenv("RECYCLELORA_SNAPSHOT", raising=False)
+    monkeypatch.setattr("recyclelora.sweep.main.place_chosen_by", lambda: None)
+    own_place(tmp_path)
+    monkeypatch.setattr("recyclelora.sweep.main.place_chosen_by", lambda: Path("theirs.yaml"))
+    with pytest.raises(UserError, match=r"has code of its own in snapshot/, and theirs\.yaml chose this folder"):
+        own_place(tmp_path)
+    with monkeypatch.context() as inside:
+        inside.setenv("RECYCLELORA_SNAPSHOT", str(tmp_path / "snapshot"))  # that this very sweep has just made
+        own_place(tmp_path)
+    monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path / "state"))
+    snapshot.note_own(tmp_path)
+    own_place(tmp_path)

@@ -94,6 +94,8 @@ def sweep(
     if _make_folder(folder, fresh=fresh) and url is not None and shared:
         forget(url, name, before)
     if options["snapshot"] != "off":
+        if place_chosen_by() is not None and not snapshot.exists(folder):
+            snapshot.note_own(folder)
         renew = options["snapshot"] == "renew"
         snapshot.enter(folder, renew=renew, changing=snapshot.changes(config))
     if options["detach"]:
@@ -196,7 +198,8 @@ def _own_place(folder: Path) -> None:
     Raises:
         UserError: naming the file that chose it.
     """
-    if (file := place_chosen_by()) is not None:
+    inside = os.environ.get(snapshot.VARIABLE) == str(folder / snapshot.FOLDER)
+    if not inside and (file := place_chosen_by()) is not None and not snapshot.is_noted(folder):
         raise UserError(
             f"{folder}: has code of its own in {snapshot.FOLDER}/, and {file} chose this folder; if both are yours, "
             f"give output_dir= on the command line, or export {TRUSTED}={file}"

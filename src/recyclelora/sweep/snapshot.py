@@ -5,30 +5,55 @@ A sweep takes days; the checkout that it was started from goes on changing.
 
 from __future__ import annotations
 
+import itertools
 import os
 import re
 import shutil
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 
 from omegaconf import DictConfig, OmegaConf
 
 from recyclelora.config import home
 from recyclelora.errors import UserError
+from recyclelora.option_files import TRUSTED, trusted
 from recyclelora.provenance import git_state
-from recyclelora.storage import set_aside, write_json
+from recyclelora.storage import append_text, make_folder, set_aside, write_json
 
 VARIABLE = "RECYCLELORA_SNAPSHOT"
 ENTERED = "RECYCLELORA_ENTERED"
 """Environment variable: the process that has been replaced by its snapshot; such a process keeps its id."""
 FOLDER = "snapshot"
 FOLDERS = ("conf", "sweeps")
+OPTIONS = "options"
+"""Copy of the option files of ``--config-dir``."""
+CONFIG_DIR = ("--config-dir", "-cd")
 SKIPPED = shutil.ignore_patterns("__pycache__", "*.pyc")
 
 
 def exists(sweep: Path) -> bool:
     """Whether a sweep has begun, and keeps its code."""
     return (sweep / FOLDER).exists()
+
+
+def note_own(sweep: Path) -> None:
+    """Remember, for this account, that it made a sweep's folder which an option file has chosen."""
+    make_folder(_noted().parent)
+    append_text(_noted(), f"{sweep}\n")
+
+
+def is_noted(sweep: Path) -> bool:
+    """Whether this account made it."""
+    try:
+        return str(sweep) in _noted().read_text(encoding="utf-8").splitlines()
+    except OSError:
+        return False
+
+
+def _noted() -> Path:
+    state = os.environ.get("XDG_STATE_HOME")
+    return (Path(state) if state else Path.home() / ".local" / "state") / "recyclelora" / "snapshots"
 
 
 def enter(sweep: Path, *, renew: bool = False, changing: bool = False) -> None:
@@ -56,10 +81,48 @@ def enter(sweep: Path, *, renew: bool = False, changing: bool = False) -> None:
     paths = [str(source), *filter(None, os.environ.get("PYTHONPATH", "").split(os.pathsep))]
     os.environ |= {VARIABLE: str(folder), "PYTHONPATH": os.pathsep.join(paths), "RECYCLELORA_HOME": str(folder)}
     os.environ[ENTERED] = str(os.getpid())
+    if named := _trusted(folder):
+        os.environ[TRUSTED] = os.pathsep.join(map(str, named))
     sys.stdout.flush()
     sys.stderr.flush()
-    arguments = [*sys.argv[1:], *([_override(sweep)] if changing else [])]
+    arguments = [*_with_own_options(sys.argv[1:], folder), *([_override(sweep)] if changing else [])]
     os.execv(sys.executable, [sys.executable, "-m", "recyclelora.train", *arguments])  # noqa: S606
+
+
+def _config_dir(arguments: Sequence[str]) -> Path | None:
+    """The folder of option files that a command line names."""
+    for flag, value in itertools.pairwise([*arguments, ""]):
+        if flag.startswith("--config-dir="):
+            return Path(flag.partition("=")[2]).absolute()
+        if flag in CONFIG_DIR:
+            return Path(value).absolute()
+    return None
+
+
+def _with_own_options(arguments: Sequence[str], folder: Path) -> list[str]:
+    """A command line that names the copy of its option files; one of an earlier version has no copy."""
+    if not (folder / OPTIONS).is_dir():
+        return list(arguments)
+    kept, own = [], ["--config-dir", str(folder / OPTIONS)]
+    skip = False
+    for argument in arguments:
+        if not skip and argument not in CONFIG_DIR and not argument.startswith("--config-dir="):
+            kept.append(argument)
+        skip = argument in CONFIG_DIR
+    return [*own, *kept]
+
+
+def _trusted(folder: Path) -> list[Path]:
+    """What the user trusts, and the copies of it in a snapshot."""
+    named = trusted()
+    copies = [(home(), folder), (_config_dir(sys.argv[1:]), folder / OPTIONS)]
+    for path in list(named):
+        for base, copy in copies:
+            if base is not None and path.is_relative_to(base.resolve()):
+                named.append(copy.resolve() / path.relative_to(base.resolve()))
+            elif base is not None and base.resolve().is_relative_to(path):
+                named.append(copy.resolve())
+    return named
 
 
 def changes(config: DictConfig) -> bool:
@@ -96,4 +159,7 @@ def _fill(temporary: Path) -> None:
     shutil.copytree(plugin, temporary / "src" / "hydra_plugins" / "recyclelora_sweeper", ignore=SKIPPED)
     for name in FOLDERS:
         shutil.copytree(home() / name, temporary / name, dirs_exist_ok=True)
+    options = _config_dir(sys.argv[1:])
+    if options is not None and options.is_dir():
+        shutil.copytree(options, temporary / OPTIONS, ignore=SKIPPED)
     write_json(temporary / "git.json", git_state(home()))
