@@ -15,6 +15,7 @@ import recyclelora
 from recyclelora.adapters.method import Setting
 from recyclelora.adapters.rein import Rein
 from recyclelora.backbones.timm import create_backbone
+from recyclelora.config import ConfigError
 from recyclelora.decoders.linear import LinearDecoder
 from recyclelora.engine.checkpoint import load_checkpoint
 from recyclelora.engine.trainables import load_trainable_state, trainable_state
@@ -100,7 +101,10 @@ def test_adalora_goes_on_as_if_it_had_not_stopped(make_config, gta2city, tmp_pat
 
 
 def test_a_link_is_refused_where_the_decoder_has_no_queries(make_config, gta2city):
-    config = make_config(*PLAIN, "decoder=linear", "adapter=rein", "adapter.link=true")
+    with pytest.raises(ConfigError, match=r"adapter\.link=True: needs a decoder with queries, which linear has not"):
+        make_config(*PLAIN, "decoder=linear", "adapter=rein", "adapter.link=true")
+    config = make_config(*PLAIN, "decoder=linear", "adapter=rein")
+    config.adapter.link = True
     with pytest.raises(UserError, match=r"link=true: the decoder has no queries .*; use adapter.link=false"):
         Run.identify(config, None).execute()
 

@@ -47,3 +47,17 @@ def test_an_added_option_is_part_of_the_identity_only_where_it_is_used():
     assert identity_fields({"parts": [Part()]}) == {"parts": [{"old": 1}]}
     assert identity_fields(Part(new=2, names=["a"])) == {"old": 1, "new": 2, "names": ["a"]}
     assert before_additions(Part(old=3, new=2, names=["a"])) == (Part(old=3), ["new=0", "names=[]"])
+
+
+def test_a_younger_option_without_effect_leaves_the_run_what_it_was(make_config):
+    """The published recipe in float32 is the run that 0.1.0 began, though its option files now say more."""
+    pretrained, random = (Identity(weights, "1" * 64, "32-true", 1) for weights in ("0" * 64, None))
+    mixed = Identity("0" * 64, "1" * 64, "bf16-mixed", 1)
+    now, before = make_config("experiment=gta2cbm"), make_config("experiment=gta2cbm")
+    before.adapter.mixed_precision, before.backbone.positions = "fold", "laid_out"
+    assert signature(now, pretrained) == signature(before, pretrained)
+    assert signature(now, mixed) != signature(before, mixed)
+    for config in (now, before):
+        config.data.protocol.mode = "whole"
+    assert signature(now, pretrained) != signature(before, pretrained)
+    assert signature(now, random) == signature(before, random)

@@ -98,7 +98,7 @@ class Identity:
 def signature(config: Config, identity: Identity) -> str:
     """First 16 hex digits of the sha256 over the resolved configuration and the content it refers to."""
     fields: dict[str, Any] = identity_fields(config)
-    for key in NOT_IDENTITY:
+    for key in (*NOT_IDENTITY, *_without_effect(config, identity)):
         *parents, leaf = key.split(".")
         node = fields
         for parent in parents:
@@ -122,6 +122,21 @@ def evaluation_identity(
     """
     asked = [weights, dict(sets), dict(protocol), list(classes), precision]
     return hashlib.sha256(json.dumps(asked, sort_keys=True).encode()).hexdigest()
+
+
+def _without_effect(config: Config, identity: Identity) -> Iterator[str]:
+    """Options younger than the first release that change nothing here: a run that it began is the same run.
+
+    In float32 there is no autocast for ``mixed_precision``; and ``positions`` is about other sizes than the one that is
+    laid out, of weights that were pretrained on another grid.
+    """
+    if identity.precision in ("", "32-true"):
+        yield "adapter.mixed_precision"
+    crop, protocol = list(config.data.augment.crop), config.data.protocol
+    laid_out = list(config.backbone.image_size or crop)
+    one_size = crop == laid_out and protocol.mode == "slide" and laid_out == [protocol.window] * 2
+    if identity.weights_sha256 is None or one_size:
+        yield "backbone.positions"
 
 
 @dataclass(frozen=True)
@@ -233,7 +248,8 @@ def find_run(
 def earlier_run(config: Config, identity: Identity, files: Files, trial: int | None) -> str | None:
     """A sentence on the run that version 0.1.0 began for the same command, whose shipped options had other values."""
     before, overrides = before_additions(config)
-    overrides = [override for override in overrides if override.partition("=")[0] not in NOT_IDENTITY]
+    ignored = (*NOT_IDENTITY, *_without_effect(config, identity))
+    overrides = [override for override in overrides if override.partition("=")[0] not in ignored]
     if not overrides:
         return None
     run, _ = find_run(before, identity, files, trial)
