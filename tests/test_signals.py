@@ -51,8 +51,6 @@ if stage != "imports":
         waits(checkpoint, "write_bytes")
     elif stage == "evaluation":
         waits(evaluation.Evaluator, "predict")
-    elif stage == "pictures":
-        waits(run, "write_run_weights")
 else:
     sys.modules["hydra.core.marker"] = None
     class Finder:
@@ -64,8 +62,8 @@ else:
 from recyclelora.train import main
 main()
 """
-STAGES = ("imports", "files", "decomposition", "training", "saving", "evaluation", "pictures")
-LATE = ("training", "saving", "evaluation", "pictures")
+STAGES = ("imports", "files", "decomposition", "training", "saving", "evaluation")
+LATE = ("training", "saving", "evaluation")
 """Something has been learnt."""
 
 
