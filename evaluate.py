@@ -1,6 +1,6 @@
 """Score a finished run again, also on other targets: python evaluate.py run=<run dir> data=city2acdc."""
 
-from recyclelora.evaluate import main
+from recyclelora.commands.evaluate import main
 
 if __name__ == "__main__":  # as a script with @hydra.main, for Hydra's tab completion
     main()

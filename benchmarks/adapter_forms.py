@@ -14,8 +14,8 @@ from torch.nn import functional as F
 
 from recyclelora.adapters.adalora import AdaLoRA
 from recyclelora.adapters.dora import DoRA
-from recyclelora.adapters.init import Factors
-from recyclelora.adapters.low_rank import Branch, LowRankLinear
+from recyclelora.adapters.low_rank.inits import Factors
+from recyclelora.adapters.low_rank.layer import Branch, LowRankLinear
 from recyclelora.adapters.method import Method, Setting
 from recyclelora.adapters.rein import ReinTokens
 from recyclelora.adapters.vera import VeRA

@@ -27,11 +27,11 @@ import torch
 from adapter_forms import FORMS, NORMALISED, TwoBranches, frozen_linears, fused, shapes
 from torch import Tensor, nn
 
-from recyclelora.adapters.inject import inject
-from recyclelora.adapters.low_rank import LowRankLinear
+from recyclelora.adapters.low_rank.inject import inject
+from recyclelora.adapters.low_rank.layer import LowRankLinear
+from recyclelora.adapters.low_rank.spec import AdapterSpec, BranchSpec
 from recyclelora.adapters.selection import select_linears
-from recyclelora.adapters.spec import AdapterSpec, BranchSpec
-from recyclelora.backbones.timm import TimmBackbone, create_backbone
+from recyclelora.models.backbones.timm import TimmBackbone, create_backbone
 
 COMPARED = ("frozen", "two_branches", "recyclelora")
 PRECISIONS = ("bfloat16", "float32", "tf32")

@@ -26,9 +26,9 @@ from transformers.models.mask2former.modeling_mask2former import (
     Mask2FormerTransformerModule,
 )
 
-from recyclelora.build import decoder_class
-from recyclelora.decoders.mask2former import Mask2Former
-from recyclelora.schemas import DECODERS
+from recyclelora.config.build import decoder_class
+from recyclelora.models.decoders.config import DECODERS
+from recyclelora.models.decoders.mask2former import Mask2Former
 
 CLASSES, PATCH, IGNORED = 19, 16, 255
 LossOf = Callable[[list[Tensor], Tensor], Tensor]

@@ -23,12 +23,12 @@ import timm
 import torch
 from hydra import compose, initialize_config_dir
 
-from recyclelora.backbones.timm import build_timm
-from recyclelora.build import build_model
-from recyclelora.config import home, register_schemas, typed
-from recyclelora.exports import timm as timm_export
-from recyclelora.exports.source import Source, features
-from recyclelora.inference import TrainedModel, single_evaluator
+from recyclelora.config.build import build_model
+from recyclelora.config.compose import home, register_schemas, typed
+from recyclelora.evaluation.load import TrainedModel, single_evaluator
+from recyclelora.exchange.exports import timm as timm_export
+from recyclelora.exchange.exports.source import Source, features
+from recyclelora.models.backbones.timm import build_timm
 
 
 def moved(backbone: str, side: int) -> Source:

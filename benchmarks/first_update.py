@@ -26,14 +26,15 @@ import torch
 from hydra import compose, initialize_config_dir
 from torch import Tensor, nn
 
+from recyclelora.adapters.config import LowRankConfig
 from recyclelora.adapters.dora import DoRALinear
-from recyclelora.adapters.low_rank import LowRankLinear
+from recyclelora.adapters.low_rank.layer import LowRankLinear
 from recyclelora.adapters.method import Setting
 from recyclelora.adapters.replacing import AdaptedLinear
-from recyclelora.backbones.timm import TimmBackbone
-from recyclelora.build import adapter_method, build_backbone, locate_weights
-from recyclelora.config import home, register_schemas, typed
-from recyclelora.schemas import Config, LowRankConfig
+from recyclelora.config.build import adapter_method, build_backbone, locate_weights
+from recyclelora.config.compose import home, register_schemas, typed
+from recyclelora.config.run import Config
+from recyclelora.models.backbones.timm import TimmBackbone
 
 ADAPTERS = (
     "recyclelora", "recyclelora_short", "recyclelora_values", "pissa", "milora", "soma", "olora", "orthogonal",

@@ -29,8 +29,8 @@ import torch
 from rrqr import LEADING, MODELS, TRAILING, machine, published, random_weight, shapes
 from threadpoolctl import threadpool_limits
 
-from recyclelora.adapters.init import INITIALIZERS, LayerWeight, branch_rng
-from recyclelora.adapters.rrqr import decompose
+from recyclelora.adapters.linalg.rrqr import decompose
+from recyclelora.adapters.low_rank.inits import INITIALIZERS, LayerWeight, branch_rng
 
 RANK = 16
 Way = Callable[[np.ndarray], object]

@@ -17,10 +17,10 @@ from pathlib import Path
 
 from hydra import compose, initialize_config_dir
 
-from recyclelora.config import home, register_schemas, typed
-from recyclelora.pictures import Pictures
-from recyclelora.run import Run
-from recyclelora.session import Session
+from recyclelora.config.compose import home, register_schemas, typed
+from recyclelora.training.pictures import Pictures
+from recyclelora.training.run import Run
+from recyclelora.training.trainer import Session
 
 DEMO_STEPS, DEMO_IMAGES = 160, 40
 """Steps, and images of each set, of ``experiment=demo``."""

@@ -17,8 +17,8 @@ import subprocess
 import sys
 from pathlib import Path
 
-from recyclelora.storage import read_json
 from recyclelora.sweep.ledger import Ledger
+from recyclelora.system.storage import read_json
 
 ROOT = Path(__file__).resolve().parents[1]
 TRIALS = 10

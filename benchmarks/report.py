@@ -18,14 +18,14 @@ sys.path[:0] = [str(HERE.parent / "tests"), str(HERE.parent / "tests" / "reporti
 
 
 def main() -> None:
-    from recyclelora.progress import Reporter
-    from recyclelora.schemas import ReportConfig
+    from recyclelora.config.commands import ReportConfig
+    from recyclelora.system.progress import Reporter
     from sweeps import large_sweep
 
     with tempfile.TemporaryDirectory() as folder:
         sweep = large_sweep(Path(folder) / "large", 200)
         cpu, wall = time.process_time(), time.perf_counter()
-        from recyclelora.reporting.writing import write_report
+        from recyclelora.reports.writing import write_report
 
         write_report(ReportConfig(sweep=str(sweep)), Reporter(enabled=False))
         result = {

@@ -21,7 +21,7 @@ import numpy as np
 import torch
 from rrqr import LEADING, MODELS, TRAILING, shapes
 
-from recyclelora.adapters.factor_cache import available_cores, factorize
+from recyclelora.adapters.linalg.factor_cache import available_cores, factorize
 
 
 def random_weights(model: str, blocks: int, device: torch.device) -> dict[str, torch.Tensor]:

@@ -26,9 +26,9 @@ from torch import Tensor
 from torch.nn import functional as F
 from torch.utils.flop_counter import FlopCounterMode
 
-from recyclelora.backbones.timm import create_backbone
-from recyclelora.decoders.mask2former import Mask2Former
-from recyclelora.segmenter import Segmenter
+from recyclelora.models.backbones.timm import create_backbone
+from recyclelora.models.decoders.mask2former import Mask2Former
+from recyclelora.models.segmenter import Segmenter
 
 NUM_CLASSES = 19
 

@@ -14,8 +14,8 @@ import pytest
 from hydra import compose, initialize_config_dir
 from PIL import Image
 
-from recyclelora.config import home, register_schemas, typed
-from recyclelora.schemas import Config
+from recyclelora.config.compose import home, register_schemas, typed
+from recyclelora.config.run import Config
 
 PALETTE = np.random.default_rng(0).integers(0, 256, 768).astype(np.uint8).tobytes()
 
@@ -142,7 +142,7 @@ def tracked_config(tmp_path: Path, empty_store: Path, tiny_config: Config) -> Co
 
 def stop_after(monkeypatch: pytest.MonkeyPatch, step: int) -> None:
     """Let SIGTERM arrive while step ``step`` runs."""
-    from recyclelora.session import Session
+    from recyclelora.training.trainer import Session
 
     log = Session.log
 

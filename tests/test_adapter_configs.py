@@ -3,11 +3,11 @@
 import pytest
 import torch
 
-from recyclelora.adapters.low_rank import LowRankLinear
+from recyclelora.adapters.low_rank.layer import LowRankLinear
 from recyclelora.adapters.method import Setting
 from recyclelora.adapters.state import low_rank_layers
-from recyclelora.build import adapter_method, build_backbone
-from recyclelora.config import ConfigError, home
+from recyclelora.config.build import adapter_method, build_backbone
+from recyclelora.config.compose import ConfigError, home
 
 ADAPTERS = sorted(path.stem for path in (home() / "conf" / "adapter").glob("*.yaml"))
 DEEP = ["backbone=vit_tiny_test", "backbone.model_args.depth=10", "data.augment.crop=[32,32]"]  # published: block 8 on

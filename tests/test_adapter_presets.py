@@ -14,11 +14,11 @@ from timm.models.eva import Eva
 from torch import nn
 
 from recyclelora.adapters.blocks import parse_blocks
-from recyclelora.adapters.inject import LowRank, count_trainable
+from recyclelora.adapters.low_rank.inject import LowRank, count_trainable
 from recyclelora.adapters.method import Setting
 from recyclelora.adapters.selection import select_linears
-from recyclelora.build import adapter_method, build_backbone
-from recyclelora.config import ConfigError, home
+from recyclelora.config.build import adapter_method, build_backbone
+from recyclelora.config.compose import ConfigError, home
 
 BLOCK = {"attn.qkv": (1024, 3072), "attn.proj": (1024, 1024), "mlp.fc1": (1024, 4096), "mlp.fc2": (4096, 1024)}
 PAIRS = 24 * sum(inputs + outputs for inputs, outputs in BLOCK.values())

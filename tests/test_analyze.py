@@ -13,11 +13,11 @@ import pytest
 from conftest import TINY, save_rgb
 from PIL import Image
 
-from recyclelora.analyze import analyze
-from recyclelora.config import home
-from recyclelora.errors import UserError
-from recyclelora.run import Run
-from recyclelora.schemas import AnalyzeConfig
+from recyclelora.commands.analyze import analyze
+from recyclelora.config.commands import AnalyzeConfig
+from recyclelora.config.compose import home
+from recyclelora.system.errors import UserError
+from recyclelora.training.run import Run
 
 PLAIN = [option for option in TINY if not option.startswith("adapter.")]
 OPTIONS = {
@@ -114,7 +114,9 @@ def test_a_frozen_backbone_has_nothing_to_analyse(runs):
 
 
 def test_data_that_is_not_here_is_a_warning(runs, capsys, monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr("recyclelora.analysis.runs.open_all", lambda *_: (_ for _ in ()).throw(UserError("gone")))
+    monkeypatch.setattr(
+        "recyclelora.reports.analysis.runs.open_all", lambda *_: (_ for _ in ()).throw(UserError("gone"))
+    )
     analyze(AnalyzeConfig(run=str(runs["lora"]), subspaces=False, figures=False))
     assert "warning: no features of source_val: gone" in capsys.readouterr().out
     assert (runs["lora"] / "analysis/rank.csv").exists()

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from recyclelora.config import home
+from recyclelora.config.compose import home
 
 SCRIPTS = sorted((home() / "benchmarks").rglob("*.py"))
 

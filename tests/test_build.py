@@ -8,12 +8,12 @@ import pytest
 import torch
 from conftest import TINY
 
+from recyclelora.adapters.config import LowRankConfig
 from recyclelora.adapters.state import low_rank_layers
-from recyclelora.build import build_decoder, build_model, check_shapes, decoder_rules
-from recyclelora.config import ConfigError, load_config
-from recyclelora.engine.optimizer import parameter_groups
-from recyclelora.errors import UserError
-from recyclelora.schemas import LowRankConfig
+from recyclelora.config.build import build_decoder, build_model, check_shapes, decoder_rules
+from recyclelora.config.compose import ConfigError, load_config
+from recyclelora.system.errors import UserError
+from recyclelora.training.optimizer import parameter_groups
 
 FIRST_RELEASE = Path(__file__).parent / "first_release/configs"
 DECODERS = {

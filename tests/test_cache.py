@@ -7,9 +7,9 @@ from pathlib import Path
 import pytest
 from omegaconf import OmegaConf
 
-from recyclelora import cache
-from recyclelora.config import home
-from recyclelora.errors import UserError
+from recyclelora.config.compose import home
+from recyclelora.system import cache
+from recyclelora.system.errors import UserError
 
 
 @pytest.fixture
@@ -139,7 +139,7 @@ def test_the_default_is_the_configurations(monkeypatch, tmp_path):
 
 def test_the_command(folder):
     def run(*arguments):
-        command = [sys.executable, "-m", "recyclelora.cache", *arguments]
+        command = [sys.executable, "-m", "recyclelora.system.cache", *arguments]
         return subprocess.run(
             command, capture_output=True, text=True, env={**os.environ, "RECYCLELORA_CACHE": str(folder)}
         )

@@ -6,7 +6,7 @@ import tomllib
 
 import yaml
 
-from recyclelora.config import home
+from recyclelora.config.compose import home
 
 
 def test_the_citation_names_this_version_and_licence():

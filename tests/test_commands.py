@@ -15,8 +15,8 @@ import torch
 from conftest import TINY
 from safetensors.torch import load_file
 
-from recyclelora.config import home
-from recyclelora.image_counts import ImageCounts
+from recyclelora.config.compose import home
+from recyclelora.evaluation.image_counts import ImageCounts
 
 
 def start(script: str, folder: Path, *overrides: str) -> subprocess.Popen[str]:

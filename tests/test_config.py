@@ -8,8 +8,8 @@ import pytest
 from hydra import compose, initialize_config_dir
 from omegaconf import OmegaConf
 
-from recyclelora.config import ConfigError, home, load_config, register_schemas, to_yaml, typed
-from recyclelora.schemas import LowRankConfig
+from recyclelora.adapters.config import LowRankConfig
+from recyclelora.config.compose import ConfigError, home, load_config, register_schemas, to_yaml, typed
 
 OPTIONS = sorted(
     f"{path.parent.relative_to(home() / 'conf').as_posix()}={path.stem}"
@@ -189,7 +189,7 @@ def test_command_line_mistakes_end_in_one_line(arguments, words):
 
 def test_configuration_is_checked_before_torch_is_imported():
     code = (
-        "import sys; from recyclelora import train, evaluate, predict; import recyclelora.cli;"
+        "import sys; from recyclelora import train, evaluate, predict; import recyclelora.commands.launch;"
         "assert not {'torch', 'timm', 'mlflow'} & set(sys.modules)"
     )
     subprocess.run([sys.executable, "-c", code], check=True, timeout=60)

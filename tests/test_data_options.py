@@ -15,10 +15,10 @@ from fixture_data import make_everything, make_own, save_ids16
 from PIL import Image
 
 import recyclelora
-from recyclelora.config import home
-from recyclelora.run import Run
+from recyclelora.config.compose import home
+from recyclelora.training.run import Run
 
-SCHEMA = json.loads((Path(recyclelora.__file__).parent / "result.schema.json").read_text())
+SCHEMA = json.loads((Path(recyclelora.__file__).parent / "runs/result.schema.json").read_text())
 PAIRS = sorted(path.stem for path in (home() / "conf/data").glob("*.yaml"))
 QUICK = [*TINY, "trainer.max_steps=2", "trainer.eval_every=2",
          "++data.protocol.fit.mapillary=[64,128]"]  # fmt: skip

@@ -19,7 +19,7 @@ from mlflow_server import free_port
 from postgresql import database  # noqa: F401
 from waiting import wait_for
 
-from recyclelora.config import home
+from recyclelora.config.compose import home
 
 DOCKER = home() / "docker"
 COMPOSE = (DOCKER / "compose.yaml").read_text()

@@ -11,8 +11,8 @@ from pathlib import Path
 import pytest
 from conftest import TINY
 
-import recyclelora.train
-from recyclelora.config import home
+import recyclelora.commands.train
+from recyclelora.config.compose import home
 
 TEXT = (home() / "docs/your_backbone.md").read_text()
 
@@ -31,7 +31,7 @@ def test_the_worked_example_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
         "data.targets=[{dataset: streets, split: night, name: night, subset: 1}]",
     ]  # fmt: skip
     monkeypatch.setattr(sys, "argv", [*shlex.split(line), *quick, *options])
-    recyclelora.train.main()
+    recyclelora.commands.train.main()
     (run,) = (tmp_path / "outputs/runs").iterdir()
     assert run.name.startswith("recyclelora-mine-streets-")
     about = json.loads((run / "run.json").read_text())

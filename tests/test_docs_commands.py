@@ -20,14 +20,14 @@ from hydra import compose, initialize_config_dir
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import IntervalSweep, Override
 
-from recyclelora.config import home, register_schemas, typed
+from recyclelora.config.compose import home, register_schemas, typed
 from recyclelora.sweep.command import checked_arguments
 
 PAGES = [
     home() / "README.md", home() / "CONTRIBUTING.md", home() / "SECURITY.md", *sorted((home() / "docs").glob("*.md")),
 ]  # fmt: skip
 SCRIPTS = tomllib.loads((home() / "pyproject.toml").read_text())["project"]["scripts"]
-"""Installed command -> the function that it calls, such as ``recyclelora.train:main``."""
+"""Installed command -> the function that it calls, such as ``recyclelora.commands.train:main``."""
 
 FENCE = re.compile(r"^```(\w*)\n(.*?)^```$", re.M | re.S)
 RUN_ELSEWHERE = {
@@ -134,7 +134,7 @@ def test_a_documented_command_composes(command: str):
         return
     words = shlex.split(command)
     if words[0] in SCRIPTS:
-        name, arguments = SCRIPTS[words[0]].removeprefix("recyclelora.").split(":")[0], words[1:]
+        name, arguments = SCRIPTS[words[0]].removeprefix("recyclelora.commands.").split(":")[0], words[1:]
     else:
         name, arguments = words[1].removesuffix(".py"), words[2:]
         assert (home() / words[1]).is_file()

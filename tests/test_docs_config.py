@@ -11,8 +11,11 @@ from typing import Optional
 
 import pytest
 
-from recyclelora.config import home
-from recyclelora.schemas import ADAPTERS, DECODERS, BranchConfig, Config, TrainerConfig
+from recyclelora.adapters.config import ADAPTERS, BranchConfig
+from recyclelora.config.compose import home
+from recyclelora.config.run import Config
+from recyclelora.config.training import TrainerConfig
+from recyclelora.models.decoders.config import DECODERS
 
 
 @pytest.fixture(scope="module")

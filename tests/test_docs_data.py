@@ -14,11 +14,11 @@ import yaml
 from conftest import TINY, save_rgb
 from fixture_data import blocks, picture, save_ids16, save_jpeg
 
-import recyclelora.evaluate
-import recyclelora.train
-from recyclelora.config import home
+import recyclelora.commands.evaluate
+import recyclelora.commands.train
+from recyclelora.config.compose import home
+from recyclelora.data.config import COMMON_CORRUPTIONS
 from recyclelora.data.datasets import READERS
-from recyclelora.schemas.data import COMMON_CORRUPTIONS
 
 TEXT = (home() / "docs" / "data.md").read_text()
 EXAMPLE = TEXT[TEXT.index("## Your own images and masks") :]
@@ -49,7 +49,7 @@ def merged(into: dict, other: dict) -> dict:
 
 def test_the_worked_example_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.chdir(tmp_path)
-    mains = {"train.py": recyclelora.train.main, "evaluate.py": recyclelora.evaluate.main}
+    mains = {"train.py": recyclelora.commands.train.main, "evaluate.py": recyclelora.commands.evaluate.main}
 
     def command(line: str, *more: str) -> None:
         monkeypatch.setattr(sys, "argv", [*shlex.split(line), *more])

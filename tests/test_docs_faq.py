@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 import recyclelora
-from recyclelora.config import home
+from recyclelora.config.compose import home
 
 HEADINGS = re.findall(r"^### (.*)$", (home() / "docs/faq.md").read_text(), re.M)
 MESSAGES = [message for heading in HEADINGS for message in re.findall(r"`([^`]+)`", heading) if " " in message]

@@ -12,12 +12,12 @@ from pathlib import Path
 import pytest
 from conftest import TINY, compose_config, make_cityscapes, make_gta
 
-from recyclelora.config import ConfigError, home, validate
-from recyclelora.errors import UserError
-from recyclelora.export import export
-from recyclelora.exports import agreement, source
-from recyclelora.run import Run
-from recyclelora.schemas import ExportConfig
+from recyclelora.commands.export import export
+from recyclelora.config.commands import ExportConfig
+from recyclelora.config.compose import ConfigError, home, validate
+from recyclelora.exchange.exports import agreement, source
+from recyclelora.system.errors import UserError
+from recyclelora.training.run import Run
 
 
 @pytest.fixture(scope="module")
@@ -52,7 +52,7 @@ def test_an_export_that_disagrees_is_not_written(finished: Path, tmp_path: Path,
     export(config)
     before = {path: path.stat().st_mtime_ns for path in output.iterdir()}
     strict = agreement.Tolerance(0.0, 1.0)
-    monkeypatch.setattr("recyclelora.exports.timm.FLOAT32", strict)
+    monkeypatch.setattr("recyclelora.exchange.exports.timm.FLOAT32", strict)
     with pytest.raises(UserError, match=r"disagrees with the adapted model at 64x64: .* not written"):
         export(config)
     assert {path: path.stat().st_mtime_ns for path in output.iterdir()} == before

@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from recyclelora.figures import ClassColours, Shown, crop_sheet, error_map, panel, png, save_png, wrong_share
+from recyclelora.drawing.tiles import ClassColours, Shown, crop_sheet, error_map, panel, png, save_png, wrong_share
 
 COLOURS = ClassColours(["road", "sky"], [[128, 64, 128], [70, 130, 180]])
 

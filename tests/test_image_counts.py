@@ -3,8 +3,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from recyclelora.errors import UserError
-from recyclelora.image_counts import ImageCounts
+from recyclelora.evaluation.image_counts import ImageCounts
+from recyclelora.system.errors import UserError
 
 
 def counted(matrices: np.ndarray) -> ImageCounts:

@@ -18,13 +18,14 @@ from conftest import TINY, make_cityscapes, save_rgb
 from PIL import Image
 
 import recyclelora
+from recyclelora.commands.evaluate import evaluate
+from recyclelora.commands.predict import predict
+from recyclelora.config.commands import EvaluateConfig, PredictConfig
+from recyclelora.data.images import list_images
 from recyclelora.data.reading import read_image
-from recyclelora.errors import Interrupted, UserError
-from recyclelora.evaluate import evaluate
-from recyclelora.inference import Shown
-from recyclelora.predict import list_images, predict
-from recyclelora.run import Run
-from recyclelora.schemas import EvaluateConfig, PredictConfig
+from recyclelora.evaluation.load import Shown
+from recyclelora.system.errors import Interrupted, UserError
+from recyclelora.training.run import Run
 
 
 @pytest.fixture(scope="module")
@@ -124,7 +125,7 @@ def test_wrong_input_to_predict_is_refused(finished: Path):
 
 def test_other_pretrained_weights_are_refused(finished: Path, monkeypatch: pytest.MonkeyPatch):
     other = SimpleNamespace(path="other.safetensors", sha256="1" * 64)
-    monkeypatch.setattr("recyclelora.inference.locate_weights", lambda backbone: other)
+    monkeypatch.setattr("recyclelora.evaluation.load.locate_weights", lambda backbone: other)
     with pytest.raises(UserError, match=r"trained on weights with sha256 None, but other\.safetensors has 1{64}"):
         recyclelora.load(finished)
 
@@ -178,8 +179,8 @@ def test_every_question_has_an_answer_of_its_own(finished: Path, tmp_path: Path)
 
 def test_masks_that_are_read_otherwise_are_another_question(finished: Path, tmp_path: Path):
     """Of a user's own folder, whose files and their sizes stay as they are; also for counts that are kept."""
-    from recyclelora.build_data import build_targets
-    from recyclelora.inference import Question
+    from recyclelora.data.build import build_targets
+    from recyclelora.evaluation.load import Question
 
     make_cityscapes(tmp_path / "data", count=2)
     options = [
@@ -218,7 +219,7 @@ def test_a_scored_image_that_cannot_be_read_is_named_and_the_same_command_does_t
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
 def test_a_stopped_evaluation_goes_on_where_it_was(finished: Path, tmp_path: Path, monkeypatch, number: int):
-    from recyclelora.engine.evaluation import Evaluator
+    from recyclelora.evaluation.evaluator import Evaluator
 
     run = tmp_path / "run"
     shutil.copytree(finished, run)
@@ -240,7 +241,7 @@ def test_a_stopped_evaluation_goes_on_where_it_was(finished: Path, tmp_path: Pat
 
 
 def test_a_stopped_prediction_keeps_what_is_done(finished: Path, tmp_path: Path, monkeypatch):
-    from recyclelora import predictions
+    from recyclelora.evaluation import predictions
 
     for index in range(4):
         save_rgb(tmp_path / f"in/{index}.png", np.zeros((64, 80, 3), np.uint8))
@@ -309,7 +310,7 @@ def test_films_and_folders_without_images_are_explained(tmp_path: Path):
 def test_large_pictures_are_cut_into_windows_of_the_training_size(finished: Path, monkeypatch):
     from dataclasses import replace
 
-    from recyclelora import inference
+    from recyclelora.evaluation import load as inference
 
     model = recyclelora.load(finished)
     whole = replace(model, evaluator=replace(model.evaluator, protocol=replace(model.evaluator.protocol, mode="whole")))

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from recyclelora.cli import launch
+from recyclelora.commands.launch import launch
 
 
 @pytest.mark.parametrize(

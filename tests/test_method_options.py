@@ -17,12 +17,13 @@ from torch import Tensor
 from torch import multiprocessing as mp
 from torch.distributed import FileStore, destroy_process_group, init_process_group
 
-from recyclelora.build import build_model, build_schedule
-from recyclelora.engine.average import WeightAverage
-from recyclelora.engine.loop import Cadence, fit
-from recyclelora.engine.optimizer import adamw, parameter_groups
-from recyclelora.engine.trainables import trainable_state
-from recyclelora.schemas import Config
+from recyclelora.config.build import build_model
+from recyclelora.config.run import Config
+from recyclelora.models.state import trainable_state
+from recyclelora.training.average import WeightAverage
+from recyclelora.training.loop import Cadence, fit
+from recyclelora.training.optimizer import adamw, parameter_groups
+from recyclelora.training.schedule import build_schedule
 
 STEPS, MOMENTUM, EMA_START = 6, 0.25, 1
 BATCH = 4

@@ -14,16 +14,16 @@ from test_run import execute, stop_after, without_time
 import recyclelora
 from recyclelora.adapters.method import Setting
 from recyclelora.adapters.rein import Rein
-from recyclelora.backbones.timm import create_backbone
-from recyclelora.config import ConfigError
-from recyclelora.decoders.linear import LinearDecoder
-from recyclelora.engine.checkpoint import load_checkpoint
-from recyclelora.engine.trainables import load_trainable_state, trainable_state
-from recyclelora.errors import Interrupted, UserError
-from recyclelora.inference import Weights
-from recyclelora.run import Run
-from recyclelora.segmenter import Segmenter
-from recyclelora.warm_start import Start, check_start
+from recyclelora.config.compose import ConfigError
+from recyclelora.evaluation.load import Weights
+from recyclelora.models.backbones.timm import create_backbone
+from recyclelora.models.decoders.linear import LinearDecoder
+from recyclelora.models.segmenter import Segmenter
+from recyclelora.models.state import load_trainable_state, trainable_state
+from recyclelora.runs.checkpoint import load_checkpoint
+from recyclelora.system.errors import Interrupted, UserError
+from recyclelora.training.run import Run
+from recyclelora.training.warm_start import Start, check_start
 
 PLAIN = [o for o in TINY if not o.startswith("adapter.")] + ["optimizer.lr=1e-2"]
 METHODS = {

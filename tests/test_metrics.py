@@ -3,7 +3,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from recyclelora.metrics import ConfusionMatrix, as_list, iou, mean_iou
+from recyclelora.evaluation.metrics import ConfusionMatrix, as_list, iou, mean_iou
 
 
 def naive(truth, prediction, k, ignore=255):

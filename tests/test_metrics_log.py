@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from recyclelora.metrics_log import MetricsLog, read_points
+from recyclelora.runs.metrics_log import MetricsLog, read_points
 
 
 def test_damaged_lines_are_left_out_and_dropped_on_resume(tmp_path: Path):

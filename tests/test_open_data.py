@@ -10,19 +10,19 @@ from conftest import TINY, compose_config, make_cityscapes, make_gta, save_rgb
 from fixture_data import make_acdc, make_everything, make_own, save_ids16
 from omegaconf import OmegaConf
 
-from recyclelora.build_data import build_datasets, build_protocol
-from recyclelora.config import ConfigError, load_config, to_yaml, typed
+from recyclelora.commands.inspect_data import inspect_pair
+from recyclelora.config.compose import ConfigError, load_config, to_yaml, typed
+from recyclelora.data.build import build_datasets
+from recyclelora.data.config import DATASETS, DataConfig, distinct_colours
 from recyclelora.data.datasets import READERS, Corrupted, Subset, digest, seeded_subset
 from recyclelora.data.labels import CITYSCAPES_CLASSES, IGNORE
+from recyclelora.data.open import describe_datasets, mask_kinds
 from recyclelora.data.preparation import scenes_to_render
-from recyclelora.errors import UserError
-from recyclelora.inspect_data import inspect_pair
-from recyclelora.open_data import describe_datasets, mask_kinds
-from recyclelora.progress import Reporter
-from recyclelora.provenance import Identity, signature
-from recyclelora.results import Scores, result_json
-from recyclelora.schemas import DataConfig
-from recyclelora.schemas.data import DATASETS, distinct_colours
+from recyclelora.evaluation.evaluator import build_protocol
+from recyclelora.evaluation.scores import Scores, result_json
+from recyclelora.runs.provenance import Identity, signature
+from recyclelora.system.errors import UserError
+from recyclelora.system.progress import Reporter
 
 
 @pytest.fixture(scope="module")

@@ -12,9 +12,9 @@ from hydra import compose, initialize_config_dir
 from omegaconf import DictConfig
 from omegaconf.errors import OmegaConfBaseException
 
-from recyclelora.config import home, register_schemas
-from recyclelora.errors import UserError
-from recyclelora.option_files import READABLE, TRUSTED, allow_reading, place_chosen_by
+from recyclelora.config.compose import home, register_schemas
+from recyclelora.config.option_files import READABLE, TRUSTED, allow_reading, place_chosen_by
+from recyclelora.system.errors import UserError
 
 GLOBAL = "# @package _global_\n"
 

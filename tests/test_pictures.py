@@ -8,9 +8,9 @@ import pytest
 from conftest import TINY, stop_after
 from PIL import Image
 
-from recyclelora import figures
-from recyclelora.errors import Interrupted
-from recyclelora.run import Run
+from recyclelora.drawing import tiles as figures
+from recyclelora.system.errors import Interrupted
+from recyclelora.training.run import Run
 
 DRAWN = [*(o for o in TINY if "num_figures" not in o), "trainer.num_figures=1", "trainer.eval_every=2"]
 PLOTS = {"curves.png", "domain_gap.png", "iou_bars.png", "iou_per_class.png", "confusion.png"}
@@ -96,8 +96,8 @@ def test_a_resumed_run_has_the_pictures_of_an_undisturbed_one(drawn, tmp_path, m
 
 
 def test_a_killed_step_is_drawn_no_more_when_the_run_goes_on_before_it(drawn, tmp_path):
-    from recyclelora.pictures import Pictures
-    from recyclelora.provenance import RunDirectory
+    from recyclelora.runs.provenance import RunDirectory
+    from recyclelora.training.pictures import Pictures
 
     config, _ = drawn
     (tmp_path / "figures").mkdir()
@@ -111,7 +111,7 @@ def test_a_killed_step_is_drawn_no_more_when_the_run_goes_on_before_it(drawn, tm
 
 @pytest.mark.parametrize(("evaluations", "pictures"), [(3, 3), (20, 20), (21, 11), (200, 20)])
 def test_runs_with_many_evaluations_get_a_bounded_number(make_config, monkeypatch, evaluations, pictures):
-    from recyclelora.pictures import Pictures
+    from recyclelora.training.pictures import Pictures
 
     shown = []
     monkeypatch.setattr(Pictures, "_predictions", lambda self, step, scores: shown.append(step))
@@ -134,10 +134,10 @@ def test_crops_are_those_that_the_model_sees_first(drawn, monkeypatch, tmp_path)
         seen.extend(crops)
         return sheet(crops, *about, **more)
 
-    monkeypatch.setattr("recyclelora.pictures.figures.crop_sheet", watched)
-    monkeypatch.setattr("recyclelora.pictures.Pictures._plots", lambda *about: None)
+    monkeypatch.setattr("recyclelora.training.pictures.figures.crop_sheet", watched)
+    monkeypatch.setattr("recyclelora.training.pictures.Pictures._plots", lambda *about: None)
     batches = []
-    from recyclelora.engine import loop
+    from recyclelora.training import loop
 
     backward = loop._backward
     monkeypatch.setattr(loop, "_backward", lambda f, m, images, labels, a: batches.append((images, labels)) or
@@ -153,8 +153,8 @@ def test_crops_are_those_that_the_model_sees_first(drawn, monkeypatch, tmp_path)
 
 def test_a_picture_is_replaced_in_one_go(tmp_path):
     """Readers such as a tracker never find half a PNG."""
-    from recyclelora.pictures import Pictures
-    from recyclelora.provenance import RunDirectory
+    from recyclelora.runs.provenance import RunDirectory
+    from recyclelora.training.pictures import Pictures
 
     drawing = Pictures(None, RunDirectory(tmp_path), {}, None, None)
     drawing._write("a", figures.png(np.zeros((4, 4, 3), np.uint8)))

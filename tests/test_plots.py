@@ -5,8 +5,8 @@ import io
 import numpy as np
 from PIL import Image
 
-from recyclelora import plots
-from recyclelora.metrics_log import total_loss
+from recyclelora.runs.metrics_log import total_loss
+from recyclelora.training import run_plots as plots
 
 POINTS = [
     {"step": 1, "time": 0, "loss_mask": 2.0, "loss_dice": 1.0, "lr": 1e-4, "weight_decay": 0.05, "seconds_per_step": 2},

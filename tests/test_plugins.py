@@ -12,9 +12,9 @@ from pathlib import Path
 import pytest
 from conftest import TINY
 
-from recyclelora.config import home
-from recyclelora.errors import UserError
-from recyclelora.plugins import conf_folders, own_adapters
+from recyclelora.config.compose import home
+from recyclelora.config.plugins import conf_folders, own_adapters
+from recyclelora.system.errors import UserError
 
 EXAMPLE = home() / "examples/bitfit_adapter"
 

@@ -5,10 +5,10 @@ from __future__ import annotations
 import pytest
 from conftest import TINY
 
-from recyclelora.cache import KINDS, inventory
-from recyclelora.errors import UserError
-from recyclelora.prepare import prepare
-from recyclelora.run import Run
+from recyclelora.commands.prepare import prepare
+from recyclelora.system.cache import KINDS, inventory
+from recyclelora.system.errors import UserError
+from recyclelora.training.run import Run
 
 OPTIONS = [*TINY, "decoder=linear", "data.decode_cache=1", "data.rare_classes.temperature=0.01"]
 
@@ -24,7 +24,7 @@ def test_a_prepared_run_decodes_counts_and_decomposes_nothing(make_config, gta2c
 
     monkeypatch.setattr("recyclelora.data.datasets.base.read_image", again)
     monkeypatch.setattr("recyclelora.data.rare_classes.ClassCounts.count", again)
-    monkeypatch.setattr("recyclelora.adapters.factor_cache._decompose", again)
+    monkeypatch.setattr("recyclelora.adapters.linalg.factor_cache._decompose", again)
     assert Run.identify(config, None).execute() is not None
 
 

@@ -6,15 +6,15 @@ import pytest
 from rich.console import Console
 from rich.table import Table
 
-from recyclelora.progress import Reporter, screen
-from recyclelora.results import Scores, best_step, objective, score_table
+from recyclelora.evaluation.scores import Scores, best_step, objective, score_table
+from recyclelora.system.progress import Reporter, screen
 
 
 @pytest.fixture
 def clock(monkeypatch):
     """A clock that the test moves."""
     now = [100.0]
-    monkeypatch.setattr("recyclelora.progress.time.monotonic", lambda: now[0])
+    monkeypatch.setattr("recyclelora.system.progress.time.monotonic", lambda: now[0])
     return now
 
 

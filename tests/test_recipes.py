@@ -13,9 +13,10 @@ from collections.abc import Callable
 import pytest
 import torch
 
-from recyclelora.build import build_decoder, build_schedule, decoder_rules
-from recyclelora.schemas import Config
-from recyclelora.schemas.checks import identity_fields
+from recyclelora.config.build import build_decoder, decoder_rules
+from recyclelora.config.run import Config
+from recyclelora.system.checks import identity_fields
+from recyclelora.training.schedule import build_schedule
 
 MakeConfig = Callable[..., Config]
 

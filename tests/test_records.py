@@ -6,8 +6,8 @@ from typing import Any, Literal, NotRequired, TypedDict
 
 import pytest
 
-from recyclelora.errors import UserError
-from recyclelora.records import Time, read_record
+from recyclelora.runs.records import Time, read_record
+from recyclelora.system.errors import UserError
 
 
 class Inner(TypedDict):

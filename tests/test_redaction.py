@@ -2,8 +2,8 @@ from __future__ import annotations
 
 import pytest
 
-from recyclelora.provenance import command_line
-from recyclelora.redaction import redacted
+from recyclelora.runs.provenance import command_line
+from recyclelora.system.redaction import redacted
 
 
 def test_passwords_of_addresses_go_and_the_rest_stays():

@@ -8,12 +8,12 @@ import pytest
 from conftest import TINY
 from safetensors.torch import load_file, save_file
 
-from recyclelora.errors import UserError
-from recyclelora.metrics_log import TIMINGS, read_points
-from recyclelora.repeat import repeat
-from recyclelora.repetition import differences, disagreements
-from recyclelora.run import Run
-from recyclelora.schemas import RepeatConfig
+from recyclelora.commands.repeat import repeat
+from recyclelora.config.commands import RepeatConfig
+from recyclelora.runs.metrics_log import TIMINGS, read_points
+from recyclelora.runs.repetition import differences, disagreements
+from recyclelora.system.errors import UserError
+from recyclelora.training.run import Run
 
 
 @pytest.fixture(scope="module")

@@ -12,18 +12,18 @@ from conftest import TINY, save_rgb, stop_after
 from safetensors.torch import load_file
 
 import recyclelora
-from recyclelora.build import build_model, locate_weights
-from recyclelora.config import to_yaml
-from recyclelora.errors import Interrupted, UserError
-from recyclelora.image_counts import ImageCounts
-from recyclelora.metrics import iou, mean_iou
-from recyclelora.open_data import mask_kinds
-from recyclelora.provenance import run_directory
-from recyclelora.run import Run
+from recyclelora.config.build import build_model, locate_weights
+from recyclelora.config.compose import to_yaml
+from recyclelora.data.open import mask_kinds
+from recyclelora.evaluation.image_counts import ImageCounts
+from recyclelora.evaluation.metrics import iou, mean_iou
+from recyclelora.runs.mailbox import VARIABLE
+from recyclelora.runs.provenance import run_directory
 from recyclelora.sweep.ledger import Ledger
-from recyclelora.sweep.unit import VARIABLE
+from recyclelora.system.errors import Interrupted, UserError
+from recyclelora.training.run import Run
 
-SCHEMA = json.loads((Path(recyclelora.__file__).parent / "result.schema.json").read_text())
+SCHEMA = json.loads((Path(recyclelora.__file__).parent / "runs/result.schema.json").read_text())
 
 
 def run_dir(config) -> Path:
@@ -170,7 +170,9 @@ def test_resuming_never_decomposes_again(make_config, gta2city, monkeypatch):
         stop_after(patch, 2)
         with pytest.raises(Interrupted):
             Run.identify(config, None).execute()
-    monkeypatch.setattr("recyclelora.adapters.inject.factorize", lambda *a, **k: pytest.fail("decomposed again"))
+    monkeypatch.setattr(
+        "recyclelora.adapters.low_rank.inject.factorize", lambda *a, **k: pytest.fail("decomposed again")
+    )
     execute(config)
 
 
@@ -261,7 +263,7 @@ def test_two_processes_cannot_share_a_run_directory(config):
 
 
 def test_nan_loss_stops_before_the_step_and_keeps_the_checkpoint(make_config, gta2city, monkeypatch):
-    from recyclelora.decoders import decoder
+    from recyclelora.models.decoders import decoder
 
     loss, calls = decoder.cross_entropy, []
 
@@ -355,7 +357,7 @@ def test_streets_train_on_a_machine_with_nothing(make_config):
 
 def test_a_kill_between_the_last_checkpoint_and_its_pointers_changes_nothing(make_config, gta2city, monkeypatch):
     """The pointers follow from the checkpoint, so a run that goes on does not score the one before as its last."""
-    from recyclelora import session
+    from recyclelora.training import trainer as session
 
     config = make_config(*TINY, "trainer.eval_every=2")
     undisturbed = without_time(execute(config))

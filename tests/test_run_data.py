@@ -12,11 +12,11 @@ from conftest import TINY
 from PIL import Image
 from test_run import execute, run_dir, without_time
 
-from recyclelora import session as session_module
 from recyclelora.data.identity import Files
-from recyclelora.engine import evaluation
-from recyclelora.errors import Interrupted, UserError
-from recyclelora.run import Run
+from recyclelora.evaluation import evaluator as evaluation
+from recyclelora.system.errors import Interrupted, UserError
+from recyclelora.training import trainer as session_module
+from recyclelora.training.run import Run
 
 FOUND = ("dataset_digest", "training_digest", "scored_digests")
 
@@ -165,7 +165,7 @@ def test_broken_files_are_named_before_the_first_step(config, gta2city):
 
 def test_files_that_were_found_sound_are_not_looked_at_again(config, gta2city, monkeypatch, make_config):
     execute(config)
-    monkeypatch.setattr("recyclelora.run.unusable_files", lambda *_: pytest.fail("looked at again"))
+    monkeypatch.setattr("recyclelora.training.run.unusable_files", lambda *_: pytest.fail("looked at again"))
     execute_again = make_config(*TINY, "seed=1")
     Run.identify(execute_again, None).execute()
     os.utime(trained_on(config, 3))
@@ -230,7 +230,7 @@ def test_a_signal_while_images_are_scored_is_heeded_at_the_next_image(make_confi
 def test_scores_of_other_code_or_other_files_are_not_the_result(config, monkeypatch):
     """Kept counts and the history answer one question; a corrected reading of masks is another."""
     with monkeypatch.context() as patch:
-        patch.setattr("recyclelora.run.predict_unlabelled", lambda *_, **__: killed(0))
+        patch.setattr("recyclelora.training.run.predict_unlabelled", lambda *_, **__: killed(0))
         with pytest.raises(KeyboardInterrupt):
             Run.identify(config, None).execute()
         seen = evaluating_is(patch, lambda number: None)

@@ -4,10 +4,10 @@ import pytest
 import torch
 from torch import nn
 
-from recyclelora.decoders.decoder import DenseDecoder
-from recyclelora.decoders.linear import LinearDecoder
-from recyclelora.losses import cross_entropy
-from recyclelora.segmenter import Segmenter, windows
+from recyclelora.models.decoders.decoder import DenseDecoder
+from recyclelora.models.decoders.linear import LinearDecoder
+from recyclelora.models.decoders.losses import cross_entropy
+from recyclelora.models.segmenter import Segmenter, windows
 
 
 class Patches(nn.Module):

@@ -15,7 +15,7 @@ import pytest
 from conftest import TINY
 from waiting import wait_for
 
-from recyclelora.config import home
+from recyclelora.config.compose import home
 
 SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGUSR1, signal.SIGUSR2, signal.SIGQUIT)
 
@@ -59,7 +59,7 @@ else:
                 reached()
     sys.meta_path.insert(0, Finder())
 
-from recyclelora.train import main
+from recyclelora.commands.train import main
 main()
 """
 STAGES = ("imports", "files", "decomposition", "training", "saving", "evaluation")

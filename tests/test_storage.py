@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from recyclelora.errors import UserError
-from recyclelora.storage import (
+from recyclelora.system.errors import UserError
+from recyclelora.system.storage import (
     append_text,
     folder_inside,
     is_own_file,
@@ -42,7 +42,7 @@ def test_a_folder_that_was_moved_away_is_not_held(tmp_path: Path, monkeypatch: p
         monkeypatch.undo()
         fcntl.flock(*arguments)
 
-    monkeypatch.setattr("recyclelora.storage.fcntl.flock", moved_meanwhile)
+    monkeypatch.setattr("recyclelora.system.storage.fcntl.flock", moved_meanwhile)
     with pytest.raises(UserError, match="has just moved it"), locked(run):
         pass
     with locked(run), pytest.raises(UserError, match="in use by process"), locked(run):

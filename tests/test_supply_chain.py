@@ -16,7 +16,7 @@ from types import ModuleType
 import pytest
 from packaging.requirements import Requirement
 
-from recyclelora.config import home
+from recyclelora.config.compose import home
 
 PIN = re.compile(r"^([\w.-]+)==(\S+)[^\n]*\\\n((?:    --hash=sha256:[0-9a-f]{64}(?: \\)?\n)+)", re.M)
 PROJECT = tomllib.loads((home() / "pyproject.toml").read_text())

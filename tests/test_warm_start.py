@@ -10,10 +10,10 @@ import torch
 from decoders.models import CHANNELS, DEFAULT, SMALL_OPTIONS
 from torch import nn
 
-from recyclelora.engine.trainables import trainable_state
-from recyclelora.errors import UserError
-from recyclelora.inference import Weights
-from recyclelora.warm_start import Start, apply_start
+from recyclelora.evaluation.load import Weights
+from recyclelora.models.state import trainable_state
+from recyclelora.system.errors import UserError
+from recyclelora.training.warm_start import Start, apply_start
 
 BEFORE, NOW = ["road", "sky", "car", "tree"], ["tree", "boat", "road"]
 GONE = ("mask2former", "eomt")

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 from conftest import TINY, make_cityscapes, make_gta
 
-from recyclelora.config import home
+from recyclelora.config.compose import home
 
 
 @pytest.fixture(scope="module")
@@ -45,7 +45,7 @@ def test_every_option_file_and_nothing_else_is_packaged(wheel: Path):
                for path in (home() / top).rglob("*.yaml")}  # fmt: skip
     sources = {str(path.relative_to(home() / "src")) for path in (home() / "src").rglob("*.py")}
     assert options | sources <= names
-    assert {"recyclelora/result.schema.json", "recyclelora/templates/inspection.html"} <= names
+    assert {"recyclelora/runs/result.schema.json", "recyclelora/reports/templates/inspection.html"} <= names
     assert {name.split("/")[0].split("-")[0] for name in names} <= {"recyclelora", "hydra_plugins"}
     assert "hydra_plugins/__init__.py" not in names  # a namespace that other packages share
     assert not any("__pycache__" in name or name.startswith("tests") for name in names)
@@ -62,7 +62,7 @@ def test_a_training_from_another_folder(site: Path, tmp_path: Path, way: str):
     assert (run / "result.json").is_file()
     scored = away(site, tmp_path, sys.executable, "-m", "recyclelora.evaluate", f"run={run}", "num_workers=0")
     assert scored.returncode == 0, scored.stderr
-    where = away(site, tmp_path, sys.executable, "-c", "import recyclelora.config as c; print(c.home())")
+    where = away(site, tmp_path, sys.executable, "-c", "import recyclelora.config.compose as c; print(c.home())")
     assert where.stdout.strip() == str(site / "recyclelora")
 
 

@@ -7,8 +7,8 @@ from pathlib import Path
 
 import mlflow
 
-from recyclelora.config import to_yaml
-from recyclelora.metrics_log import MetricsLog
+from recyclelora.config.compose import to_yaml
+from recyclelora.runs.metrics_log import MetricsLog
 from recyclelora.sweep.ledger import SEARCH, Ledger
 
 POINTS = ((1, 0.5), (2, 0.25))

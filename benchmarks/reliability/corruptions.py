@@ -24,17 +24,17 @@ from harness import command, composed, ending, run_directory, spawn, train, warm
 from optuna.distributions import FloatDistribution, distribution_to_json
 from safetensors.torch import load_file, save_file
 
-from recyclelora.adapters.factor_store import DamagedEntry, FactorCache
+from recyclelora.adapters.linalg.factor_store import DamagedEntry, FactorCache
 from recyclelora.data.datasets import Sample
 from recyclelora.data.decode_cache import DecodeCache
 from recyclelora.data.rare_classes import ClassCounts
-from recyclelora.data.streets import scene
-from recyclelora.engine.checkpoint import load_checkpoint, newest_checkpoint
-from recyclelora.engine.partial import PartialCounts
-from recyclelora.errors import UserError
-from recyclelora.image_counts import ImageCounts
+from recyclelora.evaluation.image_counts import ImageCounts
+from recyclelora.evaluation.partial import PartialCounts
+from recyclelora.runs.checkpoint import load_checkpoint, newest_checkpoint
 from recyclelora.sweep.ledger import COMPLETE, FAILED, Ledger
 from recyclelora.sweep.study import open_study, storage_url
+from recyclelora.system.errors import UserError
+from streets import scene
 
 OPTIONS = ["trainer.max_steps=4", "trainer.eval_every=2"]
 Read = Callable[[], object]

@@ -26,11 +26,11 @@ from typing import Any
 import torch
 from hydra import compose, initialize_config_dir
 
-import recyclelora.run
-from recyclelora.cli import one_clear_line
-from recyclelora.config import home, register_schemas, typed
-from recyclelora.metrics_log import TIMINGS
-from recyclelora.schemas import Config
+import recyclelora.training.run
+from recyclelora.commands.launch import one_clear_line
+from recyclelora.config.compose import home, register_schemas, typed
+from recyclelora.config.run import Config
+from recyclelora.runs.metrics_log import TIMINGS
 
 HERE = Path(__file__).resolve().parent
 DEADLINE = 300.0
@@ -64,7 +64,7 @@ def _composed(overrides: tuple[str, ...]) -> Config:
 
 def train(config: Config) -> None:
     """What ``train.py`` does with a configuration."""
-    recyclelora.run.Run.identify(config, None).execute()
+    recyclelora.training.run.Run.identify(config, None).execute()
 
 
 def run_directory(folder: Path) -> Path:

@@ -26,16 +26,16 @@ import yaml
 from harness import TINY, command, composed, run_directory, spawn, train, workspace
 from safetensors.torch import save
 
-from recyclelora.backbones.weights import WeightsFile, read_weights
-from recyclelora.build import user_errors
-from recyclelora.cli import launch
-from recyclelora.config import load_config, to_yaml
+from recyclelora.commands.launch import launch
+from recyclelora.commands.train import train as train_command
+from recyclelora.config.build import user_errors
+from recyclelora.config.compose import load_config, to_yaml
 from recyclelora.data.decode_cache import DecodeCache
 from recyclelora.data.rare_classes import ClassCounts
-from recyclelora.engine.checkpoint import load_checkpoint
-from recyclelora.inference import read_run_weights
-from recyclelora.storage import sha256
-from recyclelora.train import train as train_command
+from recyclelora.evaluation.load import read_run_weights
+from recyclelora.models.backbones.weights import WeightsFile, read_weights
+from recyclelora.runs.checkpoint import load_checkpoint
+from recyclelora.system.storage import sha256
 
 SECRET = "canary-7f3a91c2"
 SECONDS = 20.0
@@ -192,7 +192,7 @@ TARGETS = {
     "torch.load": "f: '{pickle}', weights_only: false", "numpy.load": "file: '{pickle}', allow_pickle: true",
     "pickle.load": "file: '{pickle}'", "shutil.copyfile": "src: /etc/hostname, dst: '{canary}'",
     "pathlib.Path.touch": "self: '{canary}'", "os.mkdir": "path: '{canary}'", "shutil.rmtree": "path: '{folder}/gone'",
-    "importlib.import_module": "name: this", "recyclelora.storage.write_text": "path: '{canary}', text: x",
+    "importlib.import_module": "name: this", "recyclelora.system.storage.write_text": "path: '{canary}', text: x",
 }  # fmt: skip
 
 

@@ -19,8 +19,8 @@ from typing import Any
 import torch
 from harness import command, composed, ending, run_directory, spawn, train, warmed, workspace
 
-from recyclelora.engine.checkpoint import Checkpoint, load_checkpoint, newest_checkpoint, point, prune, save_checkpoint
-from recyclelora.errors import UserError
+from recyclelora.runs.checkpoint import Checkpoint, load_checkpoint, newest_checkpoint, point, prune, save_checkpoint
+from recyclelora.system.errors import UserError
 
 INTERVAL = 2
 STEPS = 12

@@ -32,10 +32,10 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 from PIL import Image
 
-from recyclelora.config import ConfigError, home, register_schemas, typed
-from recyclelora.errors import UserError
-from recyclelora.inspect_data import inspect_pair
-from recyclelora.progress import Reporter
+from recyclelora.commands.inspect_data import inspect_pair
+from recyclelora.config.compose import ConfigError, home, register_schemas, typed
+from recyclelora.system.errors import UserError
+from recyclelora.system.progress import Reporter
 
 sys.path.insert(0, str(home() / "tests"))
 from conftest import compose_config, make_cityscapes, make_gta, save_palette, save_rgb
@@ -99,7 +99,7 @@ import atexit, os, sys, time
 begun = time.perf_counter()
 atexit.register(lambda: print("WITNESS", "torch" in sys.modules, round(time.perf_counter() - begun, 2)))
 sys.argv = ["train.py", *sys.argv[1:]]
-from recyclelora.train import main
+from recyclelora.commands.train import main
 main()
 """
 

@@ -15,7 +15,7 @@ from typing import Any
 
 from harness import command, composed, ending, run_directory, spawn, train, warmed, workspace
 
-import recyclelora.session
+import recyclelora.training.trainer
 
 STEPS = 60
 OPTIONS = [
@@ -51,7 +51,7 @@ def measure(seed: int, count: int, workers: tuple[int, ...] = (0, 2)) -> dict[st
 
 
 def _keep_all(config: Any) -> None:
-    recyclelora.session.prune = lambda *_: None
+    recyclelora.training.trainer.prune = lambda *_: None
     train(config)
 
 

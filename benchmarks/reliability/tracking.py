@@ -33,9 +33,9 @@ from pathlib import Path
 import numpy as np
 from faulty_proxy import FaultyProxy
 
-from recyclelora.config import default_config, to_yaml
-from recyclelora.metrics_log import MetricsLog
-from recyclelora.storage import write_json, write_text
+from recyclelora.config.compose import default_config, to_yaml
+from recyclelora.runs.metrics_log import MetricsLog
+from recyclelora.system.storage import write_json, write_text
 from recyclelora.tracking import mirrored
 
 WAYS = ("files", "here", "mlflow_sync", "mlflow_async")

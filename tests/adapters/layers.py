@@ -3,9 +3,9 @@
 import torch
 from torch import nn
 
-from recyclelora.adapters.init import INITIALIZERS, LayerWeight, branch_rng
-from recyclelora.adapters.low_rank import Branch, LowRankLinear
-from recyclelora.adapters.rrqr import rrqr
+from recyclelora.adapters.linalg.rrqr import rrqr
+from recyclelora.adapters.low_rank.inits import INITIALIZERS, LayerWeight, branch_rng
+from recyclelora.adapters.low_rank.layer import Branch, LowRankLinear
 
 SCALE = 1 / 6
 RECYCLE = ("rrqr_minor", "rrqr_major")

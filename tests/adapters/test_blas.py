@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from recyclelora.adapters.blas import eigenvectors, subtract_product
+from recyclelora.adapters.linalg.blas import eigenvectors, subtract_product
 
 
 def fortran(shape, dtype, seed):

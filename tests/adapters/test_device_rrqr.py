@@ -5,8 +5,8 @@ import pytest
 import scipy.linalg
 import torch
 
-from recyclelora.adapters.device_rrqr import decompose_batch
-from recyclelora.adapters.factor_cache import FactorCache, factorize
+from recyclelora.adapters.linalg.device_rrqr import decompose_batch
+from recyclelora.adapters.linalg.factor_cache import FactorCache, factorize
 
 DEVICES = ["cpu", pytest.param("cuda", marks=pytest.mark.gpu)]
 SHAPES = {
@@ -135,7 +135,7 @@ def test_the_unit_of_a_weight_does_not_matter(scale, device):
 def test_batches_hold_one_shape_and_may_be_split(monkeypatch):
     weights = [spectrum((60, 40), 1.0, seed) for seed in range(5)]
     whole = on("cpu", weights, 2, 3)
-    monkeypatch.setattr("recyclelora.adapters.device_rrqr._batch_size", lambda shape, device: 2)
+    monkeypatch.setattr("recyclelora.adapters.linalg.device_rrqr._batch_size", lambda shape, device: 2)
     for left, right in zip(whole, on("cpu", weights, 2, 3), strict=True):
         np.testing.assert_array_equal(left.pivots, right.pivots)
         np.testing.assert_allclose(left.q_trailing, right.q_trailing, atol=1e-13)
@@ -177,7 +177,7 @@ def test_factorize_on_a_device_gives_what_the_cpu_gives(model_weights, device, c
 
 @pytest.mark.gpu
 def test_weights_on_a_gpu_are_decomposed_there(model_weights, monkeypatch):
-    monkeypatch.setattr("recyclelora.adapters.factor_cache.decompose", None)
+    monkeypatch.setattr("recyclelora.adapters.linalg.factor_cache.decompose", None)
     there = factorize({name: weight.cuda() for name, weight in model_weights.items()}, 4, 32)
     monkeypatch.undo()
     for name, expected in factorize(model_weights, 4, 32).items():
@@ -200,7 +200,7 @@ def test_damaged_weights_are_named(model_weights, value, message):
 
 
 def test_float32_and_strong_pivoting_stay_with_lapack(model_weights, monkeypatch):
-    monkeypatch.setattr("recyclelora.adapters.factor_cache.decompose_batch", None)
+    monkeypatch.setattr("recyclelora.adapters.linalg.factor_cache.decompose_batch", None)
     cpu = torch.device("cpu")
     assert factorize(model_weights, 4, 32, device=cpu, precision="float32").keys() == model_weights.keys()
     assert factorize(model_weights, 4, 32, device=cpu, strong=2.0).keys() == model_weights.keys()

@@ -3,7 +3,7 @@ import torch
 from torch import nn
 
 from recyclelora.adapters.dora import DoRA, DoRALinear
-from recyclelora.adapters.init import Factors
+from recyclelora.adapters.low_rank.inits import Factors
 from recyclelora.adapters.method import Setting
 
 from .models import tiny_vit

@@ -11,8 +11,8 @@ import numpy as np
 import pytest
 import torch
 
-from recyclelora.adapters.factor_cache import FactorCache, factorize, weight_key
-from recyclelora.adapters.rrqr import RankDeficientWarning, rrqr
+from recyclelora.adapters.linalg.factor_cache import FactorCache, factorize, weight_key
+from recyclelora.adapters.linalg.rrqr import RankDeficientWarning, rrqr
 
 
 def weights(count: int = 4) -> dict[str, np.ndarray]:
@@ -32,7 +32,7 @@ def test_a_hit_returns_the_same_bits_and_computes_nothing(tmp_path, monkeypatch)
     cache = FactorCache(tmp_path)
     first = factorize(weights(), 4, 32, cache=cache)
     assert len(list(tmp_path.glob("*.safetensors"))) == 4
-    monkeypatch.setattr("recyclelora.adapters.factor_cache.decompose", None)
+    monkeypatch.setattr("recyclelora.adapters.linalg.factor_cache.decompose", None)
     assert_same(first, factorize(weights(), 4, 32, cache=cache))
     assert factorize(weights(), 40, 2, cache=cache)["layer0"].q_leading.shape == (300, 40)  # another rank, same file
 
@@ -127,7 +127,7 @@ def factorize_at_once(directory, max_bytes, barrier):
 @pytest.mark.parametrize("max_bytes", [2**30, 400_000], ids=["room for all", "room for two or three"])
 def test_eight_processes_at_once_agree(tmp_path, max_bytes):
     context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(["recyclelora.adapters.factor_cache"])  # import torch once, not eight times
+    context.set_forkserver_preload(["recyclelora.adapters.linalg.factor_cache"])  # import torch once, not eight times
     with context.Manager() as manager, ProcessPoolExecutor(8, mp_context=context) as pool:
         barrier = manager.Barrier(8)
         started = [pool.submit(factorize_at_once, tmp_path, max_bytes, barrier) for _ in range(8)]
@@ -196,7 +196,7 @@ def full_disk(*_):
 
 
 def test_a_full_disk_is_one_warning_and_leaves_nothing_behind(tmp_path, monkeypatch):
-    monkeypatch.setattr("recyclelora.adapters.factor_store.os.fsync", full_disk)
+    monkeypatch.setattr("recyclelora.adapters.linalg.factor_store.os.fsync", full_disk)
     with pytest.warns(UserWarning, match="not written .*No space left on device") as caught:
         found = factorize(weights(4), 4, 32, cache=FactorCache(tmp_path))
     assert len(caught) == 1 and list(tmp_path.iterdir()) == []
@@ -209,11 +209,11 @@ def read_only(*_, **__):
 
 def test_a_read_only_cache_serves_what_it_holds(tmp_path, monkeypatch):
     first = factorize(weights(4), 4, 32, cache=FactorCache(tmp_path))
-    monkeypatch.setattr("recyclelora.adapters.factor_store.os.utime", read_only)
-    monkeypatch.setattr("recyclelora.adapters.factor_store.tempfile.mkstemp", read_only)
+    monkeypatch.setattr("recyclelora.adapters.linalg.factor_store.os.utime", read_only)
+    monkeypatch.setattr("recyclelora.adapters.linalg.factor_store.tempfile.mkstemp", read_only)
     with warnings.catch_warnings(), monkeypatch.context() as patch:
         warnings.simplefilter("error")
-        patch.setattr("recyclelora.adapters.factor_cache.decompose", None)
+        patch.setattr("recyclelora.adapters.linalg.factor_cache.decompose", None)
         assert_same(first, factorize(weights(4), 4, 32, cache=FactorCache(tmp_path)))
     with pytest.warns(UserWarning, match="Read-only file system") as caught:
         factorize({"new": np.eye(40), "newer": 2 * np.eye(40)}, 4, 32, cache=FactorCache(tmp_path))
@@ -234,7 +234,7 @@ def test_strong_pivoting_is_cached_by_itself(tmp_path, monkeypatch):
         arguments = {"trailing": 32, "strong": None, **other}
         factorize(weight, 4, cache=cache, **arguments)
     assert len(list(tmp_path.iterdir())) == 4
-    monkeypatch.setattr("recyclelora.adapters.factor_cache.decompose", None)
+    monkeypatch.setattr("recyclelora.adapters.linalg.factor_cache.decompose", None)
     np.testing.assert_array_equal(factorize(weight, 4, 32, cache=cache)["w"].trailing_pivots, greedy.trailing_pivots)
 
 

@@ -3,9 +3,9 @@ import pytest
 import scipy.linalg
 import torch
 
-from recyclelora.adapters.init import INITIALIZERS, LayerWeight, branch_rng
-from recyclelora.adapters.rrqr import RankDeficientWarning, rrqr
-from recyclelora.schemas.adapter import INITS
+from recyclelora.adapters.config import INITS
+from recyclelora.adapters.linalg.rrqr import RankDeficientWarning, rrqr
+from recyclelora.adapters.low_rank.inits import INITIALIZERS, LayerWeight, branch_rng
 
 SCALE = 0.25
 

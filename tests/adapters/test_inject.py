@@ -7,12 +7,12 @@ import timm
 import torch
 from torch import nn
 
-from recyclelora.adapters.factor_cache import FactorCache
-from recyclelora.adapters.init import INITIALIZERS
-from recyclelora.adapters.inject import OverlapWarning, count_trainable, inject, plan
-from recyclelora.adapters.rrqr import RankDeficientWarning
+from recyclelora.adapters.linalg.factor_cache import FactorCache
+from recyclelora.adapters.linalg.rrqr import RankDeficientWarning
+from recyclelora.adapters.low_rank.inits import INITIALIZERS
+from recyclelora.adapters.low_rank.inject import OverlapWarning, count_trainable, inject, plan
+from recyclelora.adapters.low_rank.spec import AdapterSpec, BranchSpec
 from recyclelora.adapters.selection import parse_blocks, select_linears
-from recyclelora.adapters.spec import AdapterSpec, BranchSpec
 from recyclelora.adapters.state import adapter_state, initial_state, merge
 
 from .models import tiny_vit, train_a_little
@@ -122,7 +122,7 @@ def test_the_result_depends_on_neither_threads_nor_layer_order(tmp_path):
 def test_initial_factors_replace_the_decomposition(monkeypatch):
     model, resumed = tiny_vit(), tiny_vit()
     inject(model, RECYCLE)
-    monkeypatch.setattr("recyclelora.adapters.inject.factorize", None)
+    monkeypatch.setattr("recyclelora.adapters.low_rank.inject.factorize", None)
     inject(resumed, RECYCLE, initial=initial_state(model))
     for name, value in model.state_dict().items():
         assert torch.equal(value, resumed.state_dict()[name])

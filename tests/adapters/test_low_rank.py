@@ -3,8 +3,8 @@ import copy
 import pytest
 import torch
 
-from recyclelora.adapters.init import INITIALIZERS
-from recyclelora.adapters.low_rank import SplitQKV, split_rows
+from recyclelora.adapters.low_rank.inits import INITIALIZERS
+from recyclelora.adapters.low_rank.layer import SplitQKV, split_rows
 
 from .layers import formula, linear, make, shake
 

@@ -7,8 +7,8 @@ from torch import nn
 from torch.distributed import FileStore, destroy_process_group, init_process_group
 from torch.nn.parallel import DistributedDataParallel
 
-from recyclelora.adapters.inject import inject
-from recyclelora.adapters.spec import AdapterSpec, BranchSpec
+from recyclelora.adapters.low_rank.inject import inject
+from recyclelora.adapters.low_rank.spec import AdapterSpec, BranchSpec
 
 from .models import tiny_vit
 

@@ -6,8 +6,8 @@ import pytest
 import torch
 from torch.utils.checkpoint import checkpoint
 
-from recyclelora.adapters.fused import fused_low_rank
-from recyclelora.adapters.low_rank import LowRankLinear
+from recyclelora.adapters.low_rank.fused import fused_low_rank
+from recyclelora.adapters.low_rank.layer import LowRankLinear
 
 from .layers import formula, linear, make, shake, wanted
 

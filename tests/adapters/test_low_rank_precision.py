@@ -7,10 +7,10 @@ import pytest
 import torch
 from torch import nn
 
-from recyclelora.adapters.init import INITIALIZERS
-from recyclelora.adapters.inject import inject
-from recyclelora.adapters.low_rank import SplitQKV, split_rows
-from recyclelora.adapters.spec import AdapterSpec, BranchSpec
+from recyclelora.adapters.low_rank.inits import INITIALIZERS
+from recyclelora.adapters.low_rank.inject import inject
+from recyclelora.adapters.low_rank.layer import SplitQKV, split_rows
+from recyclelora.adapters.low_rank.spec import AdapterSpec, BranchSpec
 from recyclelora.adapters.state import adapter_state, initial_state, load_adapter_state
 
 from .layers import SCALE, linear, make, shake, wanted

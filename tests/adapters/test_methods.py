@@ -11,10 +11,10 @@ from torch.utils.checkpoint import checkpoint
 
 from recyclelora.adapters.adalora import AdaLoRA
 from recyclelora.adapters.dora import DoRA
-from recyclelora.adapters.inject import LowRank
+from recyclelora.adapters.low_rank.inject import LowRank
+from recyclelora.adapters.low_rank.spec import AdapterSpec, BranchSpec
 from recyclelora.adapters.method import Adapted, Method, Setting
 from recyclelora.adapters.rein import Rein
-from recyclelora.adapters.spec import AdapterSpec, BranchSpec
 from recyclelora.adapters.state import (
     adapter_state,
     initial_state,

@@ -6,8 +6,8 @@ import pytest
 import torch
 from torch import nn
 
-from recyclelora.adapters.inject import inject
-from recyclelora.adapters.spec import AdapterSpec, BranchSpec
+from recyclelora.adapters.low_rank.inject import inject
+from recyclelora.adapters.low_rank.spec import AdapterSpec, BranchSpec
 from recyclelora.adapters.state import adapter_state, low_rank_layers, merge, parameter_rules
 
 from .models import tiny_vit

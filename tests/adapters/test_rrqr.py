@@ -7,8 +7,8 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from recyclelora.adapters.device_rrqr import decompose_batch
-from recyclelora.adapters.rrqr import RRQR, RankDeficientWarning, decompose, rrqr
+from recyclelora.adapters.linalg.device_rrqr import decompose_batch
+from recyclelora.adapters.linalg.rrqr import RRQR, RankDeficientWarning, decompose, rrqr
 
 SHAPES = {
     "tall": (640, 400),

@@ -11,9 +11,9 @@ from torch import nn
 from torch.nn import functional as F
 from torch.nn.utils import parametrizations
 
-from recyclelora.adapters.inject import inject
+from recyclelora.adapters.low_rank.inject import inject
+from recyclelora.adapters.low_rank.spec import AdapterSpec, BranchSpec
 from recyclelora.adapters.selection import select_linears
-from recyclelora.adapters.spec import AdapterSpec, BranchSpec
 from recyclelora.adapters.state import merge
 
 from .models import tiny_vit, train_a_little

@@ -5,9 +5,9 @@ import pytest
 import torch
 from torch import nn
 
-from recyclelora.adapters.inject import inject
-from recyclelora.adapters.low_rank import LowRankLinear
-from recyclelora.adapters.spec import AdapterSpec, BranchSpec
+from recyclelora.adapters.low_rank.inject import inject
+from recyclelora.adapters.low_rank.layer import LowRankLinear
+from recyclelora.adapters.low_rank.spec import AdapterSpec, BranchSpec
 from recyclelora.adapters.state import (
     ParameterRule,
     adapter_state,

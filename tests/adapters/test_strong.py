@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 import scipy.linalg
 
-from recyclelora.adapters.rrqr import decompose
-from recyclelora.adapters.strong import _Split, strong_pivots
+from recyclelora.adapters.linalg.rrqr import decompose
+from recyclelora.adapters.linalg.strong import _Split, strong_pivots
 
 
 def kahan(size: int, cosine: float = 0.285) -> np.ndarray:

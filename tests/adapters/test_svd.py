@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from recyclelora.adapters.svd import _outer, full_triplets, major_triplets, minor_triplets
+from recyclelora.adapters.linalg.svd import _outer, full_triplets, major_triplets, minor_triplets
 
 SHAPES = [(400, 256), (256, 400), (256, 256)]
 

@@ -7,10 +7,10 @@ from dataclasses import replace
 import pytest
 import torch
 
-from recyclelora.analysis.compare import Measurement, grouped, overlaps, run_labels, spread, with_fused_qkv
-from recyclelora.analysis.style import line
-from recyclelora.analysis.summary import comparison, summary
-from recyclelora.analysis.tables import COLUMNS, Row, mean_by, scalar_means, select, write_csv
+from recyclelora.drawing.style import line
+from recyclelora.reports.analysis.compare import Measurement, grouped, overlaps, run_labels, spread, with_fused_qkv
+from recyclelora.reports.analysis.summary import comparison, summary
+from recyclelora.reports.analysis.tables import COLUMNS, Row, mean_by, scalar_means, select, write_csv
 
 ROW = Row("blocks.0.attn.qkv", 0, "qkv", "all", "update", "relative_norm", 0.25)
 CURVE = replace(ROW, quantity="singular_value", value=3.0, index=0)

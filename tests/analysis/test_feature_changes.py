@@ -6,8 +6,8 @@ import torch
 from PIL import Image
 from torch import nn
 
-from recyclelora.analysis.feature_figures import captions, feature_change, feature_picture
-from recyclelora.analysis.features import compare_features, feature_rows, fitted, principal_components
+from recyclelora.reports.analysis.feature_figures import captions, feature_change, feature_picture
+from recyclelora.reports.analysis.features import compare_features, feature_rows, fitted, principal_components
 
 IMAGE = np.random.default_rng(0).integers(0, 256, (32, 64, 3), dtype=np.uint8)
 

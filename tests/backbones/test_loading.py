@@ -2,8 +2,8 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from recyclelora.backbones.loading import load_available, resampled_names
-from recyclelora.backbones.timm import TimmBackbone, build_timm, create_backbone, timm_arguments
+from recyclelora.models.backbones.loading import load_available, resampled_names
+from recyclelora.models.backbones.timm import TimmBackbone, build_timm, create_backbone, timm_arguments
 
 SHRUNK = {"embed_dim": 32, "depth": 4, "num_heads": 2}
 IMAGES = torch.randn(2, 3, 70, 42, generator=torch.Generator().manual_seed(1))

@@ -9,8 +9,8 @@ import torch
 import torch.nn.functional as F
 from torch.export import Dim
 
-from recyclelora.backbones import positions as module
-from recyclelora.backbones.timm import TimmBackbone, create_backbone
+from recyclelora.models.backbones import positions as module
+from recyclelora.models.backbones.timm import TimmBackbone, create_backbone
 
 SHRUNK = {"embed_dim": 32, "depth": 4, "num_heads": 2}
 SAM = {"global_attn_indexes": (1, 3), "window_size": 3}

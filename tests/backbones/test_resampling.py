@@ -4,7 +4,7 @@ import torch.nn.functional as F
 from timm.layers import resample_abs_pos_embed
 from timm.layers.patch_embed import resample_patch_embed
 
-from recyclelora.backbones.resampling import (
+from recyclelora.models.backbones.resampling import (
     resize_patch_kernel,
     resize_position_grid,
     resize_position_tokens,

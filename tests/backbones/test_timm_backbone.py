@@ -6,7 +6,7 @@ import torch
 import yaml
 from torch import nn
 
-from recyclelora.backbones.timm import TimmBackbone, create_backbone, default_levels
+from recyclelora.models.backbones.timm import TimmBackbone, create_backbone, default_levels
 
 FOLDER = Path(__file__).parents[2] / "conf" / "backbone"
 OPTIONS = {

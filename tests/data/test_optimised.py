@@ -13,13 +13,13 @@ from conftest import TINY, save_palette, save_rgb
 from fixture_data import blocks, make_own
 from PIL import Image
 
-from recyclelora.build_data import build_datasets
+from recyclelora.data.build import build_datasets
 from recyclelora.data.labels import CITYSCAPES_IDS, CITYSCAPES_KNOWN, IGNORE, explicit_table, lookup_table
 from recyclelora.data.masks import read_ids16
 from recyclelora.data.reading import read_indices, read_label
-from recyclelora.errors import UserError
-from recyclelora.inspection.parts import data_report
-from recyclelora.progress import Reporter
+from recyclelora.reports.inspection.parts import data_report
+from recyclelora.system.errors import UserError
+from recyclelora.system.progress import Reporter
 
 CITY = lookup_table(CITYSCAPES_IDS, CITYSCAPES_KNOWN)
 RNG = np.random.default_rng(0)

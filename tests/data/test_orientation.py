@@ -13,15 +13,15 @@ from conftest import TINY, save_rgb
 from fixture_data import make_bdd100k, make_own, save_ids16
 from PIL import Image, ImageOps
 
-from recyclelora.build_data import build_datasets
+from recyclelora.data.build import build_datasets
 from recyclelora.data.datasets import digest, open_dataset
 from recyclelora.data.decoding import decode_rgb
 from recyclelora.data.headers import orientation, read_header
 from recyclelora.data.orientation import turned
 from recyclelora.data.reading import read_image, read_upright
-from recyclelora.errors import UserError
-from recyclelora.inspection.parts import open_parts
-from recyclelora.inspection.scan import scan
+from recyclelora.reports.inspection.parts import open_parts
+from recyclelora.reports.inspection.scan import scan
+from recyclelora.system.errors import UserError
 
 RNG = np.random.default_rng(0)
 PICTURE = cv2.resize(RNG.integers(0, 256, (6, 9, 3)).astype(np.uint8), (90, 60), interpolation=cv2.INTER_CUBIC)

@@ -12,7 +12,7 @@ from recyclelora.data.datasets import OwnSplit, open_dataset, own_folder, seeded
 from recyclelora.data.labels import IGNORE, explicit_table
 from recyclelora.data.masks import read_ids16
 from recyclelora.data.preparation import check_labels, render_scenes, scenes_to_render
-from recyclelora.errors import UserError
+from recyclelora.system.errors import UserError
 
 
 def test_only_missing_scenes_of_the_wanted_subset_are_rendered(tmp_path: Path):

@@ -9,14 +9,14 @@ import numpy as np
 import pytest
 from conftest import TINY
 
-from recyclelora.build_data import build_augmentation, build_datasets, build_extras
-from recyclelora.config import ConfigError
+from recyclelora.config.compose import ConfigError
+from recyclelora.config.run import Config
+from recyclelora.data.build import build_augmentation, build_datasets, build_extras
 from recyclelora.data.datasets import FolderDataset
 from recyclelora.data.decode_cache import CachedDataset
 from recyclelora.data.extras import Extras
 from recyclelora.data.photometric import Photometric
 from recyclelora.data.transforms import Augmentation
-from recyclelora.schemas import Config
 
 MakeConfig = Callable[..., Config]
 PUBLISHED = (256, 307, 358, 409, 460, 512, 563, 614, 665, 716, 768, 819, 870, 921, 972, 1024)
@@ -82,7 +82,7 @@ def test_the_decode_cache_stands_before_files_only(gta2city: Path, make_config: 
 
 
 def test_a_run_with_every_option(gta2city: Path, make_config: MakeConfig):
-    from recyclelora.run import Run
+    from recyclelora.training.run import Run
 
     overrides = [
         *TINY, "data.augment.style_jitter=0.5", "data.augment.style_mix=0.5", "data.augment.fourier=0.5",

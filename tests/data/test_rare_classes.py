@@ -10,7 +10,7 @@ from conftest import make_gta, save_palette
 from recyclelora.data.datasets import FolderDataset, open_dataset, seeded_subset
 from recyclelora.data.identity import how_it_reads
 from recyclelora.data.rare_classes import ClassCounts, RareClasses
-from recyclelora.errors import UserError
+from recyclelora.system.errors import UserError
 
 COUNTS = np.array([[9000, 500, 0, 0], [8000, 0, 2000, 0], [9500, 0, 0, 10], [5000, 4000, 1000, 0]], np.uint32)
 """Four images, four classes."""

@@ -7,11 +7,11 @@ from collections.abc import Callable
 import torch
 from torch import Tensor, nn
 
-from recyclelora.decoders.convolutional import Dpt, FeaturePyramid, Segformer, UperNet
-from recyclelora.decoders.eomt import QueryTokens
-from recyclelora.decoders.linear import LinearDecoder
-from recyclelora.decoders.mask2former import Mask2Former
-from recyclelora.decoders.mask_loss import MaskLoss
+from recyclelora.models.decoders.convolutional import Dpt, FeaturePyramid, Segformer, UperNet
+from recyclelora.models.decoders.eomt import QueryTokens
+from recyclelora.models.decoders.linear import LinearDecoder
+from recyclelora.models.decoders.mask2former import Mask2Former
+from recyclelora.models.decoders.mask_loss import MaskLoss
 
 CHANNELS, CLASSES, PATCH, IGNORED = 32, 4, 16, 255
 LOSS = MaskLoss(num_points=256)

@@ -6,9 +6,9 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from recyclelora.decoders.mask2former import Mask2Former
-from recyclelora.decoders.mask2former_keys import from_mmdet, our_names
-from recyclelora.decoders.mask_loss import MaskLoss, class_masks
+from recyclelora.models.decoders.mask2former import Mask2Former
+from recyclelora.models.decoders.mask2former_keys import from_mmdet, our_names
+from recyclelora.models.decoders.mask_loss import MaskLoss, class_masks
 
 from .fixtures import rule
 

@@ -8,8 +8,8 @@ from torch.nn import functional as F
 from transformers import Mask2FormerConfig
 from transformers.models.mask2former.modeling_mask2former import Mask2FormerLoss
 
-from recyclelora.decoders import mask_loss
-from recyclelora.decoders.mask_loss import MaskLoss, class_masks
+from recyclelora.models.decoders import mask_loss
+from recyclelora.models.decoders.mask_loss import MaskLoss, class_masks
 
 from .fixtures import rule
 

@@ -10,7 +10,7 @@ from transformers.models.mask2former.modeling_mask2former import (
     pair_wise_sigmoid_cross_entropy_loss,
 )
 
-from recyclelora.decoders.matching import assign, matching_cost
+from recyclelora.models.decoders.matching import assign, matching_cost
 
 WEIGHTS = {"class_weight": 2.0, "mask_weight": 5.0, "dice_weight": 5.0}
 

@@ -6,7 +6,7 @@ import pytest
 import torch
 from transformers.models.mask2former.modeling_mask2former import Mask2FormerPixelDecoder, Mask2FormerTransformerModule
 
-from recyclelora.decoders.query_decoder import attention_mask
+from recyclelora.models.decoders.query_decoder import attention_mask
 
 from .models import features, small
 

@@ -3,7 +3,7 @@ from __future__ import annotations
 import torch
 from torch.nn import functional as F
 
-from recyclelora.decoders.points import sample, uncertain_points
+from recyclelora.models.decoders.points import sample, uncertain_points
 
 
 def test_sample_is_bilinear_between_cell_centres():

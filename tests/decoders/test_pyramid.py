@@ -5,7 +5,7 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from recyclelora.decoders.pyramid import BilinearPyramid, LearnedPyramid, build_pyramid
+from recyclelora.models.decoders.pyramid import BilinearPyramid, LearnedPyramid, build_pyramid
 
 
 def levels(size=(4, 6)):

@@ -9,7 +9,7 @@ import pytest
 import torch
 from conftest import TINY
 
-from recyclelora.run import Run
+from recyclelora.training.run import Run
 
 from .fixtures import rule
 from .models import DEFAULT, features, labels, small, total_loss

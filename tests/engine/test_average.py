@@ -3,7 +3,7 @@ from __future__ import annotations
 import torch
 from torch import nn
 
-from recyclelora.engine.average import WeightAverage
+from recyclelora.training.average import WeightAverage
 
 
 class Model(nn.Module):

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from recyclelora.engine.checkpoint import (
+from recyclelora.runs.checkpoint import (
     Checkpoint,
     load_checkpoint,
     newest_checkpoint,
@@ -14,7 +14,7 @@ from recyclelora.engine.checkpoint import (
     prune,
     save_checkpoint,
 )
-from recyclelora.errors import UserError
+from recyclelora.system.errors import UserError
 
 
 def checkpoint(step: int) -> Checkpoint:
@@ -64,7 +64,9 @@ def test_no_whole_checkpoint_is_refused(tmp_path: Path):
 
 def test_a_write_that_fails_leaves_the_earlier_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     save_checkpoint(tmp_path, checkpoint(1))
-    monkeypatch.setattr("recyclelora.storage.os.fsync", lambda _: (_ for _ in ()).throw(OSError(28, "No space left")))
+    monkeypatch.setattr(
+        "recyclelora.system.storage.os.fsync", lambda _: (_ for _ in ()).throw(OSError(28, "No space left"))
+    )
     with pytest.raises(UserError, match="No space left"):
         save_checkpoint(tmp_path, checkpoint(2))
     monkeypatch.undo()

@@ -9,9 +9,8 @@ import torch
 from conftest import make_cityscapes
 from fixture_data import make_acdc, make_mapillary
 
-from recyclelora.build_data import build_protocol
 from recyclelora.data.datasets import HalfSize, open_dataset
-from recyclelora.engine.evaluation import Evaluator, Protocol, fitted
+from recyclelora.evaluation.evaluator import Evaluator, Protocol, build_protocol, fitted
 
 
 class Recorder(torch.nn.Module):

@@ -8,12 +8,12 @@ import torch
 from lightning_fabric import Fabric
 from torch import nn
 
-from recyclelora.engine.loop import Cadence, fit
-from recyclelora.engine.optimizer import Rule, adamw, parameter_groups
-from recyclelora.engine.runtime import precision_plugin
-from recyclelora.engine.schedule import Schedule
-from recyclelora.errors import UserError
-from recyclelora.losses import cross_entropy, labelled_pixels
+from recyclelora.models.decoders.losses import cross_entropy, labelled_pixels
+from recyclelora.system.devices import precision_plugin
+from recyclelora.system.errors import UserError
+from recyclelora.training.loop import Cadence, fit
+from recyclelora.training.optimizer import Rule, adamw, parameter_groups
+from recyclelora.training.schedule import Schedule
 
 
 class Pixels(nn.Module):

@@ -14,9 +14,9 @@ from test_loop import Log, batches, seeded, train
 from torch import multiprocessing as mp
 from torch.distributed import FileStore, destroy_process_group, init_process_group
 
-from recyclelora.engine.loop import Cadence, fit
-from recyclelora.engine.optimizer import Rule, adamw, parameter_groups
-from recyclelora.engine.schedule import Schedule
+from recyclelora.training.loop import Cadence, fit
+from recyclelora.training.optimizer import Rule, adamw, parameter_groups
+from recyclelora.training.schedule import Schedule
 
 STEPS = 3
 

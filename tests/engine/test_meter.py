@@ -5,10 +5,10 @@ import torch
 from lightning_fabric import Fabric
 from torch import nn
 
-from recyclelora.engine import loop
-from recyclelora.engine.loop import Cadence, fit
-from recyclelora.engine.optimizer import Rule, adamw, parameter_groups
-from recyclelora.engine.schedule import Schedule
+from recyclelora.training import loop
+from recyclelora.training.loop import Cadence, fit
+from recyclelora.training.optimizer import Rule, adamw, parameter_groups
+from recyclelora.training.schedule import Schedule
 
 
 class Clock:

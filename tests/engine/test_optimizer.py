@@ -6,14 +6,14 @@ import pytest
 import torch
 from torch import nn
 
-from recyclelora.engine.optimizer import (
+from recyclelora.training.optimizer import (
     Rule,
     adamw,
     load_optimizer_state,
     optimizer_state,
     parameter_groups,
 )
-from recyclelora.engine.schedule import Schedule
+from recyclelora.training.schedule import Schedule
 
 
 def test_poly_by_hand():

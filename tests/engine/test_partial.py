@@ -10,12 +10,12 @@ import torch
 from torch import nn
 
 from recyclelora.data.datasets import Sample
-from recyclelora.decoders.decoder import DenseDecoder
-from recyclelora.engine import partial as partial_module
-from recyclelora.engine.evaluation import Evaluator, Protocol
-from recyclelora.engine.partial import PartialCounts
-from recyclelora.image_counts import ImageCounts
-from recyclelora.segmenter import Segmenter
+from recyclelora.evaluation import partial as partial_module
+from recyclelora.evaluation.evaluator import Evaluator, Protocol
+from recyclelora.evaluation.image_counts import ImageCounts
+from recyclelora.evaluation.partial import PartialCounts
+from recyclelora.models.decoders.decoder import DenseDecoder
+from recyclelora.models.segmenter import Segmenter
 
 
 class Pixels(nn.Module):
@@ -110,7 +110,7 @@ def test_every_image_has_its_own_counts_whose_sum_is_the_sets(batch_size):
 
 @pytest.mark.parametrize("world_size", [2, 3, 9])
 def test_processes_gather_each_image_once_and_in_order(world_size, monkeypatch):
-    monkeypatch.setattr("recyclelora.engine.evaluation.GATHERED", 4)
+    monkeypatch.setattr("recyclelora.evaluation.evaluator.GATHERED", 4)
     summing = Summing(world_size)
 
     def score(rank):

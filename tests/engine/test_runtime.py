@@ -2,8 +2,8 @@ from __future__ import annotations
 
 import pytest
 
-from recyclelora.engine.runtime import check_launched_processes
-from recyclelora.errors import UserError
+from recyclelora.system.devices import check_launched_processes
+from recyclelora.system.errors import UserError
 
 
 def test_torchrun_must_start_as_many_processes_as_were_asked_for(monkeypatch):

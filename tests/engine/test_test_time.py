@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import torch
 
-from recyclelora.engine.test_time import averaged
+from recyclelora.evaluation.tta import averaged
 
 
 def left_to_right(images: torch.Tensor) -> torch.Tensor:

@@ -11,12 +11,12 @@ import pytest
 import torch
 from conftest import TINY, compose_config, make_cityscapes, make_gta
 
-from recyclelora.build import build_model, locate_weights
-from recyclelora.export import export
-from recyclelora.exports.source import Source
-from recyclelora.inference import TrainedModel, single_evaluator
-from recyclelora.run import Run
-from recyclelora.schemas import ExportConfig
+from recyclelora.commands.export import export
+from recyclelora.config.build import build_model, locate_weights
+from recyclelora.config.commands import ExportConfig
+from recyclelora.evaluation.load import TrainedModel, single_evaluator
+from recyclelora.exchange.exports.source import Source
+from recyclelora.training.run import Run
 
 PLAIN = [option for option in TINY if not option.startswith("adapter.")]
 

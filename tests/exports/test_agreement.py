@@ -5,8 +5,15 @@ import math
 import pytest
 import torch
 
-from recyclelora.errors import UserError
-from recyclelora.exports.agreement import Agreement, Outcome, Tolerance, compare_features, compare_scores, probe
+from recyclelora.exchange.exports.agreement import (
+    Agreement,
+    Outcome,
+    Tolerance,
+    compare_features,
+    compare_scores,
+    probe,
+)
+from recyclelora.system.errors import UserError
 
 TOLERANCE = Tolerance(relative=0.1, equal_pixels=0.75)
 IMAGES = torch.zeros(1, 3, 1, 4)

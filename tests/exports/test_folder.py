@@ -4,8 +4,8 @@ from pathlib import Path
 
 import pytest
 
-from recyclelora.errors import UserError
-from recyclelora.exports.folder import REPORT, replaced
+from recyclelora.exchange.exports.folder import REPORT, replaced
+from recyclelora.system.errors import UserError
 
 
 def write(folder: Path, text: str) -> None:

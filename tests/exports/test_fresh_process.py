@@ -14,8 +14,8 @@ import torch
 from safetensors.torch import save_file
 
 import recyclelora
-from recyclelora.backbones.weights import find_weights, read_weights
-from recyclelora.exports import peft as peft_export
+from recyclelora.exchange.exports import peft as peft_export
+from recyclelora.models.backbones.weights import find_weights, read_weights
 
 from .conftest import PLAIN, moved_source
 

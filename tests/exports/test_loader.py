@@ -11,10 +11,10 @@ import pytest
 from onnx import TensorProto, helper
 from PIL import Image
 
-from recyclelora import segmenter
 from recyclelora.data.reading import read_upright
-from recyclelora.exports import loader
-from recyclelora.exports.loader import Segmenter
+from recyclelora.exchange.exports import loader
+from recyclelora.exchange.exports.loader import Segmenter
+from recyclelora.models import segmenter
 
 MEAN = [100.5, 110.25, 120.0]
 IMAGES = {"batch": None, "size": None, "multiple": 16, "least": 32, "mean": MEAN}

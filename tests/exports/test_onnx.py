@@ -14,12 +14,12 @@ from torch import nn
 from torch.nn import functional as F
 
 import recyclelora
-from recyclelora.decoders.decoder import DenseDecoder
-from recyclelora.errors import UserError
-from recyclelora.exports import onnx as onnx_export
-from recyclelora.exports.agreement import probe
-from recyclelora.exports.loader import Segmenter
-from recyclelora.exports.source import Source
+from recyclelora.exchange.exports import onnx as onnx_export
+from recyclelora.exchange.exports.agreement import probe
+from recyclelora.exchange.exports.loader import Segmenter
+from recyclelora.exchange.exports.source import Source
+from recyclelora.models.decoders.decoder import DenseDecoder
+from recyclelora.system.errors import UserError
 
 from .conftest import TINY, moved_source
 from .test_segmenter import pictures

@@ -13,10 +13,10 @@ from peft import PeftModel
 from safetensors.torch import load_file
 from torch import nn
 
-from recyclelora.backbones import weights
-from recyclelora.errors import UserError
-from recyclelora.exports import peft as peft_export
-from recyclelora.exports.source import features
+from recyclelora.exchange.exports import peft as peft_export
+from recyclelora.exchange.exports.source import features
+from recyclelora.models.backbones import weights
+from recyclelora.system.errors import UserError
 
 from .conftest import PLAIN, TINY, moved_source
 from .test_timm import LEVELS, METHODS, pretrained_file

@@ -13,11 +13,11 @@ import torch
 from torch import nn
 
 import recyclelora
-from recyclelora.decoders.decoder import DenseDecoder
-from recyclelora.errors import UserError
-from recyclelora.exports import segmenter as segmenter_export
-from recyclelora.exports.loader import Segmenter
-from recyclelora.exports.source import Source
+from recyclelora.exchange.exports import segmenter as segmenter_export
+from recyclelora.exchange.exports.loader import Segmenter
+from recyclelora.exchange.exports.source import Source
+from recyclelora.models.decoders.decoder import DenseDecoder
+from recyclelora.system.errors import UserError
 
 from .conftest import PLAIN, TINY, moved_source
 
@@ -118,7 +118,7 @@ def test_what_cannot_be_traced_for_all_is_fixed_and_said(tmp_path: Path, countin
 
 
 def test_a_run_in_mixed_precision_predicts_in_mixed_precision(tmp_path: Path):
-    from recyclelora.inference import TrainedModel, single_evaluator
+    from recyclelora.evaluation.load import TrainedModel, single_evaluator
 
     source = moved_source(tmp_path, *TINY)
     mixed = single_evaluator(source.run.config, torch.device("cpu"), "bf16-mixed")

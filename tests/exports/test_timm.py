@@ -10,10 +10,10 @@ import timm
 import torch
 from safetensors.torch import load_file, save_file
 
-from recyclelora.backbones.weights import find_weights, read_weights
-from recyclelora.exports import peft as peft_export
-from recyclelora.exports import timm as timm_export
-from recyclelora.exports.source import Source, features
+from recyclelora.exchange.exports import peft as peft_export
+from recyclelora.exchange.exports import timm as timm_export
+from recyclelora.exchange.exports.source import Source, features
+from recyclelora.models.backbones.weights import find_weights, read_weights
 
 from .conftest import PLAIN, TINY, moved_source
 
@@ -70,9 +70,9 @@ def test_config_json_holds_sizes_and_preprocessing(tmp_path: Path):
 
 
 def test_a_backbone_in_bfloat16_is_exported_without_rounding_the_update(tmp_path: Path):
-    from recyclelora.adapters.inject import LowRank
+    from recyclelora.adapters.low_rank.inject import LowRank
     from recyclelora.adapters.method import Setting
-    from recyclelora.build import adapter_spec
+    from recyclelora.config.build import adapter_spec
 
     config = moved_source(tmp_path, *TINY).run.config
     source = moved_source(tmp_path, *PLAIN, "adapter=frozen")

@@ -6,10 +6,10 @@ import pytest
 import torch
 from torch import nn
 
-from recyclelora.adapters.inject import inject
-from recyclelora.adapters.low_rank import LowRankLinear, SplitQKV
-from recyclelora.adapters.spec import AdapterSpec, BranchSpec
-from recyclelora.exports.updates import reduced, update_of
+from recyclelora.adapters.low_rank.inject import inject
+from recyclelora.adapters.low_rank.layer import LowRankLinear, SplitQKV
+from recyclelora.adapters.low_rank.spec import AdapterSpec, BranchSpec
+from recyclelora.exchange.exports.updates import reduced, update_of
 
 
 class Block(nn.Module):

@@ -10,8 +10,8 @@ import pytest
 import torch
 from harness import Child, composed, spawn, train
 
-from recyclelora.engine.checkpoint import Checkpoint, newest_checkpoint, save_checkpoint
-from recyclelora.storage import append_text
+from recyclelora.runs.checkpoint import Checkpoint, newest_checkpoint, save_checkpoint
+from recyclelora.system.storage import append_text
 
 NEW_NAMESPACE, NEW_USER, PRIVATE, READ_ONLY, RECURSIVE = 0x20000, 0x10000000, 1 << 18, 1, 1 << 14
 

@@ -18,8 +18,8 @@ import numpy as np
 import pytest
 from conftest import TINY, compose_config
 
-from recyclelora.config import home
-from recyclelora.run import Run
+from recyclelora.config.compose import home
+from recyclelora.training.run import Run
 
 COMMAND = [*TINY, "data=gta2city", "data.augment.short_edges=[64]"]
 THEN = ["data.augment.hue_half_open=false", "optimizer.reach_ends=false"]

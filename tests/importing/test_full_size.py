@@ -8,12 +8,13 @@ import pytest
 import torch
 from hydra import compose, initialize_config_dir
 
-from recyclelora.build import BACKBONE
-from recyclelora.config import home, register_schemas, typed
-from recyclelora.importing.conversion import KINDS, expected_state
-from recyclelora.importing.frozen import fused
-from recyclelora.importing.keys import Tensors, sort
-from recyclelora.schemas import Config, ImportConfig
+from recyclelora.config.build import BACKBONE
+from recyclelora.config.commands import ImportConfig
+from recyclelora.config.compose import home, register_schemas, typed
+from recyclelora.config.run import Config
+from recyclelora.exchange.importing.conversion import KINDS, expected_state
+from recyclelora.exchange.importing.frozen import fused
+from recyclelora.exchange.importing.keys import Tensors, sort
 
 MMDET_NAMES = Path(__file__).parents[1] / "decoders" / "fixtures" / "mmdet_names.txt"
 D, DEPTH = 1024, 24

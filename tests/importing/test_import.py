@@ -18,12 +18,12 @@ from hydra import compose, initialize_config_dir
 from safetensors.torch import load_file
 
 import recyclelora
-from recyclelora.config import ConfigError, home, register_schemas, typed
-from recyclelora.errors import UserError
-from recyclelora.evaluate import evaluate
-from recyclelora.import_checkpoint import import_checkpoint
-from recyclelora.predict import predict
-from recyclelora.schemas import EvaluateConfig, ImportConfig, PredictConfig
+from recyclelora.commands.evaluate import evaluate
+from recyclelora.commands.import_checkpoint import import_checkpoint
+from recyclelora.commands.predict import predict
+from recyclelora.config.commands import EvaluateConfig, ImportConfig, PredictConfig
+from recyclelora.config.compose import ConfigError, home, register_schemas, typed
+from recyclelora.system.errors import UserError
 
 from . import published
 

@@ -13,10 +13,10 @@ import pytest
 from conftest import make_cityscapes, make_gta, picture, save_palette, save_rgb
 from PIL import Image
 
-from recyclelora.config import register_schemas
-from recyclelora.errors import Interrupted, UserError
-from recyclelora.inspect_data import inspect_pair
-from recyclelora.progress import Reporter
+from recyclelora.commands.inspect_data import inspect_pair
+from recyclelora.config.compose import register_schemas
+from recyclelora.system.errors import Interrupted, UserError
+from recyclelora.system.progress import Reporter
 
 CITY = "cityscapes/leftImg8bit/val/lindau/lindau_{:06d}_000019_leftImg8bit.png"
 CITY_MASK = "cityscapes/gtFine/val/lindau/lindau_{:06d}_000019_gtFine_labelIds.png"
@@ -204,7 +204,7 @@ def test_nothing_is_written_beside_the_data(tmp_path: Path, make_config, gta2cit
 
 @pytest.mark.parametrize("workers", [0, 2])
 def test_a_stopped_inspection_reports_what_it_has_seen(make_config, gta2city, tmp_path, monkeypatch, workers):
-    from recyclelora.inspection import parts
+    from recyclelora.reports.inspection import parts
 
     config, told = make_config(), []
 

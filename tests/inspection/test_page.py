@@ -7,9 +7,9 @@ from pathlib import Path
 import pytest
 from browser import open_page
 
-from recyclelora.errors import UserError
-from recyclelora.inspect_data import inspect_pair
-from recyclelora.progress import Reporter
+from recyclelora.commands.inspect_data import inspect_pair
+from recyclelora.system.errors import UserError
+from recyclelora.system.progress import Reporter
 
 
 @pytest.mark.browser

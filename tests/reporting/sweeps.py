@@ -12,8 +12,8 @@ from typing import Any
 import numpy as np
 import yaml
 
-from recyclelora.image_counts import ImageCounts
-from recyclelora.metrics import iou, mean_iou
+from recyclelora.evaluation.image_counts import ImageCounts
+from recyclelora.evaluation.metrics import iou, mean_iou
 from recyclelora.sweep.ledger import SEARCH, Ledger
 
 CLASSES = ["road", "sky", "car"]
@@ -26,7 +26,7 @@ def base_config() -> str:
     """A run's ``config.yaml``: the shipped defaults."""
     from conftest import compose_config
 
-    from recyclelora.config import to_yaml
+    from recyclelora.config.compose import to_yaml
 
     return to_yaml(compose_config(Path("/nowhere"), "backbone=vit_tiny_test", "decoder=linear", "data=streets"))
 

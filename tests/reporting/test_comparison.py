@@ -8,14 +8,14 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from recyclelora.errors import UserError
-from recyclelora.image_counts import ImageCounts
-from recyclelora.reporting import charts
-from recyclelora.reporting.comparison import Comparison, compare
-from recyclelora.reporting.groups import MEAN, SOURCE
-from recyclelora.reporting.records import read_runs, read_sweep
-from recyclelora.reporting.statistics import t_interval
+from recyclelora.evaluation.image_counts import ImageCounts
+from recyclelora.reports import charts
+from recyclelora.reports.comparison import Comparison, compare
+from recyclelora.reports.groups import MEAN, SOURCE
+from recyclelora.reports.records import read_runs, read_sweep
+from recyclelora.reports.statistics import t_interval
 from recyclelora.sweep.ledger import Ledger
+from recyclelora.system.errors import UserError
 
 from .sweeps import run_name, write_run, write_study, write_trial
 

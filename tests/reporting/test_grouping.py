@@ -1,7 +1,7 @@
 from __future__ import annotations
 
-from recyclelora.reporting.grouping import group_names, short_keys, value_text
-from recyclelora.reporting.records import flattened
+from recyclelora.reports.grouping import group_names, short_keys, value_text
+from recyclelora.reports.records import flattened
 
 
 def low_rank(name: str, main: int = 32, sub: int | None = None, **more) -> dict:

@@ -11,14 +11,14 @@ import numpy as np
 import pytest
 from browser import open_page
 
-from recyclelora.figures import ClassColours, Shown, panel, panel_columns, save_png
-from recyclelora.progress import Reporter
-from recyclelora.reporting import charts
-from recyclelora.reporting.comparison import compare
-from recyclelora.reporting.page import predictions
-from recyclelora.reporting.records import read_sweep
-from recyclelora.reporting.writing import write_report
-from recyclelora.schemas import ReportConfig
+from recyclelora.config.commands import ReportConfig
+from recyclelora.drawing.tiles import ClassColours, Shown, panel, panel_columns, save_png
+from recyclelora.reports import charts
+from recyclelora.reports.comparison import compare
+from recyclelora.reports.page import predictions
+from recyclelora.reports.records import read_sweep
+from recyclelora.reports.writing import write_report
+from recyclelora.system.progress import Reporter
 
 from .sweeps import CLASSES, large_sweep, run_name, write_run, write_study, write_trial
 

@@ -5,10 +5,10 @@ import re
 
 import pytest
 
-from recyclelora.errors import UserError
-from recyclelora.reporting.records import read_runs, read_sweep
-from recyclelora.reporting.writing import run_paths
+from recyclelora.reports.records import read_runs, read_sweep
+from recyclelora.reports.writing import run_paths
 from recyclelora.sweep.goals import is_miou, is_of_targets
+from recyclelora.system.errors import UserError
 
 from .sweeps import run_name, write_run, write_study, write_trial
 

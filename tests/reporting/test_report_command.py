@@ -10,10 +10,10 @@ from pathlib import Path
 import pytest
 from conftest import TINY
 
-from recyclelora.config import home
-from recyclelora.reporting.comparison import compare
-from recyclelora.reporting.records import read_runs
-from recyclelora.reporting.writing import markdown, run_paths
+from recyclelora.config.compose import home
+from recyclelora.reports.comparison import compare
+from recyclelora.reports.records import read_runs
+from recyclelora.reports.writing import markdown, run_paths
 
 GRID = ["adapter=frozen,lora", "seed=0,1", "data=streets", "data.sources.0.subset=4", "data.source_val.subset=2",
         "trainer.num_figures=1",

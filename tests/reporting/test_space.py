@@ -3,8 +3,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from recyclelora.reporting.records import Trial, read_sweep
-from recyclelora.reporting.space import Axis, axes, importance, pareto_front, searched
+from recyclelora.reports.records import Trial, read_sweep
+from recyclelora.reports.space import Axis, axes, importance, pareto_front, searched
 
 from .sweeps import run_name, write_run
 

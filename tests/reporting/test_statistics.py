@@ -5,7 +5,7 @@ import math
 import numpy as np
 import pytest
 
-from recyclelora.reporting.statistics import (
+from recyclelora.reports.statistics import (
     Interval,
     alike,
     holm,

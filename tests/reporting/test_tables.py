@@ -8,12 +8,12 @@ from pathlib import Path
 
 import pytest
 
-from recyclelora.progress import Reporter
-from recyclelora.reporting import tables
-from recyclelora.reporting.comparison import compare
-from recyclelora.reporting.records import read_sweep
-from recyclelora.reporting.writing import latex, markdown, write_report
-from recyclelora.schemas import ReportConfig
+from recyclelora.config.commands import ReportConfig
+from recyclelora.reports import tables
+from recyclelora.reports.comparison import compare
+from recyclelora.reports.records import read_sweep
+from recyclelora.reports.writing import latex, markdown, write_report
+from recyclelora.system.progress import Reporter
 
 from .sweeps import run_name, write_run, write_study, write_trial
 

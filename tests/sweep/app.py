@@ -19,9 +19,9 @@ import hydra
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig
 
-from recyclelora.cli import one_clear_line
-from recyclelora.errors import Interrupted, Pruned, UserError
-from recyclelora.sweep.unit import Unit
+from recyclelora.commands.launch import one_clear_line
+from recyclelora.runs.mailbox import Unit
+from recyclelora.system.errors import Interrupted, Pruned, UserError
 
 
 def misbehave(how: str, attempt: int) -> float | None:

@@ -12,8 +12,8 @@ from pathlib import Path
 
 from hydra.core.utils import JobReturn, JobStatus
 
-from recyclelora.errors import Interrupted
-from recyclelora.sweep.unit import Unit
+from recyclelora.runs.mailbox import Unit
+from recyclelora.system.errors import Interrupted
 
 
 @dataclass(frozen=True)

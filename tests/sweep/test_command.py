@@ -12,8 +12,8 @@ from hydra import compose, initialize_config_dir
 from hydra.core.plugins import Plugins
 from hydra.types import HydraContext
 
-from recyclelora.cli import launch
-from recyclelora.config import ConfigError, home, register_schemas
+from recyclelora.commands.launch import launch
+from recyclelora.config.compose import ConfigError, home, register_schemas
 from recyclelora.sweep.command import checked_arguments, study_name
 from recyclelora.sweep.main import _without_secrets
 

@@ -10,8 +10,7 @@ import optuna
 import pytest
 from optuna.distributions import CategoricalDistribution, distribution_to_json
 
-from recyclelora.errors import UserError
-from recyclelora.storage import LOCK, locked, taking_turns
+from recyclelora.runs.mailbox import Unit
 from recyclelora.sweep.driver import Driver
 from recyclelora.sweep.execution import Stage, Status
 from recyclelora.sweep.ledger import Attempt, Ledger
@@ -19,7 +18,8 @@ from recyclelora.sweep.planning import Plan
 from recyclelora.sweep.search import Search
 from recyclelora.sweep.space import Space
 from recyclelora.sweep.steering import Wishes, alive, busy, living, wish
-from recyclelora.sweep.unit import Unit
+from recyclelora.system.errors import UserError
+from recyclelora.system.storage import LOCK, locked, taking_turns
 
 X = CategoricalDistribution([1, 2])
 PLAN = Plan(Space({"x": X}, ["x"], {}), n_trials=2, planned=[{"x": 1}, {"x": 2}], sampler=None, shared=True)

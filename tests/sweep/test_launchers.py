@@ -16,16 +16,16 @@ from hydra.types import HydraContext
 from omegaconf import OmegaConf
 from sweeping import Sweeping
 
-from recyclelora.config import home, register_schemas
-from recyclelora.errors import UserError
+from recyclelora.config.compose import home, register_schemas
+from recyclelora.config.launchers import DriverOptions, SlurmOptions
 from recyclelora.sweep.execution import Stage, Status, Work
 from recyclelora.sweep.executors import LOCAL, SLURM, make_executor, visible_gpus
 from recyclelora.sweep.local import LocalExecutor
-from recyclelora.sweep.options import DriverOptions, SlurmOptions
 from recyclelora.sweep.slurm import SlurmExecutor
 from recyclelora.sweep.slurm_driver import driver_script, submit_driver
 from recyclelora.sweep.slurm_job import share
 from recyclelora.sweep.slurm_queue import JobState, explain, in_seconds
+from recyclelora.system.errors import UserError
 
 TASK: Any = SimpleNamespace(function=print)
 

@@ -8,9 +8,9 @@ from pathlib import Path
 
 import pytest
 
-from recyclelora.errors import UserError
+from recyclelora.runs.mailbox import CONFIRM, Unit
 from recyclelora.sweep.ledger import COMPLETE, Attempt, Ledger, Trial
-from recyclelora.sweep.unit import CONFIRM, Unit
+from recyclelora.system.errors import UserError
 
 
 def added(tmp_path: Path, number: int = 7, **more: str) -> Trial:

@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from recyclelora.storage import read_json, write_json
 from recyclelora.sweep.reuse import take_over
+from recyclelora.system.storage import read_json, write_json
 
 SIGN, OTHER = "0123456789abcdef", "fedcba9876543210"
 

@@ -11,13 +11,13 @@ from pathlib import Path
 import pytest
 from slurm_cluster import Cluster, needs_slurm
 
-from recyclelora.errors import UserError
+from recyclelora.config.launchers import DriverOptions, SlurmOptions
 from recyclelora.sweep.execution import Stage, Status, Work
 from recyclelora.sweep.executors import SLURM, make_executor
 from recyclelora.sweep.ledger import Attempt, Ledger
-from recyclelora.sweep.options import DriverOptions, SlurmOptions
 from recyclelora.sweep.slurm import SlurmExecutor
 from recyclelora.sweep.slurm_driver import submit_driver
+from recyclelora.system.errors import UserError
 from sweep.slurm_tasks import Task
 
 pytestmark = [pytest.mark.slurm, needs_slurm()]

@@ -12,19 +12,19 @@ import optuna
 import pytest
 from fake_slurm import FakeSlurm, fake, listed
 
-from recyclelora.errors import UserError
+from recyclelora.config.launchers import SlurmOptions
+from recyclelora.runs.mailbox import Unit
 from recyclelora.sweep import slurm, slurm_calls, slurm_submission, submitting
 from recyclelora.sweep.driver import Driver
 from recyclelora.sweep.execution import NotNow, Stage, Status, Work
 from recyclelora.sweep.executors import SLURM, make_executor
 from recyclelora.sweep.ledger import Attempt, Ledger, Trial
-from recyclelora.sweep.options import SlurmOptions
 from recyclelora.sweep.planning import Plan
 from recyclelora.sweep.slurm import SlurmExecutor
 from recyclelora.sweep.slurm_driver import submit_driver
 from recyclelora.sweep.space import Space
 from recyclelora.sweep.table import running_row
-from recyclelora.sweep.unit import Unit
+from recyclelora.system.errors import UserError
 from sweep.slurm_tasks import Task
 
 __all__ = ["fake"]

@@ -18,7 +18,7 @@ from safetensors.torch import load_file
 from slurm_cluster import Cluster, needs_slurm
 from sweeping import Sweeping
 
-from recyclelora.config import home
+from recyclelora.config.compose import home
 
 pytestmark = [pytest.mark.slurm, needs_slurm()]
 

@@ -8,10 +8,10 @@ from typing import Any
 import pytest
 from optuna.distributions import CategoricalDistribution, FloatDistribution, IntDistribution
 
-from recyclelora.cli import Job
-from recyclelora.errors import UserError
+from recyclelora.commands.launch import Job
 from recyclelora.sweep.planning import validate
 from recyclelora.sweep.space import grid_space, search_space
+from recyclelora.system.errors import UserError
 
 
 @pytest.mark.parametrize(
@@ -54,7 +54,7 @@ def test_an_interval_of_fractions_for_an_integer_says_what_to_write(text: str, a
     from hydra.core.global_hydra import GlobalHydra
     from hydra.types import RunMode
 
-    from recyclelora.config import home, register_schemas
+    from recyclelora.config.compose import home, register_schemas
 
     register_schemas()
     with initialize_config_dir(str(home() / "conf")):

@@ -13,10 +13,10 @@ import pytest
 from optuna.distributions import FloatDistribution, distribution_to_json
 from optuna.exceptions import StorageInternalError
 
-from recyclelora.errors import UserError
 from recyclelora.sweep.ledger import COMPLETE, FAILED, Ledger
 from recyclelora.sweep.study import forget, open_study, storage_url
 from recyclelora.sweep.view import View
+from recyclelora.system.errors import UserError
 
 TEXT = distribution_to_json(FloatDistribution(0.0, 9.0))
 

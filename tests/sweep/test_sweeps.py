@@ -14,12 +14,12 @@ import pytest
 from sweeping import Sweeping
 from waiting import wait_for
 
-from recyclelora.errors import UserError
-from recyclelora.storage import read_json
 from recyclelora.sweep import snapshot
 from recyclelora.sweep.ledger import Ledger
 from recyclelora.sweep.main import _make_folder as make_folder
 from recyclelora.sweep.main import _own_place as own_place
+from recyclelora.system.errors import UserError
+from recyclelora.system.storage import read_json
 
 
 @pytest.fixture

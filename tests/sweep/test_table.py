@@ -2,8 +2,8 @@
 
 from rich.table import Table
 
-from recyclelora.progress import Reporter
 from recyclelora.sweep.table import SweepTable
+from recyclelora.system.progress import Reporter
 
 
 def test_brackets_are_text(tmp_path, capsys):

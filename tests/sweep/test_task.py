@@ -7,11 +7,11 @@ from pathlib import Path
 
 import pytest
 
-from recyclelora.errors import Interrupted, Pruned, UserError
+from recyclelora.runs.mailbox import CANCELLED, Unit
 from recyclelora.sweep.execution import Work
 from recyclelora.sweep.ledger import Attempt, Ledger
 from recyclelora.sweep.task import recorded
-from recyclelora.sweep.unit import CANCELLED, Unit
+from recyclelora.system.errors import Interrupted, Pruned, UserError
 
 
 @pytest.fixture

@@ -14,13 +14,13 @@ from conftest import TINY, stop_after
 from PIL import Image
 from waiting import wait_for
 
-from recyclelora.config import to_yaml
-from recyclelora.errors import Interrupted, UserError
-from recyclelora.metrics_log import MetricsLog, read_points
-from recyclelora.run import Run
-from recyclelora.trackers.__main__ import sync
-from recyclelora.trackers.feed import Feed
-from recyclelora.trackers.process import asked_for
+from recyclelora.config.compose import to_yaml
+from recyclelora.runs.metrics_log import MetricsLog, read_points
+from recyclelora.system.errors import Interrupted, UserError
+from recyclelora.tracking.feed import Feed
+from recyclelora.tracking.process import asked_for
+from recyclelora.tracking.trackers import sync
+from recyclelora.training.run import Run
 
 Curves = dict[str, list[tuple[int, float]]]
 

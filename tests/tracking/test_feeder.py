@@ -17,7 +17,7 @@ import pytest
 import requests
 from tracked import client_of, finish, finished_run, history, run_files, trial
 
-from recyclelora.metrics_log import MetricsLog
+from recyclelora.runs.metrics_log import MetricsLog
 from recyclelora.tracking import Feeder, mirrored, mirrored_sweep, send
 from recyclelora.tracking.follow import pause, sync
 

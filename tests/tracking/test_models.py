@@ -16,9 +16,9 @@ from postgresql import database  # noqa: F401
 from tracked import client_of
 
 import recyclelora
-from recyclelora.config import ConfigError
-from recyclelora.run import Run
+from recyclelora.config.compose import ConfigError
 from recyclelora.tracking.follow import register, sync
+from recyclelora.training.run import Run
 
 
 @pytest.fixture(scope="module")

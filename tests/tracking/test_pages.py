@@ -18,9 +18,9 @@ from conftest import TINY, compose_config
 from mlflow_server import serving
 from tracked import client_of, outcome, trial
 
-from recyclelora.run import Run
 from recyclelora.tracking.follow import sync
 from recyclelora.tracking.views import MODEL_TRAINING
+from recyclelora.training.run import Run
 
 pytestmark = pytest.mark.browser
 

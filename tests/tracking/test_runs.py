@@ -11,11 +11,11 @@ from pathlib import Path
 import pytest
 from tracked import client_of, finish, finished_run, history
 
-from recyclelora.config import ConfigError, validate
-from recyclelora.errors import UserError
-from recyclelora.metrics_log import MetricsLog
-from recyclelora.run_end import RunEnd, noted_end, run_end
-from recyclelora.storage import locked
+from recyclelora.config.compose import ConfigError, validate
+from recyclelora.runs.end import RunEnd, noted_end, run_end
+from recyclelora.runs.metrics_log import MetricsLog
+from recyclelora.system.errors import UserError
+from recyclelora.system.storage import locked
 from recyclelora.tracking.description import changes, flat_parameters, run_name
 from recyclelora.tracking.follow import run_sender, sync
 from recyclelora.tracking.store import Store

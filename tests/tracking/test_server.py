@@ -16,8 +16,8 @@ from mlflow_server import serving
 from tracked import finished_run
 
 import recyclelora
-from recyclelora.metrics_log import MetricsLog
-from recyclelora.run_end import RunEnd, run_end
+from recyclelora.runs.end import RunEnd, run_end
+from recyclelora.runs.metrics_log import MetricsLog
 from recyclelora.tracking.follow import run_sender, sync
 
 PROXY = Path(recyclelora.__file__).parents[2] / "benchmarks/reliability/faulty_proxy.py"

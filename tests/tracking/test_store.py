@@ -6,7 +6,7 @@ from mlflow.entities import Dataset, DatasetInput
 from mlflow.exceptions import MlflowException
 from pytest import fixture, raises
 
-from recyclelora.errors import UserError
+from recyclelora.system.errors import UserError
 from recyclelora.tracking.store import Store
 
 STREETS = Dataset(name="streets (train)", digest="0123456789abcdef", source_type="local", source="{}")

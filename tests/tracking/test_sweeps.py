@@ -11,8 +11,8 @@ from pathlib import Path
 import pytest
 from tracked import client_of, history, outcome, run_files, trial
 
-from recyclelora.storage import locked
 from recyclelora.sweep.ledger import Ledger
+from recyclelora.system.storage import locked
 from recyclelora.tracking.follow import sync
 from recyclelora.tracking.sweeps import SweepSender
 

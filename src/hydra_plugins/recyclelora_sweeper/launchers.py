@@ -13,7 +13,7 @@ from hydra.core.config_store import ConfigStore
 from hydra_plugins.hydra_submitit_launcher.config import SlurmQueueConf
 from hydra_plugins.hydra_submitit_launcher.submitit_launcher import SlurmLauncher as StockSlurmLauncher
 
-from recyclelora.sweep.options import A_DAY, LocalOptions, SlurmOptions, compatible
+from recyclelora.config.launchers import A_DAY, LocalOptions, SlurmOptions, compatible
 
 
 class LocalLauncher(BasicLauncher):

@@ -9,7 +9,7 @@ from __future__ import annotations
 from hydra.core.config_search_path import ConfigSearchPath
 from hydra.plugins.search_path_plugin import SearchPathPlugin
 
-from recyclelora.config import option_folders
+from recyclelora.config.compose import option_folders
 
 
 class RecycleLoraSearchPath(SearchPathPlugin):

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from recyclelora.adapters.init import branch_rng
+from recyclelora.adapters.low_rank.inits import branch_rng
 from recyclelora.adapters.method import Adapted, Setting
 from recyclelora.adapters.rank_budget import BudgetSchedule, RankAllocator
 from recyclelora.adapters.replacing import AdaptedLinear, check_rank, replace, selected_linears

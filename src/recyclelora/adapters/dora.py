@@ -11,8 +11,8 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from recyclelora.adapters.factors import Factors, LayerWeight, branch_rng
-from recyclelora.adapters.init_random import kaiming
+from recyclelora.adapters.low_rank.factors import Factors, LayerWeight, branch_rng
+from recyclelora.adapters.low_rank.init_random import kaiming
 from recyclelora.adapters.method import Adapted, Setting
 from recyclelora.adapters.replacing import AdaptedLinear, check_rank, replace, selected_linears
 from recyclelora.adapters.state import ParameterRule

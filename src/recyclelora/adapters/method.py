@@ -12,7 +12,7 @@ from typing import Protocol
 
 from torch import Tensor, nn
 
-from recyclelora.adapters.factor_cache import FactorCache, Progress
+from recyclelora.adapters.linalg.factor_cache import FactorCache, Progress
 from recyclelora.adapters.state import ParameterRule
 
 

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 import torch
 from torch import nn
 
-from recyclelora.adapters.low_rank import frozen_linear
+from recyclelora.adapters.low_rank.layer import frozen_linear
 from recyclelora.adapters.selection import select_linears, separate_qkv_bias
 
 

@@ -10,8 +10,8 @@ from typing import ClassVar
 import torch
 from torch import nn
 
-from recyclelora.adapters.low_rank import LowRankLinear
-from recyclelora.adapters.spec import AdapterSpec
+from recyclelora.adapters.low_rank.layer import LowRankLinear
+from recyclelora.adapters.low_rank.spec import AdapterSpec
 
 
 @dataclass(frozen=True)

@@ -16,7 +16,7 @@ import cv2
 import numpy as np
 from scipy.ndimage import gaussian_filter, map_coordinates
 
-from recyclelora.errors import UserError
+from recyclelora.system.errors import UserError
 
 VERSION = 1
 """Part of the data's digest: another version of these functions gives other images."""

@@ -20,7 +20,7 @@ from recyclelora.data.extras import Extras
 from recyclelora.data.rare_classes import RareClasses
 from recyclelora.data.transforms import Augmentation, Pair, Wanted
 from recyclelora.data.workers import Loader
-from recyclelora.errors import UserError
+from recyclelora.system.errors import UserError
 
 Batch = tuple[Tensor, Tensor]
 """uint8 images (B, 3, H, W) and uint8 train ids (B, H, W)."""

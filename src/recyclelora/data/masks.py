@@ -14,7 +14,7 @@ from PIL import Image
 from recyclelora.data.decoding import decode_indices
 from recyclelora.data.labels import IGNORE, UNKNOWN
 from recyclelora.data.optimised import by_meaning, unspread
-from recyclelora.errors import UserError
+from recyclelora.system.errors import UserError
 
 UNREADABLE = (OSError, SyntaxError, ValueError, cv2.error, Image.DecompressionBombError)
 """What Pillow and OpenCV raise on a file that they cannot decode."""

@@ -14,7 +14,7 @@ import numpy as np
 
 from recyclelora.data.headers import GREY, PNG, png_header
 from recyclelora.data.labels import IGNORE, UNKNOWN
-from recyclelora.errors import UserError
+from recyclelora.system.errors import UserError
 
 SPREAD = {2: 85, 4: 17}
 """What decoders multiply grey values of so few bits by, to spread them over 8 bits."""

@@ -7,13 +7,13 @@ from concurrent.futures import as_completed
 
 import numpy as np
 
-from recyclelora.cores import available_cores, process_pool
 from recyclelora.data.datasets import Corrupted, Dataset, StreetsDataset, Subset
 from recyclelora.data.datasets.base import View
 from recyclelora.data.decode_cache import CachedDataset
 from recyclelora.data.labels import IGNORE, UNKNOWN
 from recyclelora.data.transforms import class_counts
-from recyclelora.errors import UserError
+from recyclelora.system.cores import available_cores, process_pool
+from recyclelora.system.errors import UserError
 
 LOOKED_AT = 16
 """Samples that are looked at in this process before the others are looked at on all cores."""

@@ -14,12 +14,12 @@ from pathlib import Path
 
 import numpy as np
 
-from recyclelora.cores import available_cores, process_pool
 from recyclelora.data.datasets import Dataset
 from recyclelora.data.identity import content_digest
 from recyclelora.data.transforms import Wanted, class_counts
-from recyclelora.errors import UserError
-from recyclelora.storage import make_folder, write_bytes
+from recyclelora.system.cores import available_cores, process_pool
+from recyclelora.system.errors import UserError
+from recyclelora.system.storage import make_folder, write_bytes
 
 VERSION = 2
 _CHUNK = 16

@@ -13,7 +13,7 @@ from recyclelora.data.headers import orientation
 from recyclelora.data.labels import IGNORE, UNKNOWN
 from recyclelora.data.masks import read_numbers
 from recyclelora.data.orientation import turned
-from recyclelora.errors import UserError
+from recyclelora.system.errors import UserError
 
 # One process reads one sample; OpenCV's own threads would only fight with the data workers.
 cv2.setNumThreads(0)

@@ -15,8 +15,8 @@ from pathlib import Path
 from recyclelora.data.datasets.base import Dataset, FolderDataset, Item, Subset, View
 from recyclelora.data.headers import JPEG, PNG, read_header
 from recyclelora.data.identity import file_state, how_it_reads
-from recyclelora.errors import BrokenFile, UserError
-from recyclelora.storage import make_folder, write_text
+from recyclelora.system.errors import BrokenFile, UserError
+from recyclelora.system.storage import make_folder, write_text
 
 END_OF_PNG = b"\0\0\0\0IEND\xaeB`\x82"
 END_OF_JPEG = b"\xff\xd9"

@@ -13,8 +13,8 @@ import cv2
 from torch.utils.data import DataLoader
 from torch.utils.data import Dataset as TorchDataset
 
-from recyclelora.cores import available_cores, leave_signals_to_parent, signals_held
-from recyclelora.errors import UserError
+from recyclelora.system.cores import available_cores, leave_signals_to_parent, signals_held
+from recyclelora.system.errors import UserError
 
 T = TypeVar("T")
 

@@ -7,13 +7,13 @@ from pathlib import Path
 
 from rich.table import Table
 
-from recyclelora.cli import one_clear_line
-from recyclelora.errors import UserError
-from recyclelora.progress import screen
+from recyclelora.commands.launch import one_clear_line
+from recyclelora.runs.mailbox import CANCELLED, Unit
 from recyclelora.sweep.ledger import FAILED, RUNNING, Ledger, read_study
 from recyclelora.sweep.steering import living, wish
 from recyclelora.sweep.table import count_states, running_row
-from recyclelora.sweep.unit import CANCELLED, Unit
+from recyclelora.system.errors import UserError
+from recyclelora.system.progress import screen
 
 
 def main() -> None:

@@ -13,9 +13,9 @@ from hydra.plugins.launcher import Launcher
 from hydra.types import TaskFunction
 from omegaconf import DictConfig
 
+from recyclelora.runs.mailbox import VARIABLE
 from recyclelora.sweep.execution import Stage, Status, Work
 from recyclelora.sweep.task import recorded
-from recyclelora.sweep.unit import VARIABLE
 
 ATTEMPT = "RECYCLELORA_ATTEMPT"
 

@@ -15,8 +15,8 @@ from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 from yaml import YAMLError
 
-from recyclelora.config import ConfigError, home
-from recyclelora.schemas import file_name
+from recyclelora.config.compose import ConfigError, home
+from recyclelora.system.checks import file_name
 
 SHORT = (
     "n_trials",

@@ -15,7 +15,7 @@ from types import FrameType
 
 import optuna
 
-from recyclelora.errors import UserError
+from recyclelora.runs.mailbox import CANCELLED, Outcome, Unit, began, reached
 from recyclelora.sweep.execution import Executor, Stage, Status
 from recyclelora.sweep.goals import means, violations
 from recyclelora.sweep.ledger import COMPLETE, FAILED, PRUNED, WAITING, Attempt, Ledger, Trial, now
@@ -27,8 +27,8 @@ from recyclelora.sweep.search import Search
 from recyclelora.sweep.steering import Wishes, alive, driver_name, lives, one_at_a_time
 from recyclelora.sweep.study import tell
 from recyclelora.sweep.submitting import Submitting, Waiting
-from recyclelora.sweep.unit import CANCELLED, Outcome, Unit, began, reached
 from recyclelora.sweep.view import View
+from recyclelora.system.errors import UserError
 
 WORSE = "worse than the others at the same point"
 

@@ -10,10 +10,10 @@ from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
-from recyclelora.errors import UserError
+from recyclelora.config.launchers import DriverOptions, LocalOptions, SlurmOptions
 from recyclelora.sweep.execution import Executor
-from recyclelora.sweep.options import DriverOptions, LocalOptions, SlurmOptions
 from recyclelora.sweep.task import HydraTask
+from recyclelora.system.errors import UserError
 
 LOCAL = "hydra_plugins.recyclelora_sweeper.launchers.LocalLauncher"
 SLURM = "hydra_plugins.recyclelora_sweeper.launchers.SlurmLauncher"

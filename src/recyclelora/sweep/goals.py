@@ -9,8 +9,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from recyclelora.errors import UserError
-from recyclelora.storage import read_json
+from recyclelora.system.errors import UserError
+from recyclelora.system.storage import read_json
 
 DIRECTIONS = ("maximize", "minimize")
 TUNED = "tuned on targets"

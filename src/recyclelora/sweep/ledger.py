@@ -13,10 +13,10 @@ from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any, Literal, NotRequired, TypedDict
 
-from recyclelora.errors import UserError
-from recyclelora.records import Time, read_record
-from recyclelora.storage import set_aside, write_json
-from recyclelora.sweep.unit import CONFIRM, Outcome, Started, read_outcome, read_started, run_prefix, settles
+from recyclelora.runs.mailbox import CONFIRM, Outcome, Started, read_outcome, read_started, run_prefix, settles
+from recyclelora.runs.records import Time, read_record
+from recyclelora.system.errors import UserError
+from recyclelora.system.storage import set_aside, write_json
 
 WAITING, RUNNING, COMPLETE, PRUNED, FAILED = "waiting", "running", "complete", "pruned", "failed"
 ENDED = (COMPLETE, PRUNED, FAILED)

@@ -20,9 +20,9 @@ from pathlib import Path
 import cloudpickle
 from hydra.core.utils import JobReturn
 
-from recyclelora.cores import short_sockets
 from recyclelora.sweep.execution import FROM_OUTSIDE, Stage, Status, Work
 from recyclelora.sweep.task import JOB, HydraTask, log_to, run_unit
+from recyclelora.system.cores import short_sockets
 
 UNTOLD = 255
 """Exit code that multiprocessing reports where the server that would tell it is gone."""

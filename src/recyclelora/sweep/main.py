@@ -17,10 +17,8 @@ from hydra.core.utils import JobReturn
 from hydra.types import HydraContext, TaskFunction
 from omegaconf import DictConfig, OmegaConf, open_dict, read_write
 
-from recyclelora.errors import UserError
-from recyclelora.option_files import TRUSTED, place_chosen_by
-from recyclelora.progress import shown as shown_path
-from recyclelora.storage import locked, set_aside, write_json
+from recyclelora.config.launchers import LocalOptions, SlurmOptions
+from recyclelora.config.option_files import TRUSTED, place_chosen_by
 from recyclelora.sweep import snapshot
 from recyclelora.sweep.batches import BatchExecutor, Recorded
 from recyclelora.sweep.driver import Driver
@@ -29,7 +27,6 @@ from recyclelora.sweep.execution import Executor, Work
 from recyclelora.sweep.executors import make_executor, read_options
 from recyclelora.sweep.goals import TUNED
 from recyclelora.sweep.ledger import DRIVER_LOCK, Ledger, read_study
-from recyclelora.sweep.options import LocalOptions, SlurmOptions
 from recyclelora.sweep.planning import Plan, check_options, fit_grid, listed, make_plan, validate
 from recyclelora.sweep.record import described, other_values, record
 from recyclelora.sweep.samplers import make_pruner
@@ -40,6 +37,9 @@ from recyclelora.sweep.study import forget, open_study, shown, storage_url
 from recyclelora.sweep.table import SweepTable, count_states
 from recyclelora.sweep.task import HydraTask
 from recyclelora.sweep.warm_start import read_warm_start
+from recyclelora.system.errors import UserError
+from recyclelora.system.progress import shown as shown_path
+from recyclelora.system.storage import locked, set_aside, write_json
 
 OURS = ("study.json", "ledger", snapshot.FOLDER)
 """A folder with one of these is a sweep's."""

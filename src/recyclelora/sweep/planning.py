@@ -13,12 +13,12 @@ from omegaconf import DictConfig, OmegaConf
 from optuna.distributions import FloatDistribution, distribution_to_json
 from optuna.samplers import BaseSampler
 
-from recyclelora.errors import UserError
 from recyclelora.sweep.goals import DIRECTIONS, Constraint
 from recyclelora.sweep.ledger import Ledger
 from recyclelora.sweep.samplers import CONSTRAINED, make_sampler, sampler_name
 from recyclelora.sweep.space import Space, grid_space, search_space
 from recyclelora.sweep.task import HydraTask
+from recyclelora.system.errors import UserError
 
 DEFAULT_TRIALS = 20
 

@@ -7,9 +7,9 @@ from pathlib import Path
 
 import optuna
 
+from recyclelora.runs.mailbox import Outcome, Unit, read_reports
 from recyclelora.sweep.ledger import PRUNED, Trial
 from recyclelora.sweep.study import handle_of
-from recyclelora.sweep.unit import Outcome, Unit, read_reports
 
 
 class Pruning:

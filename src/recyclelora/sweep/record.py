@@ -9,13 +9,13 @@ from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
 
-from recyclelora.errors import UserError
-from recyclelora.provenance import FREE, command_line
-from recyclelora.storage import write_json
+from recyclelora.runs.provenance import FREE, command_line
 from recyclelora.sweep.goals import tuned_on_targets
 from recyclelora.sweep.ledger import read_study
 from recyclelora.sweep.planning import Plan
 from recyclelora.sweep.samplers import sampler_name
+from recyclelora.system.errors import UserError
+from recyclelora.system.storage import write_json
 
 MAY_CHANGE = ("name", "n_trials", "command", "created", "pruner", "warm_start", "fixed", "reuse")
 """Entries of ``study.json`` with which the same study may go on; a renamed folder is the same study."""

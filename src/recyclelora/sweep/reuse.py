@@ -6,8 +6,8 @@ import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
-from recyclelora.errors import UserError
-from recyclelora.storage import read_json
+from recyclelora.system.errors import UserError
+from recyclelora.system.storage import read_json
 
 OWN = shutil.ignore_patterns(".*", "mlflow*", "tensorboard*", "wandb*")
 """What a run directory holds of its own place: locks, and how far it was sent to a tracker."""

@@ -12,7 +12,7 @@ from optuna.pruners import BasePruner
 from optuna.samplers import BaseSampler
 from optuna.trial import FrozenTrial
 
-from recyclelora.errors import UserError
+from recyclelora.system.errors import UserError
 
 SAMPLERS: dict[str, str] = {
     "optuna.samplers.TPESampler": "TPESampler",

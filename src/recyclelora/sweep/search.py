@@ -8,13 +8,13 @@ from typing import Any
 import optuna
 from optuna.distributions import distribution_to_json
 
-from recyclelora.errors import UserError
+from recyclelora.runs.mailbox import CONFIRM
 from recyclelora.sweep.ledger import COMPLETE, FAILED, Ledger, Trial
 from recyclelora.sweep.planning import Plan, units_of
 from recyclelora.sweep.samplers import seed_of
 from recyclelora.sweep.steering import one_at_a_time
 from recyclelora.sweep.study import handle_of, never_written, same_as, waiting
-from recyclelora.sweep.unit import CONFIRM
+from recyclelora.system.errors import UserError
 
 MOST_ASKED = 100
 """So often in a row a sampler may propose what was tried before, from half of it on at random."""

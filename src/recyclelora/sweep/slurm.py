@@ -16,16 +16,16 @@ from collections.abc import Collection, Sequence
 from pathlib import Path
 from typing import Any
 
-from recyclelora.errors import UserError
-from recyclelora.storage import read_json, write_json
+from recyclelora.config.launchers import A_DAY, SlurmOptions, compatible
+from recyclelora.runs.mailbox import began, ended
 from recyclelora.sweep.execution import NotNow, Stage, Status, Work
-from recyclelora.sweep.options import A_DAY, SlurmOptions, compatible
 from recyclelora.sweep.slurm_calls import ask, hurry
 from recyclelora.sweep.slurm_job import SlurmJob
 from recyclelora.sweep.slurm_queue import JobState, Unanswered, explain, look, look_closer, minutes_allowed
 from recyclelora.sweep.slurm_submission import exports, private, sbatch, taken
 from recyclelora.sweep.task import HydraTask
-from recyclelora.sweep.unit import began, ended
+from recyclelora.system.errors import UserError
+from recyclelora.system.storage import read_json, write_json
 
 RENAMED = {"name": "job_name", "timeout_min": "time", "mem_gb": "mem", "tasks_per_node": "ntasks_per_node"}
 OWN = ("submitit_folder", "max_num_timeout", "python", "reservation", "requeue", "trials_per_job", "poll_s", "driver")

@@ -9,13 +9,13 @@ import uuid
 from collections.abc import Sequence
 from pathlib import Path
 
-from recyclelora.errors import UserError
-from recyclelora.redaction import redacted
-from recyclelora.storage import read_json, write_json
+from recyclelora.config.launchers import SlurmOptions
 from recyclelora.sweep.execution import NotNow
-from recyclelora.sweep.options import SlurmOptions
 from recyclelora.sweep.slurm_queue import look, minutes_allowed
 from recyclelora.sweep.slurm_submission import exports, private, sbatch
+from recyclelora.system.errors import UserError
+from recyclelora.system.redaction import redacted
+from recyclelora.system.storage import read_json, write_json
 
 
 def detach(options: SlurmOptions, sweep: Path, study: str) -> None:

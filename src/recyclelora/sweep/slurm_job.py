@@ -18,13 +18,13 @@ from types import FrameType
 
 from hydra.core.utils import JobStatus
 
-from recyclelora.cores import short_sockets
-from recyclelora.errors import Interrupted, UserError
+from recyclelora.runs.mailbox import SLURM_JOB, VARIABLE, ended
 from recyclelora.sweep.execution import Work
 from recyclelora.sweep.slurm_calls import ask
 from recyclelora.sweep.slurm_queue import TEMPORARY, in_seconds, word
 from recyclelora.sweep.task import JOB, HydraTask, log_to, run_unit
-from recyclelora.sweep.unit import SLURM_JOB, VARIABLE, ended
+from recyclelora.system.cores import short_sockets
+from recyclelora.system.errors import Interrupted, UserError
 
 SOONER = 70
 """Seconds: SLURM sends the signal before a time limit up to a minute early."""

@@ -8,10 +8,10 @@ import shlex
 from collections.abc import Mapping
 from pathlib import Path
 
-from recyclelora.errors import UserError
-from recyclelora.storage import make_folder
 from recyclelora.sweep.execution import NotNow
 from recyclelora.sweep.slurm_calls import ask, call, first_line
+from recyclelora.system.errors import UserError
+from recyclelora.system.storage import make_folder
 
 EXPORTED = (
     "PATH", "PYTHONPATH", "RECYCLELORA_HOME", "RECYCLELORA_SNAPSHOT", "RECYCLELORA_CACHE", "DATA_ROOT", "SLURM_CONF",

@@ -15,11 +15,11 @@ from pathlib import Path
 
 from omegaconf import DictConfig, OmegaConf
 
-from recyclelora.config import home
-from recyclelora.errors import UserError
-from recyclelora.option_files import TRUSTED, trusted
-from recyclelora.provenance import git_state
-from recyclelora.storage import append_text, make_folder, set_aside, write_json
+from recyclelora.config.compose import home
+from recyclelora.config.option_files import TRUSTED, trusted
+from recyclelora.runs.provenance import PACKAGES, git_state
+from recyclelora.system.errors import UserError
+from recyclelora.system.storage import append_text, make_folder, set_aside, write_json
 
 VARIABLE = "RECYCLELORA_SNAPSHOT"
 ENTERED = "RECYCLELORA_ENTERED"
@@ -152,11 +152,10 @@ def _copy(folder: Path) -> None:
 
 
 def _fill(temporary: Path) -> None:
-    package = Path(__file__).resolve().parents[1]
-    plugin = package.parent / "hydra_plugins" / "recyclelora_sweeper"
+    source = Path(__file__).resolve().parents[2]
     shutil.rmtree(temporary, ignore_errors=True)
-    shutil.copytree(package, temporary / "src" / "recyclelora", ignore=SKIPPED)
-    shutil.copytree(plugin, temporary / "src" / "hydra_plugins" / "recyclelora_sweeper", ignore=SKIPPED)
+    for package in PACKAGES:
+        shutil.copytree(source / package, temporary / "src" / package, ignore=SKIPPED)
     for name in FOLDERS:
         shutil.copytree(home() / name, temporary / name, dirs_exist_ok=True)
     options = _config_dir(sys.argv[1:])

@@ -15,7 +15,7 @@ from hydra.errors import HydraException
 from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution, IntDistribution
 from optuna.trial import Trial
 
-from recyclelora.errors import UserError
+from recyclelora.system.errors import UserError
 
 POINT = "point"
 """Name of the parameter that chooses one of ``hydra.sweeper.points``."""

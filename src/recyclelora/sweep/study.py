@@ -22,11 +22,11 @@ from sqlalchemy import event
 from sqlalchemy.engine import make_url
 from sqlalchemy.exc import ArgumentError, SQLAlchemyError
 
-from recyclelora.errors import UserError
-from recyclelora.storage import set_aside, sqlite_url
+from recyclelora.runs.mailbox import read_reports
 from recyclelora.sweep.ledger import COMPLETE, FAILED, PRUNED, Trial
 from recyclelora.sweep.samplers import CONSTRAINTS
-from recyclelora.sweep.unit import read_reports
+from recyclelora.system.errors import UserError
+from recyclelora.system.storage import set_aside, sqlite_url
 
 NETWORK = (
     "nfs",

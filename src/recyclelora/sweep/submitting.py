@@ -5,9 +5,9 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Sequence
 
+from recyclelora.runs.mailbox import Unit
 from recyclelora.sweep.execution import Executor, NotNow, Stage, Status, Work
 from recyclelora.sweep.ledger import RUNNING, Attempt, Trial, now
-from recyclelora.sweep.unit import Unit
 
 PAUSES = 5.0, 300.0
 """Seconds, first and longest, before something is submitted again that was not taken."""

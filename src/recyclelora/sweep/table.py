@@ -12,12 +12,12 @@ from rich.live import Live
 from rich.table import Table
 from rich.text import Text
 
-from recyclelora.progress import screen, shown
+from recyclelora.runs.mailbox import Unit, read_reports
 from recyclelora.sweep.driver import Driver
 from recyclelora.sweep.goals import TUNED
 from recyclelora.sweep.ledger import COMPLETE, FAILED, PRUNED, RUNNING, WAITING, Trial
 from recyclelora.sweep.search import Search, best_trials
-from recyclelora.sweep.unit import Unit, read_reports
+from recyclelora.system.progress import screen, shown
 
 EVERY = 1.0
 """Seconds between two pictures of the live table."""

@@ -19,13 +19,13 @@ from hydra.core.utils import JobReturn, JobStatus, run_job, setup_globals
 from hydra.types import HydraContext, TaskFunction
 from omegaconf import DictConfig, OmegaConf, open_dict, read_write
 
-from recyclelora.errors import Interrupted, Pruned, UserError
-from recyclelora.provenance import ResultRecord
-from recyclelora.records import read_record
-from recyclelora.storage import LOCK, taking_turns
+from recyclelora.runs.mailbox import CANCELLED, VARIABLE, Unit
+from recyclelora.runs.provenance import ResultRecord
+from recyclelora.runs.records import read_record
 from recyclelora.sweep.execution import Work
 from recyclelora.sweep.goals import select
-from recyclelora.sweep.unit import CANCELLED, VARIABLE, Unit
+from recyclelora.system.errors import Interrupted, Pruned, UserError
+from recyclelora.system.storage import LOCK, taking_turns
 
 JOB = "RECYCLELORA_JOB"
 """Environment variable: the executor's name for the job that this process is."""

@@ -18,11 +18,11 @@ from optuna.distributions import (
 from optuna.trial import FrozenTrial, TrialState, create_trial
 from sqlalchemy.exc import ArgumentError, SQLAlchemyError
 
-from recyclelora.errors import UserError
-from recyclelora.storage import read_json
 from recyclelora.sweep.ledger import COMPLETE, Ledger
 from recyclelora.sweep.space import Space
 from recyclelora.sweep.study import frozen_trial, shown
+from recyclelora.system.errors import UserError
+from recyclelora.system.storage import read_json
 
 
 def read_warm_start(source: str | None, space: Space, directions: Sequence[str]) -> tuple[list[FrozenTrial], list[str]]:

@@ -6,7 +6,7 @@ import argparse
 import sys
 from pathlib import Path
 
-from recyclelora.cli import show_what_can_be_shown
+from recyclelora.commands.launch import show_what_can_be_shown
 from recyclelora.tracking.follow import explained, follow, register, sync
 from recyclelora.tracking.ui import serve
 

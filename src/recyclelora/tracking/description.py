@@ -10,9 +10,9 @@ import json
 from pathlib import Path
 from typing import Any
 
-from recyclelora.config import default_config
-from recyclelora.provenance import RunRecord
-from recyclelora.schemas import Config
+from recyclelora.config.compose import default_config
+from recyclelora.config.run import Config
+from recyclelora.runs.provenance import RunRecord
 
 LONGEST = 5000
 """Characters of a parameter or tag; MLflow refuses parameters of more than 6000."""

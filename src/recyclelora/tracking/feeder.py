@@ -8,8 +8,8 @@ import sys
 from collections.abc import Iterator
 from pathlib import Path
 
-from recyclelora.side_process import SideProcess
-from recyclelora.sweep.unit import Unit
+from recyclelora.runs.mailbox import Unit
+from recyclelora.system.side_process import SideProcess
 
 LOG = "mlflow.log"
 NAMED = "MLFLOW_TRACKING_URI"

@@ -10,10 +10,10 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
-from recyclelora.config import ConfigError, load_config
-from recyclelora.errors import UserError
-from recyclelora.redaction import redacted
-from recyclelora.run_end import KILLED, RunEnd, run_end
+from recyclelora.config.compose import ConfigError, load_config
+from recyclelora.runs.end import KILLED, RunEnd, run_end
+from recyclelora.system.errors import UserError
+from recyclelora.system.redaction import redacted
 from recyclelora.tracking import models
 from recyclelora.tracking.runs import RunSender
 from recyclelora.tracking.store import Store, outputs_of

@@ -8,10 +8,10 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
-from recyclelora.errors import UserError
-from recyclelora.metrics_log import FINAL
-from recyclelora.schemas import Config
-from recyclelora.storage import is_own_file, read_json
+from recyclelora.config.run import Config
+from recyclelora.runs.metrics_log import FINAL
+from recyclelora.system.errors import UserError
+from recyclelora.system.storage import is_own_file, read_json
 from recyclelora.tracking.outbox import points_of
 
 LOADER = "recyclelora.tracking.pyfunc"

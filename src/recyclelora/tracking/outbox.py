@@ -9,10 +9,10 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, NotRequired, TypedDict
 
-from recyclelora.errors import UserError
-from recyclelora.metrics_log import read_points
-from recyclelora.records import read_record
-from recyclelora.storage import is_own_file, write_json
+from recyclelora.runs.metrics_log import read_points
+from recyclelora.runs.records import read_record
+from recyclelora.system.errors import UserError
+from recyclelora.system.storage import is_own_file, write_json
 
 STATE = "mlflow.json"
 LONGEST_NAME = 250

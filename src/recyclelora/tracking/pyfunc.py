@@ -13,7 +13,7 @@ class SegmentationModel:
     """What ``mlflow.pyfunc.load_model`` wraps."""
 
     def __init__(self, folder: Path) -> None:
-        from recyclelora.inference import load
+        from recyclelora.evaluation.load import load
 
         self.model = load(folder)
 

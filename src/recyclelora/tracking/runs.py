@@ -7,12 +7,12 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any, TypedDict
 
-from recyclelora.errors import UserError
-from recyclelora.provenance import ResultRecord, RunRecord
-from recyclelora.records import read_record
-from recyclelora.run_end import RunEnd
-from recyclelora.schemas import Config
-from recyclelora.storage import taking_turns
+from recyclelora.config.run import Config
+from recyclelora.runs.end import RunEnd
+from recyclelora.runs.provenance import ResultRecord, RunRecord
+from recyclelora.runs.records import read_record
+from recyclelora.system.errors import UserError
+from recyclelora.system.storage import taking_turns
 from recyclelora.tracking import description
 from recyclelora.tracking.models import log_model
 from recyclelora.tracking.outbox import Point, State, last_steps, points_of, send_files, send_points

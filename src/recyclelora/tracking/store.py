@@ -13,10 +13,10 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from recyclelora.errors import UserError
-from recyclelora.redaction import redacted
-from recyclelora.schemas import Config
-from recyclelora.storage import sqlite_url, taking_turns
+from recyclelora.config.run import Config
+from recyclelora.system.errors import UserError
+from recyclelora.system.redaction import redacted
+from recyclelora.system.storage import sqlite_url, taking_turns
 from recyclelora.tracking.feeder import NAMED
 
 REQUEST_SECONDS = "10"

@@ -11,14 +11,14 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from recyclelora.config import load_config
-from recyclelora.errors import UserError
-from recyclelora.metrics_log import FINAL
-from recyclelora.run_end import RunEnd, run_end
-from recyclelora.schemas import Config
-from recyclelora.storage import is_own_file, taking_turns
+from recyclelora.config.compose import load_config
+from recyclelora.config.run import Config
+from recyclelora.runs.end import RunEnd, run_end
+from recyclelora.runs.mailbox import CONFIRM, Outcome
+from recyclelora.runs.metrics_log import FINAL
 from recyclelora.sweep.ledger import ENDED, FAILED, PRUNED, Ledger, Trial, read_study
-from recyclelora.sweep.unit import CONFIRM, Outcome
+from recyclelora.system.errors import UserError
+from recyclelora.system.storage import is_own_file, taking_turns
 from recyclelora.tracking.description import LONGEST, identity, milliseconds, started, trial_name
 from recyclelora.tracking.outbox import Point, State, last_steps, send_files, send_points
 from recyclelora.tracking.runs import STATUS, RunSender

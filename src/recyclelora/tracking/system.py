@@ -7,7 +7,7 @@ import time
 from pathlib import Path
 from typing import Any
 
-from recyclelora.metrics_log import MetricsLog
+from recyclelora.runs.metrics_log import MetricsLog
 from recyclelora.tracking.outbox import points_of
 
 SYSTEM = "system.jsonl"

@@ -7,7 +7,7 @@ import sys
 from pathlib import Path
 from typing import NoReturn
 
-from recyclelora.storage import sqlite_url
+from recyclelora.system.storage import sqlite_url
 from recyclelora.tracking.store import Store
 from recyclelora.tracking.views import MODEL_TRAINING
 

@@ -7,7 +7,7 @@ from test_own import touch
 
 from recyclelora.data.datasets.account import account
 from recyclelora.data.datasets.own import matches
-from recyclelora.errors import UserError
+from recyclelora.system.errors import UserError
 
 SPLITS = {"train": ("x/**/*.{png,jpg}", "y/**/*.png"), "test": ("t/*.jpg", None)}
 

@@ -10,7 +10,7 @@ from PIL import Image
 
 from recyclelora.data.datasets import open_dataset
 from recyclelora.data.datasets.mapillary import VERSIONS
-from recyclelora.errors import UserError
+from recyclelora.system.errors import UserError
 
 
 def renamed(config: Path, index: int, name: str) -> None:

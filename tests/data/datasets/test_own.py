@@ -11,7 +11,7 @@ from recyclelora.data.datasets.own import OwnSplit, matches, own_folder
 from recyclelora.data.labels import IGNORE, explicit_table
 from recyclelora.data.masks import read_ids16
 from recyclelora.data.patterns import translated, wildcards
-from recyclelora.errors import UserError
+from recyclelora.system.errors import UserError
 
 TABLE = explicit_table({500: 0, 3: 1}, 2, {255}, ignore_others=False)
 

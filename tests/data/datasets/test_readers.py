@@ -26,7 +26,7 @@ from PIL import Image
 from recyclelora.data.datasets import READERS, Subset, base, digest, open_dataset
 from recyclelora.data.datasets.files import UnpairedFiles
 from recyclelora.data.labels import CITYSCAPES_IDS, IGNORE, SYNTHIA_IDS
-from recyclelora.errors import UserError
+from recyclelora.system.errors import UserError
 
 MAKERS = {
     "gta": (make_gta, "all", None, 12),

@@ -31,7 +31,7 @@ from recyclelora.data.datasets.streets import StreetsDataset, open_streets
 from recyclelora.data.datasets.synthia import synthia
 from recyclelora.data.datasets.urbansyn import urbansyn
 from recyclelora.data.datasets.views import Corrupted, HalfSize
-from recyclelora.errors import UserError
+from recyclelora.system.errors import UserError
 
 __all__ = [
     "READERS",

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from recyclelora.data.datasets.own import Key, files_below, matches
 from recyclelora.data.patterns import is_hidden, printable
-from recyclelora.errors import UserError
+from recyclelora.system.errors import UserError
 
 UNMASKED = "images without a mask"
 

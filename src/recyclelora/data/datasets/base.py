@@ -15,7 +15,7 @@ from recyclelora.data.labels import IGNORE, renumbered, table_classes
 from recyclelora.data.orientation import UPRIGHT, turned
 from recyclelora.data.patterns import printable
 from recyclelora.data.reading import ReadIds, fit_label, read_image, read_indices, read_label
-from recyclelora.errors import BrokenFile, UserError
+from recyclelora.system.errors import BrokenFile, UserError
 
 
 @dataclass(frozen=True)

@@ -7,7 +7,7 @@ from pathlib import Path
 from recyclelora.data.datasets.base import FolderDataset, Request
 from recyclelora.data.datasets.files import check_choice, existing, found, no_variant, not_there, paired, unlabelled
 from recyclelora.data.labels import CITYSCAPES_IDS, CITYSCAPES_KNOWN, identity_table, lookup_table
-from recyclelora.errors import UserError
+from recyclelora.system.errors import UserError
 
 SPLITS = ("train", "val")
 BETAS = ("0.02", "0.01", "0.005")

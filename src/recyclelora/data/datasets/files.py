@@ -12,7 +12,7 @@ import numpy as np
 
 from recyclelora.data.datasets.base import Item
 from recyclelora.data.patterns import printable
-from recyclelora.errors import UserError
+from recyclelora.system.errors import UserError
 
 NAMED = 3
 """As many unpaired files are named; all are counted."""

@@ -10,7 +10,7 @@ from scipy.io.matlab import MatReadError
 from recyclelora.data.datasets.base import FolderDataset, Item, Request
 from recyclelora.data.datasets.files import check_choice, existing, found, held_out, no_variant, paired
 from recyclelora.data.labels import CITYSCAPES_IDS, CITYSCAPES_KNOWN, lookup_table
-from recyclelora.errors import UserError
+from recyclelora.system.errors import UserError
 
 OFFICIAL = {"official_train": "trainIds", "official_val": "valIds", "official_test": "testIds"}
 """The official splits and their names in ``split.mat``: 12,403, 6,382 and 6,181 images."""

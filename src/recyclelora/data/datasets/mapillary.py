@@ -13,7 +13,7 @@ from recyclelora.data.datasets.files import check_choice, existing, found, paire
 from recyclelora.data.datasets.mapillary_classes import V12_IDS, V12_NAMES, V20_IDS, V20_NAMES
 from recyclelora.data.datasets.upright import upright
 from recyclelora.data.labels import IGNORE, lookup_table
-from recyclelora.errors import UserError
+from recyclelora.system.errors import UserError
 
 FOLDERS = {"train": "training", "val": "validation", "test": "testing"}
 

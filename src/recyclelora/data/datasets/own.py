@@ -15,7 +15,7 @@ from recyclelora.data.datasets.files import unlabelled, with_masks
 from recyclelora.data.datasets.upright import upright
 from recyclelora.data.patterns import WILDCARD, filled, is_hidden, translated
 from recyclelora.data.reading import ReadIds
-from recyclelora.errors import UserError
+from recyclelora.system.errors import UserError
 
 Key = tuple[str, ...]
 """What the wildcards of a pattern match in a file's path."""

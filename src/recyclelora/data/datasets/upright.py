@@ -10,7 +10,7 @@ from recyclelora.data.datasets.base import Item
 from recyclelora.data.datasets.files import NAMED, Problem, refuse
 from recyclelora.data.headers import Header, read_header, read_headers
 from recyclelora.data.orientation import UPRIGHT
-from recyclelora.errors import UserError
+from recyclelora.system.errors import UserError
 
 TURNED, STORED = "turned", "stored"
 

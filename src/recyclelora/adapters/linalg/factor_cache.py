@@ -1,0 +1,272 @@
+"""Pivoted QR of many weights, each found on disk by its hash or decomposed once: a sweep decomposes each weight once.
+
+Factors are stored by the sha256 of everything they depend on and by the number of columns of Q; `factor_store` keeps
+the files. A cache that is damaged, full or read-only costs time, never the run.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import warnings
+from collections import defaultdict
+from collections.abc import Callable, Mapping
+from concurrent.futures import ThreadPoolExecutor, as_completed
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+
+import numpy as np
+import torch
+from threadpoolctl import threadpool_limits
+
+from recyclelora.adapters.linalg.blas import Array
+from recyclelora.adapters.linalg.device_rrqr import check_on_device, decompose_batch
+from recyclelora.adapters.linalg.factor_store import DamagedEntry, FactorCache, byte_view
+from recyclelora.adapters.linalg.rrqr import (
+    ALGORITHM_VERSION,
+    RRQR,
+    Precision,
+    RankDeficientWarning,
+    check_request,
+    decompose,
+    deficiency_message,
+)
+
+__all__ = ["FactorCache", "Progress", "Weight", "available_cores", "factorize", "weight_key"]
+
+Weight = Array | torch.Tensor
+Progress = Callable[[int, int, str], None]  # (finished layers, all layers, name of the layer just finished)
+
+_COLUMNS = 128  # columns of Q stored at either end, so that a rank sweep finds them all in one file
+
+
+def factorize(
+    weights: Mapping[str, Weight],
+    leading: int,
+    trailing: int,
+    *,
+    precision: Precision = "float64",
+    strong: float | None = None,
+    cache: FactorCache | None = None,
+    num_threads: int | None = None,
+    progress: Progress | None = None,
+    device: torch.device | None = None,
+) -> dict[str, RRQR]:
+    """Decompose many weights (out x in, by layer name): see `decompose` for ``precision`` and ``strong``.
+
+    On the CPU every layer runs in a thread pool, on one BLAS thread. Weights on a CUDA device, and all of them with
+    ``device``, are decomposed there in batches of one shape; float32 and strong pivoting always run on the CPU.
+
+    The columns of Q come back as float32, as they are stored, so that a hit and a miss give the same bits. Damaged
+    entries are computed again and replaced; a cache that cannot be written is left alone. Either is one warning.
+
+    Raises:
+        ValueError: naming the layer, see `decompose`.
+    """
+    request = _Request(leading, trailing, precision, strong)
+    use = _CacheUse(cache or FactorCache(None))
+    devices = {name: _device_for(weight, device, request) for name, weight in weights.items()}
+    results: dict[str, RRQR] = {}
+
+    def finish(name: str, result: RRQR) -> None:
+        results[name] = result
+        if progress is not None:
+            progress(len(results), len(weights), name)
+
+    # Largest first: no long layer runs alone at the end.
+    order = sorted(weights, key=lambda name: -_cost(weights[name]))
+    with threadpool_limits(1, user_api="blas"), ThreadPoolExecutor(num_threads or available_cores()) as pool:
+        futures = {pool.submit(_factor_one, name, weights[name], request, use, devices[name]): name for name in order}
+        try:
+            for future in as_completed(futures):
+                if (found := future.result()) is not None:
+                    finish(futures[future], found)
+        except BaseException:
+            pool.shutdown(cancel_futures=True)
+            raise
+    _factor_on_devices({name: weights[name] for name in weights if name not in results}, devices, request, use, finish)
+    use.report()
+    for name, weight in weights.items():
+        if results[name].holds_noise(min(weight.shape)):
+            message = deficiency_message(name, tuple(weight.shape), results[name].rank)
+            warnings.warn(message, RankDeficientWarning, stacklevel=2)
+    return {name: results[name] for name in weights}
+
+
+def available_cores() -> int:
+    """Cores this process may use (a container or SLURM may grant fewer than the machine has)."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def weight_key(weight: Weight, precision: Precision, pivoting: str = "") -> str:
+    """sha256 (hex) over the weight's bytes, shape and dtype, the precision and the version of the algorithm.
+
+    ``pivoting`` describes any that is not greedy.
+    """
+    dtype = str(weight.dtype).removeprefix("torch.")
+    description = f"{tuple(weight.shape)} {dtype} {precision} v{ALGORITHM_VERSION}{pivoting}"
+    digest = hashlib.sha256(description.encode())
+    if isinstance(weight, torch.Tensor):
+        weight = weight.detach().cpu().contiguous().view(torch.uint8).numpy()
+    digest.update(byte_view(weight))  # a view: no copy, and hashing releases the GIL
+    return digest.hexdigest()
+
+
+# ---- one request, through the cache ------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class _Request:
+    """What is asked of every weight."""
+
+    leading: int
+    trailing: int
+    precision: Precision
+    strong: float | None
+
+    def key(self, weight: Weight) -> str:
+        """Name of the factors, but for the number of columns."""
+        # Strong pivoting depends on the split, so other ranks find nothing in its file.
+        strong = "" if self.strong is None else f" strong {self.strong!r} {self.leading} {self.trailing}"
+        return weight_key(weight, self.precision, strong)
+
+    def stored(self, shape: tuple[int, ...]) -> _Request:
+        """What is computed and stored: also the outer columns that other ranks will ask for."""
+        if self.strong is not None:
+            return self
+        ends, k = _COLUMNS * max(1, -(-max(self.leading, self.trailing) // _COLUMNS)), min(shape)
+        outer = (ends, ends) if 2 * ends < k else (k, 0)  # else the whole of Q
+        return replace(self, leading=outer[0], trailing=outer[1])
+
+    def unpack(self, tensors: dict[str, Array]) -> RRQR:
+        """The asked columns out of the stored tensors."""
+        q, pivots, rank = tensors["q"], tensors["pivots"].astype(np.int64), int(tensors["rank"][0])
+        k, leading, trailing = min(len(pivots), q.shape[1]), self.leading, self.trailing
+        ends = {"leading_pivots": pivots[:leading], "trailing_pivots": pivots[k - trailing : k]}
+        ends |= {name: tensors[name].astype(np.int64) for name in ends if name in tensors}
+        return RRQR(pivots, q[:leading].T.copy(), q[len(q) - trailing :].T.copy(), rank=rank, **ends)
+
+
+@dataclass
+class _CacheUse:
+    """The cache during one call: what goes wrong is remembered and said once."""
+
+    cache: FactorCache
+    damaged: list[Path] = field(default_factory=list)
+    failure: OSError | None = None
+
+    def key(self, request: _Request, weight: Weight) -> str:
+        """Where the factors are; nothing is hashed without a cache."""
+        return "" if self.cache.directory is None else request.key(weight)
+
+    def wanted(self, request: _Request, shape: tuple[int, ...]) -> _Request:
+        """What to compute on a miss; without a cache no more than was asked for."""
+        return request if self.cache.directory is None else request.stored(shape)
+
+    def load(self, request: _Request, key: str, shape: tuple[int, ...]) -> RRQR | None:
+        """The factors asked for, if they are there and intact."""
+        stored = request.stored(shape)
+        try:
+            tensors = self.cache.load(key, stored.leading + stored.trailing)
+        except DamagedEntry as error:
+            self.damaged.append(error.args[0])
+            return None
+        return None if tensors is None else request.unpack(tensors)
+
+    def store(self, request: _Request, key: str, result: RRQR) -> RRQR:
+        """Keep a result of what was `wanted`; return what was asked for."""
+        tensors = _pack(result, strong=request.strong is not None)
+        if self.failure is None:
+            try:
+                self.cache.store(key, tensors)
+            except OSError as error:
+                self.failure = error
+        return request.unpack(tensors)
+
+    def report(self) -> None:
+        """Warn of what went wrong."""
+        if self.damaged:
+            text = f"factor cache: {len(self.damaged)} damaged, computed again ({self.damaged[0]})"
+            warnings.warn(text, stacklevel=3)
+        if self.failure is not None:
+            text = f"factor cache {self.cache.directory}: not written ({self.failure}); everything else works"
+            warnings.warn(text, stacklevel=3)
+
+
+def _pack(result: RRQR, *, strong: bool) -> dict[str, Array]:
+    """Tensors of one file: ``q`` (columns, out) float32, ``pivots`` int32, ``rank``; the ends' own pivots if strong."""
+    q = np.concatenate([result.q_leading.T, result.q_trailing.T]).astype(np.float32)
+    tensors: dict[str, Array] = {"q": q, "pivots": result.pivots, "rank": np.array([result.rank])}
+    if strong:
+        tensors |= {"leading_pivots": result.leading_pivots, "trailing_pivots": result.trailing_pivots}
+    return {name: value if name == "q" else value.astype(np.int32) for name, value in tensors.items()}
+
+
+# ---- where the work is done --------------------------------------------------------------------------------------
+
+
+def _device_for(weight: Weight, device: torch.device | None, request: _Request) -> torch.device | None:
+    """The device that decomposes a weight; None is the CPU by LAPACK."""
+    if request.precision != "float64" or request.strong is not None:
+        return None
+    if device is None and isinstance(weight, torch.Tensor) and weight.device.type == "cuda":
+        return weight.device
+    return device
+
+
+def _factor_one(
+    name: str, weight: Weight, request: _Request, use: _CacheUse, device: torch.device | None
+) -> RRQR | None:
+    """One layer from the cache or by LAPACK; None if it waits for a device. Errors carry the layer's name."""
+    shape = tuple(weight.shape)
+    try:
+        check_request(shape, request.leading, request.trailing)
+        key = use.key(request, weight)
+        found = use.load(request, key, shape)
+        if found is None and device is None:
+            found = use.store(request, key, _decompose(weight, use.wanted(request, shape)))
+        return found
+    except ValueError as error:
+        raise ValueError(f"{name}: {error}") from error
+
+
+def _decompose(weight: Weight, request: _Request) -> RRQR:
+    r = request
+    return decompose(_as_float(weight), r.leading, r.trailing, precision=r.precision, strong=r.strong)
+
+
+def _factor_on_devices(
+    weights: Mapping[str, Weight],
+    devices: Mapping[str, torch.device | None],
+    request: _Request,
+    use: _CacheUse,
+    finish: Callable[[str, RRQR], None],
+) -> None:
+    """Decompose what the cache did not hold in batches of one shape."""
+    groups: dict[tuple[object, ...], list[str]] = defaultdict(list)
+    for name, weight in weights.items():
+        groups[(devices[name], *weight.shape)].append(name)
+    for names in groups.values():
+        device = devices[names[0]]
+        assert device is not None
+        tensors = [torch.as_tensor(weights[name]) for name in names]
+        for name, tensor in zip(names, tensors, strict=True):
+            try:
+                check_on_device(tensor)
+            except ValueError as error:
+                raise ValueError(f"{name}: {error}") from error
+        wanted = use.wanted(request, tuple(tensors[0].shape))
+        for name, result in zip(names, decompose_batch(tensors, wanted.leading, wanted.trailing, device), strict=True):
+            finish(name, use.store(request, use.key(request, weights[name]), result))
+
+
+def _as_float(weight: Weight) -> Array:
+    """As numpy, upcasting what numpy or LAPACK does not know (bfloat16, float16)."""
+    if isinstance(weight, torch.Tensor):
+        kept = weight.dtype in (torch.float32, torch.float64)
+        weight = (weight.detach().cpu() if kept else weight.detach().cpu().float()).numpy()
+    return weight if weight.dtype in (np.float32, np.float64) else weight.astype(np.float32)
+
+
+def _cost(weight: Weight) -> int:
+    return int(np.prod(weight.shape)) * min(weight.shape, default=0)

@@ -1,0 +1,39 @@
+"""Initial factors B0 (out x rank) and A0 (rank x in) of one branch, one function per initialisation.
+
+RecycleLoRA: arXiv 2603.28142, section 3; its relatives are cited at their functions.
+Every function takes the layer, the rank and a random generator; the deterministic ones ignore the last.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import numpy as np
+
+from recyclelora.adapters.low_rank.factors import Factors, LayerWeight, branch_rng
+from recyclelora.adapters.low_rank.init_qr import qr, rrqr_major, rrqr_major_values, rrqr_minor, rrqr_minor_values
+from recyclelora.adapters.low_rank.init_random import gaussian, kaiming, orthogonal, orthonormal
+from recyclelora.adapters.low_rank.init_svd import svd_major, svd_minor, svd_minor_left, svd_minor_unloaded
+
+__all__ = ["INITIALIZERS", "RRQR_MAJOR", "RRQR_MINOR", "Factors", "Initializer", "LayerWeight", "branch_rng"]
+
+Initializer = Callable[[LayerWeight, int, np.random.Generator], Factors]
+
+INITIALIZERS: dict[str, Initializer] = {
+    "kaiming": kaiming,
+    "gaussian": gaussian,
+    "orthogonal": orthogonal,
+    "orthonormal": orthonormal,
+    "svd_major": svd_major,
+    "svd_minor": svd_minor,
+    "svd_minor_left": svd_minor_left,
+    "svd_minor_unloaded": svd_minor_unloaded,
+    "qr": qr,
+    "rrqr_major": rrqr_major,
+    "rrqr_minor": rrqr_minor,
+    "rrqr_major_values": rrqr_major_values,
+    "rrqr_minor_values": rrqr_minor_values,
+}
+
+RRQR_MAJOR = ("rrqr_major", "rrqr_major_values")
+RRQR_MINOR = ("rrqr_minor", "rrqr_minor_values")

@@ -1,0 +1,165 @@
+"""Segment unlabelled images with a run; also ``python -m recyclelora.predict``."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from recyclelora.data.images import list_images
+from recyclelora.system.errors import Interrupted, UserError
+from recyclelora.system.stopping import StopRequest, ctrl_c_in_one_line
+
+if TYPE_CHECKING:
+    from recyclelora.config.commands import PredictConfig
+    from recyclelora.evaluation.load import Shown, TrainedModel
+
+
+def predict(config: PredictConfig, trial: int | None = None) -> None:
+    """Write id masks, overlays and confidence maps of all input images to ``output`` or ``<run>/predictions``.
+
+    Raises:
+        UserError: images that could not be segmented, by name; all others are done first.
+        Interrupted: a signal asked to stop; what was done is kept.
+    """
+    images = list_images(config.input)
+    from recyclelora.evaluation.evaluator import Stopped
+    from recyclelora.evaluation.load import Shown, load
+    from recyclelora.system.progress import Reporter
+    from recyclelora.system.storage import folder_inside
+
+    reporter = Reporter()
+    model = load(config.run, config.checkpoint, accelerator=config.accelerator)
+    output = Path(config.output) if config.output else folder_inside(Path(config.run), "predictions")
+    shown = Shown(config.size, config.window, config.batch)
+    failures: list[str] = []
+    done = 0
+    stop = StopRequest()
+    with stop, reporter.bar("predicting", len(images)) as update, contextlib.suppress(Stopped):
+        windows = Windows(len(images), update, stop)
+        for path, name in images.items():
+            if stop.requested():
+                break
+            try:
+                predict_file(model, shown, path, output, name, windows, config.max_megapixels)
+                done += 1
+            except UserError as error:
+                failures.append(str(error))
+                windows.skip()
+    if done:
+        reporter.note(f"{done} of {len(images)} images: {output}/ids, {output}/overlays, {output}/confidence")
+    if stop.received is not None:
+        text = (
+            f"stopped by signal {stop.received} after {done} of {len(images)} images; what is done is kept in {output}"
+        )
+        raise Interrupted("\n".join([text, *failures]), 128 + stop.received)
+    if failures:
+        raise UserError("\n".join([f"{len(failures)} of {len(images)} images could not be segmented:", *failures]))
+
+
+class Windows:
+    """Progress in windows of images whose sizes are not known before they are read.
+
+    Args:
+        images: how many there are; each counts as one window until it is read
+        update: of the bar
+        stop: looked at after each batch of windows
+    """
+
+    def __init__(self, images: int, update: Callable[..., None], stop: StopRequest) -> None:
+        self.total = images
+        self.update = update
+        self.stop = stop
+        self.left = 1
+
+    def begin(self, windows: int) -> None:
+        """The next image has so many."""
+        self.total += windows - 1
+        self.left = windows
+        self.update(0, total=self.total)
+
+    def skip(self) -> None:
+        """The image is given up."""
+        self.update(self.left)
+        self.left = 1
+
+    def advance(self, count: int) -> None:
+        """So many more are done.
+
+        Raises:
+            Stopped: a signal asks to stop.
+        """
+        from recyclelora.evaluation.evaluator import Stopped
+
+        self.left -= count
+        self.update(count)
+        if self.stop.requested():
+            raise Stopped
+
+
+def predict_file(
+    model: TrainedModel, shown: Shown, path: Path, output: Path, name: str, windows: Windows, max_megapixels: float
+) -> None:
+    """Segment one image file and write what was found.
+
+    Raises:
+        UserError: it cannot be read, is too large, or needs more memory than there is.
+    """
+    import torch
+
+    from recyclelora.data.reading import read_upright
+    from recyclelora.evaluation.predictions import save_prediction
+
+    check_pixels(path, max_megapixels)
+    image = read_upright(path)
+    windows.begin(model.evaluator_for((image.shape[0], image.shape[1]), shown).steps((image.shape[0], image.shape[1])))
+    try:
+        prediction = model.predict(image, shown, windows.advance)
+    except (MemoryError, torch.OutOfMemoryError) as error:
+        raise UserError(
+            f"{path}: needs more memory than there is; set size=, or a smaller window= or batch="
+        ) from error
+    windows.left = 1
+    save_prediction(output, name, image, prediction, model.classes)
+
+
+def check_pixels(path: Path, max_megapixels: float) -> None:
+    """Look at the size that a file claims before its pixels are unpacked: a few bytes can claim gigabytes.
+
+    Raises:
+        UserError: it is larger than allowed, or not a regular file.
+    """
+    from PIL import Image
+
+    from recyclelora.data.headers import read_header
+
+    if not path.is_file():
+        raise UserError(f"{path}: not a regular file")
+    header = read_header(path)
+    if header is not None:
+        height, width = header.size
+        if height * width > 1e6 * max_megapixels:
+            raise UserError(
+                f"{path}: {width}x{height} pixels are more than max_megapixels={max_megapixels:g}; raise it, or "
+                "make the image smaller"
+            )
+        return
+    try:
+        Image.open(path).close()
+    except Image.DecompressionBombError as error:
+        raise UserError(f"{path}: more pixels than max_megapixels={max_megapixels:g} allows") from error
+    except (OSError, SyntaxError, ValueError):
+        pass  # whoever reads the pixels says what is wrong
+
+
+def main() -> None:
+    """``python predict.py run=<run dir> input=<folder or images>``."""
+    with ctrl_c_in_one_line("predict"):
+        from recyclelora.commands.launch import launch
+
+        launch("predict", predict)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,50 @@
+"""Fetch and compute everything a run needs, on a node with network; also ``python -m recyclelora.prepare``."""
+
+from __future__ import annotations
+
+from recyclelora.config.run import Config
+from recyclelora.system.stopping import ctrl_c_in_one_line
+
+
+def prepare(config: Config, trial: int | None = None) -> None:
+    """Fetch weights, check the data, and fill the caches that the same ``train.py`` command will read.
+
+    Raises:
+        UserError: weights or data are missing or broken.
+    """
+    from pathlib import Path
+
+    from recyclelora.commands.inspect_data import inspect_pair
+    from recyclelora.config.build import build_model, locate_weights
+    from recyclelora.data.build import build_datasets, build_rare_classes
+    from recyclelora.data.preparation import decode, samples_to_decode
+    from recyclelora.system.progress import Reporter
+
+    reporter = Reporter()
+    weights = locate_weights(config.backbone)
+    if weights is None:
+        reporter.note(f"weights: none, {config.backbone.name} stays random")
+    else:
+        reporter.note(f"weights: {weights.path} ({weights.origin}), sha256 {weights.sha256}")
+    inspect_pair(config.data, config.cache, Path(config.output_dir), config.trainer.num_workers, reporter)
+    datasets = build_datasets(config.data, config.cache)
+    samples = samples_to_decode(datasets.all)
+    if samples:
+        with reporter.bar("decoding", len(samples)) as update:
+            decode(samples, update)
+    build_rare_classes(config.data, datasets.sources, config.cache, lambda n: reporter.bar("counting classes", n))
+    with reporter.bar("decomposing layers", 1) as update:
+        build_model(config, weights, progress=lambda done, total, layer: update(1, total=total))
+    reporter.note(f"ready: {config.cache} and the weights hold all that train.py needs with the same overrides")
+
+
+def main() -> None:
+    """``python prepare.py data=... backbone=...``, with the overrides of the training to come."""
+    with ctrl_c_in_one_line("prepare"):
+        from recyclelora.commands.launch import launch
+
+        launch("prepare", prepare, config_name="train")
+
+
+if __name__ == "__main__":
+    main()

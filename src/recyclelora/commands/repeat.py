@@ -1,0 +1,84 @@
+"""Repeat a finished run from its directory and compare what it finds; also ``python -m recyclelora.repeat``."""
+
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+
+from recyclelora.config.commands import RepeatConfig
+from recyclelora.config.compose import load_config
+from recyclelora.config.run import Config
+from recyclelora.config.training import TrackingConfig
+from recyclelora.system.cache import of_run
+from recyclelora.system.errors import UserError
+from recyclelora.system.stopping import ctrl_c_in_one_line
+
+
+def repeat(config: RepeatConfig, trial: int | None = None) -> None:
+    """Train what ``run`` trained, in ``output_dir``, and say whether points and adapter are the same.
+
+    Raises:
+        UserError: not a finished run; code, packages, data or weights are others than then; or it found something else.
+    """
+    run_dir = Path(config.run)
+    if not (run_dir / "result.json").is_file():
+        raise UserError(f"run={run_dir}: not the directory of a finished run")
+    from recyclelora.runs.repetition import differences, disagreements, machine_differences
+    from recyclelora.system.progress import Reporter
+    from recyclelora.system.storage import read_json
+    from recyclelora.training.run import Run
+
+    about = read_json(run_dir / "run.json")
+    run = Run.identify(as_asked(load_config(run_dir / "config.yaml"), config), None)
+    if run.directory.path.resolve() == run_dir.resolve():
+        raise UserError(f"output_dir={config.output_dir}: the run itself lies there; name another folder")
+    reporter = Reporter(enabled=run.fabric.is_global_zero)
+    changed = differences(about, run.description)
+    if changed and not config.anyway:
+        listed = "\n  ".join(changed)
+        raise UserError(
+            f"run={run_dir}: this is not what it was trained with:\n  {listed}\n{_remedy(about)}, "
+            "or repeat it all the same with anyway=true"
+        )
+    for line in [*changed, *machine_differences(about, run.description)]:
+        reporter.warn(f"not as it was: {line}")
+    run.execute()
+    if not run.fabric.is_global_zero:
+        return
+    found = disagreements(run_dir, run.directory.path)
+    if found:
+        raise UserError(f"run={run_dir}: the repetition in {run.directory.path} differs:\n  " + "\n  ".join(found))
+    reporter.note(f"repeated exactly: every point and every tensor is that of {run_dir}")
+
+
+def as_asked(stored: Config, config: RepeatConfig) -> Config:
+    """The stored configuration, written elsewhere and told to nobody; with the places that were named."""
+    data = stored.data
+    if config.data_root is not None:
+        data = dataclasses.replace(data, root=config.data_root)
+    if config.folder_root is not None and data.folder is not None:
+        data = dataclasses.replace(data, folder=dataclasses.replace(data.folder, root=config.folder_root))
+    return dataclasses.replace(
+        stored, data=data, output_dir=config.output_dir, cache=config.cache or str(of_run(stored.cache)),
+        tracking=TrackingConfig(mlflow=False), study=None, fresh=False,
+    )  # fmt: skip
+
+
+def _remedy(about: dict[str, object]) -> str:
+    git = about.get("git")
+    if not isinstance(git, dict):
+        return "put that back"
+    diff = " and apply git.diff of its run.json" if git["diff"] else ""
+    return f"put that back (git checkout {git['commit'][:12]}{diff})"
+
+
+def main() -> None:
+    """``python repeat.py run=<run dir>``."""
+    with ctrl_c_in_one_line("repeat"):
+        from recyclelora.commands.launch import launch
+
+        launch("repeat", repeat)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,219 @@
+"""From what Hydra composes, or a run has stored, to checked dataclasses; few rooms besides this one know Hydra.
+
+Nothing here imports torch: a bad value must be refused within seconds.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+from collections.abc import Container, Iterator, Sequence
+from contextlib import contextmanager
+from contextvars import ContextVar
+from pathlib import Path
+from typing import Any
+
+from hydra import compose, initialize_config_dir
+from hydra.core.config_store import ConfigStore
+from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import MissingMandatoryValue, OmegaConfBaseException
+from yaml import YAMLError
+
+from recyclelora.adapters.config import ADAPTERS
+from recyclelora.config.commands import (
+    AnalyzeConfig,
+    EvaluateConfig,
+    ExportConfig,
+    ImportConfig,
+    InspectConfig,
+    PredictConfig,
+    RepeatConfig,
+    ReportConfig,
+)
+from recyclelora.config.messages import NEEDED
+from recyclelora.config.option_files import guard
+from recyclelora.config.plugins import conf_folders, own_adapters
+from recyclelora.config.run import Config
+from recyclelora.data.config import DataConfig
+from recyclelora.models.decoders.config import DECODERS
+from recyclelora.system.checks import nearest
+from recyclelora.system.redaction import redacted
+
+UNFIT = (OmegaConfBaseException, KeyError, AttributeError, AssertionError, ValueError, TypeError)
+"""What OmegaConf raises on a file that is no configuration."""
+
+
+COMMANDS: dict[str, type] = {
+    "train": Config,
+    "evaluate": EvaluateConfig,
+    "predict": PredictConfig,
+    "export": ExportConfig,
+    "analyze": AnalyzeConfig,
+    "inspect_data": InspectConfig,
+    "report": ReportConfig,
+    "import_checkpoint": ImportConfig,
+    "repeat": RepeatConfig,
+}
+"""What each command is asked."""
+
+
+class ConfigError(ValueError):
+    """A user's mistake in the configuration; its text is all that the user needs to see."""
+
+
+def home() -> Path:
+    """The folder that holds ``conf/`` and ``sweeps/``: the checkout, or the installed package."""
+    package = Path(__file__).resolve().parents[1]
+    checkout = package.parents[1]
+    return checkout if (checkout / "conf" / "train.yaml").is_file() else package
+
+
+def register_schemas() -> None:
+    """Make the schemas, the ``sweeps`` folder and the adapters of installed packages known to Hydra.
+
+    Option files attach their schema with ``/schema/<group>/<kind>@_here_``. An adapter from outside needs no file:
+    its dataclass is an option of the group ``adapter`` itself.
+    """
+    os.environ.setdefault("RECYCLELORA_HOME", str(home()))
+    # primary configs of users that began as a copy of an earlier train.yaml ask for it
+    OmegaConf.register_resolver("with_plugins", lambda own: [own, *conf_folders()], replace=True)
+    store = ConfigStore.instance()
+    guard(home(), tuple(COMMANDS))
+    for name, schema in COMMANDS.items():
+        store.store(group="schema", name=name, node=schema, replace=True)
+    own = own_adapters(ADAPTERS)
+    groups: dict[str, dict[str, type]] = {"adapter": ADAPTERS | own, "decoder": DECODERS, "data": {"pair": DataConfig}}
+    for group, kinds in groups.items():
+        for name, schema in kinds.items():
+            store.store(group=f"schema/{group}", name=name, node=schema, replace=True)
+    for kind, schema in own.items():
+        store.store(group="adapter", name=kind, node=schema, replace=True)
+
+
+_commanding: ContextVar[bool] = ContextVar("commanding", default=False)
+
+
+@contextmanager
+def commanding() -> Iterator[None]:
+    """Meanwhile Hydra finds the shipped option files whatever primary config it is given."""
+    token = _commanding.set(True)
+    try:
+        yield
+    finally:
+        _commanding.reset(token)
+
+
+def option_folders(searched: Container[str] = ()) -> list[str]:
+    """Where Hydra finds option files besides where it is told to look, as URLs: ``conf`` and installed packages.
+
+    Nothing where another application of Hydra runs.
+
+    Args:
+        searched: where it is told to look
+    """
+    own = f"file://{Path(os.environ.get('RECYCLELORA_HOME') or home()) / 'conf'}"
+    return [own, *conf_folders()] if _commanding.get() or own in searched else []
+
+
+def default_config() -> Config:
+    """What ``python train.py`` without any override would run; not for processes that Hydra itself has started."""
+    register_schemas()
+    with initialize_config_dir(str(home() / "conf")):
+        config: Config = typed(compose("train"))
+    return config
+
+
+def typed(node: DictConfig, *, stored: bool = False) -> Any:
+    """Turn a composed configuration into its dataclass and check every value.
+
+    What is ``stored`` with a run is not refused for what earlier versions accepted.
+
+    Raises:
+        ConfigError: naming each bad key, its value and what is allowed.
+    """
+    try:
+        config = OmegaConf.to_object(node)
+    except MissingMandatoryValue as error:
+        missing = OmegaConf.missing_keys(node)
+        command = next((name for name, schema in COMMANDS.items() if OmegaConf.get_type(node) is schema), "train")
+        example = f": python {command}.py {NEEDED[command]}" if command in NEEDED else ""
+        raise ConfigError(f"{', '.join(sorted(missing))}: must be given{example}") from error
+    except OmegaConfBaseException as error:
+        key = getattr(error, "full_key", None) or ""
+        raise ConfigError(f"{key}: {str(error).splitlines()[0]}") from error
+    validate(config, stored=stored)
+    return config
+
+
+def validate(config: Any, *, stored: bool = False) -> None:
+    """Check a configuration dataclass and all inside it; raise one ConfigError that lists every bad key."""
+    checks = ("check",) if stored else ("check", "check_new")
+    problems = [f"{key}={redacted(repr(value))}: {what}" for key, value, what in _problems(config, "", checks)]
+    if problems:
+        raise ConfigError("\n".join(problems))
+
+
+def _problems(node: Any, path: str, checks: Sequence[str]) -> Iterator[tuple[str, Any, str]]:
+    """Walk dataclasses, lists and dicts; yield (full key, value, what is wrong) as their methods ``checks`` say."""
+    if dataclasses.is_dataclass(node):
+        children = {f.name: getattr(node, f.name) for f in dataclasses.fields(node)}
+        for name in vars(node).keys() - children.keys():  # a '+key=value' on the command line gets this far
+            yield _join(path, name), getattr(node, name), f"no such key{nearest(name, list(children))}"
+        for name, what in (problem for check in checks for problem in getattr(node, check, lambda: ())()):
+            yield _join(path, name), _value_at(node, name), what
+    elif isinstance(node, list):
+        children = {str(index): item for index, item in enumerate(node)}
+    elif isinstance(node, dict):
+        children = {str(key): item for key, item in node.items()}
+    else:
+        return
+    for name, child in children.items():
+        yield from _problems(child, _join(path, name), checks)
+
+
+def _join(path: str, name: str) -> str:
+    return f"{path}.{name}" if path else name
+
+
+def _value_at(node: Any, name: str) -> Any:
+    for part in name.split("."):
+        node = node[part] if isinstance(node, dict) else getattr(node, part)
+    return node
+
+
+def to_yaml(config: Config) -> str:
+    """The whole configuration as YAML that :func:`load_config` reads back equal."""
+    return OmegaConf.to_yaml(OmegaConf.create(dataclasses.asdict(config)), resolve=True)
+
+
+def load_config(path: Path) -> Config:
+    """Read a run's ``config.yaml`` back into its dataclasses.
+
+    Raises:
+        ConfigError: when the file is not a configuration of this project.
+    """
+    try:
+        text = path.read_text(encoding="utf-8")
+        if "${" in text:  # what is written here is resolved; a reader must not look into its own environment
+            raise ValueError("it holds an interpolation")
+        raw = OmegaConf.create(text)
+        assert isinstance(raw, DictConfig)
+        schema = OmegaConf.structured(Config)
+        for group, kinds in (("adapter", ADAPTERS | own_adapters(ADAPTERS)), ("decoder", DECODERS)):
+            schema[group] = OmegaConf.structured(_schema(path, group, raw[group].kind, kinds))
+        merged = OmegaConf.merge(schema, raw)
+    except FileNotFoundError as error:
+        raise ConfigError(f"{path}: no such file") from error
+    except OSError as error:
+        raise ConfigError(f"{path}: cannot be read: {error.strerror}") from error
+    except (*UNFIT, YAMLError, RecursionError) as error:
+        raise ConfigError(f"{path}: not a run's configuration: {(str(error) or 'empty').splitlines()[0]}") from error
+    assert isinstance(merged, DictConfig)
+    config: Config = typed(merged, stored=True)
+    return config
+
+
+def _schema(path: Path, group: str, kind: str, kinds: dict[str, type]) -> type:
+    if kind not in kinds:
+        raise ConfigError(f"{path}: {group}.kind={kind} is not known here; install the package it comes from")
+    return kinds[kind]

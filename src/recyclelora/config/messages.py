@@ -1,0 +1,134 @@
+"""What Hydra and OmegaConf say about a mistake, in the words of this project: the key that was meant, what to write."""
+
+from __future__ import annotations
+
+import dataclasses
+import re
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any, get_args, get_type_hints
+
+from recyclelora.adapters.config import ADAPTERS
+from recyclelora.config.run import Config
+from recyclelora.models.decoders.config import DECODERS
+from recyclelora.system.checks import nearest
+
+NEEDED = {
+    "evaluate": "run=<run directory>",
+    "predict": "run=<run directory> input=<folder or images>",
+    "export": "run=<run directory>",
+    "analyze": "run=<run directory>",
+    "report": "sweep=<sweep directory>",
+    "repeat": "run=<run directory>",
+    "import_checkpoint": "checkpoint=<file>",
+}
+"""What a command cannot do without."""
+
+PARTS = {
+    "sampler": "hydra/sweeper/sampler",
+    "pruner": "hydra/sweeper/pruner",
+    "sweeper": "hydra/sweeper",
+    "launcher": "hydra/launcher",
+}
+"""Parts of a sweep, which are chosen with a slash."""
+
+
+def in_words(lines: list[str], command: str = "train", more_keys: tuple[str, ...] = ()) -> str:
+    """One line for a mistake.
+
+    Args:
+        lines: of an exception and its causes, as Hydra spreads them
+        command: what was called
+        more_keys: that may be meant besides the configuration's own
+    """
+    text = "; ".join(line.rstrip(".:") for line in lines if not line.startswith("full_key: ") or len(lines) < 3)
+    keys = (*known_keys(), *more_keys)
+    for pattern, words in _PATTERNS.items():
+        if found := re.search(pattern, text):
+            return words(found, {"text": text, "command": command, "keys": keys})
+    return text
+
+
+def known_keys() -> list[str]:
+    """Every key of a training configuration, dotted."""
+    found = [*_keys(Config, "")]
+    for group, kinds in (("adapter", ADAPTERS), ("decoder", DECODERS)):
+        found += [key for kind in kinds.values() for key in _keys(kind, f"{group}.")]
+    return list(dict.fromkeys(found))
+
+
+def _keys(schema: type, prefix: str) -> Iterator[str]:
+    for name, hint in get_type_hints(schema).items():
+        yield prefix + name
+        for kind in (hint, *get_args(hint)):
+            if isinstance(kind, type) and dataclasses.is_dataclass(kind):
+                yield from _keys(kind, f"{prefix}{name}.")
+
+
+Words = Callable[["re.Match[str]", Mapping[str, Any]], str]
+
+
+def _no_option(found: re.Match[str], about: Mapping[str, Any]) -> str:
+    group, names = found[2], [name.strip() for name in found[3].split(";") if name.strip()]
+    wanted = found[1].rsplit("/", 1)[-1]
+    return f"{group}={wanted}: no such option{nearest(wanted, names)}; available: {', '.join(names)}"
+
+
+def _no_key(found: re.Match[str], about: Mapping[str, Any]) -> str:
+    """An unknown key: those that end like it are meant most often."""
+    key = found[1]
+    if found[3] in ("OptunaSweeperConf", "BasicSweeperConf"):
+        return f"{key}: only the default sweeper has it: leave hydra/sweeper= out"
+    meant = [known for known in about["keys"] if known.endswith(f".{key}")] if found[3] == "Config" else []
+    if key in PARTS:
+        meant = [PARTS[key]]
+    if not meant:
+        return str(about["text"])
+    return f"{key}: no such key; did you mean {' or '.join(meant[:4])}?"
+
+
+def _no_header(found: re.Match[str], about: Mapping[str, Any]) -> str:
+    return f"{found[1]}.yaml: its first line must be '# @package _global_', else all of it lands below {found[2]}"
+
+
+def _no_assignment(found: re.Match[str], about: Mapping[str, Any]) -> str:
+    word, why = found[1], found[2]
+    if "=" in word:
+        return f"{word}: cannot be read: {why}; quote special characters twice: '{word.split('=', 1)[0]}=\"...\"'"
+    needed = NEEDED.get(about["command"])
+    several = "; several images are one list: input=[a.png,b.png]" if about["command"] == "predict" else ""
+    return f"{word}: write key=value" + (f", here {needed}" if needed else "") + several
+
+
+def _not_a_number(found: re.Match[str], about: Mapping[str, Any]) -> str:
+    key, value, kind = found[1], found[2], found[4]
+    minutes = ""
+    if key.endswith("timeout_min") and (time := re.fullmatch(r"[\"']?(?:(\d+)-)?(\d+):(\d+)(?::\d+)?[\"']?", value)):
+        minutes = f"; it is in minutes: {key}={(int(time[1] or 0) * 24 + int(time[2])) * 60 + int(time[3])}"
+    what = {"Integer": "a whole number (Integer)", "Float": "a number", "Boolean": "true or false"}
+    return f"{key}={value}: must be {what.get(kind, kind)}{minutes}"
+
+
+def _no_deletion(found: re.Match[str], about: Mapping[str, Any]) -> str:
+    return f"~{found[1]}: keys are not deleted; write {found[1]}=null"
+
+
+def _other_sweeper(found: re.Match[str], about: Mapping[str, Any]) -> str:
+    return f"{found[1]}.yaml is for the default sweeper: leave hydra/sweeper= out"
+
+
+def _mode(found: re.Match[str], about: Mapping[str, Any]) -> str:
+    return "hydra.mode: cannot be set in this file; write -m on the command line, or set it in a primary config"
+
+
+_PATTERNS: dict[str, Words] = {
+    r"Could not find '([^']+)'; Available options in '([^']+)'(.*?)(?:; Config search path|$)": _no_option,
+    r"Could not override '(\w+(\.\w+)*)'; Key '\w+' not in '(\w+)'": _no_key,
+    r"In '((\w+)/[^']+)': ConfigKeyError raised while composing config; Key '\2' not in": _no_header,
+    r"Error parsing override '(.*?)'; (.*?)(?:; See https|$)": _no_assignment,
+    r"Error when parsing index: \d+, string: (.*?) out of \[.*?\]; (.*?)(?:; See https|$)": _no_assignment,
+    r"Error merging override ([^=]+)=(.*?); (Value .*) could not be converted to (\w+)": _not_a_number,
+    r"Error merging override ~([\w.]+); .* does not support deletion": _no_deletion,
+    r"In '(sweeps/[^']+)': Invalid Defaults List override '/hydra/sweeper": _other_sweeper,
+    r"hydra\.mode changed during config composition": _mode,
+}
+"""Of a joined message -> how it is told."""

@@ -1,0 +1,93 @@
+"""A whole training run."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field, is_dataclass
+from typing import Any, Optional
+
+from omegaconf import MISSING
+
+from recyclelora.adapters.config import AdaLoraConfig, ReinConfig
+from recyclelora.config.training import OptimizerConfig, TrackingConfig, TrainerConfig
+from recyclelora.data.config import DataConfig
+from recyclelora.models.backbones.config import BackboneConfig
+from recyclelora.models.decoders.config import Mask2FormerDecoderConfig
+from recyclelora.system.checks import Problem, at_least, file_name, one_of
+
+# OmegaConf reads these annotations at run time and wants Optional[...], not "... | None".
+# ruff: noqa: UP045
+
+
+@dataclass
+class Config:
+    """One training run. ``objective`` is what a sweep maximises: source_val, or target_mean (tuned on targets)."""
+
+    backbone: BackboneConfig = field(default_factory=BackboneConfig)
+    adapter: Any = MISSING
+    decoder: Any = MISSING
+    data: DataConfig = field(default_factory=DataConfig)
+    trainer: TrainerConfig = field(default_factory=TrainerConfig)
+    optimizer: OptimizerConfig = field(default_factory=OptimizerConfig)
+    tracking: TrackingConfig = field(default_factory=TrackingConfig)
+    seed: int = 0
+    objective: str = "source_val"
+    init_from: Optional[str] = None
+    output_dir: str = "outputs"
+    cache: str = MISSING
+    factor_cache_gib: float = 4.0
+    study: Optional[str] = None
+    fresh: bool = False
+
+    def check(self) -> Iterator[Problem]:
+        """Yield every bad value."""
+        yield from one_of("objective", self.objective, ("source_val", "target_mean"))
+        yield from at_least("seed", self.seed, 0)
+        plain = [name for name in ("adapter", "decoder") if not is_dataclass(getattr(self, name))]
+        for name in plain:  # their fields may be anything, for options of other packages: OmegaConf does not look
+            yield name, "must be an option of this group, such as a file in conf/ describes it"
+        if "adapter" not in plain:
+            yield from file_name("adapter.name", self.adapter.name)
+        if self.study is not None:
+            yield from file_name("study", self.study)
+        yield from at_least("factor_cache_gib", self.factor_cache_gib, 0)
+        for side, crop in zip(("height", "width"), self.data.augment.crop, strict=False):
+            if self.backbone.patch_size > 0 and crop % self.backbone.patch_size:
+                yield (
+                    "data.augment.crop",
+                    f"{side} {crop} is not a multiple of the patch size {self.backbone.patch_size}",
+                )
+        if not plain:
+            yield from self._check_together()
+
+    def _check_together(self) -> Iterator[Problem]:
+        """What adapter, decoder, data and trainer must agree on."""
+        adapter, decoder, steps = self.adapter, self.decoder, self.trainer.max_steps
+        queries, classes = getattr(decoder, "num_queries", None), len(self.data.classes.names)
+        if queries is not None and queries < classes:
+            yield "decoder.num_queries", f"must not be below the {classes} classes"
+        if isinstance(adapter, AdaLoraConfig):
+            first = steps // 10 if adapter.t_init is None else adapter.t_init
+            last = steps // 2 if adapter.t_final is None else adapter.t_final
+            if first + last >= steps:
+                yield (
+                    "adapter.t_init" if adapter.t_init is not None else "adapter.t_final",
+                    f"t_init={first} and t_final={last} together must be fewer than trainer.max_steps={steps}",
+                )
+        if isinstance(adapter, ReinConfig):
+            yield from self._check_queries(adapter)
+
+    def _check_queries(self, adapter: ReinConfig) -> Iterator[Problem]:
+        decoder = self.decoder
+        if not isinstance(decoder, Mask2FormerDecoderConfig):
+            if adapter.link:
+                yield "adapter.link", f"needs a decoder with queries, which {decoder.name} has not: decoder=mask2former"
+            elif adapter.link_features:
+                yield "adapter.link_features", f"needs lent queries, for which {decoder.name} has no place"
+            return
+        lent, wanted = (adapter.num_tokens, adapter.query_width), (decoder.num_queries, decoder.width)
+        if adapter.link is not False and lent != wanted:
+            yield (
+                "adapter.num_tokens" if lent[0] != wanted[0] else "adapter.query_width",
+                f"lends {lent[0]} queries of width {lent[1]}; decoder={decoder.name} has {wanted[0]} of {wanted[1]}",
+            )

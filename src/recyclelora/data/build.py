@@ -1,0 +1,113 @@
+"""From a checked configuration to the data of a run: open sets, augmentation, colours."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass
+from dataclasses import fields as fields_of
+from pathlib import Path
+from typing import TypeVar
+
+from recyclelora.data.config import DataConfig
+from recyclelora.data.datasets import Dataset
+from recyclelora.data.extras import Extras
+from recyclelora.data.labels import IGNORE
+from recyclelora.data.open import open_all
+from recyclelora.data.photometric import Photometric
+from recyclelora.data.rare_classes import ClassCounts, RareClasses
+from recyclelora.data.transforms import Augmentation
+from recyclelora.drawing.tiles import ClassColours
+from recyclelora.system.errors import UserError
+
+Part = TypeVar("Part")
+
+
+@dataclass(frozen=True)
+class Datasets:
+    """The open datasets of a run; ``scored`` maps result names to datasets, ``source_val`` first."""
+
+    sources: list[Dataset]
+    scored: dict[str, Dataset]
+
+    @property
+    def all(self) -> list[Dataset]:
+        """Sources and scored sets."""
+        return [*self.sources, *self.scored.values()]
+
+    def source_classes(self, num_classes: int) -> frozenset[int] | None:
+        """The train ids that the sources hold; None where these are all."""
+        held = frozenset[int]().union(*(source.classes for source in self.sources))
+        return None if len(held) >= num_classes else held
+
+
+def build_datasets(data: DataConfig, cache: str) -> Datasets:
+    """Open every dataset of a pair; streets are cached below ``cache``.
+
+    Raises:
+        UserError: listing everything that is not there, or a source without labels.
+    """
+    scored = {"source_val": data.source_val} | {target.label: target for target in data.targets}
+    opened = open_all([*data.sources, *scored.values()], data, cache)
+    sources = opened[: len(data.sources)]
+    for dataset in opened[: len(data.sources) + 1]:
+        if not dataset.labelled:
+            raise UserError(f"{dataset.name} has no labels in the split that is asked for: it can only be a target")
+    return Datasets(sources, dict(zip(scored, opened[len(sources) :], strict=True)))
+
+
+def build_targets(data: DataConfig, cache: str) -> dict[str, Dataset]:
+    """Open only the targets of a pair: scoring a finished run needs no source."""
+    opened = open_all(data.targets, data, cache)
+    return {target.label: dataset for target, dataset in zip(data.targets, opened, strict=True)}
+
+
+def build_rare_classes(
+    data: DataConfig,
+    sources: list[Dataset],
+    cache: str,
+    counting: Callable[[int], AbstractContextManager[Callable[[int], None]]],
+) -> list[RareClasses | None]:
+    """What rare-class sampling needs to know of each source; Nones where it is off.
+
+    Sources that were never counted are counted, under a bar that ``counting`` opens for so many images.
+
+    Raises:
+        UserError: a sample cannot be read, or a source has no labels.
+    """
+    rare = data.rare_classes
+    if rare.temperature is None:
+        return [None] * len(sources)
+    store = ClassCounts(Path(cache) / "class_counts", len(data.classes.names))
+    found = [store.load(source) for source in sources]
+    missing = sum(len(source) for source, counts in zip(sources, found, strict=True) if counts is None)
+    with counting(missing) if missing else nullcontext(lambda count: None) as advance:
+        counted = [store.count(s, advance) if c is None else c for s, c in zip(sources, found, strict=True)]
+    return [
+        RareClasses.of(
+            counts, temperature=rare.temperature, image_pixels=rare.image_pixels, crop_pixels=rare.crop_pixels
+        )
+        for counts in counted
+    ]
+
+
+def build_augmentation(data: DataConfig) -> Augmentation:
+    """The published training augmentation."""
+    return _of_fields(Augmentation, data, colours=_of_fields(Photometric, data))
+
+
+def build_extras(data: DataConfig) -> Extras:
+    """Augmentations beyond the published ones."""
+    return _of_fields(Extras, data)
+
+
+def _of_fields(kind: type[Part], data: DataConfig, **given: object) -> Part:
+    """An immutable part from the augmentation's keys of the same names."""
+    names = {field.name for field in fields_of(kind)} - given.keys()  # type: ignore[arg-type]
+    values = {name: getattr(data.augment, name) for name in names}
+    return kind(**given, **{name: tuple(v) if isinstance(v, list) else v for name, v in values.items()})
+
+
+def class_colours(data: DataConfig) -> ClassColours:
+    """Names and colours for pictures."""
+    return ClassColours(data.classes.names, data.classes.colours, IGNORE)

@@ -1,0 +1,1 @@
+"""Pictures: how every figure looks, and sheets made of images."""

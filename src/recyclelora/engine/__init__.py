@@ -1,1 +1,0 @@
-"""Training and scoring, whatever the adapter: loop, schedule, optimizer, checkpoints, evaluation."""

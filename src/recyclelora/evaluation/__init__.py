@@ -1,0 +1,1 @@
+"""Scoring a segmenter under a test protocol: evaluator, counts, metrics and scores."""

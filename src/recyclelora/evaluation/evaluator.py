@@ -1,0 +1,285 @@
+"""Scoring a segmenter on a dataset under a test protocol."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager
+from dataclasses import asdict, dataclass, field
+
+import cv2
+import numpy as np
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from recyclelora.data.config import ProtocolConfig
+from recyclelora.data.datasets import READERS, Dataset, HalfSize
+from recyclelora.data.loaders import eval_loader
+from recyclelora.data.transforms import Pair
+from recyclelora.evaluation.image_counts import ImageCounts
+from recyclelora.evaluation.metrics import ConfusionMatrix
+from recyclelora.evaluation.partial import PartialCounts
+from recyclelora.evaluation.tta import averaged
+from recyclelora.models.segmenter import Segmenter, windows
+from recyclelora.system.errors import BrokenFile, UserError
+
+Advance = Callable[[int], None]
+
+GATHERED = 64
+"""Images whose matrices are summed over the processes at once."""
+
+
+class Stopped(Exception):
+    """A scoring that was asked to stop."""
+
+
+@dataclass(frozen=True)
+class Protocol:
+    """How images are shown to the model; sizes in pixels. The score is taken at the label's own size."""
+
+    name: str
+    mode: str = "whole"
+    window: int = 512
+    stride: int = 341
+    sizes: dict[str, tuple[int, int]] = field(default_factory=dict)
+    """dataset -> (H, W) its images are resized to"""
+    fit: dict[str, tuple[int, int]] = field(default_factory=dict)
+    """dataset -> (short edge, long edge) within which its images are made as large as their shape allows"""
+    half: tuple[str, ...] = ()
+    """datasets whose images and labels are halved first"""
+    scales: tuple[float, ...] = (1.0,)
+    """factors on the shown size over which probabilities are averaged"""
+    flip: bool = False
+    """whether mirror images count as well"""
+
+    @property
+    def augmented(self) -> bool:
+        """Whether there is anything to average."""
+        return self.flip or self.scales != (1.0,)
+
+    def key(self, dataset: Dataset) -> str:
+        """The name by which the protocol knows a dataset: the one in results where it names that, else the dataset's.
+
+        A set that carries another dataset's name in results is not taken for it.
+        """
+        named = {*self.sizes, *self.fit, *self.half} - READERS.keys()
+        return dataset.label if dataset.label in named else dataset.name
+
+    def prepared(self, dataset: Dataset) -> Dataset:
+        """The dataset as it is scored: itself, or its half-size copies."""
+        return HalfSize(dataset) if self.key(dataset) in self.half else dataset
+
+    def shown_size(self, dataset: str, size: tuple[int, int]) -> tuple[int, int]:
+        """(H, W) at which an image of ``size`` (H, W) is shown to the model."""
+        if dataset in self.fit:
+            return fitted(size, self.fit[dataset])
+        return self.sizes.get(dataset, size)
+
+
+def build_protocol(protocol: ProtocolConfig) -> Protocol:
+    """The test protocol."""
+    sizes, fit = (
+        {name: (size[0], size[1]) for name, size in given.items()} for given in (protocol.sizes, protocol.fit)
+    )
+    fields = {"sizes": sizes, "fit": fit, "half": tuple(protocol.half), "scales": tuple(protocol.scales)}
+    return Protocol(**(asdict(protocol) | fields))
+
+
+@dataclass(frozen=True)
+class Evaluator:
+    """Scores datasets; ``autocast`` gives the precision's context, ``reduce`` sums over processes.
+
+    ``window_batch`` sliding windows go through the model at once.
+    """
+
+    protocol: Protocol
+    num_classes: int
+    ignore_index: int
+    device: torch.device
+    autocast: Callable[[], AbstractContextManager[object]]
+    reduce: Callable[[Tensor], Tensor]
+    batch_size: int = 1
+    num_workers: int = 0
+    rank: int = 0
+    world_size: int = 1
+    window_batch: int = 4
+
+    @torch.inference_mode()
+    def __call__(
+        self,
+        segmenter: Segmenter,
+        dataset: Dataset,
+        advance: Callable[[int], None] = lambda count: None,
+        partial: PartialCounts | None = None,
+        images: ImageCounts | None = None,
+        broken: list[BrokenFile] | None = None,
+        stop: Callable[[], bool] = lambda: False,
+    ) -> ConfusionMatrix:
+        """The confusion matrix of a whole dataset, summed over all processes.
+
+        Without labels there is nothing to score: every class is absent.
+
+        Args:
+            segmenter: the model
+            dataset: what it is scored on
+            advance: told of images done
+            partial: what an earlier call had counted when it was stopped
+            images: gets the confusion matrix of every single image, of all processes
+            broken: gets what cannot be read, of this process, and the rest is scored; None: the first one is raised
+            stop: asked after each batch whether to stop
+
+        Raises:
+            Stopped: ``stop`` said so, to this process or to another one; ``partial`` holds what was done.
+            UserError: a sample cannot be read.
+        """
+        confusion = ConfusionMatrix(self.num_classes, self.ignore_index)
+        if not dataset.labelled:
+            advance(len(dataset))
+            return confusion
+        was_training = segmenter.training
+        segmenter.eval()
+        try:
+            mine = self._counted(segmenter, dataset, advance, partial, confusion, broken, stop)
+        finally:
+            segmenter.train(was_training)
+        if images is not None:
+            images.replace(self._gathered(mine, len(dataset)))
+        return confusion.all_reduced(self.reduce)
+
+    def _counted(
+        self, segmenter: Segmenter, dataset: Dataset, advance: Callable[[int], None], partial: PartialCounts | None,
+        confusion: ConfusionMatrix, broken: list[BrokenFile] | None, stop: Callable[[], bool],
+    ) -> ImageCounts:  # fmt: skip
+        """Count the images of this process into ``confusion``; returns each one's own counts."""
+        done, mine = (0, ImageCounts(self.num_classes)) if partial is None else partial.load(self.num_classes)
+        confusion.counts = mine.total()
+        loader = iter(eval_loader(
+            self.protocol.prepared(dataset), batch_size=self.batch_size, num_workers=self.num_workers,
+            rank=self.rank, world_size=self.world_size, skip=done,
+        ))  # fmt: skip
+        advance(min(done * self.batch_size, len(dataset)))
+        whole, reached, key = True, done, self.protocol.key(dataset)
+        # every process goes through as many rounds, so that all hear of a stop in the same one
+        for number in range(1, -(-len(dataset) // (self.world_size * self.batch_size)) + 1):
+            samples = [] if number <= done else next(loader, [])
+            for matrix in self._matrices(segmenter, samples, key, confusion, broken):
+                mine.add(matrix)
+            whole = whole and not any(isinstance(sample, UserError) for sample in samples)
+            reached = number if whole and samples else reached
+            stopping = self._any(stop())
+            if partial is not None and whole and reached > done:  # a gap would be taken for what was counted
+                partial.update(reached, mine, now=stopping)
+            if stopping:
+                raise Stopped
+            advance(len(samples))
+        if partial is not None and whole and reached > done:
+            partial.finish(reached, mine)
+        return mine
+
+    def _matrices(
+        self, segmenter: Segmenter, samples: Sequence[Pair | UserError], dataset: str, confusion: ConfusionMatrix,
+        broken: list[BrokenFile] | None,
+    ) -> list[np.ndarray]:  # fmt: skip
+        """The confusion matrix of each sample, summed up in ``confusion``; of one that cannot be read all zeros."""
+        matrices = [np.zeros((self.num_classes, self.num_classes), np.int64) for _ in samples]
+        read: dict[int, Pair] = {}
+        for index, sample in enumerate(samples):
+            if not isinstance(sample, UserError):
+                read[index] = sample
+            elif broken is None or not isinstance(sample, BrokenFile):
+                raise sample
+            else:
+                broken.append(sample)
+        for group in by_shape(read):
+            predictions = self.predict(segmenter, [read[index][0] for index in group], dataset)
+            for index, prediction in zip(group, predictions, strict=True):
+                matrices[index] = confusion.update(read[index][1], prediction)
+        return matrices
+
+    def _any(self, here: bool) -> bool:
+        """Whether any process says so."""
+        return here if self.world_size == 1 else bool(self.reduce(torch.tensor(float(here))) > 0)
+
+    def _gathered(self, mine: ImageCounts, length: int) -> ImageCounts:
+        """The images of all processes in the dataset's order; process r scored r, r + world_size, ..."""
+        if self.world_size == 1:
+            return mine
+        whole = ImageCounts(self.num_classes)
+        for start in range(0, length, GATHERED):
+            stop = min(start + GATHERED, length)
+            first = start + (self.rank - start) % self.world_size  # the first of these that is this process's
+            dense = np.zeros((stop - start, self.num_classes, self.num_classes), np.int64)
+            own = dense[first - start :: self.world_size]
+            own[:] = mine.dense(first // self.world_size, first // self.world_size + len(own))
+            for matrix in self.reduce(torch.from_numpy(dense)).cpu().numpy():
+                whole.add(matrix)
+        return whole
+
+    def predict(self, segmenter: Segmenter, images: list[np.ndarray], dataset: str = "") -> list[np.ndarray]:
+        """Class ids, uint8 (H, W), of equally large uint8 RGB images (H, W, 3)."""
+        ids = self.scores(segmenter, images, dataset).argmax(1).to(torch.uint8)
+        return list(ids.cpu().numpy())
+
+    def probabilities(
+        self, segmenter: Segmenter, images: list[np.ndarray], dataset: str = "", advance: Advance = lambda count: None
+    ) -> Tensor:
+        """Class probabilities (B, num_classes, H, W) at the images' own size; ``advance`` is told of windows done."""
+        scores = self.scores(segmenter, images, dataset, advance)
+        found: Tensor = scores if self.protocol.augmented else segmenter.decoder.probabilities(scores)  # type: ignore[operator]
+        return found
+
+    def scores(
+        self, segmenter: Segmenter, images: list[np.ndarray], dataset: str = "", advance: Advance = lambda count: None
+    ) -> Tensor:
+        """The decoder's scores (B, num_classes, H, W) at the images' own size; of several views mean probabilities."""
+        size = (images[0].shape[0], images[0].shape[1])
+        shown = [_resized(image, self.protocol.shown_size(dataset, size)) for image in images]
+        batch = torch.from_numpy(np.stack(shown).transpose(0, 3, 1, 2).copy()).to(self.device)
+        with torch.inference_mode(), self.autocast():
+            if self.protocol.augmented:
+                scores = averaged(
+                    lambda view: segmenter.decoder.probabilities(self._scores(segmenter, view, advance)),  # type: ignore[operator]
+                    batch, self.protocol.scales, self.protocol.flip,
+                )  # fmt: skip
+            else:
+                scores = self._scores(segmenter, batch, advance)
+        if tuple(scores.shape[-2:]) != size:
+            scores = F.interpolate(scores.float(), size=size, mode="bilinear", align_corners=False)
+        return scores
+
+    def _scores(self, segmenter: Segmenter, images: Tensor, advance: Advance) -> Tensor:
+        if self.protocol.mode == "slide":
+            window, stride = self.protocol.window, self.protocol.stride
+            return segmenter.sliding_logits(images, window, stride, self.window_batch, advance)
+        scores = segmenter.logits(images)
+        advance(1)
+        return scores
+
+    def steps(self, size: tuple[int, int], dataset: str = "") -> int:
+        """How often ``advance`` hears of one more window of an image of ``size`` (H, W)."""
+        high, wide = self.protocol.shown_size(dataset, size)
+        views = [(round(high * scale), round(wide * scale)) for scale in self.protocol.scales]
+        if self.protocol.mode != "slide":
+            return len(views) * (1 + self.protocol.flip)
+        each = [sum(1 for _ in windows(view, self.protocol.window, self.protocol.stride)) for view in views]
+        return sum(each) * (1 + self.protocol.flip)
+
+
+def by_shape(samples: Mapping[int, Pair]) -> list[list[int]]:
+    """Group the positions of samples whose images are equally large."""
+    groups: dict[tuple[int, ...], list[int]] = {}
+    for index, (image, _) in samples.items():
+        groups.setdefault(image.shape, []).append(index)
+    return list(groups.values())
+
+
+def fitted(size: tuple[int, int], bounds: tuple[int, int]) -> tuple[int, int]:
+    """``size`` (H, W) scaled, up or down, until its short or its long edge reaches ``bounds`` (short, long)."""
+    scale = min(bounds[0] / min(size), bounds[1] / max(size))
+    return max(1, int(size[0] * scale + 0.5)), max(1, int(size[1] * scale + 0.5))
+
+
+def _resized(image: np.ndarray, size: tuple[int, int]) -> np.ndarray:
+    if size == image.shape[:2]:
+        return image
+    return cv2.resize(image, size[::-1], interpolation=cv2.INTER_LINEAR)

@@ -1,0 +1,109 @@
+"""What a model says of images, and the files it is written to: id masks, overlays and confidence."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
+
+import numpy as np
+import torch
+
+from recyclelora.data.datasets import Dataset
+from recyclelora.drawing.tiles import ClassColours, save_png
+from recyclelora.evaluation.evaluator import Evaluator, Stopped
+from recyclelora.models.segmenter import Segmenter
+from recyclelora.system.errors import UserError
+from recyclelora.system.progress import Reporter, shown
+
+
+@dataclass(frozen=True)
+class Prediction:
+    """What a model says of one image."""
+
+    ids: np.ndarray
+    """uint8 train ids (H, W)"""
+    confidence: np.ndarray
+    """float32 probability of the chosen class (H, W)"""
+
+
+def predict(
+    segmenter: Segmenter,
+    evaluator: Evaluator,
+    image: np.ndarray,
+    dataset: str = "",
+    advance: Callable[[int], None] = lambda count: None,
+) -> Prediction:
+    """Segment one uint8 RGB image (H, W, 3) as the test protocol shows images of ``dataset`` to the model.
+
+    ``advance`` is told of windows done.
+    """
+    confidence, ids = evaluator.probabilities(segmenter, [image], dataset, advance)[0].float().max(0)
+    return Prediction(ids.to(torch.uint8).cpu().numpy(), confidence.cpu().numpy())
+
+
+def save_prediction(folder: Path, name: str, image: np.ndarray, prediction: Prediction, classes: ClassColours) -> None:
+    """Write ``ids/<name>.png``, ``overlays/<name>.png`` and ``confidence/<name>.png`` below a folder."""
+    save_png(prediction.ids, folder / "ids" / f"{name}.png")
+    save_png(classes.overlay(image, prediction.ids), folder / "overlays" / f"{name}.png")
+    save_png((255 * prediction.confidence).astype("uint8"), folder / "confidence" / f"{name}.png")
+
+
+def predict_dataset(
+    segmenter: Segmenter,
+    evaluator: Evaluator,
+    dataset: Dataset,
+    folder: Path,
+    classes: ClassColours,
+    advance: Callable[[int], None],
+    stop: Callable[[], bool] = lambda: False,
+) -> list[UserError]:
+    """Write the predictions of a whole dataset, under the names of its images; ``advance`` is told of each.
+
+    Returns:
+        what could not be read; all else is written.
+
+    Raises:
+        Stopped: ``stop``, asked before each image, said so.
+    """
+    segmenter.eval()
+    shown = evaluator.protocol.prepared(dataset)
+    broken: list[UserError] = []
+    for index in range(len(shown)):
+        if stop():
+            raise Stopped
+        try:
+            sample = shown.load(index)
+        except UserError as error:
+            broken.append(error)
+        else:
+            prediction = predict(segmenter, evaluator, sample.image, evaluator.protocol.key(dataset))
+            save_prediction(folder, str(PurePosixPath(sample.name).with_suffix("")), sample.image, prediction, classes)
+        advance(1)
+    return broken
+
+
+def predict_unlabelled(
+    segmenter: Segmenter,
+    evaluator: Evaluator,
+    datasets: Mapping[str, Dataset],
+    folder: Path,
+    classes: ClassColours,
+    reporter: Reporter,
+    stop: Callable[[], bool] = lambda: False,
+) -> list[UserError]:
+    """Write the predictions of every dataset that has no labels to be scored with to ``folder/<name>``, and say so.
+
+    Returns:
+        what could not be read; all else is written.
+
+    Raises:
+        Stopped: ``stop``, asked before each image, said so.
+    """
+    broken: list[UserError] = []
+    for name, dataset in datasets.items():
+        if not dataset.labelled:
+            with reporter.bar(f"predicting {name}", len(dataset)) as update:
+                broken += predict_dataset(segmenter, evaluator, dataset, folder / name, classes, update, stop)
+            reporter.note(f"{name} has no labels and is not scored; predictions: {shown(folder / name)}")
+    return broken

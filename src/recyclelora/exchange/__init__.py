@@ -1,0 +1,1 @@
+"""Models on their way out, and released ones on their way in."""

@@ -1,0 +1,70 @@
+"""``format=onnx``: the segmenter as an ONNX graph, checked with onnxruntime."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import torch
+from torch.export import ExportedProgram
+
+from recyclelora.exchange.exports.agreement import FLOAT16, FLOAT32, Agreement, Outcome
+from recyclelora.exchange.exports.bundle import PROBABILITIES, SCORES, compare_programs, write_bundle
+from recyclelora.exchange.exports.source import Source
+from recyclelora.exchange.exports.tracing import Traced, default_size, first_line, quiet, trace
+from recyclelora.system.errors import UserError
+
+AXES = ("batch", "height", "width")
+PRECISIONS = {"fp32": (torch.float32, FLOAT32), "fp16": (torch.float16, FLOAT16)}
+
+
+def write(source: Source, folder: Path, size: tuple[int, int] | None, precision: str) -> Outcome:
+    """Write ``segmenter.onnx``, ``probabilities.onnx``, ``segmenter.json``, ``load.py`` and ``README.md``.
+
+    Args:
+        source: the run
+        folder: an empty folder
+        size: (H, W) of the images, or None for any
+        precision: ``fp32`` or ``fp16``, of backbone and decoder; images and scores are float32
+
+    Raises:
+        UserError: a size that cannot be.
+    """
+    dtype, tolerance = PRECISIONS[precision]
+    traced = trace(source, size, dtype)
+    remark = traced.remark
+    try:
+        checks = _write(source, traced, precision, folder)
+    except Exception as error:  # converter and onnxruntime raise whatever they run into
+        if traced.size is not None:
+            raise UserError(f"format=onnx: the model cannot be converted: {first_line(error)}") from error
+        fixed = default_size(source)
+        remark = f"as ONNX for images of {fixed[0]}x{fixed[1]} only: {first_line(error)}"
+        traced = trace(source, fixed, dtype)
+        checks = _write(source, traced, precision, folder)
+    return Outcome(checks, tolerance, {"precision": precision, **traced.open}, remark)
+
+
+def _write(source: Source, traced: Traced, precision: str, folder: Path) -> list[Agreement]:
+    """Write all files and run them."""
+    convert(traced.scores, "images", "scores", folder / f"{SCORES}.onnx")
+    convert(traced.probabilities, "scores", "probabilities", folder / f"{PROBABILITIES}.onnx")
+    write_bundle(source, traced, precision, folder, f"{SCORES}.onnx", "onnxruntime")
+    return compare_programs(source, traced, folder)
+
+
+def convert(program: ExportedProgram, given: str, result: str, path: Path) -> None:
+    """Write a traced program of one tensor ``given`` and one ``result`` (batch, channels, height, width) as ONNX.
+
+    Weights above 2 GB lie beside it. Open axes get their plain names.
+    """
+    with quiet():
+        converted = torch.onnx.export(program, dynamo=True, input_names=[given], output_names=[result], verbose=False)
+    assert converted is not None
+    for value in (*converted.model.graph.inputs, *converted.model.graph.outputs):
+        assert value.shape is not None
+        for axis, name in zip((0, 2, 3), AXES, strict=True):
+            if not isinstance(value.shape[axis], int):
+                value.shape[axis] = name
+    for node in converted.model.graph.all_nodes():
+        node.metadata_props.clear()  # names of this project's modules and files
+    converted.save(path)

@@ -1,0 +1,1 @@
+"""What is trained and scored: a backbone, a decoder, and the segmenter that holds both."""

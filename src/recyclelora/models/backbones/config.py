@@ -1,0 +1,61 @@
+"""Options of the group ``backbone``."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from itertools import pairwise
+from typing import Any, Optional
+
+from omegaconf import MISSING
+
+from recyclelora.system.checks import Problem, added, at_least, file_name, one_of
+
+# OmegaConf reads these annotations at run time and wants Optional[...], not "... | None".
+# ruff: noqa: UP045
+
+
+@dataclass
+class BackboneConfig:
+    """A vision foundation model as timm knows it, and how it is resampled to the patch size it runs at.
+
+    ``image_size`` (height, width) is what the position embedding is laid out for; null takes the training crop. Images
+    of another size get it resampled from the ``pretrained`` grid, or, as in the first release, a second time from what
+    is ``laid_out``, by timm.
+    """
+
+    name: str = MISSING
+    model: str = MISSING
+    hub: Optional[str] = None
+    patch_size: int = 16
+    image_size: Optional[list[int]] = None
+    pretrained: bool = True
+    checkpoint: Optional[str] = None
+    levels: Optional[list[int]] = None
+    resampling: str = "bicubic"
+    mean: list[float] = field(default_factory=lambda: [0.485, 0.456, 0.406])
+    std: list[float] = field(default_factory=lambda: [0.229, 0.224, 0.225])
+    model_args: dict[str, Any] = field(default_factory=dict)
+    positions: str = added("laid_out")
+
+    def check(self) -> Iterator[Problem]:
+        """Yield every bad value."""
+        yield from file_name("name", self.name)
+        if not re.fullmatch(r"[\w.]+", self.model):  # timm would fetch "hf-hub:..." and read a path
+            yield "model", "must be the name of one of timm's architectures, such as vit_large_patch14_dinov2"
+        yield from at_least("patch_size", self.patch_size, 1)
+        yield from one_of("resampling", self.resampling, ("bicubic", "timm"))
+        yield from one_of("positions", self.positions, ("pretrained", "laid_out"))
+        if self.image_size is not None and (
+            len(self.image_size) != 2 or any(s < 1 or s % max(1, self.patch_size) for s in self.image_size)
+        ):
+            yield "image_size", f"must be [height, width], multiples of the patch size {self.patch_size}"
+        for name in ("mean", "std"):
+            values = getattr(self, name)
+            if len(values) != 3 or (name == "std" and min(values) <= 0):
+                yield name, "must be [red, green, blue]" + (" above 0" if name == "std" else "")
+        if self.levels is not None and (
+            len(self.levels) != 4 or self.levels[0] < 0 or any(a >= b for a, b in pairwise(self.levels))
+        ):
+            yield "levels", "must name 4 blocks, 0-based and ascending"

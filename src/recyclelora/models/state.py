@@ -1,0 +1,41 @@
+"""What a run adds to its pretrained backbone, by name, and how each part of it learns."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from torch import Tensor, nn
+
+from recyclelora.system.errors import UserError
+
+
+@dataclass(frozen=True)
+class Rule:
+    """How one kind of parameter learns."""
+
+    group: str
+    lr_mult: float = 1.0
+    weight_decay: float | None = None
+    """None: the optimizer's own."""
+
+
+def trainable_state(segmenter: nn.Module) -> dict[str, Tensor]:
+    """Every trainable parameter and every persistent buffer but those the pretrained backbone came with, by name."""
+    pretrained = {f"backbone.{name}" for name in getattr(segmenter.backbone, "own_buffers", ())}
+    trained = {name: p.detach() for name, p in segmenter.named_parameters() if p.requires_grad}
+    stored = segmenter.state_dict().keys() - pretrained
+    return trained | {name: buffer for name, buffer in segmenter.named_buffers() if name in stored}
+
+
+def load_trainable_state(segmenter: nn.Module, state: dict[str, Tensor]) -> None:
+    """Put back what :func:`trainable_state` gave.
+
+    Raises:
+        UserError: the names or shapes are not the model's.
+    """
+    own = trainable_state(segmenter)
+    wrong = sorted(own.keys() ^ state.keys()) or [name for name in own if own[name].shape != state[name].shape]
+    if wrong:
+        raise UserError(f"the stored state does not fit the model, beginning with {wrong[:3]}")
+    for name, value in own.items():
+        value.copy_(state[name])

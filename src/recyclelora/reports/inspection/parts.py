@@ -1,0 +1,98 @@
+"""The datasets of a ``data=`` option as parts of a report, also where some of them cannot be opened."""
+
+from __future__ import annotations
+
+from collections import Counter
+
+from recyclelora.data.build import build_augmentation
+from recyclelora.data.config import DataConfig, DatasetConfig
+from recyclelora.data.datasets import Dataset, digest
+from recyclelora.data.datasets.account import UNMASKED
+from recyclelora.data.datasets.files import tolerating
+from recyclelora.data.open import open_one, own_files
+from recyclelora.data.patterns import printable
+from recyclelora.data.preparation import render_scenes, scenes_to_render
+from recyclelora.reports.inspection.report import Part, Report, inspect
+from recyclelora.reports.inspection.scan import ERROR, WARNING, Defect, relative_name
+from recyclelora.system.errors import UserError
+from recyclelora.system.progress import Reporter
+from recyclelora.system.stopping import StopRequest
+
+
+def data_report(
+    data: DataConfig, cache: str, num_workers: int, reporter: Reporter, stop: StopRequest
+) -> tuple[Report, list[Part]]:
+    """Open and scan all sources and targets of a pair.
+
+    Args:
+        data: the pair
+        cache: where rendered scenes are kept
+        num_workers: processes that scan
+        reporter: shows the progress
+        stop: heeded while samples are scanned; the report then tells of those that were
+
+    Returns:
+        the report, and the datasets that could be opened.
+    """
+    parts, defects = open_parts(data, cache)
+    defects += unused_files(data)
+    datasets = [part.dataset for part in parts]
+    jobs = scenes_to_render(datasets)
+    if jobs:
+        with reporter.bar("rendering streets (once)", len(jobs)) as update:
+            render_scenes(jobs, update)
+    augmentation = build_augmentation(data)
+    with stop, reporter.bar("scanning", sum(map(len, datasets))) as update:
+        reports, found = inspect(
+            parts, data.classes.names,
+            augmentation=augmentation, num_workers=num_workers, advance=update, stop=stop.requested,
+        )  # fmt: skip
+    looked_at, every = sum(report.num_images for report in reports), sum(map(len, datasets))
+    if looked_at < every:
+        defects.append(Defect(ERROR, "not finished", "all", "", f"stopped after {looked_at} of {every} samples"))
+    try:
+        whole = digest(datasets) if not any(defect.severity == ERROR for defect in defects) else None
+    except UserError:  # the scan has named the file that is not there
+        whole = None
+    return Report(data.name, whole, data.classes.names, reports, defects + found), parts
+
+
+def open_parts(data: DataConfig, cache: str) -> tuple[list[Part], list[Defect]]:
+    """Open every dataset that can be opened; what cannot, and images without masks, are defects."""
+    labels = Counter(c.label for c in data.sources)
+    asked = [("source", _source_name(c, splits=labels[c.label] > 1), c) for c in data.sources]
+    asked.append(("source_val", "source_val", data.source_val))
+    asked += [("target", c.label, c) for c in data.targets]
+    parts: list[Part] = []
+    defects: list[Defect] = []
+    for role, name, config in asked:
+        try:
+            with tolerating() as problems:
+                dataset: Dataset = open_one(config, data, cache)
+        except UserError as error:
+            defects.append(Defect(ERROR, "cannot be opened", name, "", str(error)))
+            continue
+        defects += [Defect(ERROR, problem.kind, name, printable(problem.file), problem.detail) for problem in problems]
+        parts.append(Part(name, role, dataset))
+    return parts, defects
+
+
+def unused_files(data: DataConfig) -> list[Defect]:
+    """Every file of a user's own folder that nothing reads, and why."""
+    try:
+        files = own_files(data)
+    except (UserError, OSError):  # what cannot be opened is told already
+        return []
+    if files is None:
+        return []
+    return [
+        Defect(WARNING, f"not used: {reason}", "folder", relative_name(path, files.root), "")
+        for reason, paths in files.unused.items()
+        if reason != UNMASKED  # which is an error
+        for path in paths
+    ]
+
+
+def _source_name(config: DatasetConfig, *, splits: bool) -> str:
+    """A source's name in the report; ``source_val`` and targets have their own."""
+    return f"{config.label} (source, {config.split})" if splits else f"{config.label} (source)"

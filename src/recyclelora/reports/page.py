@@ -1,0 +1,119 @@
+"""The report as one self-contained HTML page that needs no network."""
+
+from __future__ import annotations
+
+import base64
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+from jinja2 import Environment, PackageLoader, StrictUndefined
+
+from recyclelora.drawing.tiles import panel_columns
+from recyclelora.reports import tables
+from recyclelora.reports.charts import Chart
+from recyclelora.reports.comparison import Comparison
+from recyclelora.reports.groups import Group, Scored
+from recyclelora.runs.provenance import RunDirectory
+
+SHOWN_GROUPS = 6
+"""Groups whose predictions are on the page."""
+WIDTH = 300
+"""Pixels across one prediction."""
+SEARCH_CHARTS = ("history", "pareto", "importances", "rank_split", "parallel", "curve")
+"""In the order of the page."""
+
+
+@dataclass(frozen=True)
+class Strip:
+    """One column of a set's pictures as a data URI: the images, the ground truth, or what a group says of them."""
+
+    set: str
+    group: str
+    view: str
+    uri: str
+
+
+def write_page(c: Comparison, charts: Sequence[Chart], resamples: int) -> str:
+    """The page as HTML text."""
+    environment = Environment(
+        loader=PackageLoader("recyclelora.reports"), autoescape=True, undefined=StrictUndefined, trim_blocks=True,
+        lstrip_blocks=True,
+    )  # fmt: skip
+    strips = predictions(c)
+    by_name = {chart.name: chart for chart in charts}
+    bad = [trial for trial in c.study.trials if trial.state in ("failed", "pruned")]
+    return environment.get_template("report.html").render(
+        c=c, counts=state_counts(c), charts=by_name, resamples=resamples,
+        search_charts=[by_name[name] for name in SEARCH_CHARTS if name in by_name],
+        scores=tables.scores(c, c.groups), search=tables.scores(c, c.search, "Search: mIoU in %") if c.search else None,
+        differences=tables.differences(c), target_differences=tables.target_differences(c),
+        selections=tables.selections(c), trials=tables.trials(c), bad=bad, strips=strips,
+        sets=list(dict.fromkeys(s.set for s in strips)),
+        shown_groups=list(dict.fromkeys(s.group for s in strips if s.group)),
+        relative=lambda path: _relative(path, c.study.folder), command=command_line(c),
+    )  # fmt: skip
+
+
+def state_counts(c: Comparison) -> dict[str, int]:
+    """State -> number of trials, the finished first."""
+    counts = Counter(trial.state for trial in c.study.trials)
+    order = ("complete", "running", "waiting", "unfinished", "pruned", "failed")
+    return {state: counts[state] for state in order if counts[state]}
+
+
+def command_line(c: Comparison) -> str | None:
+    """What made the sweep, as one would type it; None for runs that were put beside each other."""
+    command: Any = c.study.command if c.study.is_sweep else None
+    text = " ".join(map(str, command)) if isinstance(command, list) else command
+    return text if not text or text.startswith(("python", "recyclelora")) else f"python {text}"
+
+
+# --- pictures ---------------------------------------------------------------------------------------------------------
+
+
+def predictions(c: Comparison) -> list[Strip]:
+    """The same images under several groups: one run each, of a seed that most of them have."""
+    groups = c.groups[:SHOWN_GROUPS]
+    if c.reference is not None and c.reference not in groups:
+        groups = [*groups[:-1], c.reference]
+    if not groups:
+        return []
+    seed = Counter(seed for group in groups for seed in set(group.seeds)).most_common(1)[0][0]
+    strips: list[Strip] = []
+    for name in [*c.targets, "source_val"]:
+        base: tuple[int, ...] | None = None
+        for group in groups:
+            columns = _columns(_of_seed(group, seed), name)
+            if columns is None or (base is not None and columns["image"].shape != base):
+                continue  # other images than the first group's
+            if base is None:
+                base = columns["image"].shape
+                strips += [Strip(name, "", view, _uri(columns[view])) for view in ("image", "ground truth")]
+            strips += [Strip(name, group.name, view, _uri(columns[view])) for view in ("prediction", "errors")]
+    return strips
+
+
+def _of_seed(group: Group, seed: int) -> Scored:
+    return next((run for run in group.runs if run.seed == seed), group.runs[0])
+
+
+def _columns(scored: Scored, name: str) -> dict[str, np.ndarray] | None:
+    path = RunDirectory(scored.run.path).figures / f"predictions_{name}.png"
+    picture = cv2.imread(str(path)) if path.exists() else None
+    return None if picture is None else panel_columns(picture, len(scored.result["classes"]))
+
+
+def _uri(column: np.ndarray) -> str:
+    height = max(1, round(column.shape[0] * WIDTH / column.shape[1]))
+    small = cv2.resize(column, (WIDTH, height), interpolation=cv2.INTER_AREA)
+    _, data = cv2.imencode(".webp", small, [cv2.IMWRITE_WEBP_QUALITY, 72])
+    return "data:image/webp;base64," + base64.b64encode(data.tobytes()).decode()
+
+
+def _relative(path: Path, folder: Path) -> str:
+    return str(path.relative_to(folder) if path.is_relative_to(folder) else path)

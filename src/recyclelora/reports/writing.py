@@ -1,0 +1,123 @@
+"""Everything a report consists of, written to one folder."""
+
+from __future__ import annotations
+
+import hashlib
+from pathlib import Path
+
+from rich.table import Table as RichTable
+
+from recyclelora.config.commands import ReportConfig
+from recyclelora.reports import tables
+from recyclelora.reports.charts import draw
+from recyclelora.reports.comparison import Comparison, Difference, compare
+from recyclelora.reports.groups import MEAN
+from recyclelora.reports.page import command_line, state_counts, write_page
+from recyclelora.reports.records import Study, read_runs, read_sweep
+from recyclelora.system.errors import UserError
+from recyclelora.system.progress import Reporter, shown
+from recyclelora.system.storage import write_text
+
+
+def write_report(config: ReportConfig, reporter: Reporter) -> Path:
+    """Read, compare and write; returns the folder."""
+    study = read_sweep(Path(config.sweep)) if config.sweep is not None else read_runs(run_paths(config.runs))
+    c = compare(study, config.selection, config.reference, config.resamples)
+    folder = Path(config.output) if config.output else _folder(study)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise UserError(f"output={folder}: cannot be created: {error.strerror}") from error
+    charts = draw(c, folder / "figures")
+    write_text(folder / "table.md", markdown(c, config.max_rows))
+    write_text(folder / "table.tex", latex(c, config.max_rows))
+    write_text(folder / "table.csv", tables.groups_csv(c))
+    write_text(folder / "runs.csv", tables.runs_csv(c))
+    write_text(folder / "report.html", write_page(c, charts, config.resamples))
+    _tell(c, folder, reporter)
+    return folder
+
+
+def run_paths(runs: str | list[str]) -> list[Path]:
+    """Run directories out of paths and patterns.
+
+    Raises:
+        UserError: naming what is no run directory.
+    """
+    found: list[Path] = []
+    for text in [runs] if isinstance(runs, str) else runs:
+        pattern = Path(text)
+        hits = (
+            [pattern]
+            if pattern.exists()
+            else sorted(Path(pattern.anchor).glob(str(pattern.relative_to(pattern.anchor))))
+        )
+        good = [path for path in hits if (path / "config.yaml").is_file()]
+        if not good:
+            raise UserError(f"runs={text}: no run directory (a folder with config.yaml) is there")
+        found += good
+    return list(dict.fromkeys(found))
+
+
+def markdown(c: Comparison, most: int) -> str:
+    """``table.md``: what was compared, and the tables."""
+    lines = [f"# {c.study.name}", "", *(["**Tuned on targets.**", ""] if c.tuned_on_targets else [])]
+    lines += [f"Trials: {_counts(c)}. {c.winner}", *(f"Note: {remark}." for remark in c.remarks), ""]
+    parts = [tables.scores(c, c.groups)]
+    if c.differences:
+        parts += [tables.differences(c), tables.target_differences(c)]
+    parts.append(tables.selections(c))
+    if c.search:
+        parts.append(tables.scores(c, c.search, "Search, not ranked: mIoU in %"))
+    return "\n".join(lines) + "\n" + "\n".join(table.markdown(most) for table in parts if table.rows)
+
+
+def latex(c: Comparison, most: int) -> str:
+    """``table.tex``: scores and differences; needs the package booktabs."""
+    parts = [tables.scores(c, c.groups), tables.differences(c)]
+    return "% \\usepackage{booktabs}\n" + "\n".join(table.latex(most) for table in parts if table.rows)
+
+
+def _counts(c: Comparison) -> str:
+    return ", ".join(f"{count} {state}" for state, count in state_counts(c).items())
+
+
+def _folder(study: Study) -> Path:
+    """``<sweep>/report``, or ``outputs/reports/<number>_runs-<hash>`` in the outputs that hold the first run."""
+    if study.is_sweep:
+        return study.folder / "report"
+    paths = [run.path.resolve() for run in study.runs]
+    outputs = next((p.parent for p in paths[0].parents if p.name in ("runs", "sweeps")), Path("outputs"))
+    digest = hashlib.sha256("\n".join(sorted(map(str, paths))).encode()).hexdigest()[:8]
+    return outputs / "reports" / f"{len(paths)}_runs-{digest}"
+
+
+def _difference(d: Difference | None) -> str:
+    """Of the mean of targets in points of mIoU, with the verdict."""
+    if d is None:
+        return "reference"
+    return f"{100 * d.scores[MEAN].mean:+.2f} {d.verdict}" if MEAN in d.scores else d.verdict
+
+
+def _tell(c: Comparison, folder: Path, reporter: Reporter) -> None:
+    """A short table on the terminal, and where everything is."""
+    table = RichTable(title=f"{c.study.name}, mIoU in % ({c.basis})", title_justify="left", caption_justify="left")
+    table.add_column("group", overflow="fold")
+    for heading in ("seeds", "targets", "source", "difference"):
+        table.add_column(heading, justify="right")
+    for group, row in list(zip(c.groups, tables.scores(c, c.groups).rows, strict=True))[:10]:
+        table.add_row(*(cell.text for cell in row[:4]), _difference(c.difference(group)))
+    if len(c.groups) > 10:
+        table.caption = f"the first 10 of {len(c.groups)} groups"
+    if c.groups:
+        reporter.table(table)
+    reporter.note(f"trials: {_counts(c)}")
+    reporter.note(c.winner)
+    for remark in c.remarks:
+        reporter.warn(remark)
+    resume = command_line(c)
+    if resume and any(trial.state not in ("complete", "pruned") for trial in c.study.trials):
+        reporter.note(f"to go on with the sweep: {resume}")
+    reporter.note(
+        f"written: {shown(folder.resolve() / 'report.html')}, table.md, table.csv, runs.csv, table.tex, figures/"
+    )

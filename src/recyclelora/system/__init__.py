@@ -1,0 +1,1 @@
+"""The ground: errors, files that survive a kill, processes, hardware, progress."""

@@ -1,0 +1,119 @@
+"""How many processors there are for this process, and other processes on all of them, which leave signals to it."""
+
+from __future__ import annotations
+
+import multiprocessing
+import multiprocessing.process
+import multiprocessing.util
+import os
+import shutil
+import signal
+import tempfile
+import threading
+from collections.abc import Callable, Iterator
+from concurrent.futures import ProcessPoolExecutor
+from contextlib import contextmanager, suppress
+from typing import Any
+
+from recyclelora.system.errors import UserError
+
+LONGEST_TMPDIR = 70
+"""Bytes: multiprocessing adds 32 to make the path of a socket."""
+
+STOPPING = (
+    signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGUSR1, signal.SIGUSR2, signal.SIGQUIT,
+)  # fmt: skip
+"""What asks a command to stop: terminals and schedulers send these to its whole process group."""
+
+
+def available_cores() -> int:
+    """Those it may use (a container or SLURM may grant fewer than the machine has; macOS does not tell)."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def short_sockets(*, anew: bool = False) -> None:
+    """Give multiprocessing, where ``TMPDIR`` is long, a folder with a short path for its sockets and nothing else.
+
+    Linux limits their paths to 107 bytes; schedulers set longer folders. Processes started from here inherit it.
+
+    Args:
+        anew: a folder of this process's own, instead of one inherited
+
+    Raises:
+        UserError: there is no folder for them.
+    """
+    config = multiprocessing.process.current_process()._config  # type: ignore[attr-defined]
+    if anew:
+        config.pop("tempdir", None)
+    place = tempfile.gettempdir()
+    if "tempdir" in config or len(os.fsencode(place)) <= LONGEST_TMPDIR:
+        return
+    for other in ("/tmp", "/var/tmp", "/dev/shm"):  # noqa: S108
+        with suppress(OSError):
+            folder = tempfile.mkdtemp(prefix="pymp-", dir=other)
+            config["tempdir"] = folder
+            multiprocessing.util.Finalize(None, shutil.rmtree, args=(folder, True), exitpriority=-100)
+            return
+    raise UserError(f"TMPDIR={place}: too long for sockets; set it to a folder of at most {LONGEST_TMPDIR} characters")
+
+
+@contextmanager
+def signals_held() -> Iterator[None]:
+    """Let signals that ask to stop wait; processes that are started meanwhile begin with them waiting, too."""
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, STOPPING)
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
+def leave_signals_to_parent() -> None:
+    """What a helper process begins with: only its parent ends it.
+
+    A signal to the whole group would otherwise take the data away from a parent that is saving itself.
+    """
+    signal.pthread_sigmask(signal.SIG_BLOCK, STOPPING)
+    threading.Thread(target=_obey, args=(os.getppid(),), daemon=True).start()
+
+
+def _obey(parent: int) -> None:
+    """End this process when its parent terminates it, or when it is terminated without one."""
+    while True:
+        if hasattr(signal, "sigwaitinfo"):
+            sender = signal.sigwaitinfo({signal.SIGTERM}).si_pid
+        else:  # macOS does not tell who sends
+            signal.sigwait({signal.SIGTERM})
+            sender = parent
+        if sender == parent or os.getppid() != parent:
+            os._exit(0)
+
+
+@contextmanager
+def process_pool(
+    workers: int, initializer: Callable[..., object] | None = None, initargs: tuple[Any, ...] = (),
+    *, method: str = "spawn",
+) -> Iterator[ProcessPoolExecutor]:  # fmt: skip
+    """Processes that leave signals to this one; after an error or a stop in the block what has not begun is dropped.
+
+    Fresh ones by default: forking a process that runs torch's threads can hang.
+    """
+    context = multiprocessing.get_context(method)
+    with ProcessPoolExecutor(workers, context, _started, (initializer, initargs)) as pool:
+        try:
+            with signals_held():
+                for _ in range(workers):  # each starts a process
+                    pool.submit(_nothing)
+            yield pool
+        except BaseException:
+            pool.shutdown(cancel_futures=True)
+            raise
+
+
+def _started(initializer: Callable[..., object] | None, initargs: tuple[Any, ...]) -> None:
+    leave_signals_to_parent()
+    if initializer is not None:
+        initializer(*initargs)
+
+
+def _nothing() -> None:
+    pass

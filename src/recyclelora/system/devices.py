@@ -1,0 +1,98 @@
+"""Devices, precision and processes, through lightning-fabric."""
+
+from __future__ import annotations
+
+import os
+import random
+import re
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import numpy as np
+import torch
+from lightning_fabric import Fabric
+from lightning_fabric.plugins.precision import MixedPrecision, Precision
+
+from recyclelora.system.errors import UserError
+
+
+def resolve_precision(precision: str, accelerator: str) -> str:
+    """Turn ``auto`` into ``bf16-mixed`` where the hardware computes in bfloat16, else ``32-true``."""
+    if precision != "auto":
+        return precision
+    if accelerator in ("auto", "cuda") and torch.cuda.is_available():
+        return "bf16-mixed" if torch.cuda.is_bf16_supported() else "32-true"
+    return "bf16-mixed" if cpu_has_bf16() else "32-true"
+
+
+def precision_plugin(precision: str, accelerator: str) -> Precision:
+    """Autocast, and in float16 a gradient scaler, for a resolved precision.
+
+    Fabric itself would turn float16 on a CPU into bfloat16 without a word.
+    """
+    if precision == "32-true":
+        return Precision()
+    return MixedPrecision(precision, accelerator)  # type: ignore[arg-type]
+
+
+def cpu_has_bf16() -> bool:
+    """Whether the CPU multiplies bfloat16 in hardware; emulated it would be slower than float32."""
+    return bool(torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported())
+
+
+def resolve_accelerator(accelerator: str) -> str:
+    """Turn ``auto`` into the device at hand."""
+    if accelerator != "auto":
+        return accelerator
+    return "cuda" if torch.cuda.is_available() else "cpu"
+
+
+def seed_step(seed: int, step: int, rank: int) -> None:
+    """Seed every global generator from (seed, step, rank).
+
+    Random draws of a step then depend on nothing that came before, so a resumed run needs no generator state.
+    """
+    value = int(np.random.SeedSequence((seed, step, rank)).generate_state(1)[0])
+    random.seed(value)
+    np.random.seed(value)  # noqa: NPY002  (libraries that draw from the global generator)
+    torch.manual_seed(value)
+
+
+def check_launched_processes(devices: int, num_nodes: int) -> None:
+    """Refuse a torchrun that started another number of processes than the configuration asks for.
+
+    Raises:
+        UserError: naming both numbers.
+    """
+    started = int(os.environ.get("WORLD_SIZE", 1)) if "TORCHELASTIC_RUN_ID" in os.environ else None
+    if started is not None and started != devices * num_nodes:
+        raise UserError(
+            f"torchrun started {started} processes, but trainer.devices={devices} x trainer.num_nodes={num_nodes} "
+            f"asks for {devices * num_nodes}; give both the same number"
+        )
+
+
+LOST = re.compile(r"gloo|NCCL|Connection (closed|reset)|Timed out|timed out|Broken pipe", re.IGNORECASE)
+"""What torch's process groups say of a process that is gone or does not answer."""
+
+
+@contextmanager
+def no_lost_process(fabric: Fabric) -> Iterator[None]:
+    """Let a run of several processes end with one line when one of them is gone or silent.
+
+    Processes that this one has started, and that may be stopped for good, end with it.
+
+    Raises:
+        UserError: instead of whatever the process group raised.
+    """
+    try:
+        yield
+    except RuntimeError as error:
+        if fabric.world_size == 1 or not LOST.search(str(error)):
+            raise
+        for process in getattr(fabric.strategy.launcher, "procs", []):
+            process.kill()
+        raise UserError(
+            f"process {fabric.global_rank} of {fabric.world_size}: another one is gone, or silent for longer than "
+            "trainer.stall_timeout; the last checkpoint is kept: the same command goes on from there"
+        ) from error

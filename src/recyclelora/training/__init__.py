@@ -1,0 +1,1 @@
+"""A training run from its identity to its result: trainer, loop, optimizer, schedule."""

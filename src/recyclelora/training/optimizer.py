@@ -1,0 +1,81 @@
+"""Parameter groups by rule, and AdamW over them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from recyclelora.models.state import Rule
+
+
+def parameter_groups(
+    parameters: Iterable[tuple[str, nn.Parameter]], rules: dict[str, Rule], *, lr: float, weight_decay: float
+) -> list[dict[str, Any]]:
+    """Put every trainable parameter into the one group of its rule.
+
+    Args:
+        parameters: names and parameters; frozen ones are left out
+        rules: parameter name -> rule
+        lr: base learning rate
+        weight_decay: of groups whose rule names none
+
+    Raises:
+        ValueError: a trainable parameter without a rule, a rule without its trainable parameter, or two rules of
+            one group that disagree.
+    """
+    trainable = {name: parameter for name, parameter in parameters if parameter.requires_grad}
+    if trainable.keys() != rules.keys():
+        without = sorted(trainable.keys() - rules.keys())[:3]
+        dangling = sorted(rules.keys() - trainable.keys())[:3]
+        raise ValueError(f"trainable parameters without a rule: {without}; rules without a parameter: {dangling}")
+    groups: dict[str, dict[str, Any]] = {}
+    first: dict[str, Rule] = {}
+    for name, parameter in trainable.items():
+        rule = rules[name]
+        if first.setdefault(rule.group, rule) != rule:
+            raise ValueError(f"{name}: {rule} disagrees with {first[rule.group]}")
+        group = groups.setdefault(rule.group, _new_group(rule, lr, weight_decay))
+        group["params"].append(parameter)
+        group["names"].append(name)
+    return list(groups.values())
+
+
+def _new_group(rule: Rule, lr: float, weight_decay: float) -> dict[str, Any]:
+    decay = weight_decay if rule.weight_decay is None else rule.weight_decay
+    base_lr = lr * rule.lr_mult
+    return {
+        "name": rule.group, "names": [], "params": [],
+        "lr": base_lr, "base_lr": base_lr, "weight_decay": decay, "base_weight_decay": decay,
+    }  # fmt: skip
+
+
+def adamw(groups: list[dict[str, Any]], *, betas: tuple[float, float], eps: float) -> torch.optim.AdamW:
+    """AdamW (Loshchilov and Hutter, 2019) over the groups of :func:`parameter_groups`."""
+    return torch.optim.AdamW(groups, betas=betas, eps=eps)
+
+
+def optimizer_state(optimizer: torch.optim.Optimizer) -> dict[str, Tensor]:
+    """The optimizer's tensors, named ``<parameter>.<moment>``."""
+    state: dict[str, Tensor] = {}
+    for name, parameter in _named(optimizer):
+        for key, value in optimizer.state[parameter].items():
+            state[f"{name}.{key}"] = value.detach().cpu().contiguous()
+    return state
+
+
+def load_optimizer_state(optimizer: torch.optim.Optimizer, state: dict[str, Tensor]) -> None:
+    """Put back what :func:`optimizer_state` gave; a parameter that has made no step yet has no state."""
+    for name, parameter in _named(optimizer):
+        if f"{name}.step" not in state:
+            continue
+        for key in ("step", "exp_avg", "exp_avg_sq"):
+            value = state[f"{name}.{key}"].clone()
+            # AdamW keeps its step counts on the CPU
+            optimizer.state[parameter][key] = value if key == "step" else value.to(parameter.device)
+
+
+def _named(optimizer: torch.optim.Optimizer) -> list[tuple[str, nn.Parameter]]:
+    return [pair for group in optimizer.param_groups for pair in zip(group["names"], group["params"], strict=True)]

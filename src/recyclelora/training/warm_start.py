@@ -1,0 +1,105 @@
+"""``init_from=<run>``: start from another run's adapter and decoder."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+
+from recyclelora.config.compose import load_config
+from recyclelora.config.run import Config
+from recyclelora.evaluation.load import ADAPTER_FILE, Weights, read_run_weights
+from recyclelora.models.state import trainable_state
+from recyclelora.system.errors import UserError
+from recyclelora.system.storage import read_json, sha256
+
+
+@dataclass(frozen=True)
+class Start:
+    """Another run's tensors and the classes its decoder knows."""
+
+    run_dir: Path
+    weights: Weights
+    config: Config
+    weights_sha256: str | None
+    """of the backbone it was trained on"""
+    sha256: str
+
+    @property
+    def classes(self) -> list[str]:
+        """What its decoder tells apart."""
+        return self.config.data.classes.names
+
+
+def read_start(run: str) -> Start:
+    """Read the run named by ``init_from``.
+
+    Raises:
+        UserError: it is not a finished run.
+    """
+    run_dir = Path(run)
+    if not (run_dir / ADAPTER_FILE).is_file():
+        raise UserError(f"init_from={run}: not the directory of a finished run (it has no {ADAPTER_FILE})")
+    weights_sha256 = read_json(run_dir / "run.json")["weights_sha256"]
+    config = load_config(run_dir / "config.yaml")
+    return Start(run_dir, read_run_weights(run_dir), config, weights_sha256, sha256(run_dir / ADAPTER_FILE))
+
+
+def check_start(start: Start, config: Config, weights_sha256: str | None) -> None:
+    """Refuse a start whose factors mean something else on this run's backbone or at its scale.
+
+    Raises:
+        UserError: naming what differs.
+    """
+    if start.weights_sha256 != weights_sha256:
+        raise UserError(f"init_from={start.run_dir}: trained on other backbone weights ({start.weights_sha256})")
+    for key in ("kind", "alpha", "scale_rule", "scale", "residual", "projection_seed"):
+        there, here = getattr(start.config.adapter, key, None), getattr(config.adapter, key, None)
+        if there != here:
+            raise UserError(f"init_from={start.run_dir}: another adapter: {key} is {there} there and {here} here")
+
+
+def apply_start(segmenter: nn.Module, start: Start, classes: Sequence[str]) -> list[str]:
+    """Copy a start's tensors into a fresh model; what the decoder has per class goes to the classes of the same name.
+
+    Returns:
+        remarks about classes that only one of the two runs has.
+
+    Raises:
+        UserError: the adapters differ in layers, ranks or kind.
+    """
+    own, given = trainable_state(segmenter), start.weights.trained
+    wrong = sorted(own.keys() ^ given.keys())
+    if wrong:
+        raise UserError(f"init_from={start.run_dir}: another adapter or decoder, beginning with {wrong[:3]}")
+    per_class = {f"decoder.{name}" for name in segmenter.decoder.per_class()}  # type: ignore[operator, union-attr]
+    fitted = {
+        name: _by_class(value, given[name], start.classes, classes) if name in per_class else given[name]
+        for name, value in own.items()
+    }
+    for name, value in own.items():
+        if fitted[name].shape != value.shape:
+            raise UserError(
+                f"init_from={start.run_dir}: {name} is {tuple(given[name].shape)} there and {tuple(value.shape)} here"
+            )
+    for name, value in own.items():
+        value.copy_(fitted[name])
+    fresh = [name for name in classes if name not in start.classes]
+    unused = [name for name in start.classes if name not in classes]
+    remarks = [f"classes that start fresh: {', '.join(fresh)}"] if fresh else []
+    return remarks + ([f"classes of {start.run_dir.name} that are not used: {', '.join(unused)}"] if unused else [])
+
+
+def _by_class(own: Tensor, given: Tensor, before: Sequence[str], now: Sequence[str]) -> Tensor:
+    """``given`` with its first rows, the classes ``before``, in the places of ``now``; rows of new classes are ``own``.
+
+    Rows behind the classes (no object) stay behind them. Where the two differ in more than that, ``given`` as it is.
+    """
+    extra = len(own) - len(now)
+    if len(given) - len(before) != extra or own.shape[1:] != given.shape[1:]:
+        return given
+    rows = [given[before.index(name)] if name in before else own[row] for row, name in enumerate(now)]
+    return torch.stack([row.to(own) for row in [*rows, *given[len(before) :]]])
