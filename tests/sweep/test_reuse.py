@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from recyclelora.sweep.reuse import take_over
+from recyclelora.runs.reuse import take_over
 from recyclelora.system.storage import read_json, write_json
 
 SIGN, OTHER = "0123456789abcdef", "fedcba9876543210"

@@ -55,7 +55,7 @@ from recyclelora.runs.provenance import (
     record,
     signature,
 )
-from recyclelora.sweep.reuse import take_over
+from recyclelora.runs.reuse import take_over
 from recyclelora.system.devices import (
     check_launched_processes,
     no_lost_process,
