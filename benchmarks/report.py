@@ -14,7 +14,7 @@ import time
 from pathlib import Path
 
 HERE = Path(__file__).resolve().parent
-sys.path[:0] = [str(HERE.parent / "tests"), str(HERE.parent / "tests" / "reporting")]
+sys.path[:0] = [str(HERE.parent / "tests"), str(HERE.parent / "tests" / "reports")]
 
 
 def main() -> None:

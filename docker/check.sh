@@ -4,7 +4,7 @@ set -eu
 BIN=$1
 cd "$(dirname "$0")/.."
 "$BIN/hadolint" docker/Dockerfile
-"$BIN/python" -m pytest -q tests/test_docker.py -m ''
+"$BIN/python" -m pytest -q tests/project/test_docker.py -m ''
 if [ "$(id -u)" -ne 0 ] || ! command -v debootstrap >/dev/null; then
     echo "not run: the steps of the image in a Debian root (needs root and debootstrap)"
     exit 0

@@ -21,7 +21,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 HERE = Path(__file__).resolve().parent
-sys.path[:0] = [str(HERE.parent), str(HERE.parents[1] / "tests")]
+sys.path[:0] = [str(HERE.parent), str(HERE.parents[1] / "tests/support")]
 
 from harness import about_the_machine, workspace  # noqa: E402
 from sabotage import REASONS  # noqa: E402

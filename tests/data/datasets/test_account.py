@@ -3,11 +3,12 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from test_own import touch
 
 from recyclelora.data.datasets.account import account
 from recyclelora.data.datasets.own import matches
 from recyclelora.system.errors import UserError
+
+from .test_own import touch
 
 SPLITS = {"train": ("x/**/*.{png,jpg}", "y/**/*.png"), "test": ("t/*.jpg", None)}
 

@@ -10,13 +10,14 @@ from pathlib import Path
 import pytest
 from conftest import TINY
 from PIL import Image
-from test_run import execute, run_dir, without_time
 
 from recyclelora.data.identity import Files
 from recyclelora.evaluation import evaluator as evaluation
 from recyclelora.system.errors import Interrupted, UserError
 from recyclelora.training import trainer as session_module
 from recyclelora.training.run import Run
+
+from .test_run import execute, run_dir, without_time
 
 FOUND = ("dataset_digest", "training_digest", "scored_digests")
 

@@ -11,7 +11,7 @@ from recyclelora.config.compose import load_config
 from recyclelora.runs.provenance import Identity, git_state, signature
 from recyclelora.system.checks import added, before_additions, identity_fields
 
-FIRST_RELEASE = Path(__file__).parent / "first_release/configs"
+FIRST_RELEASE = Path(__file__).parents[1] / "first_release/configs"
 SIGNATURES: dict[str, str] = json.loads((FIRST_RELEASE / "signatures.json").read_text())
 
 

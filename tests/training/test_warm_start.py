@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from decoders.models import CHANNELS, DEFAULT, SMALL_OPTIONS
+from models.decoders.models import CHANNELS, DEFAULT, SMALL_OPTIONS
 from torch import nn
 
 from recyclelora.evaluation.load import Weights

@@ -31,7 +31,7 @@ MAY_IMPORT = {
     "exchange": "system adapters data models config runs evaluation",
     "commands": "system data config runs evaluation sweep tracking training reports exchange",
 }
-"""Room -> the rooms below it that it may import. ``__main__.py`` files are doors: they start what is in ``commands``."""
+"""Room -> the rooms below it that it may import. ``__main__.py`` files are doors: they start what ``commands`` has."""
 
 
 def imports(path: Path) -> set[str]:

@@ -8,7 +8,7 @@ from torch import nn
 
 from recyclelora.models.backbones.timm import TimmBackbone, create_backbone, default_levels
 
-FOLDER = Path(__file__).parents[2] / "conf" / "backbone"
+FOLDER = Path(__file__).parents[3] / "conf" / "backbone"
 OPTIONS = {
     path.stem: option
     for path in FOLDER.glob("*.yaml")

@@ -16,7 +16,7 @@ from recyclelora.exchange.importing.conversion import KINDS, expected_state
 from recyclelora.exchange.importing.frozen import fused
 from recyclelora.exchange.importing.keys import Tensors, sort
 
-MMDET_NAMES = Path(__file__).parents[1] / "decoders" / "fixtures" / "mmdet_names.txt"
+MMDET_NAMES = Path(__file__).parents[2] / "models" / "decoders" / "fixtures" / "mmdet_names.txt"
 D, DEPTH = 1024, 24
 LAYERS = {"attn.proj": (D, D), "mlp.fc1": (4 * D, D), "mlp.fc2": (D, 4 * D)}
 FUSED = {"attn.qkv": (3 * D, D), **LAYERS}

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from recyclelora.sweep.ledger import Ledger, Trial
 
-APP = Path(__file__).parent / "sweep" / "app.py"
+APP = Path(__file__).parents[1] / "sweep" / "app.py"
 
 
 class Sweeping:

@@ -9,7 +9,6 @@ import pytest
 import torch
 from conftest import TINY
 from safetensors.torch import load_file
-from test_run import execute, stop_after, without_time
 
 import recyclelora
 from recyclelora.adapters.method import Setting
@@ -24,6 +23,8 @@ from recyclelora.runs.checkpoint import load_checkpoint
 from recyclelora.system.errors import Interrupted, UserError
 from recyclelora.training.run import Run
 from recyclelora.training.warm_start import Start, check_start
+
+from .test_run import execute, stop_after, without_time
 
 PLAIN = [o for o in TINY if not o.startswith("adapter.")] + ["optimizer.lr=1e-2"]
 METHODS = {

@@ -63,7 +63,8 @@ def as_file(path: Path) -> WeightsFile:
 
 
 def test_finding_imports_neither_torch_nor_timm():
-    code = "import sys, recyclelora.models.backbones.weights; assert not {'torch', 'timm', 'onnx', 'numpy'} & set(sys.modules)"
+    heavy = {"torch", "timm", "onnx", "numpy"}
+    code = f"import sys, recyclelora.models.backbones.weights; assert not {heavy} & set(sys.modules)"
     subprocess.run([sys.executable, "-c", code], check=True, env=os.environ | {"PYTHONPATH": os.pathsep.join(sys.path)})
 
 

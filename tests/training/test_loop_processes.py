@@ -10,13 +10,14 @@ import pytest
 import torch
 from lightning_fabric import Fabric
 from lightning_fabric.strategies import DDPStrategy
-from test_loop import Log, batches, seeded, train
 from torch import multiprocessing as mp
 from torch.distributed import FileStore, destroy_process_group, init_process_group
 
 from recyclelora.training.loop import Cadence, fit
 from recyclelora.training.optimizer import Rule, adamw, parameter_groups
 from recyclelora.training.schedule import Schedule
+
+from .test_loop import Log, batches, seeded, train
 
 STEPS = 3
 
