@@ -69,6 +69,7 @@ GROUPS: dict[str, list[type]] = {
     "experiment": [],
     "sweeps": [],
     "hydra/launcher": [],
+    "hydra/sweeper": [],
     "kind": [],
 }
 """Config group -> the dataclasses that its options attach; those without are parts of another or overlays."""

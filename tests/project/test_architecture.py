@@ -145,3 +145,19 @@ def test_nothing_is_instantiated_by_name():
     assert readers == {
         "commands/launch.py", "config/option_files.py", "sweep/command.py", "sweep/executors.py", "sweep/samplers.py",
     }  # fmt: skip
+
+
+def test_module_names_of_the_first_release_still_start_and_import():
+    names = ("train", "evaluate", "predict", "export", "analyze", "inspect_data", "report", "prepare", "repeat",
+             "import_checkpoint", "cache", "trackers", "tracking", "sweep")  # fmt: skip
+    code = f"""
+import importlib.util
+for name in {names}:
+    found = importlib.util.find_spec("recyclelora." + name)
+    assert found is not None, name
+    assert not found.submodule_search_locations or importlib.util.find_spec("recyclelora." + name + ".__main__"), name
+from recyclelora.analysis.layers import changed_layers
+from recyclelora.analysis.measure import measure
+from recyclelora.tracking.pyfunc import _load_pyfunc
+"""
+    subprocess.run([sys.executable, "-c", code], check=True)

@@ -1,0 +1,1 @@
+"""``recyclelora.analysis`` of the first release: see :mod:`recyclelora.reports.analysis`."""
