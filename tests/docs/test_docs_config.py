@@ -33,10 +33,9 @@ def test_the_page_is_up_to_date(generator):
 
 def test_every_group_and_option_is_on_the_page(generator):
     page = generator.PAGE.read_text()
+    # conf/sweeps is a link
     in_groups = [path for path in home().glob("conf/*/**/*.yaml") if not path.is_relative_to(home() / "conf/sweeps")]
-    options = {
-        path.relative_to(home()) for path in [*in_groups, *home().glob("sweeps/*.yaml")]
-    }  # conf/sweeps is a link
+    options = {path.relative_to(home()) for path in [*in_groups, *home().glob("sweeps/*.yaml")]}
     assert {o.parent.as_posix().removeprefix("conf/") for o in options} == set(generator.GROUPS)
     for option in options:
         assert f"[`{option.stem}`](../{option.as_posix()})" in page
