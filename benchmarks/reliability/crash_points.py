@@ -130,7 +130,13 @@ def _run(folder: Path) -> tuple[RunDirectory, Any]:
 def _claim(folder: Path) -> None:
     run, config = _run(folder)
     with claimed(run, config):
-        record(run, {"git": None, "started": "now", "command": "train.py", "code_sha256": "0", "host": {}})
+        about = {
+            "signature": "0" * 16,
+            "started": "2026-01-01T00:00:00+0000",
+            "command": "train.py",
+            "code_sha256": "0",
+        }
+        record(run, {**about, "git": None, "host": {}})
 
 
 def _claim_sound(folder: Path, finished: bool) -> bool:

@@ -210,7 +210,7 @@ def read_only(*_, **__):
 def test_a_read_only_cache_serves_what_it_holds(tmp_path, monkeypatch):
     first = factorize(weights(4), 4, 32, cache=FactorCache(tmp_path))
     monkeypatch.setattr("recyclelora.adapters.linalg.factor_store.os.utime", read_only)
-    monkeypatch.setattr("recyclelora.adapters.linalg.factor_store.tempfile.mkstemp", read_only)
+    monkeypatch.setattr("recyclelora.adapters.linalg.factor_store._write_atomically", read_only)
     with warnings.catch_warnings(), monkeypatch.context() as patch:
         warnings.simplefilter("error")
         patch.setattr("recyclelora.adapters.linalg.factor_cache.decompose", None)

@@ -192,7 +192,7 @@ def test_patterns_select_by_full_name():
         ({"blocks": "2:"}, "'2:' is empty; the model has blocks 0 to 1"),
         ({"targets": ()}, "no pattern given"),
         ({"main": BranchSpec("kaiming", 65)}, "main.rank=65 at blocks.0.attn.qkv: allowed are 1 to 64"),
-        ({"split_qkv": True, "targets": ("*.fc1",)}, "none of the selected layers is a fused qkv"),
+        ({"split_qkv": True, "targets": ("*.fc1",)}, "split_qkv: none of the selected layers computes q, k and v"),
     ],
 )
 def test_bad_selections_leave_the_model_alone(spec, message):

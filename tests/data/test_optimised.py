@@ -20,6 +20,7 @@ from recyclelora.data.reading import read_indices, read_label
 from recyclelora.reports.inspection.parts import data_report
 from recyclelora.system.errors import UserError
 from recyclelora.system.progress import Reporter
+from recyclelora.system.stopping import StopRequest
 
 CITY = lookup_table(CITYSCAPES_IDS, CITYSCAPES_KNOWN)
 RNG = np.random.default_rng(0)
@@ -116,7 +117,7 @@ def test_few_bits_among_masks_of_8_bits_are_told(tmp_path: Path, make_config):
     root = make_own(tmp_path / "own", [0, 1], lambda path, ids: save_rgb(path, ids.astype(np.uint8)))
     save_bits(root / "masks/train/001.png", np.ones((48, 96), np.uint8), 1)
     config = make_config(*TINY, "data=folder", f"data.folder.root={root}")
-    report, _ = data_report(config.data, config.cache, 0, Reporter(enabled=False))
+    report, _ = data_report(config.data, config.cache, 0, Reporter(enabled=False), StopRequest())
     told = [(d.severity, d.dataset, d.file, d.detail) for d in report.defects if d.kind == "grey of few bits"]
     assert told == [("warning", "folder (source)", "images/train/001.jpg", "1 bits, others have 8: read as 0 to 1")]
 
