@@ -136,7 +136,7 @@ def _claim(folder: Path) -> None:
             "command": "train.py",
             "code_sha256": "0",
         }
-        record(run, {**about, "git": None, "host": {}})
+        record(run, {**about, "code_sha256": "0", "git": None, "host": {}})
 
 
 def _claim_sound(folder: Path, finished: bool) -> bool:
