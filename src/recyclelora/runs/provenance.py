@@ -39,6 +39,9 @@ FREE = (
 )  # fmt: skip
 """Keys that do not change what is computed, except by the files that are read, which are part of the data's digest."""
 
+NAMES_OF_CONTENT = ("data.root", "data.folder.root", "data.cityscapes_labels")
+"""Those of :data:`FREE` that say which files are read: what is in them is told apart only once they are opened."""
+
 NOT_IDENTITY = (
     *FREE, "init_from", "backbone.checkpoint", "trainer.accelerator", "trainer.devices", "trainer.num_nodes",
     "trainer.precision",
@@ -101,15 +104,31 @@ class Identity:
 
 def signature(config: Config, identity: Identity) -> str:
     """First 16 hex digits of the sha256 over the resolved configuration and the content it refers to."""
+    fields = _fields_without(config, (*NOT_IDENTITY, *_without_effect(config, identity)))
+    text = json.dumps({"config": fields, "identity": dataclasses.asdict(identity)}, sort_keys=True)
+    return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+
+def trains_as(config: Config) -> str:
+    """Hex sha256, equal for configurations that train the same without a look at weights, data or hardware.
+
+    What a :func:`signature` knows by content or resolved is here known by its text: two of these may still be one run,
+    but never is one of these two runs.
+    """
+    fields = _fields_without(config, (key for key in FREE if key not in NAMES_OF_CONTENT))
+    return hashlib.sha256(json.dumps(fields, sort_keys=True).encode()).hexdigest()
+
+
+def _fields_without(config: Config, keys: Iterable[str]) -> dict[str, Any]:
+    """The fields of a configuration that can be part of an identity, but for some."""
     fields: dict[str, Any] = identity_fields(config)
-    for key in (*NOT_IDENTITY, *_without_effect(config, identity)):
+    for key in keys:
         *parents, leaf = key.split(".")
         node = fields
         for parent in parents:
             node = node.get(parent) or {}
         node.pop(leaf, None)
-    text = json.dumps({"config": fields, "identity": dataclasses.asdict(identity)}, sort_keys=True)
-    return hashlib.sha256(text.encode()).hexdigest()[:16]
+    return fields
 
 
 def evaluation_identity(
@@ -312,7 +331,10 @@ def claimed(run: RunDirectory, config: Config) -> Iterator[None]:
 
 
 def same_but_for_content(config: Config) -> str:
-    """16 hex digits, equal for configurations that are one run wherever weights, data and hardware are the same."""
+    """16 hex digits, equal for configurations that are one run wherever weights, data and hardware are the same.
+
+    For two of which that is known, such as those of one run directory; of others, :func:`trains_as` asks.
+    """
     nothing = Identity(None, "", "", 0)
     return signature(config, nothing)
 
