@@ -10,7 +10,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from recyclelora.commands.launch import Job
 from recyclelora.config.compose import load_config
-from recyclelora.runs.provenance import FREE, Identity, git_state, signature, trains_as
+from recyclelora.runs.provenance import FREE, Identity, RunDirectory, git_state, signature, trains_as
 from recyclelora.system.checks import added, before_additions, identity_fields
 
 FIRST_RELEASE = Path(__file__).parents[1] / "first_release/configs"
@@ -97,3 +97,13 @@ def test_a_sweep_asks_for_what_may_train_otherwise(make_config):
 def test_a_users_own_folder_is_told_apart_by_its_place(make_config):
     here, there = make_config("data=folder"), make_config("data=folder", "data.folder.root=elsewhere")
     assert trains_as(here) != trains_as(there)
+
+
+@pytest.mark.parametrize("name", ["soma-tiny-gta2city-{}", "sweep/trial_0007-{}", "sweep/trial_0007-{}/seed_1"])
+def test_runs_alike_differ_in_their_signatures_alone(tmp_path: Path, name: str):
+    run = RunDirectory(tmp_path / name.format(16 * "0"))
+    assert run.alike() == []
+    for sign in (16 * "f", "no_signature", "0" * 15):
+        (tmp_path / name.format(sign)).mkdir(parents=True)
+    (tmp_path / name.format(16 * "f")).with_name("another").mkdir()
+    assert run.alike() == [RunDirectory(tmp_path / name.format(16 * "f"))]

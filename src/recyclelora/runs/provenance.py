@@ -208,6 +208,13 @@ class RunDirectory:
         """Written last: a run with it is finished."""
         return self.path / "result.json"
 
+    def alike(self) -> list[RunDirectory]:
+        """The directories that are there and have this one's name but for the signature in it."""
+        signed = self.path if re.search(r"-[0-9a-f]{16}$", self.path.name) else self.path.parent
+        pattern = re.sub(r"[0-9a-f]{16}$", 16 * "[0-9a-f]", signed.name)
+        found = (folder / self.path.relative_to(signed) for folder in signed.parent.glob(pattern))
+        return [RunDirectory(path) for path in sorted(found) if path.is_dir()]
+
     def result(self) -> dict[str, Any] | None:
         """The finished result, if there is one."""
         if not self.result_path.exists():
@@ -257,13 +264,12 @@ def find_run(
     earlier = place(files.all_together())
     if earlier[0].path.exists():
         return earlier
-    path = now[0].path
-    root = Path(config.output_dir).absolute() if unit is None else unit.trial.parents[1]
-    pattern = re.sub(r"-[0-9a-f]{16}(?=/|$)", "-" + 16 * "[0-9a-f]", path.relative_to(root).as_posix())
-    for note in sorted(root.glob(f"{pattern}/{now[0].unreadable.name}")):
-        as_then = unreadable_files(RunDirectory(note.parent))
+    for alike in now[0].alike():
+        as_then = unreadable_files(alike)
+        if not as_then:
+            continue
         for found in (place(files.trained_on(as_then)), place(files.all_together(as_then))):
-            if found[0].path == note.parent:
+            if found[0] == alike:
                 return found
     return now
 
