@@ -10,6 +10,7 @@ import struct
 import zlib
 from pathlib import Path
 from types import SimpleNamespace
+from typing import Literal
 
 import numpy as np
 import pytest
@@ -19,7 +20,7 @@ from PIL import Image
 
 import recyclelora
 from recyclelora.commands.evaluate import evaluate
-from recyclelora.commands.predict import predict
+from recyclelora.commands.predict import check_pixels, predict
 from recyclelora.config.commands import EvaluateConfig, PredictConfig
 from recyclelora.data.images import list_images
 from recyclelora.data.reading import read_image
@@ -329,3 +330,21 @@ def test_large_pictures_are_cut_into_windows_of_the_training_size(finished: Path
     assert sum(told) == whole.evaluator_for((100, 130), Shown()).steps((100, 130)) == 2 * 3
     assert found.ids.shape == (100, 130)
     assert whole.predict(image, Shown(size=50)).ids.shape == (100, 130)
+
+
+@pytest.mark.parametrize("kind", ["JPEG", "TIFF"])
+def test_the_limit_of_megapixels_is_the_one_that_was_given(tmp_path: Path, kind: str):
+    """Above 179 megapixels Pillow opens nothing, whatever was asked for."""
+    path, side = tmp_path / "claims", 60_000
+    Image.new("RGB", (251, 253)).save(path, kind)
+    content = path.read_bytes()
+    for given in (251, 253):
+        order: Literal["big", "little"] = "big" if kind == "JPEG" else "little"
+        assert given.to_bytes(2, order) in content
+        content = content.replace(given.to_bytes(2, order), side.to_bytes(2, order))
+    path.write_bytes(content)
+    limit = Image.MAX_IMAGE_PIXELS
+    check_pixels(path, 3600)
+    with pytest.raises(UserError, match="60000x60000 pixels are more than max_megapixels=3599;"):
+        check_pixels(path, 3599)
+    assert limit == Image.MAX_IMAGE_PIXELS

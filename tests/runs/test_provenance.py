@@ -6,9 +6,11 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
+from omegaconf import DictConfig, OmegaConf
 
+from recyclelora.commands.launch import Job
 from recyclelora.config.compose import load_config
-from recyclelora.runs.provenance import Identity, git_state, signature
+from recyclelora.runs.provenance import FREE, Identity, RunDirectory, git_state, signature, trains_as
 from recyclelora.system.checks import added, before_additions, identity_fields
 
 FIRST_RELEASE = Path(__file__).parents[1] / "first_release/configs"
@@ -61,3 +63,47 @@ def test_a_younger_option_without_effect_leaves_the_run_what_it_was(make_config)
         config.data.protocol.mode = "whole"
     assert signature(now, pretrained) != signature(before, pretrained)
     assert signature(now, random) == signature(before, random)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        "trainer.precision=bf16-mixed", "trainer.devices=2", "trainer.num_nodes=2", "trainer.accelerator=cpu",
+        "data.root=elsewhere", "data.cityscapes_labels=labelIds", "init_from=a_run", "backbone.checkpoint=weights.pth",
+        "adapter.mixed_precision=fold", "backbone.positions=laid_out", "optimizer.lr=1e-3", "seed=7",
+    ],
+)  # fmt: skip
+def test_a_sweep_tells_apart_whatever_may_train_otherwise(make_config, change: str):
+    assert trains_as(make_config("experiment=gta2cbm", change)) != trains_as(make_config("experiment=gta2cbm"))
+
+
+@pytest.mark.parametrize(
+    "change",
+    ["trainer.num_workers=1", "trainer.log_every=3", "output_dir=other", "study=b", "tracking=none", "fresh=true"],
+)
+def test_a_sweep_trains_once_what_differs_in_nothing_that_is_computed(make_config, change: str):
+    assert change.partition("=")[0] in FREE
+    assert trains_as(make_config(change)) == trains_as(make_config())
+
+
+def test_a_sweep_asks_for_what_may_train_otherwise(make_config):
+    def node(precision: str) -> DictConfig:
+        return OmegaConf.structured(make_config(f"trainer.precision={precision}"))
+
+    assert Job.identity(node("32-true")) != Job.identity(node("bf16-mixed"))
+    assert Job.identity(node("32-true")) == Job.identity(node("32-true"))
+
+
+def test_a_users_own_folder_is_told_apart_by_its_place(make_config):
+    here, there = make_config("data=folder"), make_config("data=folder", "data.folder.root=elsewhere")
+    assert trains_as(here) != trains_as(there)
+
+
+@pytest.mark.parametrize("name", ["soma-tiny-gta2city-{}", "sweep/trial_0007-{}", "sweep/trial_0007-{}/seed_1"])
+def test_runs_alike_differ_in_their_signatures_alone(tmp_path: Path, name: str):
+    run = RunDirectory(tmp_path / name.format(16 * "0"))
+    assert run.alike() == []
+    for sign in (16 * "f", "no_signature", "0" * 15):
+        (tmp_path / name.format(sign)).mkdir(parents=True)
+    (tmp_path / name.format(16 * "f")).with_name("another").mkdir()
+    assert run.alike() == [RunDirectory(tmp_path / name.format(16 * "f"))]

@@ -235,6 +235,12 @@ def test_passwords_are_refused_in_configurations_and_hidden_elsewhere(config, tm
         with pytest.raises(ConfigError, match=r"tracking.uri='https?://.*\*\*\*.*MLFLOW_TRACKING_URI") as error:
             validate(config)
         assert "secret" not in str(error.value)
+    for uri in ("https://user@host", "https://host/?access_token=secret"):  # stored by 0.1.0: such a run can be used
+        config.tracking.uri = uri
+        validate(config, stored=True)
+    config.tracking.uri = "http://me:secret@host:5000"
+    with pytest.raises(ConfigError, match="MLFLOW_TRACKING_URI"):
+        validate(config, stored=True)
     assert Store("postgresql://me:s/ec@ret@host/db", tmp_path).name == "postgresql://me:***@host/db"
 
 

@@ -14,6 +14,7 @@ from safetensors.torch import load_file
 import recyclelora
 from recyclelora.config.build import build_model, locate_weights
 from recyclelora.config.compose import to_yaml
+from recyclelora.data.build import build_datasets
 from recyclelora.data.open import mask_kinds
 from recyclelora.evaluation.image_counts import ImageCounts
 from recyclelora.evaluation.metrics import iou, mean_iou
@@ -313,6 +314,23 @@ def test_a_run_goes_on_with_the_masks_of_cityscapes_that_it_has_read(make_config
     (began.path / "config.yaml").write_text(to_yaml(read_first))
     again = Run.identify(config, None)
     assert again.directory.path == began.path and mask_kinds(again.datasets.scored) == {"cityscapes": "labelIds"}
+
+
+def test_a_run_that_is_like_no_other_opens_its_data_once(make_config, gta2city, monkeypatch):
+    for ids in (gta2city / "cityscapes").rglob("*_labelIds.png"):
+        save_rgb(ids.with_name(ids.name.replace("labelIds", "labelTrainIds")), np.zeros((96, 192), np.uint8))
+    opened = []
+
+    def opening(*arguments):
+        opened.append(arguments)
+        return build_datasets(*arguments)
+
+    monkeypatch.setattr("recyclelora.training.run.build_datasets", opening)
+    new = Run.identify(make_config(*TINY), None)
+    assert len(opened) == 1
+    new.directory.path.with_name(new.directory.path.name[:-16] + "0123456789abcdef").mkdir(parents=True)
+    Run.identify(make_config(*TINY), None)
+    assert len(opened) == 1 + 2
 
 
 def test_init_from_another_run(make_config, gta2city, capsys):

@@ -228,6 +228,14 @@ def test_a_signal_while_images_are_scored_is_heeded_at_the_next_image(make_confi
     assert not list((path / "evaluations").glob("partial/*"))
 
 
+def test_every_evaluation_looks_at_the_files_of_a_set_once(config, monkeypatch):
+    looks, contents = [], session_module.content_digest
+    monkeypatch.setattr(session_module, "content_digest", lambda d: looks.append(d.label) or contents(d))
+    run = Run.identify(config, None)
+    run.execute()
+    assert sorted(looks) == sorted(2 * [d.label for d in run.datasets.scored.values()])  # after step 4, and at the end
+
+
 def test_scores_of_other_code_or_other_files_are_not_the_result(config, monkeypatch):
     """Kept counts and the history answer one question; a corrected reading of masks is another."""
     with monkeypatch.context() as patch:

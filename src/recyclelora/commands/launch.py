@@ -25,7 +25,7 @@ from recyclelora.config.compose import ConfigError, commanding, home, register_s
 from recyclelora.config.launchers import LocalOptions, SlurmOptions
 from recyclelora.config.messages import in_words
 from recyclelora.config.option_files import allow_reading
-from recyclelora.runs.provenance import same_but_for_content
+from recyclelora.runs.provenance import trains_as
 from recyclelora.sweep.command import SHORT, checked_arguments
 from recyclelora.system.cores import short_sockets
 from recyclelora.system.errors import Interrupted, UserError
@@ -135,7 +135,7 @@ class Job:
     @staticmethod
     def identity(node: DictConfig) -> str:
         """Equal for configurations that would train the same; a sweep trains each once."""
-        return same_but_for_content(typed(without_hydra(node)))
+        return trains_as(typed(without_hydra(node)))
 
     @staticmethod
     def beside(folder: Path, node: DictConfig) -> AbstractContextManager[Any]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -130,27 +130,33 @@ def check_pixels(path: Path, max_megapixels: float) -> None:
     Raises:
         UserError: it is larger than allowed, or not a regular file.
     """
-    from PIL import Image
-
     from recyclelora.data.headers import read_header
 
     if not path.is_file():
         raise UserError(f"{path}: not a regular file")
-    header = read_header(path)
-    if header is not None:
-        height, width = header.size
-        if height * width > 1e6 * max_megapixels:
-            raise UserError(
-                f"{path}: {width}x{height} pixels are more than max_megapixels={max_megapixels:g}; raise it, or "
-                "make the image smaller"
-            )
-        return
+    with _pillow_without_limit():
+        header = read_header(path)
+    if header is None:
+        return  # whoever reads the pixels says what is wrong
+    height, width = header.size
+    if height * width > 1e6 * max_megapixels:
+        raise UserError(
+            f"{path}: {width}x{height} pixels are more than max_megapixels={max_megapixels:g}; raise it, or "
+            "make the image smaller"
+        )
+
+
+@contextlib.contextmanager
+def _pillow_without_limit() -> Iterator[None]:
+    """Let Pillow tell the size of any image: its own limit, of the process, is not the one that the user gave."""
+    from PIL import Image
+
+    limit = Image.MAX_IMAGE_PIXELS
+    Image.MAX_IMAGE_PIXELS = None
     try:
-        Image.open(path).close()
-    except Image.DecompressionBombError as error:
-        raise UserError(f"{path}: more pixels than max_megapixels={max_megapixels:g} allows") from error
-    except (OSError, SyntaxError, ValueError):
-        pass  # whoever reads the pixels says what is wrong
+        yield
+    finally:
+        Image.MAX_IMAGE_PIXELS = limit
 
 
 def main() -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Optional
+from urllib.parse import urlsplit
 
 from recyclelora.system.checks import Problem, above_zero, added, at_least, one_of
 from recyclelora.system.redaction import redacted
@@ -123,6 +124,10 @@ class OptimizerConfig:
             yield "betas", "must be two numbers in [0, 1)"
 
 
+ELSEWHERE = "and is stored with the run: use the environment variable MLFLOW_TRACKING_URI"
+"""What to do with an address that holds a secret."""
+
+
 @dataclass
 class TrackingConfig:
     """Whether MLflow mirrors the run; ``uri`` null means MLFLOW_TRACKING_URI, else SQLite in the outputs folder.
@@ -139,10 +144,17 @@ class TrackingConfig:
     model: bool = True
 
     def check(self) -> Iterator[Problem]:
-        """Yield every bad value; a password or token here would be stored with the run."""
-        if self.uri is not None and redacted(self.uri) != self.uri:
-            yield (
-                "uri",
-                "holds a password or token, and is stored with the run: use the environment variable "
-                "MLFLOW_TRACKING_URI",
-            )
+        """Yield every bad value; a password here would be stored with the run."""
+        if self._holds_password():
+            yield "uri", f"holds a password, {ELSEWHERE}"
+
+    def check_new(self) -> Iterator[Problem]:
+        """Yield what a new run is refused for, but runs of earlier versions may hold."""
+        if self.uri is not None and not self._holds_password() and redacted(self.uri) != self.uri:
+            yield "uri", f"holds a password or token, {ELSEWHERE}"
+
+    def _holds_password(self) -> bool:
+        try:
+            return self.uri is not None and urlsplit(self.uri).password is not None
+        except ValueError:  # no address at all
+            return False

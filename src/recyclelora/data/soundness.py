@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import struct
+import warnings
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -31,7 +32,7 @@ Address = tuple[FolderDataset, int]
 def unusable_files(datasets: Iterable[Dataset], advance: Callable[[int], None]) -> list[BrokenFile]:
     """What cannot be used of all samples of the given sets; ``advance`` is told of samples done."""
     samples = samples_of(datasets)
-    first = {id(dataset): index for dataset, index in reversed(samples)}  # shows what holds for all, such as encodings
+    first = {id(dataset): index for dataset, index in _first_of_each(samples)}  # shows what holds for all
 
     def look(address: Address) -> BrokenFile | None:
         dataset, index = address
@@ -63,21 +64,37 @@ def samples_of(datasets: Iterable[Dataset]) -> list[Address]:
     return list(every.values())
 
 
+def _first_of_each(samples: Sequence[Address]) -> list[Address]:
+    """The first sample of each dataset."""
+    return list({id(dataset): (dataset, index) for dataset, index in reversed(samples)}.values())
+
+
 def known_as_sound(datasets: Sequence[Dataset], directory: Path) -> bool:
-    """Whether these very files, unchanged since, were found sound before."""
-    return _mark(datasets, directory).exists()
+    """Whether these very files, unchanged since and read as they were, were found sound before."""
+    try:
+        return _mark(datasets, directory).exists()
+    except OSError:  # a folder that may not be looked into
+        return False
 
 
 def remember_as_sound(datasets: Sequence[Dataset], directory: Path) -> None:
-    """Spare the next run with the same files the look at them."""
-    make_folder(directory)
-    write_text(_mark(datasets, directory), "")
+    """Spare the next run with the same files the look at them; where nothing can be kept, it looks again."""
+    try:
+        make_folder(directory)
+        write_text(_mark(datasets, directory), "")
+    except UserError as error:
+        warnings.warn(f"the next run looks at all files again: {error}", stacklevel=2)
 
 
 def _mark(datasets: Sequence[Dataset], directory: Path) -> Path:
-    items = [dataset.items[index] for dataset, index in samples_of(datasets)]
-    paths = [path for item in items for path in (item.image, item.label) if path is not None]
-    text = "\n".join(map(file_state, paths))
+    samples = samples_of(datasets)
+    reading = {id(dataset): how_it_reads(dataset) for dataset, _ in _first_of_each(samples)}
+    lines = []
+    for dataset, index in samples:
+        item = dataset.items[index]
+        states = (file_state(path) for path in (item.image, item.label) if path is not None)
+        lines.append(" ".join((reading[id(dataset)], str(item.turn), *states)))
+    text = "\n".join(lines)
     return directory / hashlib.sha256(text.encode(errors="surrogateescape")).hexdigest()[:32]
 
 

@@ -39,6 +39,9 @@ FREE = (
 )  # fmt: skip
 """Keys that do not change what is computed, except by the files that are read, which are part of the data's digest."""
 
+NAMES_OF_CONTENT = ("data.root", "data.folder.root", "data.cityscapes_labels")
+"""Those of :data:`FREE` that say which files are read: what is in them is told apart only once they are opened."""
+
 NOT_IDENTITY = (
     *FREE, "init_from", "backbone.checkpoint", "trainer.accelerator", "trainer.devices", "trainer.num_nodes",
     "trainer.precision",
@@ -101,15 +104,31 @@ class Identity:
 
 def signature(config: Config, identity: Identity) -> str:
     """First 16 hex digits of the sha256 over the resolved configuration and the content it refers to."""
+    fields = _fields_without(config, (*NOT_IDENTITY, *_without_effect(config, identity)))
+    text = json.dumps({"config": fields, "identity": dataclasses.asdict(identity)}, sort_keys=True)
+    return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+
+def trains_as(config: Config) -> str:
+    """Hex sha256, equal for configurations that train the same without a look at weights, data or hardware.
+
+    What a :func:`signature` knows by content or resolved is here known by its text: two of these may still be one run,
+    but never is one of these two runs.
+    """
+    fields = _fields_without(config, (key for key in FREE if key not in NAMES_OF_CONTENT))
+    return hashlib.sha256(json.dumps(fields, sort_keys=True).encode()).hexdigest()
+
+
+def _fields_without(config: Config, keys: Iterable[str]) -> dict[str, Any]:
+    """The fields of a configuration that can be part of an identity, but for some."""
     fields: dict[str, Any] = identity_fields(config)
-    for key in (*NOT_IDENTITY, *_without_effect(config, identity)):
+    for key in keys:
         *parents, leaf = key.split(".")
         node = fields
         for parent in parents:
             node = node.get(parent) or {}
         node.pop(leaf, None)
-    text = json.dumps({"config": fields, "identity": dataclasses.asdict(identity)}, sort_keys=True)
-    return hashlib.sha256(text.encode()).hexdigest()[:16]
+    return fields
 
 
 def evaluation_identity(
@@ -189,6 +208,13 @@ class RunDirectory:
         """Written last: a run with it is finished."""
         return self.path / "result.json"
 
+    def alike(self) -> list[RunDirectory]:
+        """The directories that are there and have this one's name but for the signature in it."""
+        signed = self.path if re.search(r"-[0-9a-f]{16}$", self.path.name) else self.path.parent
+        pattern = re.sub(r"[0-9a-f]{16}$", 16 * "[0-9a-f]", signed.name)
+        found = (folder / self.path.relative_to(signed) for folder in signed.parent.glob(pattern))
+        return [RunDirectory(path) for path in sorted(found) if path.is_dir()]
+
     def result(self) -> dict[str, Any] | None:
         """The finished result, if there is one."""
         if not self.result_path.exists():
@@ -238,13 +264,12 @@ def find_run(
     earlier = place(files.all_together())
     if earlier[0].path.exists():
         return earlier
-    path = now[0].path
-    root = Path(config.output_dir).absolute() if unit is None else unit.trial.parents[1]
-    pattern = re.sub(r"-[0-9a-f]{16}(?=/|$)", "-" + 16 * "[0-9a-f]", path.relative_to(root).as_posix())
-    for note in sorted(root.glob(f"{pattern}/{now[0].unreadable.name}")):
-        as_then = unreadable_files(RunDirectory(note.parent))
+    for alike in now[0].alike():
+        as_then = unreadable_files(alike)
+        if not as_then:
+            continue
         for found in (place(files.trained_on(as_then)), place(files.all_together(as_then))):
-            if found[0].path == note.parent:
+            if found[0] == alike:
                 return found
     return now
 
@@ -312,7 +337,10 @@ def claimed(run: RunDirectory, config: Config) -> Iterator[None]:
 
 
 def same_but_for_content(config: Config) -> str:
-    """16 hex digits, equal for configurations that are one run wherever weights, data and hardware are the same."""
+    """16 hex digits, equal for configurations that are one run wherever weights, data and hardware are the same.
+
+    For two of which that is known, such as those of one run directory; of others, :func:`trains_as` asks.
+    """
     nothing = Identity(None, "", "", 0)
     return signature(config, nothing)
 

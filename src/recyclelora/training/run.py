@@ -128,7 +128,8 @@ class Run:
             start.sha256 if start else None,
         )  # fmt: skip
         directory, identity = find_run(config, identity, files, trial, unit)
-        if not directory.path.exists() and (earlier := with_first_masks(config.data, datasets.all)) is not None:
+        may_have_begun = not directory.path.exists() and directory.alike()
+        if may_have_begun and (earlier := with_first_masks(config.data, datasets.all)) is not None:
             before = dataclasses.replace(config, data=earlier)
             opened = build_datasets(earlier, config.cache)
             its_files = Files.of(opened.sources, opened.scored)

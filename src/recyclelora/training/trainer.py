@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import shutil
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import asdict, dataclass, field
 from typing import Any
@@ -218,8 +218,9 @@ class Session:
         size = self.config.trainer.eval_images
         sets = {name: seeded_subset(d, size, EVAL_SUBSET_SEED) for name, d in self.datasets.scored.items()}
         with self.scored_weights():
-            scores = self.score(step, sets, whole=size is None)
-            self.history.add(scores, self._question(sets) if size is None and not self.unreadable else None)
+            contents = _contents(sets)
+            scores = self.score(step, sets, contents, whole=size is None)
+            self.history.add(scores, self._question(contents) if size is None and not self.unreadable else None)
             if self.fabric.is_global_zero:
                 if self.unit is not None:
                     self.unit.report(step, objective(scores, self.config.objective))
@@ -237,9 +238,12 @@ class Session:
                 )
                 self._forget_counts(step)
 
-    def score(self, step: int, sets: dict[str, Dataset], *, whole: bool = False) -> Scores:
+    def score(
+        self, step: int, sets: dict[str, Dataset], contents: Mapping[str, str], *, whole: bool = False
+    ) -> Scores:  # fmt: skip
         """Score the model as it is on every given set, going on where an earlier launch was stopped.
 
+        ``contents`` are what :func:`_contents` found of the sets as the evaluation began.
         Images that cannot be read are told, listed in ``unreadable`` and left out. Of ``whole`` sets the counts of
         every single image are kept for reports.
 
@@ -251,7 +255,7 @@ class Session:
         weights = tensors_digest(trainable_state(self.segmenter))
         with self.reporter.bar("evaluating", sum(map(len, sets.values()))) as update:
             for name, dataset in sets.items():
-                partial = self._partial(step, name, dataset, weights)
+                partial = self._partial(step, name, contents[name], weights)
                 images = ImageCounts(self.evaluator.num_classes, dataset.drives()) if whole else None
                 mine: list[BrokenFile] = []
                 matrices[name] = self.evaluator(
@@ -272,19 +276,18 @@ class Session:
             f"{name} after step {step}: scored without {len(broken)} of {len(dataset)} images: {broken[0]}{more}"
         )
 
-    def _question(self, sets: dict[str, Dataset], weights: str = "") -> str:
+    def _question(self, contents: Mapping[str, str], weights: str = "") -> str:
         """What scores of this run depend on, besides its step: counts kept for another question are not used."""
         data = self.config.data
-        contents = {name: f"{content_digest(d)} {state_on_disk(d)}" for name, d in sets.items()}
         asked = evaluation_identity(
             weights, contents, asdict(data.protocol), data.classes.names, str(self.fabric.strategy.precision.precision)
         )
         return f"{asked} {code_digest()}"
 
-    def _partial(self, step: int, name: str, dataset: Dataset, weights: str) -> PartialCounts:
+    def _partial(self, step: int, name: str, content: str, weights: str) -> PartialCounts:
         """Where this process keeps its counts of one set."""
         rank, world_size = self.fabric.global_rank, self.fabric.world_size
-        key = f"{self._question({name: dataset}, weights)} {rank}/{world_size} {self.evaluator.batch_size}"
+        key = f"{self._question({name: content}, weights)} {rank}/{world_size} {self.evaluator.batch_size}"
         return PartialCounts(self.directory.partial_counts / f"{step}-{name}-{rank}.json", key)
 
     def _forget_counts(self, step: int) -> None:
@@ -360,7 +363,8 @@ class Session:
             Stopped: as :meth:`score`.
             UserError: images cannot be read; all others are scored.
         """
-        known = self.history.answering(self._question(self.datasets.scored))
+        contents = _contents(self.datasets.scored)
+        known = self.history.answering(self._question(contents))
         missing: dict[str, BrokenFile] = {}
         last = {name: p.detach().clone() for name, p in trainable_state(self.segmenter).items()}
         selection: dict[str, Scores] = {}
@@ -372,7 +376,7 @@ class Session:
             if step not in known:
                 self.reporter.note(f"scoring {pointer} (step {step}) on the full sets")
                 load_trainable_state(self.segmenter, last if step == self.step else load_checkpoint(folder).model)
-                known[step] = self.score(step, self.datasets.scored, whole=True)
+                known[step] = self.score(step, self.datasets.scored, contents, whole=True)
                 missing |= {str(error): error for errors in self.unreadable.values() for error in errors}
             selection[pointer] = known[step]
         load_trainable_state(self.segmenter, last)
@@ -410,6 +414,11 @@ class Session:
             "decoder": count(self.segmenter.decoder, False),
             "total": count(self.segmenter, False),
         }
+
+
+def _contents(sets: Mapping[str, Dataset]) -> dict[str, str]:
+    """What each set holds, how it is read and the state of its files: a look at every file, once an evaluation."""
+    return {name: f"{content_digest(dataset)} {state_on_disk(dataset)}" for name, dataset in sets.items()}
 
 
 def _percent(value: float | None) -> str:

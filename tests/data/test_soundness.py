@@ -1,0 +1,37 @@
+"""What is remembered of files that were found sound."""
+
+import dataclasses
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from recyclelora.data.datasets.base import FolderDataset, Item
+from recyclelora.data.masks import read_ids16
+from recyclelora.data.soundness import known_as_sound, remember_as_sound
+
+
+@pytest.fixture
+def dataset(tmp_path: Path) -> FolderDataset:
+    paths = [tmp_path / f"{number}.png" for number in range(4)]
+    for path in paths:
+        path.write_bytes(b"pixels")
+    items = (Item(paths[0], paths[1]), Item(paths[2], paths[3]))
+    return FolderDataset("own", tmp_path, items, np.arange(256, dtype=np.uint8))
+
+
+def test_files_that_are_read_otherwise_are_looked_at_again(dataset: FolderDataset, tmp_path: Path):
+    cache = tmp_path / "cache"
+    remember_as_sound([dataset], cache)
+    assert known_as_sound([dataset], cache) and known_as_sound([dataclasses.replace(dataset, title="test")], cache)
+    table = dataset.table[::-1].copy()
+    turned = (dataclasses.replace(dataset.items[0], turn=6), *dataset.items[1:])
+    for change in ({"table": table}, {"read_ids": read_ids16}, {"items": turned}):
+        assert not known_as_sound([dataclasses.replace(dataset, **change)], cache)
+
+
+def test_a_cache_that_cannot_be_written_refuses_no_sound_files(dataset: FolderDataset, tmp_path: Path):
+    (tmp_path / "cache").write_text("a file")
+    with pytest.warns(UserWarning, match="looks at all files again.*cannot be created"):
+        remember_as_sound([dataset], tmp_path / "cache/sound_files")
+    assert not known_as_sound([dataset], tmp_path / "cache/sound_files")
