@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
+import errno
+import os
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -133,3 +135,28 @@ def test_a_wish_that_makes_no_sense_is_said_once(tmp_path: Path, text: str):
     with pytest.raises(UserError, match=r"control\.json: "):
         wishes.new()
     assert wishes.new() is None
+
+
+def test_a_file_system_that_does_not_answer_is_no_other_folder(tmp_path: Path, study: optuna.Study, monkeypatch):
+    sweep = tmp_path / "sweep"
+    sweep.mkdir()
+    alone, stat = driver(sweep, study, "a-2"), Path.stat
+
+    def stale(path: Path, **options: bool) -> os.stat_result:
+        if path == sweep:
+            raise OSError(errno.ESTALE, os.strerror(errno.ESTALE))
+        return stat(path, **options)
+
+    with monkeypatch.context() as away:
+        away.setattr(Path, "stat", stale)
+        alone._restore()
+        begun = driver(sweep, study, "b-3")
+    for one in (alone, begun):
+        one._restore()
+    sweep.rename(tmp_path / "other")
+    for one in (alone, begun):
+        with pytest.raises(UserError, match="was renamed or removed while its sweep ran"):
+            one._restore()
+    sweep.mkdir()
+    with pytest.raises(UserError, match="was renamed or removed while its sweep ran"):
+        alone._restore()

@@ -59,7 +59,9 @@ class Driver:
         self.stop: int | None = None
         """the signal that asked the driver to end"""
         self._looked_back = 0.0
-        self.place = _place(ledger.sweep)
+        self.place: tuple[int, int] | None = None
+        with contextlib.suppress(OSError):  # then the first look that is answered says it
+            self.place = _place(ledger.sweep)
         self.view = View(study, rebuild, self._say, lambda: self.stop is not None)
 
     def _say(self, text: str) -> None:
@@ -108,7 +110,12 @@ class Driver:
         Raises:
             UserError: the whole folder is another one.
         """
-        if _place(self.ledger.sweep) != self.place:
+        try:
+            place = _place(self.ledger.sweep)
+        except OSError:  # a network folder that does not answer is no other one; the next look asks again
+            return
+        self.place = self.place or place
+        if place is None or place != self.place:
             raise UserError(
                 f"{self.ledger.sweep}: was renamed or removed while its sweep ran; the same command with study=<its "
                 "new name> goes on with what had finished"
@@ -352,10 +359,14 @@ class Driver:
 
 
 def _place(folder: Path) -> tuple[int, int] | None:
-    """Which folder lies under a name; None where none does."""
+    """Which folder lies under a name; None where none does.
+
+    Raises:
+        OSError: the file system does not say.
+    """
     try:
         found = folder.stat()
-    except OSError:
+    except FileNotFoundError:
         return None
     return found.st_dev, found.st_ino
 
