@@ -21,7 +21,7 @@ from recyclelora.sweep.search import Search
 from recyclelora.sweep.space import Space
 from recyclelora.sweep.steering import Wishes, alive, busy, living, wish
 from recyclelora.system.errors import UserError
-from recyclelora.system.storage import LOCK, locked, taking_turns
+from recyclelora.system.storage import LOCK, locked, taking_turns, write_json
 
 X = CategoricalDistribution([1, 2])
 PLAN = Plan(Space({"x": X}, ["x"], {}), n_trials=2, planned=[{"x": 1}, {"x": 2}], sampler=None, shared=True)
@@ -160,3 +160,21 @@ def test_a_file_system_that_does_not_answer_is_no_other_folder(tmp_path: Path, s
     sweep.mkdir()
     with pytest.raises(UserError, match="was renamed or removed while its sweep ran"):
         alone._restore()
+
+
+def test_late_outcomes_that_make_no_values_are_looked_at_once(tmp_path: Path, study: optuna.Study, monkeypatch):
+    alone, said = Driver(PLAN, study, Ledger(tmp_path), None, None), []  # type: ignore[arg-type]
+    alone.observer = SimpleNamespace(event=said.append)  # type: ignore[assignment]
+    trial = alone.search.next()
+    assert trial is not None
+    trial.driver = alone.search.driver
+    trial.attempts.append(Attempt(0, 1, "job", "", node_fault=True))
+    trial.end("failed", reason="lost")
+    monkeypatch.setattr("recyclelora.sweep.driver.LOOK_BACK", 0.0)
+    alone._take_late()
+    assert said == []
+    outcome = {"attempt": 1, "status": "complete", "reason": None, "values": [1.0, 2.0]}
+    write_json(trial.unit_folder(0) / "outcome.json", outcome)
+    for _ in range(3):
+        alone._take_late()
+    assert len(said) == 1 and trial.reason == "returned 2 values, not 1 as hydra.sweeper.direction says"

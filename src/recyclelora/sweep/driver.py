@@ -59,6 +59,8 @@ class Driver:
         self.stop: int | None = None
         """the signal that asked the driver to end"""
         self._looked_back = 0.0
+        self._judged: set[Path] = set()
+        """folders of trials whose outcomes, all complete, have been made values of, or could not be"""
         self.place: tuple[int, int] | None = None
         with contextlib.suppress(OSError):  # then the first look that is answered says it
             self.place = _place(ledger.sweep)
@@ -285,7 +287,8 @@ class Driver:
                 self._settle_trial(trial)
         for trial in list(self.search.trials.values()):
             mine = not self.plan.shared or trial.driver == self.search.driver
-            if mine and trial.state == FAILED and any(a.node_fault or not a.began for a in trial.attempts):
+            open_ = mine and trial.state == FAILED and trial.folder not in self._judged
+            if open_ and any(a.node_fault or not a.began for a in trial.attempts):
                 outcomes = [outcome for outcome in trial.outcomes() if outcome is not None]
                 if len(outcomes) == len(trial.units) and all(o["status"] == "complete" for o in outcomes):
                     self._complete(trial, outcomes)
@@ -312,6 +315,7 @@ class Driver:
 
     def _complete(self, trial: Trial, outcomes: list[Outcome]) -> None:
         """The means over its units are the trial's values."""
+        self._judged.add(trial.folder)
         wanted = None if trial.confirms else len(self.study.directions)
         try:
             values = means(outcomes, wanted)
