@@ -12,7 +12,7 @@ from hydra import compose, initialize_config_dir
 from omegaconf import DictConfig
 from omegaconf.errors import OmegaConfBaseException
 
-from recyclelora.config.compose import home, register_schemas
+from recyclelora.config.compose import commanding, home, register_schemas
 from recyclelora.config.option_files import READABLE, TRUSTED, allow_reading, place_chosen_by
 from recyclelora.system.errors import UserError
 
@@ -163,3 +163,17 @@ def test_what_a_terminal_cannot_show_ends_nothing(tmp_path):
     env = os.environ | {"PYTHONIOENCODING": "ascii"}
     done = subprocess.run(command, capture_output=True, text=True, cwd=tmp_path, env=env, check=False)
     assert done.returncode == 2 and "Traceback" not in done.stderr and "\\u2192" in done.stderr
+
+
+def test_a_copy_of_the_first_releases_own_file_composes_and_searches_nowhere_else(tmp_path):
+    register_schemas()
+    own = '${with_plugins:"file://${oc.env:RECYCLELORA_HOME}"}'
+    text = (home() / "conf/train.yaml").read_text().replace("hydra:\n", f"hydra:\n  searchpath: {own}\n")
+    for searched in (own, own.replace("oc.env:RECYCLELORA_HOME", "oc.env:HOME"), "[file:///tmp]"):
+        (tmp_path / "mine.yaml").write_text(text.replace(own, searched))
+        with commanding(), initialize_config_dir(str(tmp_path)):
+            if searched == own:
+                assert compose("mine").seed == 0
+            else:
+                with pytest.raises(UserError, match=r"hydra\.searchpath: an option file may not"):
+                    compose("mine")

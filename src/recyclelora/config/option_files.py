@@ -31,6 +31,8 @@ READABLE = "RECYCLELORA_READABLE"
 HARMLESS = ("hydra.run.dir", "hydra.sweep.dir", "hydra.sweep.subdir", "hydra.mode", "hydra.verbose", "hydra.job.name",
             "hydra.job.chdir", "hydra.job.config", "hydra.aliases")  # fmt: skip
 """Keys of Hydra that only set values, beside those of sweeper and launcher."""
+FIRST_SEARCH = '${with_plugins:"file://${oc.env:RECYCLELORA_HOME}"}'
+"""``hydra.searchpath`` of the first release's train.yaml, which users have copied: what is searched anyway."""
 SWEEPER_ACTS = ("storage", "warm_start", "custom_search_space")
 SPACE = ("params", "points", "enqueue", "conditions", "confirm_by")
 """Keys of ``hydra.sweeper`` that hold overrides."""
@@ -149,7 +151,8 @@ def _acts(key: str, value: Any) -> bool:
         return name in SWEEPER_ACTS and value is not None
     if room == "launcher" and name:
         return name.split(".")[0] not in LAUNCHER and value is not None
-    return not (key.startswith(HARMLESS) or (key == "hydra.output_subdir" and value is None))
+    harmless = {"hydra.output_subdir": None, "hydra.searchpath": FIRST_SEARCH}
+    return not (key.startswith(HARMLESS) or (key in harmless and value == harmless[key]))
 
 
 def _overrides(name: str, space: dict[str, Any] | list[Any]) -> Iterator[str]:
