@@ -108,10 +108,12 @@ def _check(found: ConfigResult, name: str) -> None:
     if scheme != "file":  # an installed package
         return
     path = Path(folder) / (name if name.endswith((".yaml", ".yml")) else f"{name}.yaml")
-    if path in _own or f"file://{folder}" in conf_folders():
+    if path in _own:
         return
     if any(path.resolve().is_relative_to(place) for place in trusted()):
         _trusted_reads.update(_READS.findall(OmegaConf.to_yaml(found.config, resolve=False)))
+        return
+    if f"file://{folder}" in conf_folders():
         return
     leaves = dict(_leaves(OmegaConf.to_container(found.config, resolve=False), ""))
     acting = [key for key, value in leaves.items() if _acts(key, value)]
