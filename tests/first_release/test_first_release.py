@@ -21,7 +21,7 @@ from hydra import compose, initialize_config_dir
 from omegaconf import OmegaConf
 
 from recyclelora.config.compose import home, register_schemas
-from recyclelora.sweep.record import options_since, record
+from recyclelora.sweep.record import options_since, other_values, record
 from recyclelora.system.errors import UserError
 from recyclelora.training.run import Run
 
@@ -82,6 +82,7 @@ def test_the_same_words_with_new_options_are_another_run_that_tells_how_to_find_
 def test_a_sweep_without_its_code_goes_on_and_else_says_what_brings_the_earlier_options_back(left: Path):
     folder = left / "outputs/sweeps/ranks"
     stored = json.loads((folder / "study.json").read_text())
+    moved: list[bool] = []
 
     def goes_on(*overrides: str) -> None:
         register_schemas()
@@ -91,7 +92,9 @@ def test_a_sweep_without_its_code_goes_on_and_else_says_what_brings_the_earlier_
         plain = OmegaConf.to_container(config, resolve=False)
         assert isinstance(plain, dict)
         plain.pop("hydra")
-        record(folder, {**stored, "config": plain}, dict(options_since(config)))
+        about, since = {**stored, "fixed": [*overrides, *stored["fixed"]], "config": plain}, dict(options_since(config))
+        moved.append(other_values(folder, about, since))
+        record(folder, about, since)
 
     with pytest.raises(UserError) as error:
         goes_on()
@@ -101,6 +104,7 @@ def test_a_sweep_without_its_code_goes_on_and_else_says_what_brings_the_earlier_
         goes_on(*REST, *THEN, "trainer.ema_start=3")
     goes_on(*REST, *THEN)
     goes_on(*REST, *THEN)  # by now of this version
+    assert moved[-2:] == [False, False]  # finished trials stay where they are in the grid
     with pytest.raises(UserError, match=r"optimizer\.reach_ends: was False, now True"):
         goes_on(*REST, THEN[0])
 

@@ -104,8 +104,9 @@ def sweep(
     with _only_driver(folder, shared):
         ledger = Ledger(folder)
         about = described(options, plan, config, directions, name)
-        moved = fit_grid(ledger, plan) if (widened := other_values(folder, about)) else []
-        record(folder, about, dict(options_since(config)))
+        since = dict(options_since(config))
+        moved = fit_grid(ledger, plan) if (widened := other_values(folder, about, since)) else []
+        record(folder, about, since)
         OmegaConf.save(task.config, folder / "multirun.yaml")  # as Hydra's own sweeper does
         with one_at_a_time(folder, shared=shared):
             searched = [trial for trial in ledger.trials() if not trial.confirms]

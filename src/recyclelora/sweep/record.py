@@ -60,13 +60,19 @@ def is_grid(about: Mapping[str, Any]) -> bool:
     return about.get("sampler") in (None, "GridSampler")
 
 
-def other_values(folder: Path, about: Mapping[str, Any]) -> bool:
-    """Whether a grid was begun with other values than it is to have now."""
+def other_values(folder: Path, about: Mapping[str, Any], since: Mapping[str, Any]) -> bool:
+    """Whether a grid was begun with other values than it is to have now.
+
+    An option that its version did not know, given now so that it goes on as it was, is none of them.
+    """
     stored = _stored(folder)
     if stored is None:
         return False
-    keys = ("space", "fixed") if is_grid(stored) and is_grid(about) else ()
-    return any(stored.get(key) != about[key] for key in keys)
+    if not (is_grid(stored) and is_grid(about)):
+        return False
+    kept = {f"{_short(key)}={as_override(then)}" for key, then in since.items()}
+    fixed = {text for text in about["fixed"] if text not in kept}
+    return stored.get("space") != about["space"] or {*(stored.get("fixed") or ())} - kept != fixed
 
 
 def _stored(folder: Path) -> dict[str, Any] | None:
