@@ -12,8 +12,9 @@ from hydra import compose, initialize_config_dir
 from omegaconf import DictConfig
 from omegaconf.errors import OmegaConfBaseException
 
-from recyclelora.config.compose import home, register_schemas
+from recyclelora.config.compose import commanding, home, register_schemas
 from recyclelora.config.option_files import READABLE, TRUSTED, allow_reading, place_chosen_by
+from recyclelora.config.plugins import conf_folders
 from recyclelora.system.errors import UserError
 
 GLOBAL = "# @package _global_\n"
@@ -163,3 +164,27 @@ def test_what_a_terminal_cannot_show_ends_nothing(tmp_path):
     env = os.environ | {"PYTHONIOENCODING": "ascii"}
     done = subprocess.run(command, capture_output=True, text=True, cwd=tmp_path, env=env, check=False)
     assert done.returncode == 2 and "Traceback" not in done.stderr and "\\u2192" in done.stderr
+
+
+def test_a_copy_of_the_first_releases_own_file_composes_and_searches_nowhere_else(tmp_path):
+    register_schemas()
+    own = '${with_plugins:"file://${oc.env:RECYCLELORA_HOME}"}'
+    text = (home() / "conf/train.yaml").read_text().replace("hydra:\n", f"hydra:\n  searchpath: {own}\n")
+    for searched in (own, own.replace("oc.env:RECYCLELORA_HOME", "oc.env:HOME"), "[file:///tmp]"):
+        (tmp_path / "mine.yaml").write_text(text.replace(own, searched))
+        with commanding(), initialize_config_dir(str(tmp_path)):
+            if searched == own:
+                assert compose("mine").seed == 0
+            else:
+                with pytest.raises(UserError, match=r"hydra\.searchpath: an option file may not"):
+                    compose("mine")
+
+
+def test_installed_packages_are_looked_up_once_however_many_files(stranger, monkeypatch):
+    scans = []
+    conf_folders.cache_clear()
+    monkeypatch.setattr("recyclelora.config.plugins.entry_points", lambda group: scans.append(group) or [])
+    stranger("seed: 1")
+    stranger("seed: 2")
+    assert scans.count("recyclelora.conf") == 1
+    conf_folders.cache_clear()

@@ -105,4 +105,4 @@ def test_broken_packages_are_named(tmp_path, monkeypatch, kind, source, message)
 
 def test_only_installed_packages_count(tmp_path, monkeypatch):
     monkeypatch.syspath_prepend(EXAMPLE / "src")  # importable, but not installed
-    assert own_adapters({}) == {} and conf_folders() == []
+    assert own_adapters({}) == {} and conf_folders() == ()

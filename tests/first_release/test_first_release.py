@@ -17,13 +17,19 @@ from pathlib import Path
 import numpy as np
 import pytest
 from conftest import TINY, compose_config
+from hydra import compose, initialize_config_dir
+from omegaconf import OmegaConf
 
-from recyclelora.config.compose import home
+from recyclelora.config.compose import home, register_schemas
+from recyclelora.sweep.record import options_since, other_values, record
+from recyclelora.system.errors import UserError
 from recyclelora.training.run import Run
 
 COMMAND = [*TINY, "data=gta2city", "data.augment.short_edges=[64]"]
 THEN = ["data.augment.hue_half_open=false", "optimizer.reach_ends=false"]
 """Shipped options that have other values by now."""
+REST = ["backbone.positions=laid_out", "adapter.mixed_precision=fold"]
+"""The same of those that have no effect on these runs, but stand in a sweep's settings."""
 PREFIX = "recyclelora-vit_tiny_test-gta2city-"
 RUNS = {0: f"{PREFIX}994a4f48c7bbd880", 1: f"{PREFIX}59de275f5099afc0"}
 CHANGING = ("seconds", "git", "peak_memory_mb")
@@ -34,10 +40,10 @@ def left(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """The folder that 0.1.0 worked in, as if it had been on this machine."""
     with tarfile.open(Path(__file__).parent / "0.1.0.tar.xz") as archive:
         archive.extractall(tmp_path, filter="data")
-    for record in tmp_path.rglob("*.json"):
-        text = record.read_text()
+    for path in tmp_path.rglob("*.json"):
+        text = path.read_text()
         if "HOST" in text:
-            record.write_text(text.replace("HOST", platform.node()))
+            path.write_text(text.replace("HOST", platform.node()))
     monkeypatch.chdir(tmp_path)
     return tmp_path
 
@@ -71,6 +77,36 @@ def test_the_same_words_with_new_options_are_another_run_that_tells_how_to_find_
     assert run.remark is not None and run.remark.endswith(f"add: {' '.join(THEN)}")
     assert f"outputs/runs/{RUNS[0]} is the run of this command" in run.remark
     assert Run.identify(compose_config(left, *COMMAND, *THEN), None).remark is None
+
+
+def test_a_sweep_without_its_code_goes_on_and_else_says_what_brings_the_earlier_options_back(left: Path):
+    folder = left / "outputs/sweeps/ranks"
+    stored = json.loads((folder / "study.json").read_text())
+    moved: list[bool] = []
+
+    def goes_on(*overrides: str) -> None:
+        register_schemas()
+        given = [text for text in stored["fixed"] if not text.startswith("adapter.main")]
+        with initialize_config_dir(str(home() / "conf")):
+            config = compose("train", [*given, "adapter.main.rank=4", *overrides], return_hydra_config=True)
+        plain = OmegaConf.to_container(config, resolve=False)
+        assert isinstance(plain, dict)
+        plain.pop("hydra")
+        about, since = {**stored, "fixed": [*overrides, *stored["fixed"]], "config": plain}, dict(options_since(config))
+        moved.append(other_values(folder, about, since))
+        record(folder, about, since)
+
+    with pytest.raises(UserError) as error:
+        goes_on()
+    text = str(error.value)
+    assert text.endswith(f"add: {' '.join([*REST, *THEN])}") and "ema_start" not in text
+    with pytest.raises(UserError, match=r"trainer\.ema_start: was 0, now 3"):
+        goes_on(*REST, *THEN, "trainer.ema_start=3")
+    goes_on(*REST, *THEN)
+    goes_on(*REST, *THEN)  # by now of this version
+    assert moved[-2:] == [False, False]  # finished trials stay where they are in the grid
+    with pytest.raises(UserError, match=r"optimizer\.reach_ends: was False, now True"):
+        goes_on(*REST, THEN[0])
 
 
 @pytest.mark.slow

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
+import errno
+import os
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -19,7 +21,7 @@ from recyclelora.sweep.search import Search
 from recyclelora.sweep.space import Space
 from recyclelora.sweep.steering import Wishes, alive, busy, living, wish
 from recyclelora.system.errors import UserError
-from recyclelora.system.storage import LOCK, locked, taking_turns
+from recyclelora.system.storage import LOCK, locked, taking_turns, write_json
 
 X = CategoricalDistribution([1, 2])
 PLAN = Plan(Space({"x": X}, ["x"], {}), n_trials=2, planned=[{"x": 1}, {"x": 2}], sampler=None, shared=True)
@@ -133,3 +135,46 @@ def test_a_wish_that_makes_no_sense_is_said_once(tmp_path: Path, text: str):
     with pytest.raises(UserError, match=r"control\.json: "):
         wishes.new()
     assert wishes.new() is None
+
+
+def test_a_file_system_that_does_not_answer_is_no_other_folder(tmp_path: Path, study: optuna.Study, monkeypatch):
+    sweep = tmp_path / "sweep"
+    sweep.mkdir()
+    alone, stat = driver(sweep, study, "a-2"), Path.stat
+
+    def stale(path: Path, **options: bool) -> os.stat_result:
+        if path == sweep:
+            raise OSError(errno.ESTALE, os.strerror(errno.ESTALE))
+        return stat(path, **options)
+
+    with monkeypatch.context() as away:
+        away.setattr(Path, "stat", stale)
+        alone._restore()
+        begun = driver(sweep, study, "b-3")
+    for one in (alone, begun):
+        one._restore()
+    sweep.rename(tmp_path / "other")
+    for one in (alone, begun):
+        with pytest.raises(UserError, match="was renamed or removed while its sweep ran"):
+            one._restore()
+    sweep.mkdir()
+    with pytest.raises(UserError, match="was renamed or removed while its sweep ran"):
+        alone._restore()
+
+
+def test_late_outcomes_that_make_no_values_are_looked_at_once(tmp_path: Path, study: optuna.Study, monkeypatch):
+    alone, said = Driver(PLAN, study, Ledger(tmp_path), None, None), []  # type: ignore[arg-type]
+    alone.observer = SimpleNamespace(event=said.append)  # type: ignore[assignment]
+    trial = alone.search.next()
+    assert trial is not None
+    trial.driver = alone.search.driver
+    trial.attempts.append(Attempt(0, 1, "job", "", node_fault=True))
+    trial.end("failed", reason="lost")
+    monkeypatch.setattr("recyclelora.sweep.driver.LOOK_BACK", 0.0)
+    alone._take_late()
+    assert said == []
+    outcome = {"attempt": 1, "status": "complete", "reason": None, "values": [1.0, 2.0]}
+    write_json(trial.unit_folder(0) / "outcome.json", outcome)
+    for _ in range(3):
+        alone._take_late()
+    assert len(said) == 1 and trial.reason == "returned 2 values, not 1 as hydra.sweeper.direction says"

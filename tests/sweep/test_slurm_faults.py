@@ -468,3 +468,12 @@ def test_a_folder_that_a_group_shares_keeps_its_rights(fake: FakeSlurm, tmp_path
     assert stat.S_IMODE((tmp_path / "logs").stat().st_mode) == 0o2775
     inside = {path.name: stat.S_IMODE(path.stat().st_mode) & 0o777 for path in (tmp_path / "logs").iterdir()}
     assert inside == {f".new-{os.getuid()}": 0o700, job: 0o700}
+
+
+def test_jobs_trust_and_read_what_the_user_lets_their_driver_where_sbatch_passes_nothing_on(monkeypatch):
+    monkeypatch.setenv("RECYCLELORA_TRUSTED", "/my files:/theirs")
+    monkeypatch.setenv("RECYCLELORA_READABLE", "MY_TOKEN")
+    monkeypatch.setenv("MY_TOKEN", "abcdefgh")
+    lines = slurm_submission.exports()
+    assert {"export RECYCLELORA_TRUSTED='/my files:/theirs'", "export RECYCLELORA_READABLE=MY_TOKEN"} <= {*lines}
+    assert not any("abcdefgh" in line for line in lines)

@@ -89,3 +89,10 @@ def test_option_files_of_ones_own_are_part_of_it_and_stay_trusted(tmp_path: Path
     assert started[0][3:] == ["--config-dir", str(own), "-m", "experiment=a"]
     named = os.environ["RECYCLELORA_TRUSTED"].split(":")
     assert {str(own), f"{sweep}/snapshot/conf/hydra/launcher/ours.yaml"} <= set(named)
+
+
+def test_a_home_that_cannot_be_written_does_not_keep_a_sweep_from_beginning(tmp_path: Path, monkeypatch):
+    (tmp_path / "state").write_text("no folder")
+    monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path / "state"))
+    snapshot.note_own(tmp_path)
+    assert not snapshot.is_noted(tmp_path)

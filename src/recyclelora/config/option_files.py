@@ -31,6 +31,8 @@ READABLE = "RECYCLELORA_READABLE"
 HARMLESS = ("hydra.run.dir", "hydra.sweep.dir", "hydra.sweep.subdir", "hydra.mode", "hydra.verbose", "hydra.job.name",
             "hydra.job.chdir", "hydra.job.config", "hydra.aliases")  # fmt: skip
 """Keys of Hydra that only set values, beside those of sweeper and launcher."""
+FIRST_SEARCH = '${with_plugins:"file://${oc.env:RECYCLELORA_HOME}"}'
+"""``hydra.searchpath`` of the first release's train.yaml, which users have copied: what is searched anyway."""
 SWEEPER_ACTS = ("storage", "warm_start", "custom_search_space")
 SPACE = ("params", "points", "enqueue", "conditions", "confirm_by")
 """Keys of ``hydra.sweeper`` that hold overrides."""
@@ -106,10 +108,12 @@ def _check(found: ConfigResult, name: str) -> None:
     if scheme != "file":  # an installed package
         return
     path = Path(folder) / (name if name.endswith((".yaml", ".yml")) else f"{name}.yaml")
-    if path in _own or f"file://{folder}" in conf_folders():
+    if path in _own:
         return
     if any(path.resolve().is_relative_to(place) for place in trusted()):
         _trusted_reads.update(_READS.findall(OmegaConf.to_yaml(found.config, resolve=False)))
+        return
+    if f"file://{folder}" in conf_folders():
         return
     leaves = dict(_leaves(OmegaConf.to_container(found.config, resolve=False), ""))
     acting = [key for key, value in leaves.items() if _acts(key, value)]
@@ -149,7 +153,8 @@ def _acts(key: str, value: Any) -> bool:
         return name in SWEEPER_ACTS and value is not None
     if room == "launcher" and name:
         return name.split(".")[0] not in LAUNCHER and value is not None
-    return not (key.startswith(HARMLESS) or (key == "hydra.output_subdir" and value is None))
+    harmless = {"hydra.output_subdir": None, "hydra.searchpath": FIRST_SEARCH}
+    return not (key.startswith(HARMLESS) or (key in harmless and value == harmless[key]))
 
 
 def _overrides(name: str, space: dict[str, Any] | list[Any]) -> Iterator[str]:

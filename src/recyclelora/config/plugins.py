@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Mapping
+from functools import cache
 from importlib.metadata import EntryPoint, entry_points
 from typing import Any
 
@@ -25,13 +26,14 @@ def own_adapters(built_in: Mapping[str, type]) -> dict[str, type]:
     return {entry.name: _checked(entry, built_in) for entry in entry_points(group=ADAPTER_GROUP)}
 
 
-def conf_folders() -> list[str]:
-    """Where Hydra finds the option files of installed packages.
+@cache
+def conf_folders() -> tuple[str, ...]:
+    """Where Hydra finds the option files of installed packages; what is installed is looked up once per process.
 
     Raises:
         UserError: naming the package whose entry point is broken.
     """
-    return [f"file://{folder}" for entry in entry_points(group=CONF_GROUP) for folder in _loaded(entry).__path__]
+    return tuple(f"file://{folder}" for entry in entry_points(group=CONF_GROUP) for folder in _loaded(entry).__path__)
 
 
 def _checked(entry: EntryPoint, built_in: Mapping[str, type]) -> type:

@@ -59,7 +59,11 @@ class Driver:
         self.stop: int | None = None
         """the signal that asked the driver to end"""
         self._looked_back = 0.0
-        self.place = _place(ledger.sweep)
+        self._judged: set[Path] = set()
+        """folders of trials whose outcomes, all complete, have been made values of, or could not be"""
+        self.place: tuple[int, int] | None = None
+        with contextlib.suppress(OSError):  # then the first look that is answered says it
+            self.place = _place(ledger.sweep)
         self.view = View(study, rebuild, self._say, lambda: self.stop is not None)
 
     def _say(self, text: str) -> None:
@@ -108,7 +112,12 @@ class Driver:
         Raises:
             UserError: the whole folder is another one.
         """
-        if _place(self.ledger.sweep) != self.place:
+        try:
+            place = _place(self.ledger.sweep)
+        except OSError:  # a network folder that does not answer is no other one; the next look asks again
+            return
+        self.place = self.place or place
+        if place is None or place != self.place:
             raise UserError(
                 f"{self.ledger.sweep}: was renamed or removed while its sweep ran; the same command with study=<its "
                 "new name> goes on with what had finished"
@@ -278,7 +287,8 @@ class Driver:
                 self._settle_trial(trial)
         for trial in list(self.search.trials.values()):
             mine = not self.plan.shared or trial.driver == self.search.driver
-            if mine and trial.state == FAILED and any(a.node_fault or not a.began for a in trial.attempts):
+            open_ = mine and trial.state == FAILED and trial.folder not in self._judged
+            if open_ and any(a.node_fault or not a.began for a in trial.attempts):
                 outcomes = [outcome for outcome in trial.outcomes() if outcome is not None]
                 if len(outcomes) == len(trial.units) and all(o["status"] == "complete" for o in outcomes):
                     self._complete(trial, outcomes)
@@ -305,6 +315,7 @@ class Driver:
 
     def _complete(self, trial: Trial, outcomes: list[Outcome]) -> None:
         """The means over its units are the trial's values."""
+        self._judged.add(trial.folder)
         wanted = None if trial.confirms else len(self.study.directions)
         try:
             values = means(outcomes, wanted)
@@ -352,10 +363,14 @@ class Driver:
 
 
 def _place(folder: Path) -> tuple[int, int] | None:
-    """Which folder lies under a name; None where none does."""
+    """Which folder lies under a name; None where none does.
+
+    Raises:
+        OSError: the file system does not say.
+    """
     try:
         found = folder.stat()
-    except OSError:
+    except FileNotFoundError:
         return None
     return found.st_dev, found.st_ino
 

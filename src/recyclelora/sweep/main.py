@@ -28,7 +28,7 @@ from recyclelora.sweep.executors import make_executor, read_options
 from recyclelora.sweep.goals import TUNED
 from recyclelora.sweep.ledger import DRIVER_LOCK, Ledger, read_study
 from recyclelora.sweep.planning import Plan, check_options, fit_grid, listed, make_plan, validate
-from recyclelora.sweep.record import described, other_values, record
+from recyclelora.sweep.record import described, options_since, other_values, record
 from recyclelora.sweep.samplers import make_pruner
 from recyclelora.sweep.search import best_trials
 from recyclelora.sweep.space import discrete
@@ -104,8 +104,9 @@ def sweep(
     with _only_driver(folder, shared):
         ledger = Ledger(folder)
         about = described(options, plan, config, directions, name)
-        moved = fit_grid(ledger, plan) if (widened := other_values(folder, about)) else []
-        record(folder, about)
+        since = dict(options_since(config))
+        moved = fit_grid(ledger, plan) if (widened := other_values(folder, about, since)) else []
+        record(folder, about, since)
         OmegaConf.save(task.config, folder / "multirun.yaml")  # as Hydra's own sweeper does
         with one_at_a_time(folder, shared=shared):
             searched = [trial for trial in ledger.trials() if not trial.confirms]

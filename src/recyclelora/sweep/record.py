@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import dataclasses
+import shlex
 import time
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -14,6 +16,7 @@ from recyclelora.sweep.goals import tuned_on_targets
 from recyclelora.sweep.ledger import read_study
 from recyclelora.sweep.planning import Plan
 from recyclelora.sweep.samplers import sampler_name
+from recyclelora.system.checks import additions, as_override
 from recyclelora.system.errors import UserError
 from recyclelora.system.storage import write_json
 
@@ -57,13 +60,19 @@ def is_grid(about: Mapping[str, Any]) -> bool:
     return about.get("sampler") in (None, "GridSampler")
 
 
-def other_values(folder: Path, about: Mapping[str, Any]) -> bool:
-    """Whether a grid was begun with other values than it is to have now."""
+def other_values(folder: Path, about: Mapping[str, Any], since: Mapping[str, Any]) -> bool:
+    """Whether a grid was begun with other values than it is to have now.
+
+    An option that its version did not know, given now so that it goes on as it was, is none of them.
+    """
     stored = _stored(folder)
     if stored is None:
         return False
-    keys = ("space", "fixed") if is_grid(stored) and is_grid(about) else ()
-    return any(stored.get(key) != about[key] for key in keys)
+    if not (is_grid(stored) and is_grid(about)):
+        return False
+    kept = {f"{_short(key)}={as_override(then)}" for key, then in since.items()}
+    fixed = {text for text in about["fixed"] if text not in kept}
+    return stored.get("space") != about["space"] or {*(stored.get("fixed") or ())} - kept != fixed
 
 
 def _stored(folder: Path) -> dict[str, Any] | None:
@@ -81,23 +90,43 @@ def _stored(folder: Path) -> dict[str, Any] | None:
     return None if stored is None else dict(stored)
 
 
-def record(folder: Path, about: dict[str, Any]) -> None:
+def options_since(config: DictConfig, path: str = "config") -> Iterator[tuple[str, Any]]:
+    """Keys of ``study.json`` that earlier versions do not know, and what those versions did."""
+    kind = OmegaConf.get_type(config)
+    if dataclasses.is_dataclass(kind):
+        yield from ((f"{path}.{name}", default) for name, default in additions(kind).items())
+    for name in map(str, config):
+        child = config._get_node(name)
+        if isinstance(child, DictConfig) and not (child._is_none() or child._is_missing() or child._is_interpolation()):
+            yield from options_since(child, f"{path}.{name}")
+
+
+def record(folder: Path, about: dict[str, Any], since: Mapping[str, Any]) -> None:
     """Write ``study.json``; a study goes on only with what it was begun with.
 
+    Args:
+        folder: of the sweep
+        about: see :func:`described`
+        since: see :func:`options_since`
+
     Raises:
-        UserError: naming what differs.
+        UserError: naming what differs, and what gives younger options the meaning that they had before they were added.
     """
     path = folder / "study.json"
     stored = _stored(folder)
     if stored is not None:
         free = (*MAY_CHANGE, *(GRID_MAY_CHANGE if is_grid(stored) and is_grid(about) else ()))
-        differences = [
-            text for key in about if key not in free for text in _differences(key, stored.get(key), about[key])
-        ]
+        asked = {key: value for key, value in about.items() if key not in free}
+        then = _with_options_since(stored, about, since)
+        differences = {key: both for name in asked for key, both in _differences(name, then.get(name), asked[name])}
         if differences:
+            lines = [f"  {_short(key)}: was {was}, now {now}" for key, (was, now) in list(differences.items())[:10]]
+            back = [f"{_short(key)}={as_override(was)}" for key, (was, _) in differences.items() if key in since]
+            if back:
+                lines.append(f"  to go on with newer options as they were then, add: {shlex.join(back)}")
             raise UserError(
                 f"{folder.name}: was begun with other settings; give it another name with study=, or start over with "
-                "fresh=true:\n" + "\n".join(f"  {text}" for text in differences[:10])
+                "fresh=true:\n" + "\n".join(lines)
             )
         about["created"] = stored["created"]
     else:
@@ -105,11 +134,30 @@ def record(folder: Path, about: dict[str, Any]) -> None:
     write_json(path, about)
 
 
-def _differences(key: str, before: Any, after: Any) -> Iterator[str]:
-    if key.removeprefix("config.") in FREE:
+def _with_options_since(stored: Any, about: Mapping[str, Any], since: Mapping[str, Any], path: str = "") -> Any:
+    """What was stored, with each younger option that it does not know as its version behaved."""
+    if not isinstance(stored, dict):
+        return stored
+    new = {name: since[f"{path}{name}"] for name in about if name not in stored and f"{path}{name}" in since}
+    known = {
+        name: _with_options_since(value, inside, since, f"{path}{name}.")
+        if isinstance(inside := about.get(name), dict)
+        else value
+        for name, value in stored.items()
+    }
+    return known | new
+
+
+def _differences(key: str, before: Any, after: Any) -> Iterator[tuple[str, tuple[Any, Any]]]:
+    """(key, (before, after)) of all that differs."""
+    if _short(key) in FREE:
         return
     if isinstance(before, dict) and isinstance(after, dict):
         for name in dict.fromkeys([*before, *after]):
             yield from _differences(f"{key}.{name}", before.get(name), after.get(name))
     elif before != after:
-        yield f"{key.removeprefix('config.')}: was {before}, now {after}"
+        yield key, (before, after)
+
+
+def _short(key: str) -> str:
+    return key.removeprefix("config.")

@@ -14,7 +14,8 @@ from recyclelora.system.errors import UserError
 from recyclelora.system.storage import make_folder
 
 EXPORTED = (
-    "PATH", "PYTHONPATH", "RECYCLELORA_HOME", "RECYCLELORA_SNAPSHOT", "RECYCLELORA_CACHE", "DATA_ROOT", "SLURM_CONF",
+    "PATH", "PYTHONPATH", "RECYCLELORA_HOME", "RECYCLELORA_SNAPSHOT", "RECYCLELORA_CACHE",
+    "RECYCLELORA_TRUSTED", "RECYCLELORA_READABLE", "DATA_ROOT", "SLURM_CONF",
 )  # fmt: skip
 """Variables that jobs need where a site's sbatch passes none on; no secrets, for scripts are readable."""
 

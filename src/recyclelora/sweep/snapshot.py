@@ -5,6 +5,7 @@ A sweep takes days; the checkout that it was started from goes on changing.
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 import os
 import re
@@ -38,9 +39,13 @@ def exists(sweep: Path) -> bool:
 
 
 def note_own(sweep: Path) -> None:
-    """Remember, for this account, that it made a sweep's folder which an option file has chosen."""
-    make_folder(_noted().parent)
-    append_text(_noted(), f"{sweep}\n")
+    """Remember, for this account, that it made a sweep's folder which an option file has chosen.
+
+    A home that cannot be written is no reason not to begin: the sweep's command then asks again when it goes on.
+    """
+    with contextlib.suppress(UserError, OSError):
+        make_folder(_noted().parent)
+        append_text(_noted(), f"{sweep}\n")
 
 
 def is_noted(sweep: Path) -> bool:

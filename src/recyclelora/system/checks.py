@@ -88,7 +88,7 @@ def before_additions(node: Any, path: str = "") -> tuple[Any, list[str]]:
             key, value = f"{path}.{field.name}".lstrip("."), getattr(node, field.name)
             if ADDED in field.metadata and value != (default := _default(field)):
                 values[field.name] = default
-                overrides.append(f"{key}={_as_override(default)}")
+                overrides.append(f"{key}={as_override(default)}")
             else:
                 values[field.name], inside = before_additions(value, key)
                 overrides += inside
@@ -99,7 +99,13 @@ def before_additions(node: Any, path: str = "") -> tuple[Any, list[str]]:
     return node, []
 
 
-def _as_override(value: Any) -> str:
+def additions(kind: type) -> dict[str, Any]:
+    """The :func:`added` options of a dataclass, and what versions did that do not know them."""
+    return {field.name: _default(field) for field in dataclasses.fields(kind) if ADDED in field.metadata}
+
+
+def as_override(value: Any) -> str:
+    """A value as it stands behind ``key=`` on a command line."""
     return value if isinstance(value, str) else json.dumps(value, separators=(",", ":"))
 
 
