@@ -129,11 +129,15 @@ def test_a_signal_to_the_whole_group_is_the_runs_to_heed(tmp_path: Path, start, 
     check(tmp_path, start, stage, number, group=True, workers=workers)
 
 
+WAYS = list(itertools.product((False, True), (0, 2)))
+"""To the process or to its group, and so many data workers."""
 GRID = [
-    (stage, number, group, workers)
-    for stage, number, group, workers in itertools.product(STAGES, SIGNALS, (False, True), (0, 2))
-    if not (stage == "imports" and (workers or number != signal.SIGINT))  # others end a process that has nothing yet
+    (stage, number, *WAYS[(row + column) % len(WAYS)])
+    for row, stage in enumerate(STAGES)
+    for column, number in enumerate(SIGNALS)
+    if stage != "imports" or number == signal.SIGINT  # others end a process that has nothing yet
 ]
+"""Every signal at every stage; every stage, and every signal, in each way at least once."""
 
 
 @pytest.mark.slow
