@@ -29,8 +29,8 @@ import cv2
 import numpy as np
 import torch
 
+from recyclelora.data.streets import render
 from recyclelora.evaluation.metrics import ConfusionMatrix
-from streets import render
 
 CLASSES, IGNORE, SIZE = 19, 255, (1024, 2048)
 Way = Callable[[np.ndarray, np.ndarray], np.ndarray]

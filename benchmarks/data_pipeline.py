@@ -40,8 +40,8 @@ from recyclelora.data.datasets import FolderDataset, Item
 from recyclelora.data.decode_cache import CachedDataset, DecodeCache
 from recyclelora.data.labels import CITYSCAPES_IDS, CITYSCAPES_KNOWN, identity_table, lookup_table
 from recyclelora.data.loaders import collate
+from recyclelora.data.streets import render
 from recyclelora.data.transforms import Augmentation, resized_shape
-from streets import render
 
 EDGES = (256, 307, 358, 409, 460, 512, 563, 614, 665, 716, 768, 819, 870, 921, 972, 1024)
 CROP = 512

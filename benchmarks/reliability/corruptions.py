@@ -28,13 +28,13 @@ from recyclelora.adapters.linalg.factor_store import DamagedEntry, FactorCache
 from recyclelora.data.datasets import Sample
 from recyclelora.data.decode_cache import DecodeCache
 from recyclelora.data.rare_classes import ClassCounts
+from recyclelora.data.streets import scene
 from recyclelora.evaluation.image_counts import ImageCounts
 from recyclelora.evaluation.partial import PartialCounts
 from recyclelora.runs.checkpoint import load_checkpoint, newest_checkpoint
 from recyclelora.sweep.ledger import COMPLETE, FAILED, Ledger
 from recyclelora.sweep.study import open_study, storage_url
 from recyclelora.system.errors import UserError
-from streets import scene
 
 OPTIONS = ["trainer.max_steps=4", "trainer.eval_every=2"]
 Read = Callable[[], object]

@@ -27,13 +27,13 @@ from harness import Child, command, composed, spawn, workspace
 from recyclelora.adapters.linalg.factor_store import FactorCache
 from recyclelora.data.datasets import Sample
 from recyclelora.data.decode_cache import DecodeCache
+from recyclelora.data.streets import render, scene
 from recyclelora.evaluation.image_counts import ImageCounts
 from recyclelora.evaluation.partial import PartialCounts
 from recyclelora.runs.checkpoint import Checkpoint, newest_checkpoint, point, pointed, prune, save_checkpoint
 from recyclelora.runs.metrics_log import MetricsLog
 from recyclelora.runs.provenance import RunDirectory, claimed, record
 from recyclelora.system.storage import read_json, write_json
-from streets import render, scene
 
 CALLS = ("write", "pwrite64", "fsync", "fdatasync", "rename", "mkdir", "unlink", "unlinkat", "rmdir", "ftruncate")
 FAULTS = {"kill": "signal=SIGKILL", "ENOSPC": "error=ENOSPC", "EIO": "error=EIO"}

@@ -9,13 +9,13 @@ import cv2
 import numpy as np
 import pytest
 
-import streets
-from streets import LOOKS, SIZE, num_scenes, render, scene
-from streets.canvas import Camera, Canvas, Light
-from streets.city import paint_street
-from streets.develop import develop
-from streets.looks import LOOK_TABLE
-from streets.plan import Painting
+from recyclelora.data import streets
+from recyclelora.data.streets import LOOKS, SIZE, num_scenes, render, scene
+from recyclelora.data.streets.canvas import Camera, Canvas, Light
+from recyclelora.data.streets.city import paint_street
+from recyclelora.data.streets.develop import develop
+from recyclelora.data.streets.looks import LOOK_TABLE
+from recyclelora.data.streets.plan import Painting
 
 PLAIN_LIGHT = Light((0.0, 1.0, 0.0), (0.5, 0.5, 0.5), (0.5, 0.5, 0.5))
 rendered = cache(render)

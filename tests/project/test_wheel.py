@@ -46,7 +46,7 @@ def test_every_option_file_and_nothing_else_is_packaged(wheel: Path):
     sources = {str(path.relative_to(home() / "src")) for path in (home() / "src").rglob("*.py")}
     assert options | sources <= names
     assert {"recyclelora/runs/result.schema.json", "recyclelora/reports/templates/inspection.html"} <= names
-    assert {name.split("/")[0].split("-")[0] for name in names} <= {"recyclelora", "streets", "hydra_plugins"}
+    assert {name.split("/")[0].split("-")[0] for name in names} <= {"recyclelora", "hydra_plugins"}
     assert "hydra_plugins/__init__.py" not in names  # a namespace that other packages share
     assert not any("__pycache__" in name or name.startswith("tests") for name in names)
 

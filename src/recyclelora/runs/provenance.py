@@ -85,7 +85,7 @@ class ResultRecord(TypedDict):
     iou_per_class: NotRequired[dict[str, list[float | None]]]
 
 
-PACKAGES = ("recyclelora", "streets", "hydra_plugins/recyclelora_sweeper")
+PACKAGES = ("recyclelora", "hydra_plugins/recyclelora_sweeper")
 """Folders of this project's code, where it was installed."""
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-import streets
+from recyclelora.data import streets
 from recyclelora.data.datasets.base import Sample, classes_entry
 from recyclelora.data.datasets.files import check_choice
 from recyclelora.data.labels import IGNORE, renumbered

@@ -6,9 +6,9 @@ from functools import cache
 import cv2
 import numpy as np
 
-from streets.brush import Brush
-from streets.canvas import Canvas, Colour
-from streets.textures import Bytes, cutout, fractal, to_bytes
+from recyclelora.data.streets.brush import Brush
+from recyclelora.data.streets.canvas import Canvas, Colour
+from recyclelora.data.streets.textures import Bytes, cutout, fractal, to_bytes
 
 PLANT = 8
 

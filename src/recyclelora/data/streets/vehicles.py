@@ -5,9 +5,9 @@ from itertools import pairwise
 
 import numpy as np
 
-from streets.brush import paint_face
-from streets.canvas import Canvas, Colour
-from streets.solids import TYRE, Face, Patch, Pose, Solid, paint_solid
+from recyclelora.data.streets.brush import paint_face
+from recyclelora.data.streets.canvas import Canvas, Colour
+from recyclelora.data.streets.solids import TYRE, Face, Patch, Pose, Solid, paint_solid
 
 CAR, TRUCK, BUS, TRAIN = 13, 14, 15, 16
 GLASS = (38, 46, 54)

@@ -6,9 +6,9 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from streets.brush import outward, paint_face
-from streets.canvas import Canvas, Colour, split_like
-from streets.textures import Floats
+from recyclelora.data.streets.brush import outward, paint_face
+from recyclelora.data.streets.canvas import Canvas, Colour, split_like
+from recyclelora.data.streets.textures import Floats
 
 TYRE = (24, 24, 26)
 # Beyond this many metres only the first few details of a face are painted.

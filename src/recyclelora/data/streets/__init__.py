@@ -14,10 +14,10 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from streets.canvas import SIZE
-from streets.city import paint_street
-from streets.develop import develop
-from streets.looks import LOOK_TABLE
+from recyclelora.data.streets.canvas import SIZE
+from recyclelora.data.streets.city import paint_street
+from recyclelora.data.streets.develop import develop
+from recyclelora.data.streets.looks import LOOK_TABLE
 
 __all__ = ["LOOKS", "SIZE", "SPLITS", "STREETS_VERSION", "missing", "num_scenes", "render", "scene"]
 

@@ -5,8 +5,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from streets.canvas import NEAR, Canvas, Colour, tinted
-from streets.textures import Floats
+from recyclelora.data.streets.canvas import NEAR, Canvas, Colour, tinted
+from recyclelora.data.streets.textures import Floats
 
 
 @dataclass(frozen=True)

@@ -14,7 +14,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from streets.textures import Bytes, Floats, coloured
+from recyclelora.data.streets.textures import Bytes, Floats, coloured
 
 Colour = Sequence[float] | Floats
 

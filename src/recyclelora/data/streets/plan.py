@@ -6,10 +6,10 @@ from dataclasses import dataclass, field
 import cv2
 import numpy as np
 
-from streets import plants as plants
-from streets.canvas import Camera, Canvas, Colour
-from streets.looks import Look
-from streets.textures import Bytes, Floats
+from recyclelora.data.streets import plants as plants
+from recyclelora.data.streets.canvas import Camera, Canvas, Colour
+from recyclelora.data.streets.looks import Look
+from recyclelora.data.streets.textures import Bytes, Floats
 
 ROAD, WALK, BUILDING, TERRAIN, SKY = 0, 1, 2, 9, 10
 FAR = 320.0

@@ -5,9 +5,9 @@ from itertools import pairwise
 import cv2
 import numpy as np
 
-from streets.canvas import SIZE, SUPER, Camera, Colour
-from streets.plan import FAR, NEAREST, ROAD, TERRAIN, WALK, Span, Street
-from streets.textures import Bytes, Floats, fractal
+from recyclelora.data.streets.canvas import SIZE, SUPER, Camera, Colour
+from recyclelora.data.streets.plan import FAR, NEAREST, ROAD, TERRAIN, WALK, Span, Street
+from recyclelora.data.streets.textures import Bytes, Floats, fractal
 
 
 def _strip(street: Street, surface: int, colour: Colour, x: Span, z: Span) -> None:

@@ -6,17 +6,17 @@ from functools import partial
 import cv2
 import numpy as np
 
-from streets import people as people
-from streets import props as props
-from streets import vehicles as cars
-from streets.brush import paint_face
-from streets.canvas import HEIGHT, IGNORE, SIZE, SUPER, WIDTH, Camera, Canvas, Light
-from streets.ground import paint_ground, sunlit
-from streets.lining import line_side, paint_backdrop
-from streets.looks import Look
-from streets.panels import panel_picture
-from streets.plan import KINDS, ODDS, SKY, Kind, Painting, Street
-from streets.solids import Pose
+from recyclelora.data.streets import people as people
+from recyclelora.data.streets import props as props
+from recyclelora.data.streets import vehicles as cars
+from recyclelora.data.streets.brush import paint_face
+from recyclelora.data.streets.canvas import HEIGHT, IGNORE, SIZE, SUPER, WIDTH, Camera, Canvas, Light
+from recyclelora.data.streets.ground import paint_ground, sunlit
+from recyclelora.data.streets.lining import line_side, paint_backdrop
+from recyclelora.data.streets.looks import Look
+from recyclelora.data.streets.panels import panel_picture
+from recyclelora.data.streets.plan import KINDS, ODDS, SKY, Kind, Painting, Street
+from recyclelora.data.streets.solids import Pose
 
 
 def paint_street(look: Look, seed: list[int]) -> Painting:

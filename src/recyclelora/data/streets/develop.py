@@ -8,11 +8,11 @@ from functools import cache
 import cv2
 import numpy as np
 
-from streets.canvas import SIZE, SUPER, Camera
-from streets.ground import ground_tile
-from streets.looks import Look
-from streets.plan import SKY, Painting
-from streets.textures import Bytes, Floats, fractal
+from recyclelora.data.streets.canvas import SIZE, SUPER, Camera
+from recyclelora.data.streets.ground import ground_tile
+from recyclelora.data.streets.looks import Look
+from recyclelora.data.streets.plan import SKY, Painting
+from recyclelora.data.streets.textures import Bytes, Floats, fractal
 
 _LINEAR = (np.arange(256, dtype=np.float32) / 255) ** 2.2
 _DISPLAY = np.rint(255 * (np.arange(4097) / 4096) ** (1 / 2.2)).astype(np.uint8)

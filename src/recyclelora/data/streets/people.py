@@ -5,9 +5,9 @@ import math
 import cv2
 import numpy as np
 
-from streets.brush import Brush, pick
-from streets.canvas import Canvas
-from streets.textures import Floats
+from recyclelora.data.streets.brush import Brush, pick
+from recyclelora.data.streets.canvas import Canvas
+from recyclelora.data.streets.textures import Floats
 
 PERSON, RIDER, MOTORCYCLE, BICYCLE = 11, 12, 17, 18
 SKIN = ((236, 196, 168), (214, 168, 134), (168, 120, 88), (112, 76, 54), (80, 54, 40))

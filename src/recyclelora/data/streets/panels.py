@@ -3,10 +3,10 @@
 import numpy as np
 from numpy.typing import NDArray
 
-from streets.brush import paint_face
-from streets.plan import Span, Street
-from streets.plants import PLANT
-from streets.textures import Bytes, Floats, cutout, fractal, to_bytes
+from recyclelora.data.streets.brush import paint_face
+from recyclelora.data.streets.plan import Span, Street
+from recyclelora.data.streets.plants import PLANT
+from recyclelora.data.streets.textures import Bytes, Floats, cutout, fractal, to_bytes
 
 WALL, FENCE = 3, 4
 

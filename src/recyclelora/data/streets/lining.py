@@ -2,14 +2,14 @@
 
 import numpy as np
 
-from streets.brush import paint_face
-from streets.canvas import Colour
-from streets.facades import Facade, draw_front
-from streets.panels import panel
-from streets.plan import BUILDING, FAR, Span, Street
-from streets.plants import PLANT
-from streets.props import gantry
-from streets.textures import Floats, cutout, fractal, to_bytes
+from recyclelora.data.streets.brush import paint_face
+from recyclelora.data.streets.canvas import Colour
+from recyclelora.data.streets.facades import Facade, draw_front
+from recyclelora.data.streets.panels import panel
+from recyclelora.data.streets.plan import BUILDING, FAR, Span, Street
+from recyclelora.data.streets.plants import PLANT
+from recyclelora.data.streets.props import gantry
+from recyclelora.data.streets.textures import Floats, cutout, fractal, to_bytes
 
 
 def paint_backdrop(street: Street) -> None:

@@ -4,8 +4,8 @@ import math
 
 import numpy as np
 
-from streets.brush import Brush, pick
-from streets.canvas import IGNORE, Canvas
+from recyclelora.data.streets.brush import Brush, pick
+from recyclelora.data.streets.canvas import IGNORE, Canvas
 
 POLE, LIGHT, SIGN = 5, 6, 7
 
