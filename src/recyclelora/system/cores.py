@@ -48,7 +48,7 @@ def short_sockets(*, anew: bool = False) -> None:
     place = tempfile.gettempdir()
     if "tempdir" in config or len(os.fsencode(place)) <= LONGEST_TMPDIR:
         return
-    for other in ("/tmp", "/var/tmp", "/dev/shm"):  # noqa: S108
+    for other in ("/tmp", "/var/tmp", "/dev/shm"):  # noqa: S108  # nosec B108
         with suppress(OSError):
             folder = tempfile.mkdtemp(prefix="pymp-", dir=other)
             config["tempdir"] = folder
