@@ -15,7 +15,7 @@ from recyclelora.config.compose import ConfigError, load_config
 from recyclelora.system.errors import UserError
 from recyclelora.training.optimizer import parameter_groups
 
-FIRST_RELEASE = Path(__file__).parent / "first_release/configs"
+FIRST_RELEASE = Path(__file__).parents[1] / "first_release/configs"
 DECODERS = {
     "linear": "LinearDecoder", "segformer": "Segformer", "fpn": "FeaturePyramid", "upernet": "UperNet", "dpt": "Dpt",
     "eomt": "QueryTokens", "mask2former": "Mask2Former",

@@ -140,8 +140,8 @@ def test_crops_are_those_that_the_model_sees_first(drawn, monkeypatch, tmp_path)
     from recyclelora.training import loop
 
     backward = loop._backward
-    monkeypatch.setattr(loop, "_backward", lambda f, m, images, labels, a: batches.append((images, labels)) or
-                        backward(f, m, images, labels, a))  # fmt: skip
+    monkeypatch.setattr(loop, "_backward", lambda f, m, images, labels, *rest: batches.append((images, labels)) or
+                        backward(f, m, images, labels, *rest))  # fmt: skip
     again = execute(compose_config(tmp_path, *DRAWN, f"data.root={config.data.root}"))
     assert again["augmented_crops.png"].read_bytes() == found["augmented_crops.png"].read_bytes()
     images = np.concatenate([images.numpy().transpose(0, 2, 3, 1) for images, _ in batches])

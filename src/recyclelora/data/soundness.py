@@ -29,6 +29,10 @@ THREADS = 8
 Address = tuple[FolderDataset, int]
 
 
+SOUND = "sound_files"
+"""Folder below the cache, of marks that :func:`remember_as_sound` leaves."""
+
+
 def unusable_files(datasets: Iterable[Dataset], advance: Callable[[int], None]) -> list[BrokenFile]:
     """What cannot be used of all samples of the given sets; ``advance`` is told of samples done."""
     samples = samples_of(datasets)

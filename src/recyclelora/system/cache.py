@@ -24,7 +24,7 @@ from pathlib import Path
 
 from recyclelora.system.errors import UserError
 
-KINDS = ("factors", "streets", "decoded", "class_counts")
+KINDS = ("factors", "streets", "decoded", "class_counts", "sound_files")
 """What this project writes into its cache."""
 
 _UNITS = {"": 1, "K": 10**3, "M": 10**6, "G": 10**9, "T": 10**12, "KI": 2**10, "MI": 2**20, "GI": 2**30, "TI": 2**40}
