@@ -39,18 +39,19 @@ def waits(owner, name):
     setattr(owner, name, waiting)
 
 if stage != "imports":
-    from recyclelora import run, session
-    from recyclelora.engine import checkpoint, evaluation
+    from recyclelora.evaluation import evaluator
+    from recyclelora.runs import checkpoint
+    from recyclelora.training import run, trainer
     if stage == "decomposition":
         waits(run, "build_model")
     elif stage == "files":
         waits(run, "unusable_files")
     elif stage == "training":
-        waits(session.Session, "log")
+        waits(trainer.Session, "log")
     elif stage == "saving":
         waits(checkpoint, "write_bytes")
     elif stage == "evaluation":
-        waits(evaluation.Evaluator, "predict")
+        waits(evaluator.Evaluator, "predict")
 else:
     sys.modules["hydra.core.marker"] = None
     class Finder:
