@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from recyclelora.sweep.slurm_queue import FIELDS
+from recyclelora.sweep.slurm.queue import FIELDS
 
 
 class FakeSlurm:

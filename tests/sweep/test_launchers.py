@@ -21,10 +21,10 @@ from recyclelora.config.launchers import DriverOptions, SlurmOptions
 from recyclelora.sweep.execution import Stage, Status, Work
 from recyclelora.sweep.executors import LOCAL, SLURM, make_executor, visible_gpus
 from recyclelora.sweep.local import LocalExecutor
-from recyclelora.sweep.slurm import SlurmExecutor
-from recyclelora.sweep.slurm_driver import driver_script, submit_driver
-from recyclelora.sweep.slurm_job import share
-from recyclelora.sweep.slurm_queue import JobState, explain, in_seconds
+from recyclelora.sweep.slurm.driver import driver_script, submit_driver
+from recyclelora.sweep.slurm.executor import SlurmExecutor
+from recyclelora.sweep.slurm.job import share
+from recyclelora.sweep.slurm.queue import JobState, explain, in_seconds
 from recyclelora.system.errors import UserError
 
 TASK: Any = SimpleNamespace(function=print)

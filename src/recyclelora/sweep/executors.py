@@ -43,7 +43,7 @@ def make_executor(
     if n_jobs < 1:
         raise UserError(f"hydra.sweeper.n_jobs={n_jobs}: must be at least 1")
     if isinstance(options, SlurmOptions):
-        from recyclelora.sweep.slurm import SlurmExecutor
+        from recyclelora.sweep.slurm.executor import SlurmExecutor
 
         return SlurmExecutor(options, task, objectives, sweep, n_jobs, study)
     if isinstance(options, LocalOptions) and not options.in_process:

@@ -244,7 +244,7 @@ def _detach(running: LocalOptions | SlurmOptions | None, folder: Path, name: str
     """Let a SLURM job be the driver."""
     if not isinstance(running, SlurmOptions):
         raise UserError("hydra.sweeper.detach=true: only SLURM can run the driver as a job: add hydra/launcher=slurm")
-    from recyclelora.sweep.slurm_driver import detach
+    from recyclelora.sweep.slurm.driver import detach
 
     with _only_driver(folder):
         pass  # none runs: the job will be the one

@@ -11,7 +11,7 @@ from typing import NotRequired, TypedDict
 
 from recyclelora.runs.records import read_record
 from recyclelora.sweep.ledger import Ledger
-from recyclelora.sweep.slurm_queue import look
+from recyclelora.sweep.slurm.queue import look
 from recyclelora.system.errors import UserError
 from recyclelora.system.storage import holder, make_folder, taking_turns, write_json
 

@@ -14,18 +14,20 @@ from fake_slurm import FakeSlurm, fake, listed
 
 from recyclelora.config.launchers import SlurmOptions
 from recyclelora.runs.mailbox import Unit
-from recyclelora.sweep import slurm, slurm_calls, slurm_submission, submitting
+from recyclelora.sweep import submitting
 from recyclelora.sweep.driver import Driver
 from recyclelora.sweep.execution import NotNow, Stage, Status, Work
 from recyclelora.sweep.executors import SLURM, make_executor
 from recyclelora.sweep.ledger import Attempt, Ledger, Trial
 from recyclelora.sweep.planning import Plan
-from recyclelora.sweep.slurm import SlurmExecutor
-from recyclelora.sweep.slurm_driver import submit_driver
+from recyclelora.sweep.slurm import calls, submission
+from recyclelora.sweep.slurm import executor as executing
+from recyclelora.sweep.slurm.driver import submit_driver
+from recyclelora.sweep.slurm.executor import SlurmExecutor
 from recyclelora.sweep.space import Space
 from recyclelora.sweep.table import running_row
 from recyclelora.system.errors import UserError
-from sweep.slurm_tasks import Task
+from sweep.slurm.tasks import Task
 
 __all__ = ["fake"]
 
@@ -161,7 +163,7 @@ def test_a_jobs_number_is_found_among_a_sites_words(fake: FakeSlurm, executor: S
 
 
 def test_a_hanging_sbatch_ends_at_its_deadline_and_its_job_does_not_run(fake: FakeSlurm, executor, monkeypatch):
-    monkeypatch.setattr(slurm_submission, "call", functools.partial(slurm_calls.call, seconds=0.5))
+    monkeypatch.setattr(submission, "call", functools.partial(calls.call, seconds=0.5))
     fake.does("sbatch", HANGS)
     fake.does("squeue", "exit 1")  # the controller is busy with itself
     began = time.monotonic()
@@ -176,7 +178,7 @@ def test_a_hanging_sbatch_ends_at_its_deadline_and_its_job_does_not_run(fake: Fa
 
 
 def test_a_job_that_sbatch_did_not_name_is_found_by_its_script(fake: FakeSlurm, executor, monkeypatch):
-    monkeypatch.setattr(slurm_submission, "call", functools.partial(slurm_calls.call, seconds=0.5))
+    monkeypatch.setattr(submission, "call", functools.partial(calls.call, seconds=0.5))
     fake.does("sbatch", HANGS)
     fake.does("squeue", 'echo "54 /other.sh"; echo "55 $(cat $FAKE/path)"')
     job, _ = submitted(executor)
@@ -184,13 +186,13 @@ def test_a_job_that_sbatch_did_not_name_is_found_by_its_script(fake: FakeSlurm, 
 
 
 def test_a_signal_cuts_a_hanging_call_short(fake: FakeSlurm, executor: SlurmExecutor, monkeypatch):
-    monkeypatch.setattr(slurm_calls, "HURRIED", 0.3)
+    monkeypatch.setattr(calls, "HURRIED", 0.3)
     fake.does("squeue", "sleep 100")
     executor.hurry()
     began = time.monotonic()
-    assert slurm_calls.ask(["squeue"]) is None
+    assert calls.ask(["squeue"]) is None
     assert time.monotonic() - began < 20
-    slurm_calls.hurry(False)
+    calls.hurry(False)
 
 
 # --- squeue -----------------------------------------------------------------------------------------------------------
@@ -207,7 +209,7 @@ def test_bytes_that_are_no_utf8_harm_nothing(fake: FakeSlurm, executor: SlurmExe
 
 
 def test_an_empty_queue_is_no_death(fake: FakeSlurm, executor: SlurmExecutor, monkeypatch):
-    monkeypatch.setattr(slurm, "LATE_FILES", 0.5)
+    monkeypatch.setattr(executing, "LATE_FILES", 0.5)
     job, trial = submitted(executor)
     fake.says("scontrol", f"JobId={job} JobName=x JobState=RUNNING Reason=None ExitCode=0:0 NodeList=n1\n")
     assert status(executor, job).stage == Stage.RUNNING
@@ -226,7 +228,7 @@ def test_where_nobody_can_say_a_job_is_lost_only_after_a_long_silence(fake: Fake
     job, _ = submitted(executor)
     fake.says("scontrol", "", "slurm_load_jobs error: Unable to contact slurm controller (connect failure)\n", 1)
     assert status(executor, job).stage == Stage.QUEUED
-    monkeypatch.setattr(slurm, "SILENT", 0.0)
+    monkeypatch.setattr(executing, "SILENT", 0.0)
     assert status(executor, job).stage == Stage.GONE
 
 
@@ -474,6 +476,6 @@ def test_jobs_trust_and_read_what_the_user_lets_their_driver_where_sbatch_passes
     monkeypatch.setenv("RECYCLELORA_TRUSTED", "/my files:/theirs")
     monkeypatch.setenv("RECYCLELORA_READABLE", "MY_TOKEN")
     monkeypatch.setenv("MY_TOKEN", "abcdefgh")
-    lines = slurm_submission.exports()
+    lines = submission.exports()
     assert {"export RECYCLELORA_TRUSTED='/my files:/theirs'", "export RECYCLELORA_READABLE=MY_TOKEN"} <= {*lines}
     assert not any("abcdefgh" in line for line in lines)

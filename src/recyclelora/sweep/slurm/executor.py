@@ -8,27 +8,22 @@ from __future__ import annotations
 
 import contextlib
 import os
-import shlex
-import sys
 import time
 import uuid
 from collections.abc import Collection, Sequence
 from pathlib import Path
-from typing import Any
 
-from recyclelora.config.launchers import A_DAY, SlurmOptions, compatible
+from recyclelora.config.launchers import A_DAY, SlurmOptions
 from recyclelora.runs.mailbox import began, ended
 from recyclelora.sweep.execution import NotNow, Stage, Status, Work
-from recyclelora.sweep.slurm_calls import ask, hurry
-from recyclelora.sweep.slurm_job import SlurmJob
-from recyclelora.sweep.slurm_queue import JobState, Unanswered, explain, look, look_closer, minutes_allowed
-from recyclelora.sweep.slurm_submission import exports, private, sbatch, taken
+from recyclelora.sweep.slurm.calls import ask, hurry
+from recyclelora.sweep.slurm.job import SlurmJob
+from recyclelora.sweep.slurm.queue import JobState, Unanswered, explain, look, look_closer, minutes_allowed
+from recyclelora.sweep.slurm.submission import private, sbatch, taken, trial_script
 from recyclelora.sweep.task import HydraTask
 from recyclelora.system.errors import UserError
 from recyclelora.system.storage import read_json, write_json
 
-RENAMED = {"name": "job_name", "timeout_min": "time", "mem_gb": "mem", "tasks_per_node": "ntasks_per_node"}
-OWN = ("submitit_folder", "max_num_timeout", "python", "reservation", "requeue", "trials_per_job", "poll_s", "driver")
 FALSE_START = ("FAILED", "COMPLETED", "BOOT_FAIL", "LAUNCH_FAILED", "RECONFIG_FAIL")
 """Ends that, before its trial has begun, speak of the node."""
 SIGNS = ("log.txt", "started.json", "progress.json", "reports.jsonl", "outcome.json")
@@ -137,10 +132,8 @@ class SlurmExecutor:
         return self._text([work])
 
     def _text(self, work: Sequence[Work]) -> str:
-        from submitit.slurm.slurm import _make_sbatch_string
-
-        command = f"{self._python} -u -m submitit.core._submit {shlex.quote(str(self.folder))}"
-        return str(_make_sbatch_string(command=command, folder=self.folder, **self._parameters(work)))
+        left_out = sorted(self.left_out)
+        return trial_script(self.options, self.folder, self._name(work), len(work), self.limit_min, left_out)
 
     def _name(self, work: Sequence[Work]) -> str:
         return "-".join([self.options.name or self.study, *(f"{w.number:04d}" for w in work)])
@@ -152,38 +145,6 @@ class SlurmExecutor:
         if given is None and self._limit is None:
             self._limit = min(A_DAY, minutes_allowed(self.options.partition) or A_DAY)
         return given or self._limit or A_DAY
-
-    @property
-    def _python(self) -> str:
-        """What starts Python; without srun it takes the shell's place, to which alone signals come then."""
-        python = self.options.python or shlex.quote(sys.executable)
-        return python if self.options.use_srun else f"exec {python}"
-
-    def _parameters(self, work: Sequence[Work]) -> dict[str, Any]:
-        """The options in the words of submitit."""
-        o = self.options
-        given = {key: value for key, value in compatible(vars(o)).items() if key not in OWN}
-        packed = len(work) > 1
-        more: dict[str, Any] = {"requeue": True} if o.requeue else {"no-requeue": True}
-        if o.reservation is not None:
-            more["reservation"] = o.reservation
-        given |= {
-            "name": self._name(work),
-            "timeout_min": self.limit_min,
-            "tasks_per_node": len(work) if packed else o.tasks_per_node,
-            "additional_parameters": {k: v for k, v in {**more, **o.additional_parameters}.items() if v is not False},
-            # the shell outlives a signal, so that training has the time to save itself
-            "setup": [*exports(), *(o.setup or []), *(["trap : TERM"] if o.use_srun else [])],
-            # one process of a training that fails ends the others; one trial of several must not
-            "srun_args": [f"--kill-on-bad-exit={int(not packed)}", "--wait=0", *(o.srun_args or [])],
-        }
-        if "mem_gb" in given:
-            given["mem_gb"] = f"{round(1024 * given['mem_gb'])}MB"
-        if self.left_out:
-            given["exclude"] = ",".join(filter(None, [o.exclude, *sorted(self.left_out)]))
-        if not o.use_srun:
-            given["additional_parameters"].setdefault("signal", f"B:USR2@{o.signal_delay_s}")
-        return {RENAMED.get(key, key): value for key, value in given.items() if value is not None}
 
     # --- watching -----------------------------------------------------------------------------------------------------
 

@@ -5,11 +5,14 @@ from __future__ import annotations
 import os
 import re
 import shlex
-from collections.abc import Mapping
+import sys
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
+from recyclelora.config.launchers import SlurmOptions, compatible
 from recyclelora.sweep.execution import NotNow
-from recyclelora.sweep.slurm_calls import ask, call, first_line
+from recyclelora.sweep.slurm.calls import ask, call, first_line
 from recyclelora.system.errors import UserError
 from recyclelora.system.storage import make_folder
 
@@ -42,13 +45,61 @@ WRONG = re.compile(
 )
 """Refusals that come again however often the same is asked for."""
 
+RENAMED = {"name": "job_name", "timeout_min": "time", "mem_gb": "mem", "tasks_per_node": "ntasks_per_node"}
+"""Keys of ``hydra.launcher`` -> submitit's words for them."""
+OURS = ("submitit_folder", "max_num_timeout", "python", "reservation", "requeue", "trials_per_job", "poll_s", "driver")
+"""Keys that submitit does not know."""
+
+
+def trial_script(
+    options: SlurmOptions, folder: Path, name: str, trials: int, limit_min: int, left_out: Sequence[str]
+) -> str:
+    """The text that sbatch gets for a job of one trial, or of several that share it.
+
+    Args:
+        options: ``hydra.launcher``
+        folder: of the job's files, with ``%j`` for its number
+        name: of the job
+        trials: how many share it
+        limit_min: its time limit
+        left_out: nodes that must not get it
+    """
+    from submitit.slurm.slurm import _make_sbatch_string
+
+    o = options
+    given = {key: value for key, value in compatible(vars(o)).items() if key not in OURS}
+    more: dict[str, Any] = {"requeue": True} if o.requeue else {"no-requeue": True}
+    if o.reservation is not None:
+        more["reservation"] = o.reservation
+    given |= {
+        "name": name,
+        "timeout_min": limit_min,
+        "tasks_per_node": trials if trials > 1 else o.tasks_per_node,
+        "additional_parameters": {k: v for k, v in {**more, **o.additional_parameters}.items() if v is not False},
+        # the shell outlives a signal, so that training has the time to save itself
+        "setup": [*exports(), *(o.setup or []), *(["trap : TERM"] if o.use_srun else [])],
+        # one process of a training that fails ends the others; one trial of several must not
+        "srun_args": [f"--kill-on-bad-exit={int(trials == 1)}", "--wait=0", *(o.srun_args or [])],
+    }
+    if "mem_gb" in given:
+        given["mem_gb"] = f"{round(1024 * given['mem_gb'])}MB"
+    if left_out:
+        given["exclude"] = ",".join(filter(None, [o.exclude, *left_out]))
+    python = o.python or shlex.quote(sys.executable)
+    if not o.use_srun:
+        given["additional_parameters"].setdefault("signal", f"B:USR2@{o.signal_delay_s}")
+        python = f"exec {python}"  # in the shell's place, to which alone signals come then
+    named = {RENAMED.get(key, key): value for key, value in given.items() if value is not None}
+    command = f"{python} -u -m submitit.core._submit {shlex.quote(str(folder))}"
+    return str(_make_sbatch_string(command=command, folder=folder, **named))
+
 
 def sbatch(script: Path, chosen: Mapping[str, object], *, waits: bool) -> str:
     """Submit a script and return the job's number.
 
     Args:
         script: its path, which no other submission ever has
-        chosen: keys of ``hydra.launcher``, see :func:`recyclelora.sweep.slurm_calls.environment`
+        chosen: keys of ``hydra.launcher``, see :func:`recyclelora.sweep.slurm.calls.environment`
         waits: whether SLURM has taken such a job before, so that a refusal for no known reason will pass
 
     Raises:

@@ -20,8 +20,8 @@ from hydra.core.utils import JobStatus
 
 from recyclelora.runs.mailbox import SLURM_JOB, VARIABLE, ended
 from recyclelora.sweep.execution import Work
-from recyclelora.sweep.slurm_calls import ask
-from recyclelora.sweep.slurm_queue import TEMPORARY, in_seconds, word
+from recyclelora.sweep.slurm.calls import ask
+from recyclelora.sweep.slurm.queue import TEMPORARY, in_seconds, word
 from recyclelora.sweep.task import JOB, HydraTask, log_to, run_unit
 from recyclelora.system.cores import short_sockets
 from recyclelora.system.errors import Interrupted, UserError

@@ -1,4 +1,4 @@
-"""What SLURM says of jobs, in one call for all of them, with or without accounting; and of partitions."""
+"""What SLURM says: of jobs, in one call for all, with or without accounting; why they wait; and of partitions."""
 
 from __future__ import annotations
 
@@ -11,8 +11,7 @@ from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 
 from recyclelora.sweep.execution import FROM_OUTSIDE, Stage, Status
-from recyclelora.sweep.slurm_calls import ask, call
-from recyclelora.sweep.slurm_reasons import advice
+from recyclelora.sweep.slurm.calls import ask, call
 
 QUEUED = frozenset({"PENDING", "REQUEUED", "REQUEUE_HOLD", "REQUEUE_FED", "SPECIAL_EXIT"})
 RUNNING = frozenset(
@@ -30,6 +29,28 @@ LOST_NODE = {
 """Ends that say nothing about the trial; a cancelled one may have met a broken node, and counts as a try."""
 TEMPORARY = 75
 """Exit code of a job that could not begin its trial (EX_TEMPFAIL)."""
+REASONS = (
+    (r"PartitionTimeLimit", "the partition allows less than hydra.launcher.timeout_min={limit}"),
+    (r"WallDuration|MaxWall", "the account or QOS allows less than hydra.launcher.timeout_min={limit}"),
+    (r"PartitionNodeLimit", "the partition does not give so many nodes: hydra.launcher.nodes"),
+    (r"Minutes", "the account's budget is used up: hydra.launcher.account"),
+    (r"PerJob|MaxMemPerLimit|MinCpu|MinGRES|MinMemory|MinTRES",
+     "the account or QOS allows other sizes of jobs: hydra.launcher.mem_gb, cpus_per_task, gres, nodes, qos"),
+    (r"InvalidAccount|AccountNotAllowed|AssocNotAllowed", "hydra.launcher.account is not allowed here"),
+    (r"InvalidQOS|QOSNotAllowed|QOSUsageThreshold", "hydra.launcher.qos is not allowed here"),
+    (r"PartitionDown|PartitionInactive|PartitionConfig",
+     "the partition takes no jobs now: wait, or another hydra.launcher.partition"),
+    (r"BadConstraints|FedJobLock|AccountingPolicy",
+     "no node has what is asked for: hydra.launcher.constraint, gres, mem_gb, cpus_per_task, exclude"),
+    (r"ReqNodeNotAvail|DOWN,?[ _]DRAINED|NodeDown",
+     "nodes that it needs are down, drained or reserved: wait, or another hydra.launcher.nodelist, partition"),
+    (r"ReservationDeleted|InvalidReservation", "hydra.launcher.reservation is gone"),
+    (r"DependencyNeverSatisfied", "what it depends on has failed: hydra.launcher.additional_parameters"),
+    (r"(launch|prolog).*held|requeued.*held|MaxRequeue",
+     "a node could not start it: 'scontrol release {job}' tries again, 'scancel {job}' lets the sweep submit it anew"),
+    (r"Held", "held: 'scontrol release {job}' lets it start"),
+)  # fmt: skip
+"""Pattern over SLURM's reason -> what to do; ``{limit}`` in minutes, ``{job}`` its number."""
 
 
 @dataclass(frozen=True)
@@ -193,3 +214,10 @@ def explain(job: JobState, timeout_min: int, number: str = "") -> Status:
         return Status(Stage.GONE, "the job could not begin its trial", node_fault=True)
     words = re.sub("_", " ", job.state.lower())
     return Status(Stage.GONE, f"{words}: the job left with exit code {job.code}")
+
+
+def advice(job: str, reason: str, state: str, limit_min: int) -> str | None:
+    """What a person can do about a waiting job; None for a reason that passes by itself, such as Priority."""
+    held = f"{reason} Held" if state in ("REQUEUE_HOLD", "SPECIAL_EXIT") else reason
+    found = next((text for pattern, text in REASONS if re.search(pattern, held, re.IGNORECASE)), None)
+    return found and found.format(job=job, limit=limit_min)

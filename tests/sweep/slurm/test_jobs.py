@@ -15,10 +15,10 @@ from recyclelora.config.launchers import DriverOptions, SlurmOptions
 from recyclelora.sweep.execution import Stage, Status, Work
 from recyclelora.sweep.executors import SLURM, make_executor
 from recyclelora.sweep.ledger import Attempt, Ledger
-from recyclelora.sweep.slurm import SlurmExecutor
-from recyclelora.sweep.slurm_driver import submit_driver
+from recyclelora.sweep.slurm.driver import submit_driver
+from recyclelora.sweep.slurm.executor import SlurmExecutor
 from recyclelora.system.errors import UserError
-from sweep.slurm_tasks import Task
+from sweep.slurm.tasks import Task
 
 pytestmark = [pytest.mark.slurm, needs_slurm()]
 

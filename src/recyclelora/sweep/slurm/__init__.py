@@ -1,0 +1,1 @@
+"""Units as SLURM jobs, and the driver as one."""
