@@ -6,39 +6,23 @@ import json
 import os
 import subprocess
 import sys
-import tomllib
 from pathlib import Path
 
 import pytest
 from conftest import TINY
+from installing import install, install_project
 
 from recyclelora.config.compose import home
-from recyclelora.config.plugins import conf_folders, own_adapters
+from recyclelora.config.plugins import conf_folders, installed, option_plugins, plugins
 from recyclelora.system.errors import UserError
 
 EXAMPLE = home() / "examples/bitfit_adapter"
 
 
-def install(source: Path, name: str, entry_points: dict[str, dict[str, str]], site: Path) -> None:
-    """Lay a package out as in site-packages: a link to its sources, and the metadata that names its entry points."""
-    site.mkdir(exist_ok=True)
-    (site / source.name).symlink_to(source)
-    metadata = site / f"{name.replace('-', '_')}-0.1.0.dist-info"
-    metadata.mkdir()
-    (metadata / "METADATA").write_text(f"Metadata-Version: 2.1\nName: {name}\nVersion: 0.1.0\n")
-    sections = (
-        f"[{group}]\n" + "".join(f"{key} = {value}\n" for key, value in entries.items())
-        for group, entries in entry_points.items()
-    )
-    (metadata / "entry_points.txt").write_text("\n".join(sections))
-
-
 @pytest.fixture
 def site(tmp_path: Path) -> Path:
     """A site folder that holds the example, with the entry points of its pyproject."""
-    project = tomllib.loads((EXAMPLE / "pyproject.toml").read_text())["project"]
-    install(EXAMPLE / "src/bitfit_adapter", project["name"], project["entry-points"], tmp_path / "site")
-    return tmp_path / "site"
+    return install_project(EXAMPLE, tmp_path / "site")
 
 
 def command(script: str, folder: Path, site: Path | None, *overrides: str) -> subprocess.CompletedProcess[str]:
@@ -85,24 +69,51 @@ class Config:
 @pytest.mark.parametrize(
     ("kind", "source", "message"),
     [
-        ("dora", GOOD, "the adapter kind 'dora' is built in; give yours another name"),
+        ("dora", GOOD, "'dora' is built in; give yours another name"),
         ("mine", "import not_there", "ModuleNotFoundError: No module named 'not_there'; mend the package"),
         ("mine", "Config = dict", "must be a dataclass with the fields kind and name"),
         ("mine", GOOD.replace('"mine"', '"other"'), "must have the fields kind = 'mine' and name, with a default"),
-        ("mine", GOOD.replace("def method", "def methods"), r"must have a method\(\)"),
+        ("mine", GOOD.replace("def method", "def methods"), r"must have a method method\(\)"),
     ],
 )
 def test_broken_packages_are_named(tmp_path, monkeypatch, kind, source, message):
-    (tmp_path / "mine_adapter").mkdir()
-    (tmp_path / "mine_adapter/__init__.py").write_text(source)
-    install(tmp_path / "mine_adapter", "mine", {"recyclelora.adapters": {kind: "mine_adapter:Config"}}, tmp_path / "s")
+    offer(tmp_path, monkeypatch, "recyclelora.adapters", kind, source)
+    with pytest.raises(UserError, match=f"^package mine, entry point {kind} = mine_package:Config: .*{message}"):
+        option_plugins("recyclelora.adapters", {"dora"}, "method")
+
+
+def test_a_seam_of_functions_asks_for_no_options(tmp_path, monkeypatch):
+    offer(tmp_path, monkeypatch, "recyclelora.metrics", "mine", "def Config(): return 3")
+    assert plugins("recyclelora.metrics", ())["mine"]() == 3
+    with pytest.raises(UserError, match="'mine' is built in"):
+        plugins("recyclelora.metrics", {"mine": 1})
+    with pytest.raises(UserError, match=r"must have a method write\(\)"):
+        plugins("recyclelora.metrics", (), "write")
+
+
+def test_what_a_seam_cannot_call_is_refused(tmp_path, monkeypatch):
+    offer(tmp_path, monkeypatch, "recyclelora.metrics", "mine", "Config = 3")
+    with pytest.raises(UserError, match="entry point mine = mine_package:Config: must be callable"):
+        plugins("recyclelora.metrics", ())
+
+
+def offer(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, group: str, name: str, source: str) -> None:
+    """Install a package whose module holds ``Config``."""
+    (tmp_path / "mine_package").mkdir()
+    (tmp_path / "mine_package/__init__.py").write_text(source)
+    install(tmp_path / "mine_package", "mine", {group: {name: "mine_package:Config"}}, tmp_path / "s")
     monkeypatch.syspath_prepend(tmp_path / "s")
-    monkeypatch.delitem(sys.modules, "mine_adapter", raising=False)
-    with pytest.raises(UserError, match=f"^package mine, entry point {kind} = mine_adapter:Config: .*{message}"):
-        own_adapters({"dora": object})
-    sys.modules.pop("mine_adapter", None)
+    monkeypatch.delitem(sys.modules, "mine_package", raising=False)
 
 
-def test_only_installed_packages_count(tmp_path, monkeypatch):
+@pytest.fixture(autouse=True)
+def looked_up_anew():
+    installed.cache_clear()
+    yield
+    installed.cache_clear()
+    sys.modules.pop("mine_package", None)
+
+
+def test_only_installed_packages_count(monkeypatch):
     monkeypatch.syspath_prepend(EXAMPLE / "src")  # importable, but not installed
-    assert own_adapters({}) == {} and conf_folders() == ()
+    assert option_plugins("recyclelora.adapters", {}, "method") == {} and conf_folders() == ()

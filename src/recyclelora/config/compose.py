@@ -32,7 +32,7 @@ from recyclelora.config.commands import (
 )
 from recyclelora.config.messages import NEEDED
 from recyclelora.config.option_files import guard
-from recyclelora.config.plugins import conf_folders, own_adapters
+from recyclelora.config.plugins import conf_folders, option_plugins
 from recyclelora.config.run import Config
 from recyclelora.data.config import DataConfig
 from recyclelora.models.decoders.config import DECODERS
@@ -69,10 +69,10 @@ def home() -> Path:
 
 
 def register_schemas() -> None:
-    """Make the schemas, the ``sweeps`` folder and the adapters of installed packages known to Hydra.
+    """Make the schemas, the ``sweeps`` folder and the options of installed packages known to Hydra.
 
-    Option files attach their schema with ``/schema/<group>/<kind>@_here_``. An adapter from outside needs no file:
-    its dataclass is an option of the group ``adapter`` itself.
+    Option files attach their schema with ``/schema/<group>/<kind>@_here_``. An option from outside needs no file: its
+    dataclass is an option of its group itself.
     """
     os.environ.setdefault("RECYCLELORA_HOME", str(home()))
     # primary configs of users that began as a copy of an earlier train.yaml ask for it
@@ -81,13 +81,20 @@ def register_schemas() -> None:
     guard(home(), tuple(COMMANDS))
     for name, schema in COMMANDS.items():
         store.store(group="schema", name=name, node=schema, replace=True)
-    own = own_adapters(ADAPTERS)
-    groups: dict[str, dict[str, type]] = {"adapter": ADAPTERS | own, "decoder": DECODERS, "data": {"pair": DataConfig}}
-    for group, kinds in groups.items():
-        for name, schema in kinds.items():
-            store.store(group=f"schema/{group}", name=name, node=schema, replace=True)
-    for kind, schema in own.items():
-        store.store(group="adapter", name=kind, node=schema, replace=True)
+    store.store(group="schema/data", name="pair", node=DataConfig, replace=True)
+    for group, (built_in, own) in option_kinds().items():
+        for kind, schema in (built_in | own).items():
+            store.store(group=f"schema/{group}", name=kind, node=schema, replace=True)
+        for kind, schema in own.items():
+            store.store(group=group, name=kind, node=schema, replace=True)
+
+
+def option_kinds() -> dict[str, tuple[dict[str, type], dict[str, type]]]:
+    """Group -> the kinds of options that are built in, and those of installed packages."""
+    return {
+        "adapter": (ADAPTERS, option_plugins("recyclelora.adapters", ADAPTERS, "method")),
+        "decoder": (DECODERS, option_plugins("recyclelora.decoders", DECODERS, "build")),
+    }
 
 
 _commanding: ContextVar[bool] = ContextVar("commanding", default=False)
@@ -199,8 +206,8 @@ def load_config(path: Path) -> Config:
         raw = OmegaConf.create(text)
         assert isinstance(raw, DictConfig)
         schema = OmegaConf.structured(Config)
-        for group, kinds in (("adapter", ADAPTERS | own_adapters(ADAPTERS)), ("decoder", DECODERS)):
-            schema[group] = OmegaConf.structured(_schema(path, group, raw[group].kind, kinds))
+        for group, (built_in, own) in option_kinds().items():
+            schema[group] = OmegaConf.structured(_schema(path, group, raw[group].kind, built_in | own))
         merged = OmegaConf.merge(schema, raw)
     except FileNotFoundError as error:
         raise ConfigError(f"{path}: no such file") from error

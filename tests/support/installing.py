@@ -1,0 +1,28 @@
+"""Packages laid out as a package manager would install them, for what finds them by their entry points."""
+
+from __future__ import annotations
+
+import tomllib
+from pathlib import Path
+
+
+def install(source: Path, name: str, entry_points: dict[str, dict[str, str]], site: Path) -> None:
+    """Lay a package out as in site-packages: a link to its sources, and the metadata that names its entry points."""
+    site.mkdir(exist_ok=True)
+    (site / source.name).symlink_to(source)
+    metadata = site / f"{name.replace('-', '_')}-0.1.0.dist-info"
+    metadata.mkdir()
+    (metadata / "METADATA").write_text(f"Metadata-Version: 2.1\nName: {name}\nVersion: 0.1.0\n")
+    sections = (
+        f"[{group}]\n" + "".join(f"{key} = {value}\n" for key, value in entries.items())
+        for group, entries in entry_points.items()
+    )
+    (metadata / "entry_points.txt").write_text("\n".join(sections))
+
+
+def install_project(project: Path, site: Path) -> Path:
+    """Install a project with its one package in ``src`` and the entry points of its pyproject; returns ``site``."""
+    described = tomllib.loads((project / "pyproject.toml").read_text())["project"]
+    (package,) = (project / "src").iterdir()
+    install(package, described["name"], described["entry-points"], site)
+    return site
