@@ -6,7 +6,17 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from recyclelora.drawing.tiles import ClassColours, Shown, crop_sheet, error_map, panel, png, save_png, wrong_share
+from recyclelora.drawing.tiles import (
+    ClassColours,
+    Shown,
+    comparison,
+    crop_sheet,
+    error_map,
+    panel,
+    png,
+    save_png,
+    wrong_share,
+)
 
 COLOURS = ClassColours(["road", "sky"], [[128, 64, 128], [70, 130, 180]])
 
@@ -34,6 +44,18 @@ def test_panel_shows_four_views_of_every_row_and_a_legend(tmp_path: Path):
     assert [128, 64, 128] in picture[-20:].reshape(-1, 3).tolist()  # the legend's patch
     save_png(picture, tmp_path / "deep" / "a.png")
     np.testing.assert_array_equal(np.asarray(Image.open(tmp_path / "deep" / "a.png")), picture)
+
+
+def test_a_comparison_shows_each_method_beside_the_truth_and_nothing_where_there_is_none():
+    image, truth = np.full((40, 80, 3), 90, np.uint8), np.ones((40, 80), np.uint8)
+    truth[:, 40:] = 255
+    said = [("30 %", np.zeros_like(truth)), ("60 %", np.ones_like(truth))]
+    picture = comparison([("night", image, truth, said)], ["frozen", "RecycleLoRA"], COLOURS, width=160, title="seen")
+    assert picture.shape[1] == 4 * 160 + 3 * 4
+    row = picture[26 + 26 + 4 + 60]  # below the labels in the corners
+    assert row[40].tolist() == [90, 90, 90]
+    for column, colour in ((1, [70, 130, 180]), (2, [128, 64, 128]), (3, [70, 130, 180])):
+        assert row[column * 164 + 40].tolist() == colour and row[column * 164 + 120].tolist() == [0, 0, 0]
 
 
 def test_the_share_of_wrong_pixels_counts_labelled_ones_only():

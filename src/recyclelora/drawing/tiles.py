@@ -53,9 +53,7 @@ class Shown:
 
 def panel(rows: Sequence[Shown], colours: ClassColours, width: int = 420, title: str = "") -> np.ndarray:
     """Rows of image, ground truth, prediction and errors under their titles, with a legend: uint8 RGB."""
-    lines = [_line([_title(head, width) for head in HEADS])]
-    if title:
-        lines.insert(0, _title(title, lines[0].shape[1]))
+    lines = []
     for row in rows:
         truth = np.full_like(row.prediction, colours.ignore_index) if row.truth is None else row.truth
         error = error_map(row.image, truth, row.prediction, colours.ignore_index)
@@ -68,9 +66,43 @@ def panel(rows: Sequence[Shown], colours: ClassColours, width: int = 420, title:
             cells[3] = _labelled(overlay, "overlay")
         else:
             cells[3] = _labelled(cells[3], f"{wrong_share(truth, row.prediction, colours.ignore_index):.0%} wrong")
-        lines.append(_line(cells))
-    lines.append(_legend(colours, lines[0].shape[1]))
-    return np.concatenate(lines)
+        lines.append(cells)
+    return _sheet(HEADS, lines, colours, title)
+
+
+def comparison(
+    rows: Sequence[tuple[str, np.ndarray, np.ndarray, Sequence[tuple[str, np.ndarray]]]],
+    methods: Sequence[str],
+    colours: ClassColours,
+    width: int = 420,
+    title: str = "",
+) -> np.ndarray:
+    """What several methods say of the same images, under their names, with a legend: uint8 RGB.
+
+    Args:
+        rows: title, image (H, W, 3), true ids (H, W), and for each method a remark and the ids (H, W) it predicts
+        methods: their names, in the order of the predictions
+        colours: names and colours of the classes
+        width: of one view, in pixels
+        title: line above everything
+    """
+    lines = []
+    for name, image, truth, predictions in rows:
+        unlabelled = truth == colours.ignore_index
+        said = [(remark, np.where(unlabelled, colours.ignore_index, ids)) for remark, ids in predictions]
+        painted = [_fitted(colours.paint(ids), width, nearest=True) for ids in (truth, *(ids for _, ids in said))]
+        labelled = [_labelled(cell, remark) for cell, (remark, _) in zip(painted[1:], said, strict=True)]
+        lines.append([_labelled(_fitted(image, width, nearest=False), name), painted[0], *labelled])
+    return _sheet((*HEADS[:2], *methods), lines, colours, title)
+
+
+def _sheet(
+    heads: Sequence[str], cells: Sequence[Sequence[np.ndarray]], colours: ClassColours, title: str
+) -> np.ndarray:
+    """Rows of equally wide cells under their heads, a title above and the legend below."""
+    lines = [_line([_title(head, cells[0][0].shape[1]) for head in heads]), *map(_line, cells)]
+    full = lines[0].shape[1]
+    return np.concatenate([*([_title(title, full)] if title else []), *lines, _legend(colours, full)])
 
 
 def panel_columns(picture: np.ndarray, num_classes: int) -> dict[str, np.ndarray]:
