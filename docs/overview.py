@@ -1,6 +1,6 @@
 """Draw README's picture, docs/overview.jpg: rendered scenes of unseen looks as two methods segment them.
 
-    python docs/overview.py        # two runs of the demo's setting, about 8 minutes on 2 idle cores; then it only draws
+python docs/overview.py        # two runs of the demo's setting, about 8 minutes on 2 idle cores; then it only draws
 """
 
 from __future__ import annotations
