@@ -31,8 +31,9 @@ from recyclelora.data.streets import render, scene
 from recyclelora.evaluation.image_counts import ImageCounts
 from recyclelora.evaluation.partial import PartialCounts
 from recyclelora.runs.checkpoint import Checkpoint, newest_checkpoint, point, pointed, prune, save_checkpoint
+from recyclelora.runs.directory import RunDirectory
 from recyclelora.runs.metrics_log import MetricsLog
-from recyclelora.runs.provenance import RunDirectory, claimed, record
+from recyclelora.runs.record import claimed, record
 from recyclelora.system.storage import read_json, write_json
 
 CALLS = ("write", "pwrite64", "fsync", "fdatasync", "rename", "mkdir", "unlink", "unlinkat", "rmdir", "ftruncate")

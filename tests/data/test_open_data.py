@@ -20,7 +20,7 @@ from recyclelora.data.open import describe_datasets, mask_kinds
 from recyclelora.data.preparation import scenes_to_render
 from recyclelora.evaluation.evaluator import build_protocol
 from recyclelora.evaluation.scores import Scores, result_json
-from recyclelora.runs.provenance import Identity, signature
+from recyclelora.runs.identity import Identity, signature
 from recyclelora.system.errors import UserError
 from recyclelora.system.progress import Reporter
 

@@ -10,7 +10,9 @@ from omegaconf import DictConfig, OmegaConf
 
 from recyclelora.commands.launch import Job
 from recyclelora.config.compose import load_config
-from recyclelora.runs.provenance import FREE, Identity, RunDirectory, git_state, signature, trains_as
+from recyclelora.runs.directory import RunDirectory
+from recyclelora.runs.identity import FREE, Identity, signature, trains_as
+from recyclelora.runs.record import git_state
 from recyclelora.system.checks import added, before_additions, identity_fields
 
 FIRST_RELEASE = Path(__file__).parents[1] / "first_release/configs"

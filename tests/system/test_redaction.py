@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import pytest
 
-from recyclelora.runs.provenance import command_line
+from recyclelora.runs.record import command_line
 from recyclelora.system.redaction import redacted
 
 

@@ -96,7 +96,7 @@ def test_a_resumed_run_has_the_pictures_of_an_undisturbed_one(drawn, tmp_path, m
 
 
 def test_a_killed_step_is_drawn_no_more_when_the_run_goes_on_before_it(drawn, tmp_path):
-    from recyclelora.runs.provenance import RunDirectory
+    from recyclelora.runs.directory import RunDirectory
     from recyclelora.training.pictures import Pictures
 
     config, _ = drawn
@@ -153,7 +153,7 @@ def test_crops_are_those_that_the_model_sees_first(drawn, monkeypatch, tmp_path)
 
 def test_a_picture_is_replaced_in_one_go(tmp_path):
     """Readers such as a tracker never find half a PNG."""
-    from recyclelora.runs.provenance import RunDirectory
+    from recyclelora.runs.directory import RunDirectory
     from recyclelora.training.pictures import Pictures
 
     drawing = Pictures(None, RunDirectory(tmp_path), {}, None, None)

@@ -18,8 +18,8 @@ from recyclelora.data.build import build_datasets
 from recyclelora.data.open import mask_kinds
 from recyclelora.evaluation.image_counts import ImageCounts
 from recyclelora.evaluation.metrics import iou, mean_iou
+from recyclelora.runs.identity import run_directory
 from recyclelora.runs.mailbox import VARIABLE
-from recyclelora.runs.provenance import run_directory
 from recyclelora.sweep.ledger import Ledger
 from recyclelora.system.errors import Interrupted, UserError
 from recyclelora.training.run import Run

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from recyclelora.runs.directory import EVALUATIONS, PARTIAL, PREDICTIONS, RECORD
 from recyclelora.system.stopping import StopRequest, ctrl_c_in_one_line
 
 if TYPE_CHECKING:
@@ -45,14 +46,14 @@ def evaluate(config: EvaluateConfig, trial: int | None = None) -> float | None:
         raise UserError(f"data={data.name} has other classes than the run was trained with")
     cache = model.config.cache
     scored = build_targets(data, cache) if config.data else build_datasets(data, cache).scored
-    about = read_json(run / "run.json")
+    about = read_json(run / RECORD)
     device = next(model.segmenter.parameters()).device
     run_config = dataclasses.replace(model.config, data=data)
     evaluator = single_evaluator(run_config, device, about["precision"], config.num_workers)
     question = Question(model, data, scored, about["precision"])
     name = question.name(config.checkpoint)
-    evaluations = folder_inside(run, "evaluations")
-    path, kept = evaluations / f"{name}.json", evaluations / "partial" / name
+    evaluations = folder_inside(run, EVALUATIONS)
+    path, kept = evaluations / f"{name}.json", evaluations / PARTIAL / name
     began = time.perf_counter()
     matrices: dict[str, ConfusionMatrix] = {}
     broken: list[BrokenFile] = []
@@ -66,7 +67,7 @@ def evaluate(config: EvaluateConfig, trial: int | None = None) -> float | None:
                         model.segmenter, dataset, update, partial, broken=broken, stop=stop.requested
                     )
             unread = predict_unlabelled(
-                model.segmenter, evaluator, scored, folder_inside(run, "predictions") / name, class_colours(data),
+                model.segmenter, evaluator, scored, folder_inside(run, PREDICTIONS) / name, class_colours(data),
                 reporter, stop.requested,
             )  # fmt: skip
     except Stopped:

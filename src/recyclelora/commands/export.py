@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from recyclelora.config.commands import ExportConfig
+from recyclelora.runs.directory import ADAPTER, CONFIG, EXPORTS, is_run
 from recyclelora.system.errors import UserError
 from recyclelora.system.stopping import ctrl_c_in_one_line
 
@@ -26,7 +27,7 @@ def export(config: ExportConfig, trial: int | None = None) -> None:
     from recyclelora.system.storage import folder_inside, write_json
 
     reporter = Reporter()
-    own = None if config.output else folder_inside(Path(config.run), "export") / config.format
+    own = None if config.output else folder_inside(Path(config.run), EXPORTS) / config.format
     final = own or Path(str(config.output)).expanduser()
     with replaced(final) as folder:
         outcome = write(source, folder)
@@ -52,12 +53,12 @@ def open_run(run: Path, checkpoint: str, layout: tuple[int, int] | None = None) 
     Raises:
         UserError: no run, not finished, no such checkpoint, its adapter cannot be merged, or a size that cannot be.
     """
-    if not (run / "config.yaml").is_file():
-        raise UserError(f"run={run}: not a run directory (it has no config.yaml)")
-    from recyclelora.evaluation.load import ADAPTER_FILE, load
+    if not is_run(run):
+        raise UserError(f"run={run}: not a run directory (it has no {CONFIG})")
+    from recyclelora.evaluation.load import load
     from recyclelora.exchange.exports.source import Source
 
-    if not (run / ADAPTER_FILE).is_file():  # written just before the result; imported runs have no result
+    if not (run / ADAPTER).is_file():  # written just before the result; imported runs have no result
         raise UserError(f"run={run}: has not finished; the command that started it goes on from its last checkpoint")
     source = Source.of(load(run, checkpoint, accelerator="cpu"), checkpoint, layout)
     patch = source.adapted.patch_size

@@ -25,7 +25,7 @@ from recyclelora.config.compose import ConfigError, commanding, home, register_s
 from recyclelora.config.launchers import LocalOptions, SlurmOptions
 from recyclelora.config.messages import in_words
 from recyclelora.config.option_files import allow_reading
-from recyclelora.runs.provenance import trains_as
+from recyclelora.runs.identity import trains_as
 from recyclelora.sweep.command import SHORT, checked_arguments
 from recyclelora.system.cores import short_sockets
 from recyclelora.system.errors import Interrupted, UserError

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from recyclelora.data.images import list_images
+from recyclelora.runs.directory import PREDICTIONS
 from recyclelora.system.errors import Interrupted, UserError
 from recyclelora.system.stopping import StopRequest, ctrl_c_in_one_line
 
@@ -31,7 +32,7 @@ def predict(config: PredictConfig, trial: int | None = None) -> None:
 
     reporter = Reporter()
     model = load(config.run, config.checkpoint, accelerator=config.accelerator)
-    output = Path(config.output) if config.output else folder_inside(Path(config.run), "predictions")
+    output = Path(config.output) if config.output else folder_inside(Path(config.run), PREDICTIONS)
     shown = Shown(config.size, config.window, config.batch)
     failures: list[str] = []
     done = 0

@@ -9,6 +9,7 @@ from recyclelora.config.commands import RepeatConfig
 from recyclelora.config.compose import load_config
 from recyclelora.config.run import Config
 from recyclelora.config.training import TrackingConfig
+from recyclelora.runs.directory import CONFIG, RECORD, is_finished
 from recyclelora.system.cache import of_run
 from recyclelora.system.errors import UserError
 from recyclelora.system.stopping import ctrl_c_in_one_line
@@ -21,15 +22,15 @@ def repeat(config: RepeatConfig, trial: int | None = None) -> None:
         UserError: not a finished run; code, packages, data or weights are others than then; or it found something else.
     """
     run_dir = Path(config.run)
-    if not (run_dir / "result.json").is_file():
+    if not is_finished(run_dir):
         raise UserError(f"run={run_dir}: not the directory of a finished run")
     from recyclelora.runs.repetition import differences, disagreements, machine_differences
     from recyclelora.system.progress import Reporter
     from recyclelora.system.storage import read_json
     from recyclelora.training.run import Run
 
-    about = read_json(run_dir / "run.json")
-    run = Run.identify(as_asked(load_config(run_dir / "config.yaml"), config), None)
+    about = read_json(run_dir / RECORD)
+    run = Run.identify(as_asked(load_config(run_dir / CONFIG), config), None)
     if run.directory.path.resolve() == run_dir.resolve():
         raise UserError(f"output_dir={config.output_dir}: the run itself lies there; name another folder")
     reporter = Reporter(enabled=run.fabric.is_global_zero)

@@ -33,17 +33,24 @@ from recyclelora.evaluation.predictions import Prediction, predict
 from recyclelora.models.segmenter import Segmenter
 from recyclelora.models.state import load_trainable_state
 from recyclelora.runs.checkpoint import load_checkpoint, pointed, tensors_digest
-from recyclelora.runs.provenance import TrainedRecord, code_digest, evaluation_identity
-from recyclelora.runs.records import read_record
+from recyclelora.runs.directory import (
+    ADAPTER,
+    ADAPTER_CONFIG,
+    BACKBONE,
+    CHECKPOINTS,
+    CONFIG,
+    RECORD,
+    TrainedRecord,
+    is_run,
+)
+from recyclelora.runs.identity import evaluation_identity
+from recyclelora.runs.record import code_digest
 from recyclelora.system.cache import of_run
 from recyclelora.system.devices import resolve_accelerator
 from recyclelora.system.errors import UserError
 from recyclelora.system.storage import read_json, write_bytes, write_json
+from recyclelora.system.typed_json import read_record
 
-ADAPTER_FILE = "adapter.safetensors"
-ABOUT_FILE = "adapter_config.json"
-BACKBONE_FILE = "backbone.safetensors"
-"""The frozen weights of an imported run whose checkpoint brought its own."""
 TRAINED, INITIAL = "trained/", "initial/"
 
 
@@ -138,15 +145,15 @@ def read_run_weights(run_dir: Path, checkpoint: str = "last") -> Weights:
     Raises:
         UserError: the folder is no run, has no such checkpoint, or is an import that was misread.
     """
-    if checkpoint == "last" and (run_dir / ADAPTER_FILE).is_file():
+    if checkpoint == "last" and (run_dir / ADAPTER).is_file():
         try:
-            tensors = load_file(run_dir / ADAPTER_FILE)
-            step = int(read_json(run_dir / ABOUT_FILE)["step"])
+            tensors = load_file(run_dir / ADAPTER)
+            step = int(read_json(run_dir / ADAPTER_CONFIG)["step"])
         except (OSError, SafetensorError, KeyError, TypeError, ValueError) as error:
-            raise UserError(f"{run_dir / ADAPTER_FILE}: damaged, or not written by a run: {error}") from error
+            raise UserError(f"{run_dir / ADAPTER}: damaged, or not written by a run: {error}") from error
         _refuse_misread(run_dir, tensors)
         return Weights(_part(tensors, TRAINED), _part(tensors, INITIAL), step)
-    folder = pointed(run_dir / "checkpoints", checkpoint)
+    folder = pointed(run_dir / CHECKPOINTS, checkpoint)
     if folder is None:
         raise UserError(f"{run_dir}: no checkpoint {checkpoint!r}; is it the directory of a run that has trained?")
     stored = load_checkpoint(folder)
@@ -158,9 +165,9 @@ def _refuse_misread(run_dir: Path, tensors: dict[str, Tensor]) -> None:
 
     Imports say since then which kind of checkpoint they come from.
     """
-    if TRAINED + "backbone.model.rein.merge_queries.weight" not in tensors or not (run_dir / "run.json").is_file():
+    if TRAINED + "backbone.model.rein.merge_queries.weight" not in tensors or not (run_dir / RECORD).is_file():
         return
-    about = read_json(run_dir / "run.json")
+    about = read_json(run_dir / RECORD)
     if about.get("origin") == "imported" and "kind" not in about["checkpoint"]:
         file = about["checkpoint"]["file"]
         raise UserError(
@@ -175,7 +182,7 @@ def write_run_weights(
     """Write what :func:`read_run_weights` reads: all that is needed beside the pretrained weights."""
     tensors = {TRAINED + name: value.cpu() for name, value in weights.trained.items()}
     tensors |= {INITIAL + name: value for name, value in weights.initial.items()}
-    write_bytes(run_dir / ADAPTER_FILE, save({name: value.contiguous() for name, value in tensors.items()}))
+    write_bytes(run_dir / ADAPTER, save({name: value.contiguous() for name, value in tensors.items()}))
     about = {
         "step": weights.step,
         "signature": signature,
@@ -185,7 +192,7 @@ def write_run_weights(
         "decoder": dataclasses.asdict(config.decoder),
         "classes": config.data.classes.names,
     }
-    write_json(run_dir / ABOUT_FILE, about)
+    write_json(run_dir / ADAPTER_CONFIG, about)
 
 
 def _part(tensors: dict[str, Tensor], prefix: str) -> dict[str, Tensor]:
@@ -204,15 +211,15 @@ def load(run: str | Path, checkpoint: str = "last", *, accelerator: str = "auto"
         UserError: not a run, no such checkpoint, or the backbone's weights are not the ones it was trained on.
     """
     run_dir = Path(run)
-    if not (run_dir / "config.yaml").is_file():
-        raise UserError(f"{run_dir}: not a run directory (it has no config.yaml)")
-    config = load_config(run_dir / "config.yaml")
+    if not is_run(run_dir):
+        raise UserError(f"{run_dir}: not a run directory (it has no {CONFIG})")
+    config = load_config(run_dir / CONFIG)
     config.cache = str(of_run(config.cache))
-    if (run_dir / BACKBONE_FILE).is_file():  # wherever the directory was moved
-        config.backbone.checkpoint = str(run_dir / BACKBONE_FILE)
+    if (run_dir / BACKBONE).is_file():  # wherever the directory was moved
+        config.backbone.checkpoint = str(run_dir / BACKBONE)
     stored = read_run_weights(run_dir, checkpoint)
     weights = locate_weights(config.backbone)
-    about = read_record(run_dir / "run.json", TrainedRecord)
+    about = read_record(run_dir / RECORD, TrainedRecord)
     expected = about["weights_sha256"]
     if weights is not None and weights.sha256 != expected:
         raise UserError(

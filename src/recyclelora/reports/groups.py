@@ -13,7 +13,7 @@ from recyclelora.evaluation.image_counts import ImageCounts
 from recyclelora.evaluation.metrics import iou
 from recyclelora.reports.records import Run, Trial
 from recyclelora.reports.statistics import mean_and_sd
-from recyclelora.runs.provenance import RunDirectory
+from recyclelora.runs.directory import RunDirectory
 
 MEAN, SOURCE = "mean of targets", "source validation"
 

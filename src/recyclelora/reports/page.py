@@ -18,7 +18,7 @@ from recyclelora.reports import tables
 from recyclelora.reports.charts import Chart
 from recyclelora.reports.comparison import Comparison
 from recyclelora.reports.groups import Group, Scored
-from recyclelora.runs.provenance import RunDirectory
+from recyclelora.runs.directory import RunDirectory
 
 SHOWN_GROUPS = 6
 """Groups whose predictions are on the page."""

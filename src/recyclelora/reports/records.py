@@ -12,9 +12,10 @@ from typing import Any
 
 import yaml
 
+from recyclelora.runs.directory import CONFIG, LOG, METRICS, RECORD, RESULT, is_run
+from recyclelora.runs.identity import NOT_IDENTITY
 from recyclelora.runs.mailbox import CONFIRM
 from recyclelora.runs.metrics_log import read_points
-from recyclelora.runs.provenance import NOT_IDENTITY
 from recyclelora.sweep import ledger
 from recyclelora.sweep.goals import is_of_targets
 from recyclelora.sweep.ledger import SEARCH
@@ -133,12 +134,12 @@ class Study:
 
 def read_run(path: Path) -> Run:
     """A run directory as far as it has been written."""
-    config = _yaml(path / "config.yaml")
-    about = _json(path / "run.json") or {}
-    result = _json(path / "result.json")
+    config = _yaml(path / CONFIG)
+    about = _json(path / RECORD) or {}
+    result = _json(path / RESULT)
     flat = flattened(config) | {key: about[name] for name, key in IDENTITY.items() if about.get(name) is not None}
     return Run(
-        path, config.get("seed"), flat, result, read_points(path / "metrics.jsonl"),
+        path, config.get("seed"), flat, result, read_points(path / METRICS),
         (config.get("trainer") or {}).get("max_steps"), about.get("command"),
     )  # fmt: skip
 
@@ -217,7 +218,7 @@ def read_runs(paths: Sequence[Path]) -> Study:
     runs = [read_run(path.resolve()) for path in paths]
     trials = [
         Trial(run.path.name, number, RUN, "complete" if run.result else "unfinished",
-              _objective([run]), {}, {}, None, _existing(run.path / "train.log"), [run])
+              _objective([run]), {}, {}, None, _existing(run.path / LOG), [run])
         for number, run in enumerate(runs)
     ]  # fmt: skip
     common = Path(os.path.commonpath([path.resolve().parent for path in paths]))
@@ -229,7 +230,7 @@ def _from_ledger(trial: ledger.Trial, sweep: Path, folders: list[Path]) -> Trial
     """A trial of the ledger with the run directories that its units name, or that bear its number."""
     said: list[Any] = [trial.said(unit) or {} for unit in range(len(trial.units))]
     named = [sweep / outcome["run_dir"] for outcome in said if outcome.get("run_dir")]
-    found = {path.resolve(): path for path in [*named, *_run_folders(folders)] if (path / "config.yaml").exists()}
+    found = {path.resolve(): path for path in [*named, *_run_folders(folders)] if is_run(path)}
     reasons = [trial.reason, *(outcome.get("reason") for outcome in said)]
     runs = [read_run(path) for path in found.values()]
     if not trial.confirms and len(runs) > len(trial.units):
@@ -247,7 +248,7 @@ def _from_folders(name: str, folders: list[Path]) -> Trial:
     runs = [read_run(path) for path in _run_folders(folders)]
     finished = bool(runs) and all(run.result for run in runs)
     kind = CONFIRM if name.startswith(CONFIRM) else SEARCH
-    log = next((run.path / "train.log" for run in runs if not run.result), None)
+    log = next((run.path / LOG for run in runs if not run.result), None)
     return Trial(
         name, int(re.sub(r"\D", "", name)), kind, "complete" if finished else "unfinished",
         _objective(runs) if finished else None, {}, {}, None, _existing(log), runs,

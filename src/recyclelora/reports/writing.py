@@ -14,6 +14,7 @@ from recyclelora.reports.comparison import Comparison, Difference, compare
 from recyclelora.reports.groups import MEAN
 from recyclelora.reports.page import command_line, state_counts, write_page
 from recyclelora.reports.records import Study, read_runs, read_sweep
+from recyclelora.runs.directory import CONFIG, FIGURES, is_run
 from recyclelora.system.errors import UserError
 from recyclelora.system.progress import Reporter, shown
 from recyclelora.system.storage import write_text
@@ -28,7 +29,7 @@ def write_report(config: ReportConfig, reporter: Reporter) -> Path:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise UserError(f"output={folder}: cannot be created: {error.strerror}") from error
-    charts = draw(c, folder / "figures")
+    charts = draw(c, folder / FIGURES)
     write_text(folder / "table.md", markdown(c, config.max_rows))
     write_text(folder / "table.tex", latex(c, config.max_rows))
     write_text(folder / "table.csv", tables.groups_csv(c))
@@ -52,9 +53,9 @@ def run_paths(runs: str | list[str]) -> list[Path]:
             if pattern.exists()
             else sorted(Path(pattern.anchor).glob(str(pattern.relative_to(pattern.anchor))))
         )
-        good = [path for path in hits if (path / "config.yaml").is_file()]
+        good = [path for path in hits if is_run(path)]
         if not good:
-            raise UserError(f"runs={text}: no run directory (a folder with config.yaml) is there")
+            raise UserError(f"runs={text}: no run directory (a folder with {CONFIG}) is there")
         found += good
     return list(dict.fromkeys(found))
 

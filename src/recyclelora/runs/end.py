@@ -9,12 +9,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal, TypedDict
 
-from recyclelora.runs.records import read_record
+from recyclelora.runs.directory import ENDED, is_finished
 from recyclelora.system.errors import Interrupted, UserError
 from recyclelora.system.storage import holder, write_json
-
-ENDED = "ended.json"
-"""Of a launch that ended without a result; gone as soon as the run goes on."""
+from recyclelora.system.typed_json import read_record
 
 
 @dataclass(frozen=True)
@@ -54,7 +52,7 @@ def noted_end(run_dir: Path) -> Iterator[None]:
 
 def run_end(run_dir: Path) -> RunEnd:
     """What has become of a run, from its files and its lock."""
-    if (run_dir / "result.json").exists():
+    if is_finished(run_dir):
         return RunEnd("finished")
     if (run_dir / ENDED).exists():
         try:

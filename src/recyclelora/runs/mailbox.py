@@ -15,9 +15,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, NotRequired, TypedDict, TypeVar
 
-from recyclelora.runs.records import read_record
 from recyclelora.system.errors import UserError
 from recyclelora.system.storage import make_folder, read_json, write_json
+from recyclelora.system.typed_json import read_record
 
 T = TypeVar("T")
 _told: set[Path] = set()

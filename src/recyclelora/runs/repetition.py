@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from safetensors.torch import load_file
 
+from recyclelora.runs.directory import ADAPTER, METRICS
 from recyclelora.runs.metrics_log import TIMINGS, read_points
 
 CONTENT = {
@@ -57,27 +58,27 @@ def disagreements(run: Path, repeated: Path) -> list[str]:
 
 def _points_that_differ(run: Path, repeated: Path) -> list[str]:
     first, second = (
-        [{k: v for k, v in point.items() if k not in TIMINGS} for point in read_points(path / "metrics.jsonl")]
+        [{k: v for k, v in point.items() if k not in TIMINGS} for point in read_points(path / METRICS)]
         for path in (run, repeated)
     )
     if len(first) != len(second):
-        return [f"metrics.jsonl: {len(first)} points then, {len(second)} now"]
+        return [f"{METRICS}: {len(first)} points then, {len(second)} now"]
     for before, now in zip(first, second, strict=True):
         for name in sorted(before.keys() | now.keys()):
             if before.get(name) != now.get(name):
-                return [f"metrics.jsonl: {name} after step {before['step']} was {before.get(name)}, is {now.get(name)}"]
+                return [f"{METRICS}: {name} after step {before['step']} was {before.get(name)}, is {now.get(name)}"]
     return []
 
 
 def _tensors_that_differ(run: Path, repeated: Path) -> list[str]:
-    before, now = (load_file(path / "adapter.safetensors") for path in (run, repeated))
+    before, now = (load_file(path / ADAPTER) for path in (run, repeated))
     if before.keys() != now.keys():
-        return [f"adapter.safetensors: other tensors: {', '.join(sorted(before.keys() ^ now.keys())[:3])}"]
+        return [f"{ADAPTER}: other tensors: {', '.join(sorted(before.keys() ^ now.keys())[:3])}"]
     differ = [name for name in before if not torch.equal(before[name], now[name])]
     if not differ:
         return []
     largest = max(float((before[name].double() - now[name].double()).abs().max()) for name in differ)
-    return [f"adapter.safetensors: {len(differ)} of {len(before)} tensors differ, by at most {largest:.2g}"]
+    return [f"{ADAPTER}: {len(differ)} of {len(before)} tensors differ, by at most {largest:.2g}"]
 
 
 def _short(value: Any) -> Any:

@@ -6,6 +6,7 @@ import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
+from recyclelora.runs.directory import RESULT, is_finished
 from recyclelora.system.errors import UserError
 from recyclelora.system.storage import read_json
 
@@ -49,8 +50,7 @@ def _alike(directory: Path, output_dir: Path) -> Iterator[Path]:
 
 
 def _is(path: Path, signature: str) -> bool:
-    result = path / "result.json"
     try:
-        return result.is_file() and read_json(result).get("signature") == signature
+        return is_finished(path) and read_json(path / RESULT).get("signature") == signature
     except (UserError, AttributeError):
         return False

@@ -9,6 +9,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from recyclelora.runs.directory import RECORD, RESULT
+
 MOST = 500
 """Runs that are looked at, the latest first."""
 
@@ -22,11 +24,11 @@ def seconds_of_like_runs(outputs: Path, config: Mapping[str, Any]) -> list[float
     """
     wanted = {name: config.get(name, {}).get("name") for name in ("backbone", "decoder", "data")}
     steps = config.get("trainer", {}).get("max_steps")
-    results = [*outputs.glob("runs/*/result.json"), *outputs.glob("sweeps/*/*/**/result.json")]
+    results = [*outputs.glob(f"runs/*/{RESULT}"), *outputs.glob(f"sweeps/*/*/**/{RESULT}")]
     found = []
     for path in sorted(results, key=lambda p: p.stat().st_mtime, reverse=True)[:MOST]:
         try:
-            result, about = json.loads(path.read_text()), json.loads((path.parent / "run.json").read_text())
+            result, about = json.loads(path.read_text()), json.loads((path.parent / RECORD).read_text())
         except (OSError, ValueError):
             continue
         if result.get("steps") == steps and all(about.get(name) == value for name, value in wanted.items()):

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from recyclelora.runs.directory import RESULT
 from recyclelora.system.errors import UserError
 from recyclelora.system.storage import read_json
 
@@ -76,7 +77,7 @@ def violations(
     if not constraints:
         return None
     try:
-        results = [read_json(sweep / (outcome.get("run_dir") or "") / "result.json") for outcome in outcomes]
+        results = [read_json(sweep / (outcome.get("run_dir") or "") / RESULT) for outcome in outcomes]
         return [statistics.fmean(c.violation(result) for result in results) for c in constraints]
     except UserError as error:
         raise UserError(f"hydra.sweeper.constraints: {error}") from error

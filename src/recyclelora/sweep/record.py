@@ -11,7 +11,8 @@ from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
 
-from recyclelora.runs.provenance import FREE, command_line
+from recyclelora.runs.identity import FREE
+from recyclelora.runs.record import command_line
 from recyclelora.sweep.goals import tuned_on_targets
 from recyclelora.sweep.ledger import read_study
 from recyclelora.sweep.planning import Plan

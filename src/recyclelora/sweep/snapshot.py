@@ -18,7 +18,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from recyclelora.config.compose import home
 from recyclelora.config.option_files import TRUSTED, trusted
-from recyclelora.runs.provenance import PACKAGES, git_state
+from recyclelora.runs.record import PACKAGES, git_state
 from recyclelora.system.errors import UserError
 from recyclelora.system.storage import append_text, make_folder, set_aside, write_json
 

@@ -9,11 +9,11 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import NotRequired, TypedDict
 
-from recyclelora.runs.records import read_record
 from recyclelora.sweep.ledger import Ledger
 from recyclelora.sweep.slurm.queue import look
 from recyclelora.system.errors import UserError
 from recyclelora.system.storage import holder, make_folder, taking_turns, write_json
+from recyclelora.system.typed_json import read_record
 
 ASK_LOCK = ".ask.lock"
 """Held by the driver that asks for a trial, or looks for trials of dead ones, where several drivers share a study."""

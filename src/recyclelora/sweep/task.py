@@ -19,13 +19,13 @@ from hydra.core.utils import JobReturn, JobStatus, run_job, setup_globals
 from hydra.types import HydraContext, TaskFunction
 from omegaconf import DictConfig, OmegaConf, open_dict, read_write
 
+from recyclelora.runs.directory import RESULT, ResultRecord
 from recyclelora.runs.mailbox import CANCELLED, VARIABLE, Unit
-from recyclelora.runs.provenance import ResultRecord
-from recyclelora.runs.records import read_record
 from recyclelora.sweep.execution import Work
 from recyclelora.sweep.goals import select
 from recyclelora.system.errors import Interrupted, Pruned, UserError
 from recyclelora.system.storage import LOCK, taking_turns
+from recyclelora.system.typed_json import read_record
 
 JOB = "RECYCLELORA_JOB"
 """Environment variable: the executor's name for the job that this process is."""
@@ -184,7 +184,7 @@ def _values(unit: Unit, returned: Any, objectives: Sequence[str] | None) -> list
         run_dir = unit.run_dir
         if run_dir is None:
             raise UserError("the task wrote no result.json, which hydra.sweeper.objectives needs")
-        result = read_record(run_dir / "result.json", ResultRecord)
+        result = read_record(run_dir / RESULT, ResultRecord)
         found = {key: select(result, key) for key in objectives}
     else:
         several = returned if isinstance(returned, list | tuple) else [returned]

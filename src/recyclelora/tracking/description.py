@@ -12,7 +12,7 @@ from typing import Any
 
 from recyclelora.config.compose import default_config
 from recyclelora.config.run import Config
-from recyclelora.runs.provenance import RunRecord
+from recyclelora.runs.directory import RunRecord
 
 LONGEST = 5000
 """Characters of a parameter or tag; MLflow refuses parameters of more than 6000."""

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
 
+from recyclelora.runs.directory import FIGURES, METRICS
 from recyclelora.runs.metrics_log import point_of
 from recyclelora.system.storage import is_own_file
 
@@ -55,7 +56,7 @@ class Feed:
         tracker.flush()
 
     def _points(self, tracker: Tracker) -> None:
-        path = self.run_dir / "metrics.jsonl"
+        path = self.run_dir / METRICS
         if not is_own_file(self.run_dir, path):
             return
         if path.stat().st_size < self.offset:  # set back to a checkpoint: later points are known by their steps
@@ -80,12 +81,12 @@ class Feed:
     def _pictures(self, tracker: Tracker) -> None:
         """Pictures of a step go by its number, the others by the step that was reached."""
         reached = max(self.steps.values(), default=0)
-        for path in sorted((self.run_dir / "figures").glob("*.png")):
+        for path in sorted((self.run_dir / FIGURES).glob("*.png")):
             if not is_own_file(self.run_dir, path):
                 continue
             changed = path.stat().st_mtime_ns
             if self.pictures.get(path.name) != changed:
                 found = PICTURE_OF_STEP.fullmatch(path.stem)
                 name, step = (found["name"], int(found["step"])) if found else (path.stem, reached)
-                tracker.picture(f"figures/{name}", step, path)
+                tracker.picture(f"{FIGURES}/{name}", step, path)
                 self.pictures[path.name] = changed

@@ -11,6 +11,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from recyclelora.config.compose import ConfigError, load_config
+from recyclelora.runs.directory import CONFIG
 from recyclelora.runs.end import KILLED, RunEnd, run_end
 from recyclelora.system.errors import UserError
 from recyclelora.system.redaction import redacted
@@ -104,7 +105,7 @@ def _send_sweep(sweep: SweepSender, *, last: bool) -> None:
 
 def run_sender(run_dir: Path, to: str | None = None) -> RunSender:
     """A sender for one run, nested in its sweep if it is a trial's; ``to`` is an address of MLflow, see Store.of."""
-    config = load_config(run_dir / "config.yaml")
+    config = load_config(run_dir / CONFIG)
     sweep = sweep_of(run_dir)
     store = Store.of(config, outputs_of(run_dir), to)
     return RunSender(run_dir, config, store, SweepSender(sweep, to).parent() if sweep else None)

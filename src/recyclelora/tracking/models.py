@@ -9,13 +9,14 @@ from pathlib import Path
 from typing import Any
 
 from recyclelora.config.run import Config
+from recyclelora.runs.directory import ADAPTER, ADAPTER_CONFIG, CONFIG, METRICS, RECORD
 from recyclelora.runs.metrics_log import FINAL
 from recyclelora.system.errors import UserError
 from recyclelora.system.storage import is_own_file, read_json
 from recyclelora.tracking.outbox import points_of
 
 LOADER = "recyclelora.tracking.pyfunc"
-CONTENT = ("adapter.safetensors", "adapter_config.json", "config.yaml", "run.json")
+CONTENT = (ADAPTER, ADAPTER_CONFIG, CONFIG, RECORD)
 """What ``recyclelora.load`` needs; the backbone's weights stay a reference by hash."""
 REQUIREMENTS = ("torch", "torchvision", "timm", "transformers", "safetensors", "hydra-core", "omegaconf", "mlflow")
 PENDING, READY = "PENDING", "READY"
@@ -42,7 +43,7 @@ def log_model(client: Any, run_id: str, run_dir: Path, config: Config) -> str | 
         ) from error
     if model is not None and str(model.status) == READY:
         return str(model.model_id)
-    about = read_json(run_dir / "adapter_config.json")
+    about = read_json(run_dir / ADAPTER_CONFIG)
     if model is None:
         tags = {"signature": about["signature"], "weights_sha256": str(about["weights_sha256"])}
         params = {"adapter": config.adapter.name, "backbone": config.backbone.name, "decoder": config.decoder.name}
@@ -90,7 +91,7 @@ def _link(client: Any, run: Any, model_id: str, step: int, run_dir: Path) -> Non
     from mlflow.entities import LoggedModelOutput, Metric
 
     client.log_outputs(run.info.run_id, [LoggedModelOutput(model_id, step)])
-    final = [point for point in points_of(run_dir / "metrics.jsonl") if point[0].startswith(FINAL)]
+    final = [point for point in points_of(run_dir / METRICS) if point[0].startswith(FINAL)]
     metrics = [Metric(*point, model_id=model_id, run_id=run.info.run_id) for point in final]
     if metrics:
         client.log_batch(run.info.run_id, metrics=metrics)

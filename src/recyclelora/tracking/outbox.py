@@ -10,9 +10,9 @@ from pathlib import Path
 from typing import Any, NotRequired, TypedDict
 
 from recyclelora.runs.metrics_log import read_points
-from recyclelora.runs.records import read_record
 from recyclelora.system.errors import UserError
 from recyclelora.system.storage import is_own_file, write_json
+from recyclelora.system.typed_json import read_record
 
 STATE = "mlflow.json"
 LONGEST_NAME = 250

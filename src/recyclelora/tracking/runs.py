@@ -8,11 +8,22 @@ from pathlib import Path
 from typing import Any, TypedDict
 
 from recyclelora.config.run import Config
+from recyclelora.runs.directory import (
+    ANALYSIS,
+    CONFIG,
+    ENDED,
+    FIGURES,
+    LOG,
+    METRICS,
+    RECORD,
+    RESULT,
+    ResultRecord,
+    RunRecord,
+)
 from recyclelora.runs.end import RunEnd
-from recyclelora.runs.provenance import ResultRecord, RunRecord
-from recyclelora.runs.records import read_record
 from recyclelora.system.errors import UserError
 from recyclelora.system.storage import taking_turns
+from recyclelora.system.typed_json import read_record
 from recyclelora.tracking import description
 from recyclelora.tracking.models import log_model
 from recyclelora.tracking.outbox import Point, State, last_steps, points_of, send_files, send_points
@@ -21,13 +32,13 @@ from recyclelora.tracking.system import SYSTEM
 
 STATUS = {"running": "RUNNING", "finished": "FINISHED", "failed": "FAILED", "pruned": "KILLED",
           "interrupted": "KILLED", "killed": "KILLED"}  # fmt: skip
-FILES = ("config.yaml", "run.json", "result.json", "train.log")
-LIVE_FILES = ("config.yaml", "run.json")
+FILES = (CONFIG, RECORD, RESULT, LOG)
+LIVE_FILES = (CONFIG, RECORD)
 """Sent while the run trains; the others change all the time or are written last."""
-READ = (*FILES, "metrics.jsonl", SYSTEM, "mlflow.json")
+READ = (*FILES, METRICS, SYSTEM, "mlflow.json")
 """What is read of a run, and must lie in it."""
-PATTERNS = ("figures/**/*.png", "analysis/*.png", "analysis/*.csv", "analysis/summary.json")
-SUMMARY = "analysis/summary.json"
+SUMMARY = f"{ANALYSIS}/summary.json"
+PATTERNS = (f"{FIGURES}/**/*.png", f"{ANALYSIS}/*.png", f"{ANALYSIS}/*.csv", SUMMARY)
 
 
 class SummaryRecord(TypedDict):
@@ -89,9 +100,9 @@ class RunSender:
         run_id = self._run()
         self._tags(end)
         self._status(end)
-        self._points("metrics.jsonl", points_of(self.run_dir / "metrics.jsonl"))
+        self._points(METRICS, points_of(self.run_dir / METRICS))
         self._points(SYSTEM, points_of(self.run_dir / SYSTEM))
-        self._points("result.json", self._result_points())
+        self._points(RESULT, self._result_points())
         self._tags(end)  # infinite points
         self._files(FILES if end.status != "running" else LIVE_FILES)
         if model and end.status == "finished":
@@ -128,7 +139,7 @@ class RunSender:
     @cached_property
     def about(self) -> RunRecord:
         """Where the run came from."""
-        return read_record(self.run_dir / "run.json", RunRecord)
+        return read_record(self.run_dir / RECORD, RunRecord)
 
     def _create(self) -> str:
         config = self.config
@@ -164,7 +175,7 @@ class RunSender:
 
     def _result_points(self) -> Any:
         """What runs of a study are sorted by: the objective, time, memory and numbers of parameters."""
-        path = self.run_dir / "result.json"
+        path = self.run_dir / RESULT
         if not path.exists():
             return
         result, stamp = read_record(path, ResultRecord), int(1000 * path.stat().st_mtime)
@@ -178,7 +189,7 @@ class RunSender:
         """Send the tags that are new or have changed since the run began, such as further SLURM jobs."""
         from mlflow.entities import RunTag
 
-        path = self.run_dir / "run.json"
+        path = self.run_dir / RECORD
         stamp = path.stat().st_mtime_ns
         if self.own_tags[0] != stamp:
             self.own_tags = (stamp, description.tags(self.config, read_record(path, RunRecord), self.run_dir))
@@ -219,5 +230,5 @@ class RunSender:
 
 def _last_change(run_dir: Path) -> int:
     """When the run last wrote something, in milliseconds since 1970."""
-    names = ("result.json", "ended.json", "metrics.jsonl", "train.log", "run.json")
+    names = (RESULT, ENDED, METRICS, LOG, RECORD)
     return int(1000 * max((run_dir / name).stat().st_mtime for name in names if (run_dir / name).exists()))

@@ -13,6 +13,7 @@ from typing import Any
 
 from recyclelora.config.compose import load_config
 from recyclelora.config.run import Config
+from recyclelora.runs.directory import CONFIG, RECORD, is_finished, is_run
 from recyclelora.runs.end import RunEnd, run_end
 from recyclelora.runs.mailbox import CONFIRM, Outcome
 from recyclelora.runs.metrics_log import FINAL
@@ -70,7 +71,7 @@ class SweepSender:
     def config(self) -> Config:
         """Of any run: what concerns the store is the same for all."""
         for run_dir in self.run_dirs():
-            return load_config(run_dir / "config.yaml")
+            return load_config(run_dir / CONFIG)
         raise UserError(f"{self.sweep_dir}: no run has started yet")
 
     @cached_property
@@ -100,7 +101,7 @@ class SweepSender:
         """Directories of runs that have begun, in the order of their trials."""
         for pattern in RUN_DIRS:
             for path in sorted(self.sweep_dir.glob(pattern)):
-                began = is_own_file(self.sweep_dir, path / "run.json") and (path / "config.yaml").exists()
+                began = is_own_file(self.sweep_dir, path / RECORD) and is_run(path)
                 if began and ".old-" not in path.name:
                     yield path
 
@@ -124,7 +125,7 @@ class SweepSender:
             trial = ledger.get(run_dir.relative_to(self.sweep_dir).parts[0].rpartition("-")[0])
             end = self._end(run_dir, trial, last=last)
             if run_dir not in self.runs:
-                config = load_config(run_dir / "config.yaml")
+                config = load_config(run_dir / CONFIG)
                 name = _name(trial, config.seed) if trial else None
                 self.runs[run_dir] = RunSender(run_dir, config, self.store, parent, name)
             sender = self.runs[run_dir]
@@ -307,7 +308,7 @@ class SweepSender:
 
     def _end(self, run_dir: Path, trial: Trial | None, *, last: bool) -> RunEnd:
         """What has become of a run: what its job said, what the driver said, what its own files say."""
-        if (run_dir / "result.json").exists():
+        if is_finished(run_dir):
             return RunEnd("finished")
         outcome = _outcome(trial, run_dir.relative_to(self.sweep_dir).as_posix()) if trial else None
         if outcome is not None and outcome["status"] in ("failed", "pruned", "interrupted"):
@@ -358,4 +359,4 @@ def sweep_of(run_dir: Path) -> Path | None:
 def is_sweep(folder: Path) -> bool:
     """Whether a directory is a sweep's and not a run's."""
     trials = any(re.match(r"(trial|confirm)_\d+-", path.name) for path in folder.glob("*_*"))
-    return not (folder / "config.yaml").exists() and (trials or (folder / "ledger").is_dir())
+    return not is_run(folder) and (trials or (folder / "ledger").is_dir())

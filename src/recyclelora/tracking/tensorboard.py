@@ -8,6 +8,7 @@ from typing import Any
 from PIL import Image
 
 from recyclelora.config.compose import load_config
+from recyclelora.runs.directory import CONFIG, RECORD
 from recyclelora.system.storage import folder_inside
 from recyclelora.tracking.description import flat_parameters
 from recyclelora.tracking.feed import Feed
@@ -31,8 +32,8 @@ class TensorBoard:
         self._writer = EventFileWriter(str(folder))
         start = SessionLog(status=SessionLog.START)  # an open TensorBoard forgets what it has read before
         self._writer.add_event(Event(session_log=start, step=0))
-        began = (run_dir / "run.json").stat().st_mtime
-        hparams = {key: _plain(value) for key, value in flat_parameters(load_config(run_dir / "config.yaml")).items()}
+        began = (run_dir / RECORD).stat().st_mtime
+        hparams = {key: _plain(value) for key, value in flat_parameters(load_config(run_dir / CONFIG)).items()}
         self._add(0, began, hparams_pb(hparams, trial_id=run_dir.name, start_time_secs=began))
 
     def point(self, step: int, time: float, values: dict[str, float]) -> None:

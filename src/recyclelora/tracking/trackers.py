@@ -8,6 +8,7 @@ import sys
 import time
 from pathlib import Path
 
+from recyclelora.runs.directory import is_finished
 from recyclelora.system.errors import UserError
 from recyclelora.tracking.feed import Tracker
 from recyclelora.tracking.process import KINDS
@@ -30,7 +31,7 @@ def sync(kind: str, run_dir: Path) -> None:
     """Bring a run as it is to a tracker."""
     tracker = open_tracker(kind, run_dir)
     tracker.feed.forward(tracker)
-    tracker.close((run_dir / "result.json").exists())
+    tracker.close(is_finished(run_dir))
 
 
 def follow(kind: str, run_dir: Path) -> bool:
@@ -44,7 +45,7 @@ def follow(kind: str, run_dir: Path) -> bool:
             tracker = tracker or open_tracker(kind, run_dir)
             tracker.feed.forward(tracker)
             if last:
-                tracker.close((run_dir / "result.json").exists())
+                tracker.close(is_finished(run_dir))
             done = True
         except Exception as error:  # whatever a tracker does, training must not notice
             print(f"{time.strftime('%H:%M:%S')} not sent yet: {type(error).__name__}: {error}", flush=True)

@@ -7,9 +7,9 @@ from pathlib import Path
 from typing import Any, TypedDict
 
 from recyclelora.config.compose import load_config
-from recyclelora.runs.provenance import RunRecord
-from recyclelora.runs.records import read_record
+from recyclelora.runs.directory import CONFIG, RECORD, RunRecord
 from recyclelora.system.storage import folder_inside, read_json, write_json
+from recyclelora.system.typed_json import read_record
 from recyclelora.tracking.description import flat_parameters, run_name
 from recyclelora.tracking.feed import Feed
 
@@ -34,8 +34,8 @@ class WeightsAndBiases:
     def __init__(self, run_dir: Path) -> None:
         import wandb
 
-        about = read_record(run_dir / "run.json", RunRecord)
-        config = load_config(run_dir / "config.yaml")
+        about = read_record(run_dir / RECORD, RunRecord)
+        config = load_config(run_dir / CONFIG)
         self._state = run_dir / STATE
         stored: Any = read_record(self._state, WandbRecord) if self._state.exists() else {}
         self.feed = Feed(run_dir, stored.get("steps", {}), stored.get("pictures", {}))

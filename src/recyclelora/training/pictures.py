@@ -23,8 +23,8 @@ from recyclelora.evaluation.evaluator import Evaluator
 from recyclelora.evaluation.metrics import ConfusionMatrix
 from recyclelora.evaluation.scores import SOURCE_VAL, Scores
 from recyclelora.models.segmenter import Segmenter
+from recyclelora.runs.directory import METRICS, RunDirectory
 from recyclelora.runs.metrics_log import read_points
-from recyclelora.runs.provenance import RunDirectory
 from recyclelora.system.errors import BrokenFile
 from recyclelora.system.storage import write_bytes
 from recyclelora.training import run_plots as plots
@@ -115,7 +115,7 @@ class Pictures:
         """Curves, domain gap, IoU by class and confusion as they are after an evaluation."""
         title = f"{self.about}: step {scores.step:,}"
         scored = {name: row for name, row in scores.iou_per_class.items() if self.scored[name].labelled}
-        names, points = self.colours.names, read_points(self.directory.metrics)
+        names, points = self.colours.names, read_points(self.directory.path / METRICS)
         self._write("curves", plots.png(plots.curves(points, title)))
         self._write("domain_gap", plots.png(plots.domain_gap(points, f"{title}: mIoU {_summary(scores)}")))
         bars = plots.iou_bars(scored, names, self.colours.colours, f"{title}: mIoU {_summary(scores)}")

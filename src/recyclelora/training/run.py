@@ -40,21 +40,12 @@ from recyclelora.evaluation.scores import POINTERS, SHOWN, incomplete, result_js
 from recyclelora.models.backbones.weights import WeightsFile
 from recyclelora.models.state import trainable_state
 from recyclelora.runs.checkpoint import Checkpoint, newest_checkpoint, pointed
+from recyclelora.runs.directory import LOG, RESULT, RunDirectory, is_finished
 from recyclelora.runs.end import noted_end
+from recyclelora.runs.identity import Identity, earlier_run, find_run, note_unreadable, signature
 from recyclelora.runs.mailbox import Unit
 from recyclelora.runs.metrics_log import FINAL
-from recyclelora.runs.provenance import (
-    Identity,
-    RunDirectory,
-    add_to_record,
-    claimed,
-    describe,
-    earlier_run,
-    find_run,
-    note_unreadable,
-    record,
-    signature,
-)
+from recyclelora.runs.record import add_to_record, claimed, describe, record
 from recyclelora.runs.reuse import take_over
 from recyclelora.system.devices import (
     check_launched_processes,
@@ -188,13 +179,13 @@ class Run:
         return self.directory.result()
 
     def _train(self, trackers: Sequence[str]) -> float | None:
-        reporter = Reporter(self.directory.path / "train.log", enabled=self.fabric.is_global_zero)
+        reporter = Reporter(self.directory.path / LOG, enabled=self.fabric.is_global_zero)
         reporter.note(f"run directory: {shown(self.directory.path)}")
         if self.remark is not None:
             reporter.warn(self.remark)
         if self.fabric.is_global_zero:
-            if self.directory.result_path.exists():
-                set_aside(self.directory.result_path)
+            if is_finished(self.directory.path):
+                set_aside(self.directory.path / RESULT)
             for remark in record(self.directory, self.description):
                 reporter.warn(remark)
             files = own_files(self.config.data)
@@ -371,7 +362,7 @@ class Run:
             )  # fmt: skip
             if unread:
                 raise incomplete(unread, "the training is finished and kept")
-            write_json(self.directory.result_path, result)
+            write_json(self.directory.path / RESULT, result)
         self.fabric.barrier()
         return result
 

@@ -35,9 +35,11 @@ from recyclelora.runs.checkpoint import (
     save_checkpoint,
     tensors_digest,
 )
+from recyclelora.runs.directory import METRICS, RunDirectory
+from recyclelora.runs.identity import evaluation_identity
 from recyclelora.runs.mailbox import Unit
 from recyclelora.runs.metrics_log import EVALUATION_SHARE, MetricsLog, total_loss
-from recyclelora.runs.provenance import RunDirectory, code_digest, evaluation_identity
+from recyclelora.runs.record import code_digest
 from recyclelora.system.distributed import gathered
 from recyclelora.system.errors import BrokenFile, UserError
 from recyclelora.system.hardware import peak_memory_mb
@@ -88,8 +90,8 @@ class Session:
         if c.trainer.ema is not None:
             self.average = WeightAverage(self.segmenter, c.trainer.ema, c.trainer.ema_start, self.model.constrain)
         self.initial = {name: tensor.cpu() for name, tensor in self.model.initial().items()}
-        self.metrics = MetricsLog(self.directory.metrics)
-        self.history = ScoreHistory(self.directory.checkpoints / "scores.json")
+        self.metrics = MetricsLog(self.directory.path / METRICS)
+        self.history = ScoreHistory(self.directory.scores)
         self.pictures = Pictures(c, self.directory, self.datasets.scored, self.evaluator, self.segmenter)
         self.stop = StopRequest()
         self.unit = Unit.current()

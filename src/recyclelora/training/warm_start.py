@@ -11,8 +11,9 @@ from torch import Tensor, nn
 
 from recyclelora.config.compose import load_config
 from recyclelora.config.run import Config
-from recyclelora.evaluation.load import ADAPTER_FILE, Weights, read_run_weights
+from recyclelora.evaluation.load import Weights, read_run_weights
 from recyclelora.models.state import trainable_state
+from recyclelora.runs.directory import ADAPTER, CONFIG, RECORD
 from recyclelora.system.errors import UserError
 from recyclelora.system.storage import read_json, sha256
 
@@ -41,11 +42,11 @@ def read_start(run: str) -> Start:
         UserError: it is not a finished run.
     """
     run_dir = Path(run)
-    if not (run_dir / ADAPTER_FILE).is_file():
-        raise UserError(f"init_from={run}: not the directory of a finished run (it has no {ADAPTER_FILE})")
-    weights_sha256 = read_json(run_dir / "run.json")["weights_sha256"]
-    config = load_config(run_dir / "config.yaml")
-    return Start(run_dir, read_run_weights(run_dir), config, weights_sha256, sha256(run_dir / ADAPTER_FILE))
+    if not (run_dir / ADAPTER).is_file():
+        raise UserError(f"init_from={run}: not the directory of a finished run (it has no {ADAPTER})")
+    weights_sha256 = read_json(run_dir / RECORD)["weights_sha256"]
+    config = load_config(run_dir / CONFIG)
+    return Start(run_dir, read_run_weights(run_dir), config, weights_sha256, sha256(run_dir / ADAPTER))
 
 
 def check_start(start: Start, config: Config, weights_sha256: str | None) -> None:

@@ -14,6 +14,7 @@ from recyclelora.exchange.exports.agreement import Agreement, compare_scores, pr
 from recyclelora.exchange.exports.source import Source
 from recyclelora.exchange.exports.texts import portable_readme
 from recyclelora.exchange.exports.tracing import LEAST_PATCHES, Traced, default_size
+from recyclelora.runs.directory import RECORD
 from recyclelora.system.storage import read_json, write_json, write_text
 
 SCORES, PROBABILITIES = "segmenter", "probabilities"
@@ -31,7 +32,7 @@ def write_bundle(source: Source, traced: Traced, precision: str, folder: Path, p
 def describe(source: Source, traced: Traced, precision: str) -> dict[str, Any]:
     """The content of ``segmenter.json``."""
     data, patch = source.run.config.data, source.adapted.patch_size
-    autocast = AUTOCAST.get(read_json(source.run.run_dir / "run.json")["precision"])
+    autocast = AUTOCAST.get(read_json(source.run.run_dir / RECORD)["precision"])
     return source.about | {
         "backbone": source.backbone.name,
         "images": {

@@ -9,9 +9,11 @@ from pathlib import Path
 from safetensors.torch import save
 
 from recyclelora.config.compose import home
-from recyclelora.evaluation.load import BACKBONE_FILE, write_run_weights
+from recyclelora.evaluation.load import write_run_weights
 from recyclelora.exchange.importing.conversion import Converted
-from recyclelora.runs.provenance import Identity, add_to_record, claimed, describe, record, run_directory, signature
+from recyclelora.runs.directory import BACKBONE
+from recyclelora.runs.identity import Identity, run_directory, signature
+from recyclelora.runs.record import add_to_record, claimed, describe, record
 from recyclelora.system.devices import resolve_accelerator, resolve_precision
 from recyclelora.system.storage import write_bytes
 
@@ -30,11 +32,11 @@ def write_run(converted: Converted) -> Path:
     run, sign = run_directory(config, identity, None), signature(config, identity)
     if content is not None:
         config = dataclasses.replace(
-            config, backbone=dataclasses.replace(config.backbone, checkpoint=str(run.path / BACKBONE_FILE))
+            config, backbone=dataclasses.replace(config.backbone, checkpoint=str(run.path / BACKBONE))
         )
     with claimed(run, config):
         if content is not None:
-            write_bytes(run.path / BACKBONE_FILE, content)
+            write_bytes(run.path / BACKBONE, content)
         write_run_weights(run.path, converted.weights, config, signature=sign, weights_sha256=pretrained)
         origin = _origin(converted)
         record(run, describe(config, identity, sign, origin, home()))

@@ -32,7 +32,8 @@ from recyclelora.reports.analysis.layers import changed_layers
 from recyclelora.reports.analysis.measure import Measured, measure
 from recyclelora.reports.analysis.summary import comparison, group_table, run_table, summary
 from recyclelora.reports.analysis.tables import Tables, write_csv
-from recyclelora.runs.provenance import Identity, signature
+from recyclelora.runs.directory import ANALYSIS, is_finished
+from recyclelora.runs.identity import Identity, signature
 from recyclelora.system.errors import UserError
 from recyclelora.system.progress import Reporter
 from recyclelora.system.storage import folder_inside, write_json
@@ -128,7 +129,7 @@ def analyze_run(run: str, config: AnalyzeConfig) -> None:
     began = time.perf_counter()
     reporter = Reporter()
     opened = open_run(run, config)
-    folder = _output(config, Path(run), "analysis")
+    folder = _output(config, Path(run), ANALYSIS)
     measured = measure_run(opened, config, reporter)
     if config.figures and measured.tables:
         with reporter.bar("drawing", 1):
@@ -200,7 +201,7 @@ def _images(config: Config, given: Any, reporter: Reporter) -> Iterator[tuple[st
 
 def _tell_mlflow(run: Path, reporter: Reporter) -> None:
     """Send the analysis of a tracked run; one that has no result yet is sent by its own training."""
-    if not (run / "result.json").exists():
+    if not is_finished(run):
         reporter.note("the run has no result yet: MLflow gets the analysis when it goes on")
         return
     failure = send(run)
@@ -258,4 +259,4 @@ def _comparison_folder(runs: Sequence[str], labels: Sequence[str]) -> tuple[Path
     outputs = next((p.parent for p in paths[0].parents if p.name in ("runs", "sweeps")), Path("outputs"))
     digest = hashlib.sha256("\n".join(sorted(path.name for path in paths)).encode()).hexdigest()[:8]
     names = "-".join(dict.fromkeys(label.split()[0] for label in labels))
-    return outputs / "analysis", f"{names[:60]}-{digest}"
+    return outputs / ANALYSIS, f"{names[:60]}-{digest}"

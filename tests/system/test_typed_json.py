@@ -6,8 +6,8 @@ from typing import Any, Literal, NotRequired, TypedDict
 
 import pytest
 
-from recyclelora.runs.records import Time, read_record
 from recyclelora.system.errors import UserError
+from recyclelora.system.typed_json import Time, read_record
 
 
 class Inner(TypedDict):
