@@ -7,7 +7,6 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from recyclelora.adapters.linalg.device_rrqr import decompose_batch
 from recyclelora.adapters.linalg.rrqr import RRQR, RankDeficientWarning, decompose, rrqr
 
 SHAPES = {
@@ -101,8 +100,6 @@ def test_rounding_of_the_stored_values_is_no_direction(shape, stored):
     for values in (weight.numpy(), weight.double().numpy()):
         with pytest.warns(RankDeficientWarning, match=f"numerical rank 150 of {min(shape)}"):
             assert rrqr(values, 4, 8).rank == 150
-    (found,) = decompose_batch([weight.to(getattr(torch, stored))], 4, 8, torch.device("cpu"))
-    assert found.rank == 150
 
 
 def test_a_product_in_float32_has_the_rank_of_its_factors():

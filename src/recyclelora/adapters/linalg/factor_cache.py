@@ -9,7 +9,6 @@ from __future__ import annotations
 import hashlib
 import os
 import warnings
-from collections import defaultdict
 from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from dataclasses import dataclass, field, replace
@@ -20,7 +19,6 @@ import torch
 from threadpoolctl import threadpool_limits
 
 from recyclelora.adapters.linalg.blas import Array
-from recyclelora.adapters.linalg.device_rrqr import check_on_device, decompose_batch
 from recyclelora.adapters.linalg.factor_store import DamagedEntry, FactorCache, byte_view
 from recyclelora.adapters.linalg.rrqr import (
     ALGORITHM_VERSION,
@@ -50,12 +48,10 @@ def factorize(
     cache: FactorCache | None = None,
     num_threads: int | None = None,
     progress: Progress | None = None,
-    device: torch.device | None = None,
 ) -> dict[str, RRQR]:
     """Decompose many weights (out x in, by layer name): see `decompose` for ``precision`` and ``strong``.
 
-    On the CPU every layer runs in a thread pool, on one BLAS thread. Weights on a CUDA device, and all of them with
-    ``device``, are decomposed there in batches of one shape; float32 and strong pivoting always run on the CPU.
+    Every layer runs on the CPU in a thread pool, on one BLAS thread.
 
     The columns of Q come back as float32, as they are stored, so that a hit and a miss give the same bits. Damaged
     entries are computed again and replaced; a cache that cannot be written is left alone. Either is one warning.
@@ -65,26 +61,20 @@ def factorize(
     """
     request = _Request(leading, trailing, precision, strong)
     use = _CacheUse(cache or FactorCache(None))
-    devices = {name: _device_for(weight, device, request) for name, weight in weights.items()}
     results: dict[str, RRQR] = {}
-
-    def finish(name: str, result: RRQR) -> None:
-        results[name] = result
-        if progress is not None:
-            progress(len(results), len(weights), name)
-
     # Largest first: no long layer runs alone at the end.
     order = sorted(weights, key=lambda name: -_cost(weights[name]))
     with threadpool_limits(1, user_api="blas"), ThreadPoolExecutor(num_threads or available_cores()) as pool:
-        futures = {pool.submit(_factor_one, name, weights[name], request, use, devices[name]): name for name in order}
+        futures = {pool.submit(_factor_one, name, weights[name], request, use): name for name in order}
         try:
             for future in as_completed(futures):
-                if (found := future.result()) is not None:
-                    finish(futures[future], found)
+                name = futures[future]
+                results[name] = future.result()
+                if progress is not None:
+                    progress(len(results), len(weights), name)
         except BaseException:
             pool.shutdown(cancel_futures=True)
             raise
-    _factor_on_devices({name: weights[name] for name in weights if name not in results}, devices, request, use, finish)
     use.report()
     for name, weight in weights.items():
         if results[name].holds_noise(min(weight.shape)):
@@ -202,30 +192,14 @@ def _pack(result: RRQR, *, strong: bool) -> dict[str, Array]:
     return {name: value if name == "q" else value.astype(np.int32) for name, value in tensors.items()}
 
 
-# ---- where the work is done --------------------------------------------------------------------------------------
-
-
-def _device_for(weight: Weight, device: torch.device | None, request: _Request) -> torch.device | None:
-    """The device that decomposes a weight; None is the CPU by LAPACK."""
-    if request.precision != "float64" or request.strong is not None:
-        return None
-    if device is None and isinstance(weight, torch.Tensor) and weight.device.type == "cuda":
-        return weight.device
-    return device
-
-
-def _factor_one(
-    name: str, weight: Weight, request: _Request, use: _CacheUse, device: torch.device | None
-) -> RRQR | None:
-    """One layer from the cache or by LAPACK; None if it waits for a device. Errors carry the layer's name."""
+def _factor_one(name: str, weight: Weight, request: _Request, use: _CacheUse) -> RRQR:
+    """One layer from the cache or by LAPACK. Errors carry the layer's name."""
     shape = tuple(weight.shape)
     try:
         check_request(shape, request.leading, request.trailing)
         key = use.key(request, weight)
         found = use.load(request, key, shape)
-        if found is None and device is None:
-            found = use.store(request, key, _decompose(weight, use.wanted(request, shape)))
-        return found
+        return found or use.store(request, key, _decompose(weight, use.wanted(request, shape)))
     except ValueError as error:
         raise ValueError(f"{name}: {error}") from error
 
@@ -233,31 +207,6 @@ def _factor_one(
 def _decompose(weight: Weight, request: _Request) -> RRQR:
     r = request
     return decompose(_as_float(weight), r.leading, r.trailing, precision=r.precision, strong=r.strong)
-
-
-def _factor_on_devices(
-    weights: Mapping[str, Weight],
-    devices: Mapping[str, torch.device | None],
-    request: _Request,
-    use: _CacheUse,
-    finish: Callable[[str, RRQR], None],
-) -> None:
-    """Decompose what the cache did not hold in batches of one shape."""
-    groups: dict[tuple[object, ...], list[str]] = defaultdict(list)
-    for name, weight in weights.items():
-        groups[(devices[name], *weight.shape)].append(name)
-    for names in groups.values():
-        device = devices[names[0]]
-        assert device is not None
-        tensors = [torch.as_tensor(weights[name]) for name in names]
-        for name, tensor in zip(names, tensors, strict=True):
-            try:
-                check_on_device(tensor)
-            except ValueError as error:
-                raise ValueError(f"{name}: {error}") from error
-        wanted = use.wanted(request, tuple(tensors[0].shape))
-        for name, result in zip(names, decompose_batch(tensors, wanted.leading, wanted.trailing, device), strict=True):
-            finish(name, use.store(request, use.key(request, weights[name]), result))
 
 
 def _as_float(weight: Weight) -> Array:

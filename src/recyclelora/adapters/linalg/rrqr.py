@@ -92,16 +92,11 @@ def decompose(
     found = eliminate(weight, np.dtype(precision))
     q = found.columns_of_q(np.concatenate([np.arange(leading), np.arange(k - trailing, k)]))
     rank = numerical_rank(found.diagonal, weight.shape, precision, stored_eps(weight))
-    greedy = assemble(found.pivots, q, leading, trailing, rank)
+    pivots = found.pivots
+    greedy = RRQR(pivots, q[:, :leading], q[:, leading:], pivots[:leading], pivots[k - trailing : k], rank)
     if strong is None:
         return greedy
     return _strengthen(greedy, weight, strong, numerical_rank(found.diagonal, weight.shape, precision))
-
-
-def assemble(pivots: npt.NDArray[np.int64], q: Array, leading: int, trailing: int, rank: int) -> RRQR:
-    """The result of greedy pivoting from the whole permutation and the outer columns of Q side by side."""
-    k = min(len(pivots), len(q))
-    return RRQR(pivots, q[:, :leading], q[:, leading:], pivots[:leading], pivots[k - trailing : k], rank)
 
 
 def numerical_rank(diagonal: Array, shape: tuple[int, ...], precision: Precision, eps: float = 0.0) -> int:
