@@ -27,7 +27,7 @@ import torch
 from hydra import compose, initialize_config_dir
 
 import recyclelora.training.run
-from recyclelora.commands.launch import one_clear_line
+from recyclelora.commands.clear_line import one_clear_line
 from recyclelora.config.compose import home, register_schemas, typed
 from recyclelora.config.run import Config
 from recyclelora.runs.metrics_log import TIMINGS

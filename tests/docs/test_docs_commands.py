@@ -20,6 +20,8 @@ from hydra import compose, initialize_config_dir
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import IntervalSweep, Override
 
+from recyclelora.commands.help import COMMANDS as MODULES
+from recyclelora.config.compose import COMMANDS as SCHEMAS
 from recyclelora.config.compose import home, register_schemas, typed
 from recyclelora.sweep.command import checked_arguments
 
@@ -63,21 +65,32 @@ def shell_lines(page: Path) -> Iterator[str]:
         if language in ("", "bash", "console", "sh"):
             for line in body.replace("\\\n", " ").splitlines():
                 line = line.strip().removeprefix("$ ")
-                if line.startswith(("python ", "make ", "recyclelora-")) or (language and line):
+                if line.startswith(("python ", "make ", "recyclelora")) or (language and line):
                     yield line
     prose = FENCE.sub("", text)
-    yield from (" ".join(span.split()) for span in re.findall(r"`(python [^`]+|make [a-z-]+)`", prose))
+    yield from (
+        " ".join(span.split()) for span in re.findall(r"`(python [^`]+|recyclelora [^`]+|make [a-z-]+)`", prose)
+    )
+
+
+def help_lines() -> Iterator[str]:
+    """The examples that ``recyclelora <command> --help`` shows."""
+    for module in MODULES.values():
+        text = ast.get_docstring(ast.parse((home() / f"src/recyclelora/commands/{module}.py").read_text()))
+        yield from re.findall(r"^    (recyclelora .*)$", text or "", re.M)
 
 
 def commands() -> list[str]:
     """Every different line: placeholders filled, optional parts taken, each of alternatives such as ``timm|peft``."""
     found: dict[str, None] = {}
-    for line in itertools.chain.from_iterable(map(shell_lines, PAGES)):
+    for line in itertools.chain(help_lines(), *map(shell_lines, PAGES)):
         line = re.sub(r"<[^<>]*>", "X", line).replace(",...", "").replace("...", "")
         line = re.sub(r" \[(\S+=[^\]]+)\]", r" \1", line)
         words = shlex.split(line, comments=True)
         words = list(itertools.dropwhile(lambda word: re.match(r"[A-Z_]+=", word), words))  # VARIABLE=value in front
-        inside = [at for at, word in enumerate(words) if word in SCRIPTS]  # within a container, or under srun
+        # within a container, or under srun
+        inside = [at for at, (word, after) in enumerate(itertools.pairwise([*words, ""]))
+                  if word in SCRIPTS and (word != "recyclelora" or after in MODULES)]  # fmt: skip
         words = words[inside[0] :] if inside else words
         for chosen in itertools.product(*map(alternatives, words)) if words else ():
             found[shlex.join(chosen)] = None
@@ -91,7 +104,8 @@ def alternatives(word: str) -> list[str]:
 
 
 COMMANDS = commands()
-COMPOSED = [c for c in COMMANDS if re.match(r"python \w+\.py|recyclelora-", c)]
+CONFIGURED = [name for name, module in MODULES.items() if module in SCHEMAS or module == "prepare"]
+COMPOSED = [c for c in COMMANDS if re.match(rf"python \w+\.py|recyclelora-|recyclelora ({'|'.join(CONFIGURED)}) ", c)]
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -111,7 +125,7 @@ def _swept(override: Override) -> Iterable[object]:
 
 
 def compose_like(command: str, arguments: list[str]) -> int:
-    """Compose a command line as ``cli.launch`` would, every run of a sweep; returns how many there are."""
+    """Compose a command line as ``launch`` would, every run of a sweep; returns how many there are."""
     if "--cfg" in arguments:
         at = arguments.index("--cfg")
         arguments = arguments[:at] + arguments[at + 2 :]
@@ -133,7 +147,9 @@ def test_a_documented_command_composes(command: str):
     if any(mark in command for mark in RUN_ELSEWHERE):
         return
     words = shlex.split(command)
-    if words[0] in SCRIPTS:
+    if words[0] == "recyclelora":
+        name, arguments = MODULES[words[1]], words[2:]
+    elif words[0] in SCRIPTS:
         name, arguments = SCRIPTS[words[0]].removeprefix("recyclelora.commands.").split(":")[0], words[1:]
     else:
         name, arguments = words[1].removesuffix(".py"), words[2:]
@@ -150,6 +166,8 @@ def test_another_documented_command_exists(command: str):
             assert target in targets
         case ["python" | "python3", "-m", module, *_]:
             assert importlib.util.find_spec(module) is not None
+        case ["recyclelora", command, *_]:
+            assert command in MODULES or command == "--help"
         case ["python", "-c", code, *_]:
             ast.parse(code)
         case ["python", script, *_]:

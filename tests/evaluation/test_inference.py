@@ -20,10 +20,11 @@ from PIL import Image
 
 import recyclelora
 from recyclelora.commands.evaluate import evaluate
-from recyclelora.commands.predict import check_pixels, predict
+from recyclelora.commands.predict import predict
 from recyclelora.config.commands import EvaluateConfig, PredictConfig
 from recyclelora.data.images import list_images
 from recyclelora.data.reading import read_image
+from recyclelora.evaluation.image_files import check_pixels
 from recyclelora.evaluation.load import Shown
 from recyclelora.system.errors import Interrupted, UserError
 from recyclelora.training.run import Run
@@ -242,11 +243,11 @@ def test_a_stopped_evaluation_goes_on_where_it_was(finished: Path, tmp_path: Pat
 
 
 def test_a_stopped_prediction_keeps_what_is_done(finished: Path, tmp_path: Path, monkeypatch):
-    from recyclelora.evaluation import predictions
+    from recyclelora.evaluation import image_files
 
     for index in range(4):
         save_rgb(tmp_path / f"in/{index}.png", np.zeros((64, 80, 3), np.uint8))
-    saving, saved = predictions.save_prediction, []
+    saving, saved = image_files.save_prediction, []
 
     def signalled(*args):
         saving(*args)
@@ -254,7 +255,7 @@ def test_a_stopped_prediction_keeps_what_is_done(finished: Path, tmp_path: Path,
         if len(saved) == 2:
             os.kill(os.getpid(), signal.SIGINT)
 
-    monkeypatch.setattr(predictions, "save_prediction", signalled)
+    monkeypatch.setattr(image_files, "save_prediction", signalled)
     with pytest.raises(Interrupted, match="stopped by signal 2 after 2 of 4 images; what is done is kept"):
         predict(PredictConfig(run=str(finished), input=str(tmp_path / "in"), output=str(tmp_path / "out")))
     assert len(list((tmp_path / "out/ids").iterdir())) == 2

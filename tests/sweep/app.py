@@ -19,7 +19,7 @@ import hydra
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig
 
-from recyclelora.commands.launch import one_clear_line
+from recyclelora.commands.clear_line import one_clear_line
 from recyclelora.runs.mailbox import Unit
 from recyclelora.system.errors import Interrupted, Pruned, UserError
 

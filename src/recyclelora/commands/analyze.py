@@ -1,9 +1,21 @@
-"""What training did to a run's backbone, or to those of several runs; also ``python -m recyclelora.analyze``."""
+"""Look at what training did to a run's backbone, or compare those of several runs.
+
+    recyclelora analyze run=outputs/runs/<run>
+    recyclelora analyze 'run=[outputs/runs/<one>,outputs/runs/<other>]'
+
+run=            a run directory, or a list of them
+checkpoint=     last (default), best_source or best_target
+images=         folder or list of images whose features are compared; null: some of the run's own data
+features=, subspaces=, figures=       false leaves that part out
+blocks=         numbers of the blocks shown as cosine maps
+output=         folder that is written (default: <run>/analysis, of several runs outputs/analysis/<name>)
+accelerator=    auto (default), cpu or gpu
+"""
 
 from __future__ import annotations
 
+from recyclelora.commands import start
 from recyclelora.config.commands import AnalyzeConfig
-from recyclelora.system.stopping import ctrl_c_in_one_line
 
 
 def analyze(config: AnalyzeConfig, trial: int | None = None) -> None:
@@ -18,11 +30,4 @@ def analyze(config: AnalyzeConfig, trial: int | None = None) -> None:
 
 def main() -> None:
     """``python analyze.py run=<run dir>`` or ``run=[<run dir>,<run dir>,...]``."""
-    with ctrl_c_in_one_line("analyze"):
-        from recyclelora.commands.launch import launch
-
-        launch("analyze", analyze)
-
-
-if __name__ == "__main__":
-    main()
+    start("analyze", analyze)

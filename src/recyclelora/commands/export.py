@@ -1,4 +1,15 @@
-"""A finished run's model in a form that needs nothing of this project; also ``python -m recyclelora.export``."""
+"""Write a finished run's model in a form that needs nothing of this project, and verify it.
+
+    recyclelora export run=outputs/runs/<run> format=timm
+    recyclelora export run=outputs/runs/<run> format=onnx precision=fp16 size=[512,1024]
+
+run=            the run directory
+format=         timm, peft (the backbone), segmenter, onnx (the whole model), or one of an installed package
+checkpoint=     last (default), best_source or best_target
+size=           [height,width] that the model is made for (default: open, or the run's own)
+precision=      of ONNX: fp32 (default) or fp16
+output=         folder that is written (default: <run>/export/<format>)
+"""
 
 from __future__ import annotations
 
@@ -6,10 +17,10 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from recyclelora.commands import start
 from recyclelora.config.commands import ExportConfig
 from recyclelora.runs.directory import ADAPTER, CONFIG, EXPORTS, is_run
 from recyclelora.system.errors import UserError
-from recyclelora.system.stopping import ctrl_c_in_one_line
 
 if TYPE_CHECKING:
     from recyclelora.exchange.exports.agreement import Outcome
@@ -102,11 +113,4 @@ def writer(config: ExportConfig) -> Writer:
 
 def main() -> None:
     """``python export.py run=<run dir> format=timm|peft|segmenter|onnx``."""
-    with ctrl_c_in_one_line("export"):
-        from recyclelora.commands.launch import launch
-
-        launch("export", export)
-
-
-if __name__ == "__main__":
-    main()
+    start("export", export)

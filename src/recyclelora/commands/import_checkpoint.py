@@ -1,9 +1,18 @@
-"""A released checkpoint becomes a run directory; also ``python -m recyclelora.import_checkpoint``."""
+"""Make a run directory of a released checkpoint, which evaluate, predict and export read.
+
+    recyclelora import checkpoint=soma.pth kind=soma
+    recyclelora import checkpoint=rein.pth kind=rein backbone.checkpoint=dinov2.pth data=city2bm
+
+checkpoint=     the file
+kind=           rein, soma or recyclelora: whose it is
+
+Everything else describes the run that it becomes, as for `recyclelora train`.
+"""
 
 from __future__ import annotations
 
+from recyclelora.commands import start
 from recyclelora.config.commands import ImportConfig
-from recyclelora.system.stopping import ctrl_c_in_one_line
 
 
 def import_checkpoint(config: ImportConfig, trial: int | None = None) -> None:
@@ -28,11 +37,4 @@ def import_checkpoint(config: ImportConfig, trial: int | None = None) -> None:
 
 def main() -> None:
     """``python import_checkpoint.py checkpoint=<file.pth> kind=rein|soma|recyclelora``."""
-    with ctrl_c_in_one_line("import_checkpoint"):
-        from recyclelora.commands.launch import launch
-
-        launch("import_checkpoint", import_checkpoint)
-
-
-if __name__ == "__main__":
-    main()
+    start("import_checkpoint", import_checkpoint)

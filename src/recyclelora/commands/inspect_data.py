@@ -1,13 +1,23 @@
-"""Find every defect of the data of a ``data=`` option; also ``python -m recyclelora.inspect_data``."""
+"""Find every defect of the data before any GPU hour.
+
+    recyclelora inspect-data data=gta2city
+
+data=           one of the options below; data.root= names the folder with the datasets
+num_workers=    processes that read images (default 4)
+num_samples=    pictures of each dataset on the page (default 8)
+output_dir=     the page is <output_dir>/inspect/<data>/index.html (default: outputs)
+cache=          folder of what is computed once (default: ~/.cache/recyclelora)
+"""
 
 from __future__ import annotations
 
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from recyclelora.commands import start
 from recyclelora.config.commands import InspectConfig
 from recyclelora.data.config import DataConfig
-from recyclelora.system.stopping import StopRequest, ctrl_c_in_one_line
+from recyclelora.system.stopping import StopRequest
 
 if TYPE_CHECKING:
     from recyclelora.system.progress import Reporter
@@ -57,11 +67,4 @@ def inspect_pair(
 
 def main() -> None:
     """``python inspect_data.py data=gta2city``."""
-    with ctrl_c_in_one_line("inspect_data"):
-        from recyclelora.commands.launch import launch
-
-        launch("inspect_data", inspect_data)
-
-
-if __name__ == "__main__":
-    main()
+    start("inspect_data", inspect_data)

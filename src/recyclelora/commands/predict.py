@@ -1,20 +1,32 @@
-"""Segment unlabelled images with a run; also ``python -m recyclelora.predict``."""
+"""Segment unlabelled images with a run: masks, overlays and confidence.
+
+    recyclelora predict run=outputs/runs/<run> input=photos/
+    recyclelora predict run=outputs/runs/<run> input=[a.jpg,b.png] output=masks
+
+run=            the run directory
+input=          a folder, an image or a list of images
+output=         folder that is written (default: <run>/predictions)
+checkpoint=     last (default), best_source or best_target
+size=           short edge in pixels at which the model sees images (default: their own)
+window=, batch= side of the squares into which larger images are cut, and how many go through at once
+max_megapixels= larger images are refused (default 50)
+accelerator=    auto (default), cpu or gpu
+"""
 
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from recyclelora.commands import start
 from recyclelora.data.images import list_images
 from recyclelora.runs.directory import PREDICTIONS
 from recyclelora.system.errors import Interrupted, UserError
-from recyclelora.system.stopping import StopRequest, ctrl_c_in_one_line
+from recyclelora.system.stopping import StopRequest
 
 if TYPE_CHECKING:
     from recyclelora.config.commands import PredictConfig
-    from recyclelora.evaluation.load import Shown, TrainedModel
 
 
 def predict(config: PredictConfig, trial: int | None = None) -> None:
@@ -26,6 +38,7 @@ def predict(config: PredictConfig, trial: int | None = None) -> None:
     """
     images = list_images(config.input)
     from recyclelora.evaluation.evaluator import Stopped
+    from recyclelora.evaluation.image_files import Windows, predict_file
     from recyclelora.evaluation.load import Shown, load
     from recyclelora.system.progress import Reporter
     from recyclelora.system.storage import folder_inside
@@ -59,114 +72,6 @@ def predict(config: PredictConfig, trial: int | None = None) -> None:
         raise UserError("\n".join([f"{len(failures)} of {len(images)} images could not be segmented:", *failures]))
 
 
-class Windows:
-    """Progress in windows of images whose sizes are not known before they are read.
-
-    Args:
-        images: how many there are; each counts as one window until it is read
-        update: of the bar
-        stop: looked at after each batch of windows
-    """
-
-    def __init__(self, images: int, update: Callable[..., None], stop: StopRequest) -> None:
-        self.total = images
-        self.update = update
-        self.stop = stop
-        self.left = 1
-
-    def begin(self, windows: int) -> None:
-        """The next image has so many."""
-        self.total += windows - 1
-        self.left = windows
-        self.update(0, total=self.total)
-
-    def skip(self) -> None:
-        """The image is given up."""
-        self.update(self.left)
-        self.left = 1
-
-    def advance(self, count: int) -> None:
-        """So many more are done.
-
-        Raises:
-            Stopped: a signal asks to stop.
-        """
-        from recyclelora.evaluation.evaluator import Stopped
-
-        self.left -= count
-        self.update(count)
-        if self.stop.requested():
-            raise Stopped
-
-
-def predict_file(
-    model: TrainedModel, shown: Shown, path: Path, output: Path, name: str, windows: Windows, max_megapixels: float
-) -> None:
-    """Segment one image file and write what was found.
-
-    Raises:
-        UserError: it cannot be read, is too large, or needs more memory than there is.
-    """
-    import torch
-
-    from recyclelora.data.reading import read_upright
-    from recyclelora.evaluation.predictions import save_prediction
-
-    check_pixels(path, max_megapixels)
-    image = read_upright(path)
-    windows.begin(model.evaluator_for((image.shape[0], image.shape[1]), shown).steps((image.shape[0], image.shape[1])))
-    try:
-        prediction = model.predict(image, shown, windows.advance)
-    except (MemoryError, torch.OutOfMemoryError) as error:
-        raise UserError(
-            f"{path}: needs more memory than there is; set size=, or a smaller window= or batch="
-        ) from error
-    windows.left = 1
-    save_prediction(output, name, image, prediction, model.classes)
-
-
-def check_pixels(path: Path, max_megapixels: float) -> None:
-    """Look at the size that a file claims before its pixels are unpacked: a few bytes can claim gigabytes.
-
-    Raises:
-        UserError: it is larger than allowed, or not a regular file.
-    """
-    from recyclelora.data.headers import read_header
-
-    if not path.is_file():
-        raise UserError(f"{path}: not a regular file")
-    with _pillow_without_limit():
-        header = read_header(path)
-    if header is None:
-        return  # whoever reads the pixels says what is wrong
-    height, width = header.size
-    if height * width > 1e6 * max_megapixels:
-        raise UserError(
-            f"{path}: {width}x{height} pixels are more than max_megapixels={max_megapixels:g}; raise it, or "
-            "make the image smaller"
-        )
-
-
-@contextlib.contextmanager
-def _pillow_without_limit() -> Iterator[None]:
-    """Let Pillow tell the size of any image: its own limit, of the process, is not the one that the user gave."""
-    from PIL import Image
-
-    limit = Image.MAX_IMAGE_PIXELS
-    Image.MAX_IMAGE_PIXELS = None
-    try:
-        yield
-    finally:
-        Image.MAX_IMAGE_PIXELS = limit
-
-
 def main() -> None:
     """``python predict.py run=<run dir> input=<folder or images>``."""
-    with ctrl_c_in_one_line("predict"):
-        from recyclelora.commands.launch import launch
-
-        launch("predict", predict)
-
-
-if __name__ == "__main__":
-    main()
+    start("predict", predict)

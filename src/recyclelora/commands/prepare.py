@@ -1,9 +1,15 @@
-"""Fetch and compute everything a run needs, on a node with network; also ``python -m recyclelora.prepare``."""
+"""Fetch and compute everything that a training needs, on a node with network.
+
+    recyclelora prepare data=gta2city backbone=dinov2_large
+
+Takes the options of the `recyclelora train` to come, which then runs offline: weights, a look at all data, decoded
+images, class counts and decomposed layers.
+"""
 
 from __future__ import annotations
 
+from recyclelora.commands import start
 from recyclelora.config.run import Config
-from recyclelora.system.stopping import ctrl_c_in_one_line
 
 
 def prepare(config: Config, trial: int | None = None) -> None:
@@ -42,11 +48,4 @@ def prepare(config: Config, trial: int | None = None) -> None:
 
 def main() -> None:
     """``python prepare.py data=... backbone=...``, with the overrides of the training to come."""
-    with ctrl_c_in_one_line("prepare"):
-        from recyclelora.commands.launch import launch
-
-        launch("prepare", prepare, config_name="train")
-
-
-if __name__ == "__main__":
-    main()
+    start("prepare", prepare, config_name="train")

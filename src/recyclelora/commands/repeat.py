@@ -1,10 +1,19 @@
-"""Repeat a finished run from its directory and compare what it finds; also ``python -m recyclelora.repeat``."""
+"""Train a finished run again from its directory, and compare bit for bit.
+
+    recyclelora repeat run=outputs/runs/<run>
+
+run=            the run directory
+output_dir=     the repetition lies here (default: outputs/repeats)
+data_root=, folder_root=, cache=      where these are now, if not where they were
+anyway=         true: also with other code, packages, data or weights than then
+"""
 
 from __future__ import annotations
 
 import dataclasses
 from pathlib import Path
 
+from recyclelora.commands import start
 from recyclelora.config.commands import RepeatConfig
 from recyclelora.config.compose import load_config
 from recyclelora.config.run import Config
@@ -12,7 +21,6 @@ from recyclelora.config.training import TrackingConfig
 from recyclelora.runs.directory import CONFIG, RECORD, is_finished
 from recyclelora.system.cache import of_run
 from recyclelora.system.errors import UserError
-from recyclelora.system.stopping import ctrl_c_in_one_line
 
 
 def repeat(config: RepeatConfig, trial: int | None = None) -> None:
@@ -75,11 +83,4 @@ def _remedy(about: dict[str, object]) -> str:
 
 def main() -> None:
     """``python repeat.py run=<run dir>``."""
-    with ctrl_c_in_one_line("repeat"):
-        from recyclelora.commands.launch import launch
-
-        launch("repeat", repeat)
-
-
-if __name__ == "__main__":
-    main()
+    start("repeat", repeat)

@@ -1,9 +1,21 @@
-"""Compare the runs of a sweep, or any runs; also ``python -m recyclelora.report``."""
+"""Compare the runs of a sweep, or any runs: a page, tables for papers and figures.
+
+    recyclelora report sweep=outputs/sweeps/<study>
+    recyclelora report 'runs=outputs/runs/*-streets-*' reference=frozen
+
+sweep=          a sweep's folder, finished or not; or
+runs=           a run directory, a list of them, or a pattern
+reference=      the group with which the others are compared
+selection=      the checkpoint that counts: last (default), best_source or best_target
+resamples=      draws of the bootstrap (default 1000; 0: none)
+max_rows=       rows of table.md and table.tex (default 20)
+output=         folder that is written (default: <sweep>/report)
+"""
 
 from __future__ import annotations
 
+from recyclelora.commands import start
 from recyclelora.config.commands import ReportConfig
-from recyclelora.system.stopping import ctrl_c_in_one_line
 
 
 def report(config: ReportConfig, trial: int | None = None) -> None:
@@ -16,11 +28,4 @@ def report(config: ReportConfig, trial: int | None = None) -> None:
 
 def main() -> None:
     """``python report.py sweep=<sweep dir>`` or ``runs=[<run dir>,<run dir>,...]``."""
-    with ctrl_c_in_one_line("report"):
-        from recyclelora.commands.launch import launch
-
-        launch("report", report)
-
-
-if __name__ == "__main__":
-    main()
+    start("report", report)

@@ -1,10 +1,18 @@
-"""One training run, from its configuration to ``result.json``; also ``python -m recyclelora.train``."""
+"""Train a model and score it on every target; the same command goes on with a stopped run.
+
+    recyclelora train adapter=recyclelora data=gta2city
+    recyclelora train experiment=demo adapter.main.rank=16 seed=1
+    recyclelora train -m adapter=frozen,lora,recyclelora seed=0,1,2      # a sweep: every combination
+    recyclelora train -m sweeps=rank_split hydra/launcher=slurm          # Optuna, on SLURM
+
+Every value is a key: `--cfg job` prints all of them and trains nothing, docs/config.md lists them.
+"""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from recyclelora.system.stopping import ctrl_c_in_one_line
+from recyclelora.commands import start
 
 if TYPE_CHECKING:
     from recyclelora.config.run import Config
@@ -19,11 +27,4 @@ def train(config: Config, trial: int | None = None) -> float | None:
 
 def main() -> None:
     """``python train.py key=value ...``."""
-    with ctrl_c_in_one_line("train"):
-        from recyclelora.commands.launch import launch
-
-        launch("train", train)
-
-
-if __name__ == "__main__":
-    main()
+    start("train", train)

@@ -1,11 +1,5 @@
 """What earlier runs left for later ones: decomposed weights, rendered streets, decoded images, class counts.
 
-Shows and clears it:
-
-    python -m recyclelora.system.cache list
-    python -m recyclelora.system.cache clear factors            # or several kinds, or all
-    python -m recyclelora.system.cache prune 2GiB [streets]     # the least recently used files go first
-
 Every folder in the cache is one kind. Whatever is removed is computed again when a run needs it; runs in progress are
 not disturbed, since files are removed whole and those still being written are left alone. `all` are the kinds that
 this project writes: a folder of another name is removed only by that name.
@@ -13,10 +7,8 @@ this project writes: a folder of another name is removed only by that name.
 
 from __future__ import annotations
 
-import argparse
 import os
 import re
-import sys
 import time
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -129,50 +121,15 @@ def _remove(entries: Iterable[Entry]) -> int:
     return removed
 
 
-# ---- the command -------------------------------------------------------------------------------------------------
-
-
-def main(arguments: Sequence[str] | None = None) -> None:
-    """Parse the command line and do what it says."""
-    options = _parser().parse_args(arguments)
-    try:
-        if options.command == "list":
-            print(table(options.dir, inventory(options.dir)))
-        elif options.command == "clear":
-            print(f"{readable(clear(options.dir, options.kinds))} removed from {options.dir}")
-        else:
-            print(f"{readable(prune(options.dir, options.size, options.kinds))} removed from {options.dir}")
-    except UserError as error:
-        print(f"cache: {error}", file=sys.stderr)
-        sys.exit(2)
-
-
-def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
-        prog="python -m recyclelora.system.cache",
-        description=__doc__,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
-    parser.add_argument("--dir", type=Path, default=default_directory(), help="default: %(default)s")
-    commands = parser.add_subparsers(dest="command", required=True)
-    commands.add_parser("list", help="kinds, entries and sizes")
-    one = commands.add_parser("clear", help="remove kinds")
-    one.add_argument("kinds", nargs="+", metavar="KIND", help="a kind that `list` shows, or all")
-    two = commands.add_parser("prune", help="remove the least recently used files")
-    two.add_argument("size", type=size, help="bytes that may stay, such as 500MB or 2GiB")
-    two.add_argument("kinds", nargs="*", metavar="KIND", default=["all"], help="only of these kinds")
-    return parser
-
-
 def size(text: str) -> int:
     """Bytes from ``2GiB``, ``500 MB``, ``1e9``...
 
     Raises:
-        argparse.ArgumentTypeError: for anything else, or a negative number.
+        UserError: for anything else, or a negative number.
     """
     match = re.fullmatch(r"\s*(\d+(?:\.\d*)?(?:e\d+)?)\s*([KMGT]I?|)B?\s*", text, re.IGNORECASE)
     if match is None:
-        raise argparse.ArgumentTypeError(f"{text!r} is no size; write 500MB, 2GiB or a number of bytes")
+        raise UserError(f"{text!r} is no size; write 500MB, 2GiB or a number of bytes")
     return int(float(match[1]) * _UNITS[match[2].upper()])
 
 
@@ -193,7 +150,3 @@ def table(directory: Path, found: dict[str, list[Entry]]) -> str:
     width = max(len(row[0]) for row in rows)
     lines = [f"{kind:{width}}  {entries:8,} files  {readable(total):>10}" for kind, entries, total in rows]
     return "\n".join([str(directory), *lines])
-
-
-if __name__ == "__main__":
-    main()

@@ -1,6 +1,6 @@
 """``python -m recyclelora.cache``."""
 
-from recyclelora.system.cache import main
+from recyclelora.commands.cache import main
 
 if __name__ == "__main__":
     main()

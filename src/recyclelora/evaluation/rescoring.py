@@ -1,0 +1,113 @@
+"""Scoring a finished run again: every question (weights, targets, corruption, protocol ...) has a file of its own."""
+
+from __future__ import annotations
+
+import dataclasses
+import shutil
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from recyclelora.config.commands import EvaluateConfig
+from recyclelora.data.build import build_datasets, build_targets, class_colours
+from recyclelora.data.open import mask_kinds
+from recyclelora.evaluation.evaluator import Stopped
+from recyclelora.evaluation.load import Question, load, single_evaluator
+from recyclelora.evaluation.metrics import ConfusionMatrix
+from recyclelora.evaluation.predictions import predict_unlabelled
+from recyclelora.evaluation.scores import Scores, incomplete
+from recyclelora.runs.directory import EVALUATIONS, PARTIAL, PREDICTIONS, RECORD
+from recyclelora.system.errors import BrokenFile, Interrupted, UserError
+from recyclelora.system.progress import Reporter
+from recyclelora.system.stopping import StopRequest
+from recyclelora.system.storage import folder_inside, read_json, write_json
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """The answer, and the file it is in."""
+
+    title: str
+    path: Path
+    summary: dict[str, Any]
+    target_mean: float | None
+    source_classes: list[str] | None
+
+
+def rescore(config: EvaluateConfig, reporter: Reporter) -> Evaluation:
+    """Score a run on its own targets or on those of ``config.data``, and write what was found.
+
+    A scoring that was stopped goes on where it was.
+
+    Raises:
+        UserError: other classes, or images cannot be read; all others are scored.
+        Interrupted: a signal asked to stop; what was counted is kept.
+    """
+    run = Path(config.run)
+    model = load(run, config.checkpoint, accelerator=config.accelerator)
+    data = config.data or model.config.data
+    names = data.classes.names
+    if names != model.config.data.classes.names:
+        raise UserError(f"data={data.name} has other classes than the run was trained with")
+    cache = model.config.cache
+    scored = build_targets(data, cache) if config.data else build_datasets(data, cache).scored
+    about = read_json(run / RECORD)
+    question = Question(model, data, scored, about["precision"])
+    name = question.name(config.checkpoint)
+    evaluations = folder_inside(run, EVALUATIONS)
+    path, kept = evaluations / f"{name}.json", evaluations / PARTIAL / name
+    began = time.perf_counter()
+    matrices = _counted(question, kept, folder_inside(run, PREDICTIONS) / name, config.num_workers, reporter)
+    shutil.rmtree(kept, ignore_errors=True)
+    scores = Scores.of(model.step, matrices)
+    held = about.get("source_classes")
+    summary = {
+        **scores.summary(None if held is None else {names.index(held_name) for held_name in held}),
+        "step": scores.step,
+        "checkpoint": config.checkpoint,
+        "masks": mask_kinds(scored),
+        "iou_per_class": scores.iou_per_class,
+        **question.to_json(),
+        "seconds": round(time.perf_counter() - began, 1),
+    }
+    write_json(path, summary)
+    return Evaluation(f"{run.name} on {data.name}", path, summary, scores.target_mean, held)
+
+
+def _counted(
+    question: Question, kept: Path, predictions: Path, num_workers: int, reporter: Reporter
+) -> dict[str, ConfusionMatrix]:
+    """The matrix of every set, with ``kept`` counts where there are any; what has no labels is predicted only.
+
+    Raises:
+        UserError: images cannot be read; all others are counted.
+        Interrupted: a signal asked to stop; what was counted is kept.
+    """
+    model, scored = question.model, question.scored
+    run_config = dataclasses.replace(model.config, data=question.data)
+    device = next(model.segmenter.parameters()).device
+    evaluator = single_evaluator(run_config, device, question.precision, num_workers)
+    matrices: dict[str, ConfusionMatrix] = {}
+    broken: list[BrokenFile] = []
+    stop = StopRequest()
+    try:
+        with stop:
+            with reporter.bar("evaluating", sum(map(len, scored.values()))) as update:
+                for key, dataset in scored.items():
+                    partial = question.kept(kept, key, evaluator.batch_size)
+                    matrices[key] = evaluator(
+                        model.segmenter, dataset, update, partial, broken=broken, stop=stop.requested
+                    )
+            colours = class_colours(question.data)
+            unread = predict_unlabelled(
+                model.segmenter, evaluator, scored, predictions, colours, reporter, stop.requested
+            )
+    except Stopped:
+        number = stop.received or 0
+        raise Interrupted(
+            f"stopped by signal {number}; what was counted is kept: the same command goes on from there", 128 + number
+        ) from None
+    if broken or unread:
+        raise incomplete([*broken, *unread], "nothing is written yet")
+    return matrices

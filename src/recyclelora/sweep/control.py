@@ -1,0 +1,79 @@
+"""Looking at a sweep, and steering it, from any shell."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from rich.table import Table
+
+from recyclelora.runs.mailbox import CANCELLED, Unit
+from recyclelora.sweep.ledger import FAILED, RUNNING, Ledger, read_study
+from recyclelora.sweep.steering import living, wish
+from recyclelora.sweep.table import count_states, running_row
+from recyclelora.system.errors import UserError
+from recyclelora.system.progress import screen
+
+
+def status(sweep: Path) -> None:
+    """Print how a sweep stands."""
+    ledger, console = Ledger(sweep), screen()
+    trials = ledger.trials()
+    for remark in ledger.remarks:
+        console.print(remark)
+    about = read_study(sweep)
+    assert about is not None
+    counts = ", ".join(f"{number} {state}" for state, number in count_states(trials).items() if number)
+    console.print(f"{about.get('name', sweep.name)}: {counts or 'nothing yet'} of {about['n_trials']}")
+    driver = ", ".join(living(sweep)) or f"none runs; the command that began it goes on: {about['command']}"
+    console.print(f"driver: {driver}")
+    running = [trial for trial in trials if trial.state == RUNNING]
+    if running:
+        table = Table("trial", "what", "step", "loss", "last value", "time", "job")
+        for trial in running:
+            for unit in range(len(trial.units)):
+                if trial.attempts_of(unit) and trial.outcome(unit) is None:
+                    table.add_row(*running_row(trial, unit, trial.job_of(unit)))
+        console.print(table)
+    for trial in trials:
+        if trial.state == FAILED:
+            console.print(f"failed: trial {trial.number} ({trial.what}): {trial.reason}")
+
+
+def cancel(sweep: Path, numbers: list[int]) -> None:
+    """Ask trials to stop, at their next step or in the queue; they count as failed, for having been cancelled.
+
+    Raises:
+        UserError: there is no such trial, or it has ended.
+    """
+    trials = {trial.number: trial for trial in Ledger(sweep).trials() if not trial.ended}
+    unknown = [number for number in numbers if number not in trials]
+    if unknown:
+        raise UserError(f"{sweep}: trial {unknown[0]} is not running; running: {', '.join(map(str, trials)) or 'none'}")
+    for number in numbers or trials:
+        for unit in range(len(trials[number].units)):
+            Unit(trials[number].unit_folder(unit)).ask_to_stop(CANCELLED)
+    if not numbers:
+        wish(sweep, 0, _asked(sweep))
+    print(f"asked {len(numbers or trials)} trials to stop" + ("" if numbers else "; no new ones are started"))
+
+
+def extend(sweep: Path, n_trials: int) -> None:
+    """Tell the driver, or the next one, how many trials there shall be.
+
+    Raises:
+        UserError: the number makes no sense.
+    """
+    if n_trials < 1:
+        raise UserError(f"{n_trials}: at least one trial")
+    wish(sweep, n_trials, _asked(sweep))
+    drivers = living(sweep)
+    about = read_study(sweep)
+    command = f"python {about['command']}" if about else "its command"
+    who = f"the driver ({', '.join(drivers)}) goes on" if drivers else f"no driver runs; {command} goes on"
+    screen().print(f"{who} to {n_trials} trials")
+
+
+def _asked(sweep: Path) -> int:
+    """How many trials the sweep's command asked for."""
+    about = read_study(sweep)
+    return about["n_trials"] if about else 0
