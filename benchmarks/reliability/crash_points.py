@@ -26,8 +26,9 @@ from harness import Child, command, composed, spawn, workspace
 
 from recyclelora.adapters.linalg.factor_store import FactorCache
 from recyclelora.data.datasets import Sample
+from recyclelora.data.datasets.streets import SceneCache, StreetsDataset
 from recyclelora.data.decode_cache import DecodeCache
-from recyclelora.data.streets import render, scene
+from recyclelora.data.streets import render
 from recyclelora.evaluation.image_counts import ImageCounts
 from recyclelora.evaluation.partial import PartialCounts
 from recyclelora.runs.checkpoint import Checkpoint, newest_checkpoint, point, pointed, prune, save_checkpoint
@@ -166,7 +167,7 @@ SAMPLE = Sample(np.full((64, 64, 3), 7, np.uint8), np.full((64, 64), 3, np.uint8
 
 
 def _factors_sound(folder: Path, finished: bool) -> bool:
-    found = FactorCache(folder).load("key", 40)
+    found = FactorCache(folder).load("key-40")
     return (found is None and not finished) or (found is not None and bool((found["q"] == 1).all()))
 
 
@@ -176,7 +177,11 @@ def _decoded_sound(folder: Path, finished: bool) -> bool:
 
 
 def _scene_sound(folder: Path, finished: bool) -> bool:
-    return np.array_equal(scene("night", "val", 0, folder)[1], render("night", "val", 0)[1])
+    return np.array_equal(_scene(folder).label, render("night", "val", 0)[1])
+
+
+def _scene(folder: Path) -> Sample:
+    return StreetsDataset("streets", "night", "val", SceneCache(folder)).load(0)
 
 
 PROTOCOLS = (
@@ -188,13 +193,13 @@ PROTOCOLS = (
     Protocol("metrics log", _start_log, _append, _metrics_sound),
     Protocol("run directory", lambda f: None, _claim, _claim_sound),
     Protocol("partial scores", lambda f: _count(f, 1), lambda f: _count(f, 2), _counted),
-    Protocol("factor cache", lambda f: None, lambda f: FactorCache(f).store("key", FACTORS), _factors_sound),
+    Protocol("factor cache", lambda f: None, lambda f: FactorCache(f).store("key-40", FACTORS), _factors_sound),
     Protocol(
         "decode cache", lambda f: None, lambda f: DecodeCache(f / "decoded", 10**6).store("key", SAMPLE),
         _decoded_sound, may_fail=False,
     ),
     Protocol(
-        "streets cache", lambda f: None, lambda f: scene("night", "val", 0, f), _scene_sound, may_fail=False
+        "streets cache", lambda f: None, lambda f: _scene(f), _scene_sound, may_fail=False
     ),
 )  # fmt: skip
 STOCK = Protocol("torch.save in place", lambda f: _save_stock(f, 1), lambda f: _save_stock(f, 2), _stock_sound)

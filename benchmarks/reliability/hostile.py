@@ -144,12 +144,12 @@ def _cache_cases(folder: Path, canary: Path) -> dict[str, Callable[[], object]]:
     from corruptions import _Three
 
     content = pickle.dumps(_Bomb(canary))
-    _written(folder / "decoded/ke/key.raw", content)
-    counts = ClassCounts(folder / "counts", 5)
-    _written(counts._path(_Three()), content)
+    _written(folder / "decoded/key.raw", content)
+    counts = ClassCounts(folder / "counts")
+    _written(counts.path(counts.name(_Three(), 5)), content)
     return {
         "a pickle in the decode cache": lambda: DecodeCache(folder / "decoded", 10**6).load("key"),
-        "a pickle in the class counts": lambda: counts.load(_Three()),
+        "a pickle in the class counts": lambda: counts.known(_Three(), 5),
     }
 
 

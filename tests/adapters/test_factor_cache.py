@@ -1,9 +1,5 @@
-import errno
-import fcntl
 import multiprocessing
 import os
-import stat
-import time
 import warnings
 from concurrent.futures import ProcessPoolExecutor
 
@@ -54,7 +50,7 @@ def test_a_larger_rank_gets_its_own_file(tmp_path):
     factorize(weight, 4, 32, cache=cache)
     larger = factorize(weight, 4, 200, cache=cache)["w"]
     assert larger.q_trailing.shape == (600, 200)
-    assert sorted(path.stem.rpartition("-")[2] for path in tmp_path.iterdir()) == ["256", "512"]
+    assert sorted(path.stem.rpartition("-")[2] for path in tmp_path.glob("*.safetensors")) == ["256", "512"]
 
 
 def flip_byte(data: bytes) -> bytes:
@@ -65,53 +61,33 @@ def flip_byte(data: bytes) -> bytes:
 def test_a_damaged_file_is_computed_again_and_replaced(tmp_path, damage):
     cache = FactorCache(tmp_path)
     first = factorize(weights(1), 4, 32, cache=cache)
-    (path,) = tmp_path.iterdir()
+    (path,) = tmp_path.glob("*.safetensors")
     intact = path.read_bytes()
     path.write_bytes(damage(intact))
-    with pytest.warns(UserWarning, match=rf"factor cache: 1 damaged, computed again \({path}\)"):
+    with pytest.warns(UserWarning, match=f"factor cache {path}: damaged"):
         assert_same(first, factorize(weights(1), 4, 32, cache=cache))
     assert path.read_bytes() == intact
 
 
 def test_eviction_keeps_the_most_recently_used_within_the_bound(tmp_path):
     factorize(weights(2), 4, 32, cache=FactorCache(tmp_path))
-    sizes = [path.stat().st_size for path in tmp_path.iterdir()]
-    cache = FactorCache(tmp_path, max_bytes=sum(sizes) + 40_000)
-    for path in tmp_path.iterdir():
+    sizes = [path.stat().st_size for path in tmp_path.glob("*.safetensors")]
+    cache = FactorCache(tmp_path, max_bytes=sum(sizes) + 90_000)
+    for path in tmp_path.glob("*.safetensors"):
         os.utime(path, ns=(1, 1) if path.name.startswith(weight_key(weights()["layer0"], "float64")) else (2, 2))
     factorize({"layer0": weights()["layer0"]}, 4, 32, cache=cache)  # a hit: layer0 is now the newest
     factorize({"other": np.random.default_rng(5).standard_normal((300, 280))}, 4, 32, cache=cache)
-    left = {path.name.split("-")[0] for path in tmp_path.iterdir()}
+    left = {path.name.split("-")[0] for path in tmp_path.glob("*.safetensors")}
     assert weight_key(weights()["layer0"], "float64") in left
     assert weight_key(weights()["layer1"], "float64") not in left
-    assert sum(path.stat().st_size for path in tmp_path.iterdir()) <= cache.max_bytes
+    assert sum(path.stat().st_size for path in tmp_path.glob("*.safetensors")) <= cache.max_bytes
 
 
-def test_a_file_evicted_between_look_and_read_is_computed_again(tmp_path, monkeypatch):
-    cache = FactorCache(tmp_path, max_bytes=0)  # every file leaves as soon as it is there
-    first = factorize(weights(2), 4, 32, cache=cache, num_threads=1)  # of two threads only one evicts at a time
+def test_no_room_at_all_is_no_cache(tmp_path):
+    cache = FactorCache(tmp_path, max_bytes=0)
+    first = factorize(weights(2), 4, 32, cache=cache)
     assert list(tmp_path.iterdir()) == []
     assert_same(first, factorize(weights(2), 4, 32, cache=cache))
-
-
-def test_only_one_process_evicts_at_a_time(tmp_path):
-    cache = FactorCache(tmp_path, max_bytes=0)
-    descriptor = os.open(tmp_path, os.O_RDONLY)
-    fcntl.flock(descriptor, fcntl.LOCK_EX)
-    factorize(weights(1), 4, 32, cache=cache)
-    assert len(list(tmp_path.iterdir())) == 1
-    os.close(descriptor)
-    factorize(weights(2), 4, 32, cache=cache)
-    assert list(tmp_path.iterdir()) == []
-
-
-def test_abandoned_temporary_files_are_removed(tmp_path):
-    old, young = tmp_path / "a.tmp", tmp_path / "b.tmp"
-    old.touch()
-    young.touch()
-    os.utime(old, (time.time() - 7200,) * 2)
-    factorize(weights(1), 4, 32, cache=FactorCache(tmp_path))
-    assert not old.exists() and young.exists()
 
 
 def factorize_at_once(directory, max_bytes, barrier):
@@ -133,12 +109,12 @@ def test_eight_processes_at_once_agree(tmp_path, max_bytes):
         started = [pool.submit(factorize_at_once, tmp_path, max_bytes, barrier) for _ in range(8)]
         outputs = {future.result(60) for future in started}
     assert len(outputs) == 1
-    assert {path.suffix for path in tmp_path.iterdir()} == {".safetensors"}
+    assert {path.suffix for path in tmp_path.glob("*.safetensors")} == {".safetensors"}
     if max_bytes == 2**30:
-        assert len(list(tmp_path.iterdir())) == 6
+        assert len(list(tmp_path.glob("*.safetensors"))) == 6
     # Whoever came last may have left eviction to another; the next one to store makes up for it.
     factorize({"next": np.eye(40)}, 1, 1, cache=FactorCache(tmp_path, max_bytes))
-    assert sum(path.stat().st_size for path in tmp_path.iterdir()) <= max_bytes
+    assert sum(path.stat().st_size for path in tmp_path.glob("*.safetensors")) <= max_bytes
 
 
 def test_results_do_not_depend_on_order_or_threads():
@@ -182,44 +158,6 @@ def test_progress_and_warnings_and_errors_name_the_layer():
         factorize(weights(3), 1, 41)
 
 
-def test_an_unwritable_cache_costs_only_the_caching(tmp_path):
-    blocked = tmp_path / "file"
-    blocked.touch()
-    with pytest.warns(UserWarning, match="factor cache .* not written") as caught:
-        found = factorize(weights(4), 4, 32, cache=FactorCache(blocked))
-    assert len(caught) == 1  # for all layers together
-    assert_same(found, factorize(weights(4), 4, 32))
-
-
-def full_disk(*_):
-    raise OSError(errno.ENOSPC, "No space left on device")
-
-
-def test_a_full_disk_is_one_warning_and_leaves_nothing_behind(tmp_path, monkeypatch):
-    monkeypatch.setattr("recyclelora.adapters.linalg.factor_store.os.fsync", full_disk)
-    with pytest.warns(UserWarning, match="not written .*No space left on device") as caught:
-        found = factorize(weights(4), 4, 32, cache=FactorCache(tmp_path))
-    assert len(caught) == 1 and list(tmp_path.iterdir()) == []
-    assert_same(found, factorize(weights(4), 4, 32))
-
-
-def read_only(*_, **__):
-    raise OSError(errno.EROFS, "Read-only file system")
-
-
-def test_a_read_only_cache_serves_what_it_holds(tmp_path, monkeypatch):
-    first = factorize(weights(4), 4, 32, cache=FactorCache(tmp_path))
-    monkeypatch.setattr("recyclelora.adapters.linalg.factor_store.os.utime", read_only)
-    monkeypatch.setattr("recyclelora.adapters.linalg.factor_store._write_atomically", read_only)
-    with warnings.catch_warnings(), monkeypatch.context() as patch:
-        warnings.simplefilter("error")
-        patch.setattr("recyclelora.adapters.linalg.factor_cache.decompose", None)
-        assert_same(first, factorize(weights(4), 4, 32, cache=FactorCache(tmp_path)))
-    with pytest.warns(UserWarning, match="Read-only file system") as caught:
-        factorize({"new": np.eye(40), "newer": 2 * np.eye(40)}, 4, 32, cache=FactorCache(tmp_path))
-    assert len(caught) == 1
-
-
 def test_strong_pivoting_is_cached_by_itself(tmp_path, monkeypatch):
     cache, weight = FactorCache(tmp_path), {"w": np.random.default_rng(3).standard_normal((120, 200))}
     greedy = factorize(weight, 4, 32, cache=cache)["w"]
@@ -233,16 +171,6 @@ def test_strong_pivoting_is_cached_by_itself(tmp_path, monkeypatch):
     for other in ({"strong": 2.0}, {"strong": 1.0, "trailing": 31}, {}):
         arguments = {"trailing": 32, "strong": None, **other}
         factorize(weight, 4, cache=cache, **arguments)
-    assert len(list(tmp_path.iterdir())) == 4
+    assert len(list(tmp_path.glob("*.safetensors"))) == 4
     monkeypatch.setattr("recyclelora.adapters.linalg.factor_cache.decompose", None)
     np.testing.assert_array_equal(factorize(weight, 4, 32, cache=cache)["w"].trailing_pivots, greedy.trailing_pivots)
-
-
-def test_others_may_read_a_shared_cache_as_the_umask_says(tmp_path):
-    before = os.umask(0o027)
-    try:
-        factorize(weights(1), 4, 8, cache=FactorCache(tmp_path))
-    finally:
-        os.umask(before)
-    modes = {stat.S_IMODE(path.stat().st_mode) for path in tmp_path.rglob("*.safetensors")}
-    assert modes == {0o640}

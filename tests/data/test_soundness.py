@@ -8,7 +8,7 @@ import pytest
 
 from recyclelora.data.datasets.base import FolderDataset, Item
 from recyclelora.data.masks import read_ids16
-from recyclelora.data.soundness import known_as_sound, remember_as_sound
+from recyclelora.data.soundness import sound_files
 
 
 @pytest.fixture
@@ -21,17 +21,18 @@ def dataset(tmp_path: Path) -> FolderDataset:
 
 
 def test_files_that_are_read_otherwise_are_looked_at_again(dataset: FolderDataset, tmp_path: Path):
-    cache = tmp_path / "cache"
-    remember_as_sound([dataset], cache)
-    assert known_as_sound([dataset], cache) and known_as_sound([dataclasses.replace(dataset, title="test")], cache)
+    marks = sound_files(str(tmp_path / "cache"))
+    marks.remember([dataset])
+    assert marks.know([dataset]) and marks.know([dataclasses.replace(dataset, title="test")])
     table = dataset.table[::-1].copy()
     turned = (dataclasses.replace(dataset.items[0], turn=6), *dataset.items[1:])
     for change in ({"table": table}, {"read_ids": read_ids16}, {"items": turned}):
-        assert not known_as_sound([dataclasses.replace(dataset, **change)], cache)
+        assert not marks.know([dataclasses.replace(dataset, **change)])
 
 
 def test_a_cache_that_cannot_be_written_refuses_no_sound_files(dataset: FolderDataset, tmp_path: Path):
     (tmp_path / "cache").write_text("a file")
-    with pytest.warns(UserWarning, match="looks at all files again.*cannot be created"):
-        remember_as_sound([dataset], tmp_path / "cache/sound_files")
-    assert not known_as_sound([dataset], tmp_path / "cache/sound_files")
+    marks = sound_files(str(tmp_path / "cache"))
+    with pytest.warns(UserWarning, match="marks of sound files .*not written"):
+        marks.remember([dataset])
+    assert not marks.know([dataset])

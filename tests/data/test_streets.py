@@ -1,16 +1,13 @@
-"""The procedural `streets`: what they promise about determinism, labels, looks and the cache."""
+"""The procedural `streets`: what they promise about determinism, labels and looks."""
 
-from concurrent.futures import ProcessPoolExecutor
 from dataclasses import replace
 from functools import cache
-from pathlib import Path
 
-import cv2
 import numpy as np
 import pytest
 
 from recyclelora.data import streets
-from recyclelora.data.streets import LOOKS, SIZE, num_scenes, render, scene
+from recyclelora.data.streets import LOOKS, SIZE, num_scenes, render
 from recyclelora.data.streets.canvas import Camera, Canvas, Light
 from recyclelora.data.streets.city import paint_street
 from recyclelora.data.streets.develop import develop
@@ -62,7 +59,7 @@ def test_counts() -> None:
     ],
 )
 def test_unknown_scenes_say_what_is_allowed(name: tuple[str, str, int], says: str) -> None:
-    for call in (lambda: render(*name), lambda: scene(*name, None)):
+    for call in (lambda: render(*name),):
         with pytest.raises(ValueError, match=says) as caught:
             call()
         assert "\n" not in str(caught.value)
@@ -152,61 +149,3 @@ def test_fog_takes_contrast_with_depth() -> None:
         band = (depth >= low) & (depth < high) & (painting.labels != 10)
         kept.append(foggy[band].std() / clear[band].std())
     assert kept[0] > kept[1] > kept[2] and kept[2] < 0.4
-
-
-def test_the_cache_returns_what_was_rendered(tmp_path: Path) -> None:
-    first = scene("rain", "val", 1, tmp_path)
-    assert equal(first, rendered("rain", "val", 1))
-    assert [p.relative_to(tmp_path).as_posix() for p in tmp_path.rglob("*.png")] == ["streets-v1/rain_val/001.png"]
-    assert equal(scene("rain", "val", 1, tmp_path), first)
-    assert equal(scene("rain", "val", 1, None), first)
-
-
-def test_the_cache_is_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    first = scene("day", "val", 0, tmp_path)
-    monkeypatch.setattr(streets, "render", lambda *_: pytest.fail("painted again"))
-    assert equal(scene("day", "val", 0, tmp_path), first)
-
-
-@pytest.mark.parametrize("damage", ["empty", "cut", "text", "other size", "no labels", "other labels"])
-def test_a_broken_file_is_painted_again(tmp_path: Path, damage: str) -> None:
-    first = scene("day", "val", 0, tmp_path)
-    path = next(tmp_path.rglob("*.png"))
-    good = path.read_bytes()
-    foreign = {
-        "other size": np.zeros((8, 8, 4), np.uint8),
-        "no labels": np.zeros((*SIZE, 3), np.uint8),
-        "other labels": np.full((*SIZE, 4), 33, np.uint8),
-    }
-    if damage in foreign:
-        path.write_bytes(cv2.imencode(".png", foreign[damage])[1].tobytes())
-    else:
-        path.write_bytes({"empty": b"", "cut": good[: len(good) // 2], "text": b"not a picture"}[damage])
-    assert equal(scene("day", "val", 0, tmp_path), first)
-    assert path.read_bytes() == good
-
-
-def test_folders_of_other_versions_go_when_this_one_is_made(tmp_path: Path) -> None:
-    old, other = tmp_path / "streets-v0" / "day_val", tmp_path / "something-else"
-    old.mkdir(parents=True)
-    other.mkdir()
-    scene("day", "val", 0, tmp_path)
-    assert not old.parent.exists() and other.exists()
-
-
-def _sums(folder: Path) -> list[int]:
-    return [int(scene("source", "val", i, folder)[0].sum()) for i in range(3)]
-
-
-def test_processes_may_share_the_cache(tmp_path: Path) -> None:
-    with ProcessPoolExecutor(3) as pool:
-        answers = list(pool.map(_sums, [tmp_path] * 6))
-    assert all(answer == answers[0] for answer in answers)
-    assert sorted(p.name for p in tmp_path.rglob("*.*")) == ["000.png", "001.png", "002.png"]
-
-
-def test_a_cache_that_cannot_be_written_costs_a_warning(tmp_path: Path) -> None:
-    (tmp_path / "file").write_text("")
-    with pytest.warns(UserWarning, match=r"streets cache .*file: not written \(Not a directory\)"):
-        found = scene("night", "val", 0, tmp_path / "file")
-    assert equal(found, rendered("night", "val", 0))

@@ -24,7 +24,7 @@ def prepare(config: Config, trial: int | None = None) -> None:
     from recyclelora.config.build import build_model, locate_weights
     from recyclelora.data.build import build_datasets, build_rare_classes
     from recyclelora.data.preparation import decode, samples_to_decode
-    from recyclelora.data.soundness import SOUND, remember_as_sound
+    from recyclelora.data.soundness import sound_files
     from recyclelora.system.progress import Reporter
 
     reporter = Reporter()
@@ -35,7 +35,7 @@ def prepare(config: Config, trial: int | None = None) -> None:
         reporter.note(f"weights: {weights.path} ({weights.origin}), sha256 {weights.sha256}")
     inspect_pair(config.data, config.cache, Path(config.output_dir), config.trainer.num_workers, reporter)
     datasets = build_datasets(config.data, config.cache)
-    remember_as_sound(datasets.all, Path(config.cache) / SOUND)
+    sound_files(config.cache).remember(datasets.all)
     samples = samples_to_decode(datasets.all)
     if samples:
         with reporter.bar("decoding", len(samples)) as update:

@@ -78,11 +78,11 @@ def build_rare_classes(
     rare = data.rare_classes
     if rare.temperature is None:
         return [None] * len(sources)
-    store = ClassCounts(Path(cache) / "class_counts", len(data.classes.names))
-    found = [store.load(source) for source in sources]
+    store, classes = ClassCounts(Path(cache) / "class_counts"), len(data.classes.names)
+    found = [store.known(source, classes) for source in sources]
     missing = sum(len(source) for source, counts in zip(sources, found, strict=True) if counts is None)
     with counting(missing) if missing else nullcontext(lambda count: None) as advance:
-        counted = [store.count(s, advance) if c is None else c for s, c in zip(sources, found, strict=True)]
+        counted = [store.count(s, classes, advance) if c is None else c for s, c in zip(sources, found, strict=True)]
     return [
         RareClasses.of(
             counts, temperature=rare.temperature, image_pixels=rare.image_pixels, crop_pixels=rare.crop_pixels

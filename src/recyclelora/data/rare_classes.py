@@ -6,8 +6,7 @@ Which image shows which class is counted once for each source, in parallel, and 
 from __future__ import annotations
 
 import hashlib
-import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from concurrent.futures import as_completed
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,7 +18,7 @@ from recyclelora.data.identity import content_digest
 from recyclelora.data.transforms import Wanted, class_counts
 from recyclelora.system.cores import available_cores, process_pool
 from recyclelora.system.errors import UserError
-from recyclelora.system.storage import make_folder, write_bytes
+from recyclelora.system.filecache import FileCache
 
 VERSION = 2
 _CHUNK = 16
@@ -67,57 +66,54 @@ class RareClasses:
 
 
 @dataclass(frozen=True)
-class ClassCounts:
-    """Pixels per image and class of datasets, kept in ``directory``."""
+class ClassCounts(FileCache[np.ndarray]):
+    """Pixels per image and class (N, K) of datasets: a digest, which notices damage, and uint32 numbers."""
+
+    title = "class counts"
+    suffix = ".counts"
 
     directory: Path
-    num_classes: int
+    max_bytes: int = 256 * 2**20
 
-    def load(self, dataset: Dataset) -> np.ndarray | None:
+    def encode(self, value: np.ndarray) -> Sequence[bytes]:
+        """A digest and the numbers, row by row."""
+        content = value.astype(np.uint32).tobytes()
+        return [hashlib.sha256(content).digest(), content]
+
+    def decode(self, data: bytearray) -> np.ndarray:
+        """Flat, since how many classes there are stands in the name."""
+        digest, content = data[:_DIGEST], data[_DIGEST:]
+        if hashlib.sha256(content).digest() != digest:
+            raise ValueError("not what was stored")
+        return np.frombuffer(content, np.uint32)
+
+    def known(self, dataset: Dataset, num_classes: int) -> np.ndarray | None:
         """The counts (N, K) of a dataset, if this content was counted before."""
-        try:
-            content = self._path(dataset).read_bytes()
-        except OSError:
-            return None
-        counts = np.frombuffer(content[_DIGEST:], np.uint32) if len(content) % 4 == 0 else np.empty(0, np.uint32)
-        if counts.size != len(dataset) * self.num_classes or _digest(content[_DIGEST:]) != content[:_DIGEST]:
-            return None
-        return counts.reshape(len(dataset), self.num_classes)
+        counts = self.load(self.name(dataset, num_classes))
+        return None if counts is None else counts.reshape(len(dataset), num_classes)
 
-    def count(self, dataset: Dataset, advance: Callable[[int], None]) -> np.ndarray:
+    def count(self, dataset: Dataset, num_classes: int, advance: Callable[[int], None]) -> np.ndarray:
         """Count on all cores and keep the result; ``advance`` is told of images done.
 
         Raises:
             UserError: a sample cannot be read.
         """
-        counts = np.zeros((len(dataset), self.num_classes), np.uint32)
+        counts = np.zeros((len(dataset), num_classes), np.uint32)
         chunks = [range(i, min(i + _CHUNK, len(dataset))) for i in range(0, len(dataset), _CHUNK)]
         workers = min(available_cores(), len(chunks))
-        with process_pool(workers, _start, (dataset, self.num_classes)) as pool:
+        with process_pool(workers, _start, (dataset, num_classes)) as pool:
             for done in as_completed([pool.submit(_count, chunk) for chunk in chunks]):
                 chunk, values = done.result()
                 counts[chunk.start : chunk.stop] = values
                 advance(len(chunk))
-        self._store(dataset, counts)
+        self.store(self.name(dataset, num_classes), counts)
         return counts
 
-    def _store(self, dataset: Dataset, counts: np.ndarray) -> None:
-        """Keep the counts; where that fails, they are counted again next time."""
-        content = counts.astype(np.uint32).tobytes()
-        try:
-            make_folder(self.directory)
-            write_bytes(self._path(dataset), _digest(content) + content)
-        except UserError as error:
-            warnings.warn(f"class counts are not kept: {error}", stacklevel=2)
-
-    def _path(self, dataset: Dataset) -> Path:
-        content = f"v{VERSION} {self.num_classes} {content_digest(dataset)}"
-        return self.directory / f"{hashlib.sha256(content.encode()).hexdigest()[:32]}.counts"
-
-
-def _digest(content: bytes) -> bytes:
-    """What stands before the counts in their file, so that damage is noticed."""
-    return hashlib.sha256(content).digest()
+    @staticmethod
+    def name(dataset: Dataset, num_classes: int) -> str:
+        """Of a dataset's counts: its content and the number of classes."""
+        content = f"v{VERSION} {num_classes} {content_digest(dataset)}"
+        return hashlib.sha256(content.encode()).hexdigest()[:32]
 
 
 _dataset: Dataset

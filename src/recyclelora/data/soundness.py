@@ -8,16 +8,16 @@ from __future__ import annotations
 
 import hashlib
 import struct
-import warnings
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
 from pathlib import Path
 
 from recyclelora.data.datasets.base import Dataset, FolderDataset, Item, Subset, View
 from recyclelora.data.headers import JPEG, PNG, read_header
 from recyclelora.data.identity import file_state, how_it_reads
 from recyclelora.system.errors import BrokenFile, UserError
-from recyclelora.system.storage import make_folder, write_text
+from recyclelora.system.filecache import FileCache
 
 END_OF_PNG = b"\0\0\0\0IEND\xaeB`\x82"
 END_OF_JPEG = b"\xff\xd9"
@@ -29,8 +29,35 @@ THREADS = 8
 Address = tuple[FolderDataset, int]
 
 
-SOUND = "sound_files"
-"""Folder below the cache, of marks that :func:`remember_as_sound` leaves."""
+@dataclass(frozen=True)
+class SoundFiles(FileCache[bool]):
+    """Empty files: marks of data that were found sound, so that the next run with the same files need not look."""
+
+    title = "marks of sound files"
+
+    directory: Path
+    max_bytes: int = 1
+
+    def encode(self, value: bool) -> Sequence[bytes]:
+        """Nothing: that the file is there says it."""
+        return []
+
+    def decode(self, data: bytearray) -> bool:
+        """Whatever is in it."""
+        return True
+
+    def know(self, datasets: Sequence[Dataset]) -> bool:
+        """Whether these very files, unchanged since and read as they were, were found sound before."""
+        return self.load(_state_of(datasets)) is not None
+
+    def remember(self, datasets: Sequence[Dataset]) -> None:
+        """Spare the next run with the same files the look at them."""
+        self.store(_state_of(datasets), True)
+
+
+def sound_files(cache: str) -> SoundFiles:
+    """The marks below a run's cache."""
+    return SoundFiles(Path(cache) / "sound_files")
 
 
 def unusable_files(datasets: Iterable[Dataset], advance: Callable[[int], None]) -> list[BrokenFile]:
@@ -73,24 +100,8 @@ def _first_of_each(samples: Sequence[Address]) -> list[Address]:
     return list({id(dataset): (dataset, index) for dataset, index in reversed(samples)}.values())
 
 
-def known_as_sound(datasets: Sequence[Dataset], directory: Path) -> bool:
-    """Whether these very files, unchanged since and read as they were, were found sound before."""
-    try:
-        return _mark(datasets, directory).exists()
-    except OSError:  # a folder that may not be looked into
-        return False
-
-
-def remember_as_sound(datasets: Sequence[Dataset], directory: Path) -> None:
-    """Spare the next run with the same files the look at them; where nothing can be kept, it looks again."""
-    try:
-        make_folder(directory)
-        write_text(_mark(datasets, directory), "")
-    except UserError as error:
-        warnings.warn(f"the next run looks at all files again: {error}", stacklevel=2)
-
-
-def _mark(datasets: Sequence[Dataset], directory: Path) -> Path:
+def _state_of(datasets: Sequence[Dataset]) -> str:
+    """A digest of all files, their sizes and times of change, and of how they are read."""
     samples = samples_of(datasets)
     reading = {id(dataset): how_it_reads(dataset) for dataset, _ in _first_of_each(samples)}
     lines = []
@@ -99,7 +110,7 @@ def _mark(datasets: Sequence[Dataset], directory: Path) -> Path:
         states = (file_state(path) for path in (item.image, item.label) if path is not None)
         lines.append(" ".join((reading[id(dataset)], str(item.turn), *states)))
     text = "\n".join(lines)
-    return directory / hashlib.sha256(text.encode(errors="surrogateescape")).hexdigest()[:32]
+    return hashlib.sha256(text.encode(errors="surrogateescape")).hexdigest()[:32]
 
 
 def _unwrapped(dataset: Dataset) -> tuple[Dataset, Sequence[int]]:

@@ -15,12 +15,12 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from recyclelora.system.errors import UserError
+from recyclelora.system.filecache import ABANDONED_AFTER, LEDGER, UNFINISHED
 
 KINDS = ("factors", "streets", "decoded", "class_counts", "sound_files")
 """What this project writes into its cache."""
 
 _UNITS = {"": 1, "K": 10**3, "M": 10**6, "G": 10**9, "T": 10**12, "KI": 2**10, "MI": 2**20, "GI": 2**30, "TI": 2**40}
-_ABANDONED = 3600  # seconds after which a file in the making belongs to a process that died
 
 
 @dataclass(frozen=True)
@@ -88,8 +88,8 @@ def _entries(kind: Path) -> Iterable[Entry]:
             status = path.lstat()
         except FileNotFoundError:
             continue  # another process removed it
-        unfinished = path.name.startswith(".") or path.suffix in (".tmp", ".part")
-        if path.is_dir() or (unfinished and status.st_mtime > time.time() - _ABANDONED):
+        unfinished = path.name.startswith(".") or path.suffix in UNFINISHED
+        if path.is_dir() or path == kind / LEDGER or (unfinished and status.st_mtime > time.time() - ABANDONED_AFTER):
             continue
         yield Entry(path, status.st_size, status.st_mtime)
 

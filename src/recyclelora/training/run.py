@@ -32,7 +32,7 @@ from recyclelora.data.identity import Files
 from recyclelora.data.labels import IGNORE
 from recyclelora.data.open import describe_datasets, mask_kinds, own_files, with_first_masks
 from recyclelora.data.preparation import check_labels, render_scenes, scenes_to_render
-from recyclelora.data.soundness import SOUND, known_as_sound, remember_as_sound, samples_of, unusable_files
+from recyclelora.data.soundness import samples_of, sound_files, unusable_files
 from recyclelora.evaluation.evaluator import Evaluator, Stopped, build_protocol
 from recyclelora.evaluation.load import Weights, write_run_weights
 from recyclelora.evaluation.predictions import predict_unlabelled
@@ -250,14 +250,13 @@ class Run:
         Raises:
             UserError: naming them.
         """
-        remembered = Path(self.config.cache) / SOUND
-        every = self.datasets.all
-        if known_as_sound(every, remembered):
+        remembered, every = sound_files(self.config.cache), self.datasets.all
+        if remembered.know(every):
             return
         with reporter.bar("looking at all files (once)", len(samples_of(every))) as update:
             broken = unusable_files(every, update)
         if not broken:
-            remember_as_sound(every, remembered)
+            remembered.remember(every)
             return
         note_unreadable(self.directory, self.files, (name for error in broken for name in error.files))
         shown = [str(error) for error in broken[:SHOWN]]

@@ -1,7 +1,6 @@
 """Pivoted QR of many weights, each found on disk by its hash or decomposed once: a sweep decomposes each weight once.
 
-Factors are stored by the sha256 of everything they depend on and by the number of columns of Q; `factor_store` keeps
-the files. A cache that is damaged, full or read-only costs time, never the run.
+Factors are stored by the sha256 of everything they depend on and by the number of columns of Q.
 """
 
 from __future__ import annotations
@@ -11,15 +10,14 @@ import os
 import warnings
 from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor, as_completed
-from dataclasses import dataclass, field, replace
-from pathlib import Path
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
 from threadpoolctl import threadpool_limits
 
 from recyclelora.adapters.linalg.blas import Array
-from recyclelora.adapters.linalg.factor_store import DamagedEntry, FactorCache, byte_view
+from recyclelora.adapters.linalg.factor_store import FactorCache, byte_view
 from recyclelora.adapters.linalg.rrqr import (
     ALGORITHM_VERSION,
     RRQR,
@@ -53,19 +51,17 @@ def factorize(
 
     Every layer runs on the CPU in a thread pool, on one BLAS thread.
 
-    The columns of Q come back as float32, as they are stored, so that a hit and a miss give the same bits. Damaged
-    entries are computed again and replaced; a cache that cannot be written is left alone. Either is one warning.
+    The columns of Q come back as float32, as they are stored, so that a hit and a miss give the same bits.
 
     Raises:
         ValueError: naming the layer, see `decompose`.
     """
     request = _Request(leading, trailing, precision, strong)
-    use = _CacheUse(cache or FactorCache(None))
     results: dict[str, RRQR] = {}
     # Largest first: no long layer runs alone at the end.
     order = sorted(weights, key=lambda name: -_cost(weights[name]))
     with threadpool_limits(1, user_api="blas"), ThreadPoolExecutor(num_threads or available_cores()) as pool:
-        futures = {pool.submit(_factor_one, name, weights[name], request, use): name for name in order}
+        futures = {pool.submit(_factor_one, name, weights[name], request, cache): name for name in order}
         try:
             for future in as_completed(futures):
                 name = futures[future]
@@ -75,7 +71,6 @@ def factorize(
         except BaseException:
             pool.shutdown(cancel_futures=True)
             raise
-    use.report()
     for name, weight in weights.items():
         if results[name].holds_noise(min(weight.shape)):
             message = deficiency_message(name, tuple(weight.shape), results[name].rank)
@@ -137,52 +132,6 @@ class _Request:
         return RRQR(pivots, q[:leading].T.copy(), q[len(q) - trailing :].T.copy(), rank=rank, **ends)
 
 
-@dataclass
-class _CacheUse:
-    """The cache during one call: what goes wrong is remembered and said once."""
-
-    cache: FactorCache
-    damaged: list[Path] = field(default_factory=list)
-    failure: OSError | None = None
-
-    def key(self, request: _Request, weight: Weight) -> str:
-        """Where the factors are; nothing is hashed without a cache."""
-        return "" if self.cache.directory is None else request.key(weight)
-
-    def wanted(self, request: _Request, shape: tuple[int, ...]) -> _Request:
-        """What to compute on a miss; without a cache no more than was asked for."""
-        return request if self.cache.directory is None else request.stored(shape)
-
-    def load(self, request: _Request, key: str, shape: tuple[int, ...]) -> RRQR | None:
-        """The factors asked for, if they are there and intact."""
-        stored = request.stored(shape)
-        try:
-            tensors = self.cache.load(key, stored.leading + stored.trailing)
-        except DamagedEntry as error:
-            self.damaged.append(error.args[0])
-            return None
-        return None if tensors is None else request.unpack(tensors)
-
-    def store(self, request: _Request, key: str, result: RRQR) -> RRQR:
-        """Keep a result of what was `wanted`; return what was asked for."""
-        tensors = _pack(result, strong=request.strong is not None)
-        if self.failure is None:
-            try:
-                self.cache.store(key, tensors)
-            except OSError as error:
-                self.failure = error
-        return request.unpack(tensors)
-
-    def report(self) -> None:
-        """Warn of what went wrong."""
-        if self.damaged:
-            text = f"factor cache: {len(self.damaged)} damaged, computed again ({self.damaged[0]})"
-            warnings.warn(text, stacklevel=3)
-        if self.failure is not None:
-            text = f"factor cache {self.cache.directory}: not written ({self.failure}); everything else works"
-            warnings.warn(text, stacklevel=3)
-
-
 def _pack(result: RRQR, *, strong: bool) -> dict[str, Array]:
     """Tensors of one file: ``q`` (columns, out) float32, ``pivots`` int32, ``rank``; the ends' own pivots if strong."""
     q = np.concatenate([result.q_leading.T, result.q_trailing.T]).astype(np.float32)
@@ -192,14 +141,24 @@ def _pack(result: RRQR, *, strong: bool) -> dict[str, Array]:
     return {name: value if name == "q" else value.astype(np.int32) for name, value in tensors.items()}
 
 
-def _factor_one(name: str, weight: Weight, request: _Request, use: _CacheUse) -> RRQR:
-    """One layer from the cache or by LAPACK. Errors carry the layer's name."""
-    shape = tuple(weight.shape)
+def _factor_one(name: str, weight: Weight, request: _Request, cache: FactorCache | None) -> RRQR:
+    """One layer out of the cache, or by LAPACK and into it; without a cache nothing is hashed or added.
+
+    Raises:
+        ValueError: naming the layer.
+    """
+    shape, strong = tuple(weight.shape), request.strong is not None
     try:
         check_request(shape, request.leading, request.trailing)
-        key = use.key(request, weight)
-        found = use.load(request, key, shape)
-        return found or use.store(request, key, _decompose(weight, use.wanted(request, shape)))
+        if cache is None:
+            return request.unpack(_pack(_decompose(weight, request), strong=strong))
+        stored = request.stored(shape)
+        entry = f"{request.key(weight)}-{stored.leading + stored.trailing}"
+        tensors = cache.load(entry)
+        if tensors is None:
+            tensors = _pack(_decompose(weight, stored), strong=strong)
+            cache.store(entry, tensors)
+        return request.unpack(tensors)
     except ValueError as error:
         raise ValueError(f"{name}: {error}") from error
 
