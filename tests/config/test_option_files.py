@@ -14,8 +14,8 @@ from omegaconf.errors import OmegaConfBaseException
 
 from recyclelora.config.compose import commanding, home, register_schemas
 from recyclelora.config.option_files import READABLE, TRUSTED, allow_reading, place_chosen_by
-from recyclelora.config.plugins import installed
 from recyclelora.system.errors import UserError
+from recyclelora.system.plugins import installed
 
 GLOBAL = "# @package _global_\n"
 
@@ -183,7 +183,7 @@ def test_a_copy_of_the_first_releases_own_file_composes_and_searches_nowhere_els
 def test_installed_packages_are_looked_up_once_however_many_files(stranger, monkeypatch):
     scans = []
     installed.cache_clear()
-    monkeypatch.setattr("recyclelora.config.plugins.entry_points", lambda group: scans.append(group) or [])
+    monkeypatch.setattr("recyclelora.system.plugins.entry_points", lambda group: scans.append(group) or [])
     stranger("seed: 1")
     stranger("seed: 2")
     assert scans.count("recyclelora.conf") == 1

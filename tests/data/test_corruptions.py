@@ -5,7 +5,8 @@ import numpy as np
 import pytest
 
 from recyclelora.data import corruptions, light_corruption
-from recyclelora.data.config import COMMON_CORRUPTIONS, LIGHT_CORRUPTIONS
+from recyclelora.data.augment import LIGHT_CORRUPTIONS
+from recyclelora.data.config import COMMON_CORRUPTIONS
 from recyclelora.data.corruptions import corrupt, plasma
 from recyclelora.system.errors import UserError
 

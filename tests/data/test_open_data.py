@@ -13,7 +13,8 @@ from omegaconf import OmegaConf
 from recyclelora.commands.inspect_data import inspect_pair
 from recyclelora.config.compose import ConfigError, load_config, to_yaml, typed
 from recyclelora.data.build import build_datasets
-from recyclelora.data.config import DATASETS, DataConfig, distinct_colours
+from recyclelora.data.classes import distinct_colours
+from recyclelora.data.config import DATASETS, DataConfig
 from recyclelora.data.datasets import READERS, Corrupted, Subset, digest, seeded_subset
 from recyclelora.data.labels import CITYSCAPES_CLASSES, IGNORE
 from recyclelora.data.open import describe_datasets, mask_kinds

@@ -32,11 +32,11 @@ from recyclelora.config.commands import (
 )
 from recyclelora.config.messages import NEEDED
 from recyclelora.config.option_files import guard
-from recyclelora.config.plugins import conf_folders, option_plugins
 from recyclelora.config.run import Config
 from recyclelora.data.config import DataConfig
 from recyclelora.models.decoders.config import DECODERS
 from recyclelora.system.checks import nearest
+from recyclelora.system.plugins import conf_folders, option_plugins
 from recyclelora.system.redaction import redacted
 
 UNFIT = (OmegaConfBaseException, KeyError, AttributeError, AssertionError, ValueError, TypeError)

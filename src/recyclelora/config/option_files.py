@@ -19,8 +19,8 @@ from hydra.plugins.config_source import ConfigResult
 from omegaconf import OmegaConf
 
 from recyclelora.config.launchers import LocalOptions, SlurmOptions
-from recyclelora.config.plugins import conf_folders
 from recyclelora.system.errors import UserError
+from recyclelora.system.plugins import conf_folders
 from recyclelora.system.redaction import is_secret
 
 TRUSTED = "RECYCLELORA_TRUSTED"

@@ -2,67 +2,28 @@
 
 from __future__ import annotations
 
-import colorsys
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Optional
 
 from omegaconf import MISSING
 
+from recyclelora.data.augment import AugmentConfig
+from recyclelora.data.classes import ClassesConfig
 from recyclelora.data.folder import FolderConfig, class_index
 from recyclelora.data.labels import CITYSCAPES_CLASSES
 from recyclelora.system.checks import Problem, above_zero, added, at_least, file_name, nearest, one_of
+from recyclelora.system.plugins import installed
 
 # OmegaConf reads these annotations at run time and wants Optional[...], not "... | None".
 # ruff: noqa: UP045
 
-
-MAX_CLASSES = 254
-"""Train ids fit 8 bits beside the marks of unlabelled pixels and of unknown ids."""
 
 COMMON_CORRUPTIONS = (
     "gaussian_noise", "shot_noise", "impulse_noise", "defocus_blur", "glass_blur", "motion_blur", "zoom_blur", "snow",
     "fog", "brightness", "contrast", "elastic_transform", "pixelate", "jpeg_compression",
 )  # fmt: skip
 """What ``recyclelora.data.corruptions`` can do; named here so that a typo is refused before it is imported."""
-
-
-@dataclass
-class ClassesConfig:
-    """The classes that are told apart: index = train id.
-
-    Without ``colours`` different ones are made. ``ignore_index`` is the id of unlabelled pixels in a user's own masks;
-    inside the program they are always 255.
-    """
-
-    names: list[str] = MISSING
-    colours: list[list[int]] = field(default_factory=list)
-    ignore_index: int = 255
-
-    def __post_init__(self) -> None:
-        if not self.colours and isinstance(self.names, list):
-            self.colours = distinct_colours(len(self.names))
-
-    def check(self) -> Iterator[Problem]:
-        """Yield every bad value."""
-        if not 2 <= len(self.names) <= MAX_CLASSES or len(set(self.names)) != len(self.names):
-            yield "names", f"must be 2 to {MAX_CLASSES} different names"
-        if len(self.colours) != len(self.names):
-            yield "colours", f"must hold one [r, g, b] for each of the {len(self.names)} names; [] has them made"
-        if any(len(c) != 3 or not all(0 <= v <= 255 for v in c) for c in self.colours):
-            yield "colours", "must be [r, g, b] with values from 0 to 255"
-        if not len(self.names) <= self.ignore_index <= 255:
-            yield "ignore_index", f"must lie between {len(self.names)} and 255"
-
-
-def distinct_colours(count: int) -> list[list[int]]:
-    """[red, green, blue] for so many classes: hues by the golden ratio, in three steps of brightness; never black."""
-    colours = []
-    for index in range(count):
-        saturation, value = ((0.85, 0.95), (0.6, 0.75), (0.95, 0.55))[index % 3]
-        channels = colorsys.hsv_to_rgb(index * 0.618034 % 1, saturation, value)
-        colours.append([round(255 * channel) for channel in channels])
-    return colours
 
 
 @dataclass
@@ -85,7 +46,15 @@ DATASETS = (
     "acdc", "bdd100k", "cityscapes", "cityscapes_c", "dark_zurich", "foggy_cityscapes", "folder", "gta", "idd",
     "mapillary", "muses", "rainy_cityscapes", "streets", "synthia", "urbansyn",
 )  # fmt: skip
-"""Every dataset that can be read; named here so that a typo is refused before readers are imported."""
+"""Every dataset that is read without another package."""
+
+READER_GROUP = "recyclelora.datasets"
+"""Entry points of installed packages: a dataset's name and the function that finds its files."""
+
+
+def dataset_names() -> tuple[str, ...]:
+    """Every dataset that can be read; no reader is imported for that."""
+    return (*DATASETS, *(entry.name for entry in installed(READER_GROUP)))
 
 
 @dataclass
@@ -118,68 +87,6 @@ class DatasetConfig:
             yield from at_least("subset", self.subset, 1)
         if self.weight is not None:
             yield from above_zero("weight", self.weight)
-
-
-LIGHT_CORRUPTIONS = ("blur", "noise", "jpeg")
-
-
-@dataclass
-class AugmentConfig:
-    """The published training augmentation, in its order, then options that are off at probability 0. Sizes in pixels.
-
-    Probabilities: ``flip``, ``photometric`` (for each of its four parts), and each option's own name. Small images are
-    padded ``first`` (black, before flip and colours) or ``last`` (0 behind the normalisation). Hues turn by -``hue`` to
-    ``hue``, which ``hue_half_open`` leaves out.
-    :mod:`recyclelora.data.extras` tells what an option does.
-    """
-
-    crop: list[int] = field(default_factory=lambda: [512, 512])
-    short_edges: list[int] = field(default_factory=list)
-    max_long_edge: int = 2048
-    max_class_ratio: float = 0.75
-    max_redraws: int = 10
-    flip: float = 0.5
-    brightness: float = 32.0
-    contrast: list[float] = field(default_factory=lambda: [0.5, 1.5])
-    saturation: list[float] = field(default_factory=lambda: [0.5, 1.5])
-    hue: int = 18
-    hue_half_open: bool = added(False)
-    photometric: float = 0.5
-    padding: str = added("first")
-    style_jitter: float = 0.0
-    style_strength: float = 0.3
-    style_mix: float = 0.0
-    fourier: float = 0.0
-    fourier_beta: float = 0.01
-    class_mix: float = 0.0
-    corruption: float = 0.0
-    corruption_kinds: list[str] = field(default_factory=lambda: [*LIGHT_CORRUPTIONS])
-
-    def check(self) -> Iterator[Problem]:
-        """Yield every bad value."""
-        if len(self.crop) != 2 or min(self.crop) < 1:
-            yield "crop", "must be [height, width] in pixels"
-        if not self.short_edges or min(self.short_edges) < 1:
-            yield "short_edges", "must list at least one positive length in pixels"
-        yield from at_least("max_long_edge", self.max_long_edge, 1)
-        for name in ("max_redraws", "hue", "brightness", "style_strength"):
-            yield from at_least(name, getattr(self, name), 0)
-        yield from one_of("padding", self.padding, ("first", "last"))
-        for name in ("contrast", "saturation"):
-            if len(getattr(self, name)) != 2 or not 0 <= getattr(self, name)[0] <= getattr(self, name)[1]:
-                yield name, "must be [low, high] with 0 <= low <= high"
-        for name in (
-            "flip", "photometric", "max_class_ratio",
-            "style_jitter", "style_mix", "fourier", "class_mix", "corruption",
-        ):  # fmt: skip
-            if not 0 <= getattr(self, name) <= 1:
-                yield name, "must lie in [0, 1]"
-        if not 0 < self.fourier_beta < 0.5:
-            yield "fourier_beta", "must lie between 0 and 0.5, as a share of the crop's shorter side"
-        if not self.corruption_kinds:
-            yield "corruption_kinds", f"must name at least one of {', '.join(LIGHT_CORRUPTIONS)}"
-        for kind in self.corruption_kinds:
-            yield from one_of("corruption_kinds", kind, LIGHT_CORRUPTIONS)
 
 
 @dataclass
@@ -287,13 +194,14 @@ class DataConfig:
     def check_new(self) -> Iterator[Problem]:
         """Yield what a new run is refused for, but runs of earlier versions may hold."""
         titles = {"source_val": self.source_val.dataset} | {target.label: target.dataset for target in self.targets}
-        known = (*DATASETS, *titles)
+        datasets = dataset_names()
+        known = (*datasets, *titles)
         protocol = self.protocol
         for key, names in (("sizes", protocol.sizes), ("fit", protocol.fit), ("half", protocol.half)):
             for name in names:
                 if name not in known:
                     yield f"protocol.{key}", f"{name!r} is no dataset and no target{nearest(name, known)}"
-                elif name in DATASETS and titles.get(name, name) != name:
+                elif name in datasets and titles.get(name, name) != name:
                     yield f"protocol.{key}", f"{name!r} is a dataset and the name of a target of another dataset"
         yield from self._check_class_names()
 

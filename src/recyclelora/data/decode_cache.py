@@ -15,7 +15,7 @@ from pathlib import Path
 import numpy as np
 
 from recyclelora.data.datasets import Dataset, FolderDataset, Sample
-from recyclelora.data.datasets.base import View
+from recyclelora.data.datasets.views import View
 from recyclelora.data.identity import file_state, how_it_reads
 from recyclelora.system.filecache import FileCache
 

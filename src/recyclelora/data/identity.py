@@ -10,7 +10,8 @@ from typing import Any
 
 import numpy as np
 
-from recyclelora.data.datasets.base import Dataset, FolderDataset, View
+from recyclelora.data.datasets.base import Dataset, FolderDataset
+from recyclelora.data.datasets.views import View
 
 NOT_READING = ("items", "indices", "root", "name", "cache", "cache_dir", "masks", "title", "train_ids")
 """Fields that say which samples there are, or where they lie, but not how they are read."""

@@ -21,8 +21,8 @@ from recyclelora.data.datasets import (
     seeded_subset,
 )
 from recyclelora.data.datasets.account import Account, account
-from recyclelora.data.datasets.base import View
 from recyclelora.data.datasets.cityscapes import GENERATED, SHIPPED
+from recyclelora.data.datasets.views import View
 from recyclelora.data.decode_cache import kept_decoded
 from recyclelora.data.folder import CodingConfig, class_index, parse_colour
 from recyclelora.data.labels import IGNORE, by_name, explicit_table, lookup_table

@@ -8,7 +8,7 @@ from concurrent.futures import as_completed
 import numpy as np
 
 from recyclelora.data.datasets import Corrupted, Dataset, StreetsDataset, Subset
-from recyclelora.data.datasets.base import View
+from recyclelora.data.datasets.views import View
 from recyclelora.data.decode_cache import CachedDataset
 from recyclelora.data.labels import IGNORE, UNKNOWN
 from recyclelora.data.transforms import class_counts

@@ -13,7 +13,8 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
-from recyclelora.data.datasets.base import Dataset, FolderDataset, Item, Subset, View
+from recyclelora.data.datasets.base import Dataset, FolderDataset, Item
+from recyclelora.data.datasets.views import Subset, View
 from recyclelora.data.headers import JPEG, PNG, read_header
 from recyclelora.data.identity import file_state, how_it_reads
 from recyclelora.system.errors import BrokenFile, UserError

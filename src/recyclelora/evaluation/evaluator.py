@@ -12,8 +12,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from recyclelora.data.config import ProtocolConfig
-from recyclelora.data.datasets import READERS, Dataset, HalfSize
+from recyclelora.data.config import ProtocolConfig, dataset_names
+from recyclelora.data.datasets import Dataset, HalfSize
 from recyclelora.data.loaders import eval_loader
 from recyclelora.data.transforms import Pair
 from recyclelora.evaluation.image_counts import ImageCounts
@@ -62,7 +62,7 @@ class Protocol:
 
         A set that carries another dataset's name in results is not taken for it.
         """
-        named = {*self.sizes, *self.fit, *self.half} - READERS.keys()
+        named = {*self.sizes, *self.fit, *self.half} - set(dataset_names())
         return dataset.label if dataset.label in named else dataset.name
 
     def prepared(self, dataset: Dataset) -> Dataset:

@@ -2,12 +2,14 @@
 
 A dataset is a list of :class:`Item`; reading one gives an image and a mask of train ids. Nothing is converted and
 nothing is written beside the user's data. One file a dataset family; each reader is a function of a :class:`Request`.
+Installed packages add theirs.
 """
 
 from __future__ import annotations
 
 from pathlib import Path
 
+from recyclelora.data.config import DATASETS, READER_GROUP
 from recyclelora.data.datasets.acdc import acdc, dark_zurich
 from recyclelora.data.datasets.base import (
     Dataset,
@@ -16,9 +18,7 @@ from recyclelora.data.datasets.base import (
     Reader,
     Request,
     Sample,
-    Subset,
     digest,
-    seeded_subset,
 )
 from recyclelora.data.datasets.bdd100k import bdd100k
 from recyclelora.data.datasets.cityscapes import cityscapes, cityscapes_c, foggy_cityscapes, rainy_cityscapes
@@ -30,8 +30,9 @@ from recyclelora.data.datasets.own import OwnSplit, own_folder
 from recyclelora.data.datasets.streets import StreetsDataset, open_streets
 from recyclelora.data.datasets.synthia import synthia
 from recyclelora.data.datasets.urbansyn import urbansyn
-from recyclelora.data.datasets.views import Corrupted, HalfSize
+from recyclelora.data.datasets.views import Corrupted, HalfSize, Subset, seeded_subset
 from recyclelora.system.errors import UserError
+from recyclelora.system.plugins import plugins
 
 __all__ = [
     "READERS",
@@ -84,7 +85,7 @@ def open_dataset(
     """Open one split of one dataset.
 
     Args:
-        dataset: ``streets`` or one of :data:`READERS`.
+        dataset: ``streets``, one of :data:`READERS`, or what an installed package reads.
         split: as the dataset defines it; for ``streets`` ``source_train``, ``source_val`` or the name of a look.
         root: the folder that holds one folder for each dataset.
         name: the name in results, for ``streets`` only; by default the dataset's.
@@ -99,6 +100,10 @@ def open_dataset(
     """
     if dataset == "streets":
         return open_streets(split, name, cache_dir)
-    if dataset not in READERS:
-        raise UserError(f"unknown dataset {dataset!r}; known: folder, streets, {', '.join(READERS)}")
-    return READERS[dataset](Request(root, split, variant, seed, orientation, cityscapes_labels))
+    readers = READERS if dataset in READERS else READERS | plugins(READER_GROUP, DATASETS)
+    if dataset not in readers:
+        raise UserError(f"unknown dataset {dataset!r}; known: folder, streets, {', '.join(readers)}")
+    opened = readers[dataset](Request(root, split, variant, seed, orientation, cityscapes_labels))
+    if not isinstance(opened, FolderDataset):  # what a run does with a dataset's classes and files is written for these
+        raise UserError(f"dataset {dataset!r}: its reader must return a FolderDataset, not {type(opened).__name__}")
+    return opened

@@ -84,7 +84,7 @@ class Request:
     """which of Cityscapes' two kinds of masks is read where both are there"""
 
 
-Reader = Callable[[Request], Dataset]
+Reader = Callable[[Request], "FolderDataset"]
 """Finds the files of a dataset as downloaded; raises a UserError for what is not there."""
 
 
@@ -231,75 +231,6 @@ def _size(path: Path) -> int:
         return path.stat().st_size
     except OSError as error:
         raise UserError(f"{path}: cannot be read: {error.strerror}") from error
-
-
-@dataclass(frozen=True)
-class View:
-    """A dataset seen through something; says of itself what its base says."""
-
-    base: Dataset
-
-    @property
-    def name(self) -> str:
-        """The name of the base."""
-        return self.base.name
-
-    @property
-    def label(self) -> str:
-        """The name that the base carries in results."""
-        return self.base.label
-
-    @property
-    def labelled(self) -> bool:
-        """Whether there are masks."""
-        return self.base.labelled
-
-    @property
-    def classes(self) -> frozenset[int]:
-        """The train ids that the masks can hold."""
-        return self.base.classes
-
-    def __len__(self) -> int:
-        return len(self.base)
-
-    def entries(self) -> list[str]:
-        """The entries of the base."""
-        return self.base.entries()
-
-    def drives(self) -> list[str] | None:
-        """Those of the base."""
-        return self.base.drives()
-
-
-@dataclass(frozen=True)
-class Subset(View):
-    """Some samples of a dataset, in ascending order."""
-
-    indices: tuple[int, ...]
-
-    def __len__(self) -> int:
-        return len(self.indices)
-
-    def load(self, index: int) -> Sample:
-        """Read one sample."""
-        return self.base.load(self.indices[index])
-
-    def drives(self) -> list[str] | None:
-        """Those of the samples."""
-        found = self.base.drives()
-        return None if found is None else [found[index] for index in self.indices]
-
-    def entries(self) -> list[str]:
-        """The whole dataset's entries and which samples are used."""
-        return [*self.base.entries(), f"subset {' '.join(map(str, self.indices))}"]
-
-
-def seeded_subset(dataset: Dataset, size: int | None, seed: int) -> Dataset:
-    """``size`` samples drawn without replacement by ``seed`` alone; the dataset itself when it is no larger."""
-    if size is None or size >= len(dataset):
-        return dataset
-    chosen = np.random.default_rng((seed, len(dataset))).permutation(len(dataset))[:size]
-    return Subset(dataset, tuple(sorted(int(index) for index in chosen)))
 
 
 def digest(datasets: list[Dataset]) -> str:

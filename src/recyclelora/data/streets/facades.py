@@ -6,7 +6,7 @@ import cv2
 import numpy as np
 
 from recyclelora.data.streets.canvas import Colour, paint_of
-from recyclelora.data.streets.looks import City
+from recyclelora.data.streets.cities import City
 from recyclelora.data.streets.textures import Bytes, coloured, cutout, fractal, to_bytes
 
 SHOPS = ((150, 34, 38), (30, 70, 120), (30, 96, 70), (206, 150, 40), (52, 52, 58), (120, 60, 110), (210, 206, 196))

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from recyclelora.data.datasets import Corrupted, Dataset
-from recyclelora.data.datasets.base import View
+from recyclelora.data.datasets.views import View
 from recyclelora.data.transforms import Augmentation, resized_shape
 from recyclelora.reports.inspection.scan import ERROR, WARNING, Defect, Scan, scan
 from recyclelora.system.cores import process_pool

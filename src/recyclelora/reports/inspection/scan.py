@@ -9,7 +9,8 @@ from pathlib import Path
 import numpy as np
 
 from recyclelora.data.datasets import Dataset, FolderDataset, Item, Subset
-from recyclelora.data.datasets.base import View, fits, misfit
+from recyclelora.data.datasets.base import fits, misfit
+from recyclelora.data.datasets.views import View
 from recyclelora.data.decoding import oddity
 from recyclelora.data.headers import GREY, read_header
 from recyclelora.data.labels import IGNORE, UNKNOWN

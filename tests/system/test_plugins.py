@@ -13,8 +13,8 @@ from conftest import TINY
 from installing import install, install_project
 
 from recyclelora.config.compose import home
-from recyclelora.config.plugins import conf_folders, installed, option_plugins, plugins
 from recyclelora.system.errors import UserError
+from recyclelora.system.plugins import conf_folders, installed, option_plugins, plugins
 
 EXAMPLE = home() / "examples/bitfit_adapter"
 
