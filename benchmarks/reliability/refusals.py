@@ -32,8 +32,8 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 from PIL import Image
 
-from recyclelora.commands.inspect_data import inspect_pair
 from recyclelora.config.compose import ConfigError, home, register_schemas, typed
+from recyclelora.reports.inspection.writing import inspect_pair
 from recyclelora.system.errors import UserError
 from recyclelora.system.progress import Reporter
 

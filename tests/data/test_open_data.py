@@ -10,7 +10,6 @@ from conftest import TINY, compose_config, make_cityscapes, make_gta, save_rgb
 from fixture_data import make_acdc, make_everything, make_own, save_ids16
 from omegaconf import OmegaConf
 
-from recyclelora.commands.inspect_data import inspect_pair
 from recyclelora.config.compose import ConfigError, load_config, to_yaml, typed
 from recyclelora.data.build import build_datasets
 from recyclelora.data.classes import distinct_colours
@@ -21,6 +20,7 @@ from recyclelora.data.open import describe_datasets, mask_kinds
 from recyclelora.data.preparation import scenes_to_render
 from recyclelora.evaluation.evaluator import build_protocol
 from recyclelora.evaluation.scores import Scores, result_json
+from recyclelora.reports.inspection.writing import inspect_pair
 from recyclelora.runs.identity import Identity, signature
 from recyclelora.system.errors import UserError
 from recyclelora.system.progress import Reporter

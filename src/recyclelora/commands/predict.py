@@ -15,15 +15,12 @@ accelerator=    auto (default), cpu or gpu
 
 from __future__ import annotations
 
-import contextlib
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from recyclelora.commands import start
 from recyclelora.data.images import list_images
 from recyclelora.runs.directory import PREDICTIONS
-from recyclelora.system.errors import Interrupted, UserError
-from recyclelora.system.stopping import StopRequest
 
 if TYPE_CHECKING:
     from recyclelora.config.commands import PredictConfig
@@ -37,39 +34,14 @@ def predict(config: PredictConfig, trial: int | None = None) -> None:
         Interrupted: a signal asked to stop; what was done is kept.
     """
     images = list_images(config.input)
-    from recyclelora.evaluation.evaluator import Stopped
-    from recyclelora.evaluation.image_files import Windows, predict_file
-    from recyclelora.evaluation.load import Shown, load
+    from recyclelora.evaluation.image_files import predict_files
+    from recyclelora.evaluation.load import load
     from recyclelora.system.progress import Reporter
     from recyclelora.system.storage import folder_inside
 
-    reporter = Reporter()
     model = load(config.run, config.checkpoint, accelerator=config.accelerator)
     output = Path(config.output) if config.output else folder_inside(Path(config.run), PREDICTIONS)
-    shown = Shown(config.size, config.window, config.batch)
-    failures: list[str] = []
-    done = 0
-    stop = StopRequest()
-    with stop, reporter.bar("predicting", len(images)) as update, contextlib.suppress(Stopped):
-        windows = Windows(len(images), update, stop)
-        for path, name in images.items():
-            if stop.requested():
-                break
-            try:
-                predict_file(model, shown, path, output, name, windows, config.max_megapixels)
-                done += 1
-            except UserError as error:
-                failures.append(str(error))
-                windows.skip()
-    if done:
-        reporter.note(f"{done} of {len(images)} images: {output}/ids, {output}/overlays, {output}/confidence")
-    if stop.received is not None:
-        text = (
-            f"stopped by signal {stop.received} after {done} of {len(images)} images; what is done is kept in {output}"
-        )
-        raise Interrupted("\n".join([text, *failures]), 128 + stop.received)
-    if failures:
-        raise UserError("\n".join([f"{len(failures)} of {len(images)} images could not be segmented:", *failures]))
+    predict_files(model, images, output, config, Reporter())
 
 
 def main() -> None:

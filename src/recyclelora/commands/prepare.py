@@ -20,11 +20,11 @@ def prepare(config: Config, trial: int | None = None) -> None:
     """
     from pathlib import Path
 
-    from recyclelora.commands.inspect_data import inspect_pair
     from recyclelora.config.build import build_model, locate_weights
     from recyclelora.data.build import build_datasets, build_rare_classes
     from recyclelora.data.preparation import decode, samples_to_decode
     from recyclelora.data.soundness import sound_files
+    from recyclelora.reports.inspection.writing import inspect_pair
     from recyclelora.system.progress import Reporter
 
     reporter = Reporter()

@@ -10,16 +10,12 @@ anyway=         true: also with other code, packages, data or weights than then
 
 from __future__ import annotations
 
-import dataclasses
 from pathlib import Path
 
 from recyclelora.commands import start
 from recyclelora.config.commands import RepeatConfig
 from recyclelora.config.compose import load_config
-from recyclelora.config.run import Config
-from recyclelora.config.training import TrackingConfig
 from recyclelora.runs.directory import CONFIG, RECORD, is_finished
-from recyclelora.system.cache import of_run
 from recyclelora.system.errors import UserError
 
 
@@ -32,7 +28,7 @@ def repeat(config: RepeatConfig, trial: int | None = None) -> None:
     run_dir = Path(config.run)
     if not is_finished(run_dir):
         raise UserError(f"run={run_dir}: not the directory of a finished run")
-    from recyclelora.runs.repetition import differences, disagreements, machine_differences
+    from recyclelora.runs.repetition import as_asked, differences, disagreements, machine_differences, remedy
     from recyclelora.system.progress import Reporter
     from recyclelora.system.storage import read_json
     from recyclelora.training.run import Run
@@ -46,7 +42,7 @@ def repeat(config: RepeatConfig, trial: int | None = None) -> None:
     if changed and not config.anyway:
         listed = "\n  ".join(changed)
         raise UserError(
-            f"run={run_dir}: this is not what it was trained with:\n  {listed}\n{_remedy(about)}, "
+            f"run={run_dir}: this is not what it was trained with:\n  {listed}\n{remedy(about)}, "
             "or repeat it all the same with anyway=true"
         )
     for line in [*changed, *machine_differences(about, run.description)]:
@@ -58,27 +54,6 @@ def repeat(config: RepeatConfig, trial: int | None = None) -> None:
     if found:
         raise UserError(f"run={run_dir}: the repetition in {run.directory.path} differs:\n  " + "\n  ".join(found))
     reporter.note(f"repeated exactly: every point and every tensor is that of {run_dir}")
-
-
-def as_asked(stored: Config, config: RepeatConfig) -> Config:
-    """The stored configuration, written elsewhere and told to nobody; with the places that were named."""
-    data = stored.data
-    if config.data_root is not None:
-        data = dataclasses.replace(data, root=config.data_root)
-    if config.folder_root is not None and data.folder is not None:
-        data = dataclasses.replace(data, folder=dataclasses.replace(data.folder, root=config.folder_root))
-    return dataclasses.replace(
-        stored, data=data, output_dir=config.output_dir, cache=config.cache or str(of_run(stored.cache)),
-        tracking=TrackingConfig(mlflow=False), study=None, fresh=False,
-    )  # fmt: skip
-
-
-def _remedy(about: dict[str, object]) -> str:
-    git = about.get("git")
-    if not isinstance(git, dict):
-        return "put that back"
-    diff = " and apply git.diff of its run.json" if git["diff"] else ""
-    return f"put that back (git checkout {git['commit'][:12]}{diff})"
 
 
 def main() -> None:

@@ -12,6 +12,7 @@ from recyclelora.config.run import Config
 from recyclelora.config.training import ACCELERATORS
 from recyclelora.data.config import DataConfig
 from recyclelora.system.checks import Problem, above_zero, at_least, one_of
+from recyclelora.system.plugins import installed
 
 # OmegaConf reads these annotations at run time and wants Optional[...], not "... | None".
 # ruff: noqa: UP045
@@ -152,6 +153,13 @@ class RepeatConfig:
 
 
 EXPORT_FORMATS = ("timm", "peft", "segmenter", "onnx")
+EXPORT_GROUP = "recyclelora.exports"
+"""Entry points of this group: format -> function, see :data:`recyclelora.exchange.exports.formats.Writer`."""
+
+
+def installed_formats() -> tuple[str, ...]:
+    """Those that installed packages add."""
+    return tuple(entry.name for entry in installed(EXPORT_GROUP))
 
 
 @dataclass
@@ -172,16 +180,21 @@ class ExportConfig:
 
     def check(self) -> Iterator[Problem]:
         """Yield every bad value."""
-        yield from one_of("format", self.format, EXPORT_FORMATS)
+        yield from one_of("format", self.format, EXPORT_FORMATS, installed_formats())
         yield from one_of("checkpoint", self.checkpoint, ("last", "best_source", "best_target"))
         yield from one_of("precision", self.precision, ("fp32", "fp16"))
-        if self.precision != "fp32" and self.format != "onnx":
+        if self.precision != "fp32" and self.format in ("timm", "peft", "segmenter"):
             yield "precision", "can be chosen with format=onnx only"
         if self.size is not None:
             if len(self.size) != 2:
                 yield "size", "must be [height, width] in pixels"
             for side in self.size:
                 yield from at_least("size", side, 1)
+
+    @property
+    def image_size(self) -> tuple[int, int] | None:
+        """``size``, once it is checked."""
+        return None if self.size is None else (self.size[0], self.size[1])
 
 
 KINDS = {"rein": "rein", "soma": "low_rank", "recyclelora": "low_rank"}

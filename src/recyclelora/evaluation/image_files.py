@@ -3,19 +3,56 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 
 import torch
 from PIL import Image
 
+from recyclelora.config.commands import PredictConfig
 from recyclelora.data.headers import read_header
 from recyclelora.data.reading import read_upright
 from recyclelora.evaluation.evaluator import Stopped
 from recyclelora.evaluation.load import Shown, TrainedModel
 from recyclelora.evaluation.predictions import save_prediction
-from recyclelora.system.errors import UserError
+from recyclelora.system.errors import Interrupted, UserError
+from recyclelora.system.progress import Reporter
 from recyclelora.system.stopping import StopRequest
+
+
+def predict_files(
+    model: TrainedModel, images: Mapping[Path, str], output: Path, config: PredictConfig, reporter: Reporter
+) -> None:
+    """Write id mask, overlay and confidence map of every image, under its name, to ``output``.
+
+    Raises:
+        UserError: images that could not be segmented, by name; all others are done first.
+        Interrupted: a signal asked to stop; what was done is kept.
+    """
+    shown = Shown(config.size, config.window, config.batch)
+    failures: list[str] = []
+    done = 0
+    stop = StopRequest()
+    with stop, reporter.bar("predicting", len(images)) as update, contextlib.suppress(Stopped):
+        windows = Windows(len(images), update, stop)
+        for path, name in images.items():
+            if stop.requested():
+                break
+            try:
+                predict_file(model, shown, path, output, name, windows, config.max_megapixels)
+                done += 1
+            except UserError as error:
+                failures.append(str(error))
+                windows.skip()
+    if done:
+        reporter.note(f"{done} of {len(images)} images: {output}/ids, {output}/overlays, {output}/confidence")
+    if stop.received is not None:
+        text = (
+            f"stopped by signal {stop.received} after {done} of {len(images)} images; what is done is kept in {output}"
+        )
+        raise Interrupted("\n".join([text, *failures]), 128 + stop.received)
+    if failures:
+        raise UserError("\n".join([f"{len(failures)} of {len(images)} images could not be segmented:", *failures]))
 
 
 class Windows:

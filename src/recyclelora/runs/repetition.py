@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -9,8 +10,12 @@ from typing import Any
 import torch
 from safetensors.torch import load_file
 
+from recyclelora.config.commands import RepeatConfig
+from recyclelora.config.run import Config
+from recyclelora.config.training import TrackingConfig
 from recyclelora.runs.directory import ADAPTER, METRICS
 from recyclelora.runs.metrics_log import TIMINGS, read_points
+from recyclelora.system.cache import of_run
 
 CONTENT = {
     "dataset_digest": "data",
@@ -23,6 +28,19 @@ CONTENT = {
 
 MACHINE = ("cpu", "threads", "gpus", "driver", "cuda", "cudnn")
 """Entries of ``host`` that can change the last bits of float32 sums."""
+
+
+def as_asked(stored: Config, config: RepeatConfig) -> Config:
+    """The stored configuration, written elsewhere and told to nobody; with the places that were named."""
+    data = stored.data
+    if config.data_root is not None:
+        data = dataclasses.replace(data, root=config.data_root)
+    if config.folder_root is not None and data.folder is not None:
+        data = dataclasses.replace(data, folder=dataclasses.replace(data.folder, root=config.folder_root))
+    return dataclasses.replace(
+        stored, data=data, output_dir=config.output_dir, cache=config.cache or str(of_run(stored.cache)),
+        tracking=TrackingConfig(mlflow=False), study=None, fresh=False,
+    )  # fmt: skip
 
 
 def differences(then: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
@@ -41,6 +59,15 @@ def differences(then: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
         if versions.get(name) != here.get(name)
     ]
     return lines
+
+
+def remedy(about: dict[str, object]) -> str:
+    """How to get the code back that ``run.json`` tells of."""
+    git = about.get("git")
+    if not isinstance(git, dict):
+        return "put that back"
+    diff = " and apply git.diff of its run.json" if git["diff"] else ""
+    return f"put that back (git checkout {git['commit'][:12]}{diff})"
 
 
 def machine_differences(then: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:

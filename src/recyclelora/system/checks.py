@@ -14,8 +14,9 @@ Problem = tuple[str, str]
 """A field's name and what is wrong with its value."""
 
 
-def one_of(name: str, value: str, allowed: tuple[str, ...]) -> Iterator[Problem]:
-    """Yield a problem with the nearest allowed name when ``value`` is not one of ``allowed``."""
+def one_of(name: str, value: str, allowed: tuple[str, ...], installed: tuple[str, ...] = ()) -> Iterator[Problem]:
+    """Yield a problem with the nearest allowed name when ``value`` is none of the ``allowed`` and ``installed``."""
+    allowed = (*allowed, *installed)
     if value not in allowed:
         yield name, f"must be one of {', '.join(allowed)}{nearest(value, allowed)}"
 

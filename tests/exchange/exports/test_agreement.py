@@ -7,7 +7,7 @@ import torch
 
 from recyclelora.exchange.exports.agreement import (
     Agreement,
-    Outcome,
+    ExportReport,
     Tolerance,
     compare_features,
     compare_scores,
@@ -43,12 +43,12 @@ def test_scores_count_pixels_of_the_same_class():
 def test_tolerance(difference, equal, within):
     check = Agreement((1, 3, 8, 8), difference, 2.0, equal)
     assert check.within(TOLERANCE) is within
-    outcome = Outcome([Agreement((1, 3, 8, 8), 0.0, 2.0), check], TOLERANCE)
+    report = ExportReport([Agreement((1, 3, 8, 8), 0.0, 2.0), check], TOLERANCE)
     if within:
-        outcome.verify()
+        report.verify()
     else:
         with pytest.raises(UserError, match=r"disagrees with the adapted model at 8x8.*allowed: 0.1 of the largest"):
-            outcome.verify()
+            report.verify()
 
 
 def test_probes_are_images_and_always_the_same():

@@ -13,8 +13,8 @@ import pytest
 from conftest import make_cityscapes, make_gta, picture, save_palette, save_rgb
 from PIL import Image
 
-from recyclelora.commands.inspect_data import inspect_pair
 from recyclelora.config.compose import register_schemas
+from recyclelora.reports.inspection.writing import inspect_pair
 from recyclelora.system.errors import Interrupted, UserError
 from recyclelora.system.progress import Reporter
 

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 from browser import open_page
 
-from recyclelora.commands.inspect_data import inspect_pair
+from recyclelora.reports.inspection.writing import inspect_pair
 from recyclelora.system.errors import UserError
 from recyclelora.system.progress import Reporter
 

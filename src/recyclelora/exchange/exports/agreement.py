@@ -51,7 +51,7 @@ class Agreement:
 
 
 @dataclass(frozen=True)
-class Outcome:
+class ExportReport:
     """What an export tells of itself.
 
     Attributes:

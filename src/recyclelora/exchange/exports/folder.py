@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from recyclelora.config.commands import EXPORT_FORMATS
+from recyclelora.config.commands import EXPORT_FORMATS, installed_formats
 from recyclelora.system.errors import UserError
 from recyclelora.system.storage import read_json, sync_folder
 
@@ -48,7 +48,7 @@ def replaced(final: Path) -> Iterator[Path]:
 def _is_export(folder: Path) -> bool:
     path = folder / REPORT  # other commands write a report, too
     try:
-        return path.is_file() and read_json(path).get("format") in EXPORT_FORMATS
+        return path.is_file() and read_json(path).get("format") in (*EXPORT_FORMATS, *installed_formats())
     except (UserError, AttributeError):
         return False
 

@@ -7,7 +7,8 @@ from pathlib import Path
 import torch
 from torch.export import ExportedProgram
 
-from recyclelora.exchange.exports.agreement import FLOAT16, FLOAT32, Agreement, Outcome
+from recyclelora.config.commands import ExportConfig
+from recyclelora.exchange.exports.agreement import FLOAT16, FLOAT32, Agreement, ExportReport
 from recyclelora.exchange.exports.bundle import PROBABILITIES, SCORES, compare_programs, write_bundle
 from recyclelora.exchange.exports.source import Source
 from recyclelora.exchange.exports.tracing import Traced, default_size, first_line, quiet, trace
@@ -17,20 +18,17 @@ AXES = ("batch", "height", "width")
 PRECISIONS = {"fp32": (torch.float32, FLOAT32), "fp16": (torch.float16, FLOAT16)}
 
 
-def write(source: Source, folder: Path, size: tuple[int, int] | None, precision: str) -> Outcome:
+def write(source: Source, folder: Path, config: ExportConfig) -> ExportReport:
     """Write ``segmenter.onnx``, ``probabilities.onnx``, ``segmenter.json``, ``load.py`` and ``README.md``.
 
-    Args:
-        source: the run
-        folder: an empty folder
-        size: (H, W) of the images, or None for any
-        precision: ``fp32`` or ``fp16``, of backbone and decoder; images and scores are float32
+    Its precision is that of backbone and decoder; images and scores are float32.
 
     Raises:
         UserError: a size that cannot be.
     """
+    precision = config.precision
     dtype, tolerance = PRECISIONS[precision]
-    traced = trace(source, size, dtype)
+    traced = trace(source, config.image_size, dtype)
     remark = traced.remark
     try:
         checks = _write(source, traced, precision, folder)
@@ -41,7 +39,7 @@ def write(source: Source, folder: Path, size: tuple[int, int] | None, precision:
         remark = f"as ONNX for images of {fixed[0]}x{fixed[1]} only: {first_line(error)}"
         traced = trace(source, fixed, dtype)
         checks = _write(source, traced, precision, folder)
-    return Outcome(checks, tolerance, {"precision": precision, **traced.open}, remark)
+    return ExportReport(checks, tolerance, {"precision": precision, **traced.open}, remark)
 
 
 def _write(source: Source, traced: Traced, precision: str, folder: Path) -> list[Agreement]:

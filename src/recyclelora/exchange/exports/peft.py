@@ -15,8 +15,9 @@ from torch import Tensor, nn
 
 from recyclelora.adapters.config import FrozenConfig, FullConfig
 from recyclelora.adapters.low_rank.layer import LowRankLinear, SplitQKV
+from recyclelora.config.commands import ExportConfig
 from recyclelora.exchange.exports import texts
-from recyclelora.exchange.exports.agreement import FLOAT32, Outcome
+from recyclelora.exchange.exports.agreement import FLOAT32, ExportReport
 from recyclelora.exchange.exports.source import Source
 from recyclelora.exchange.exports.timm import compare_backbones
 from recyclelora.exchange.exports.tracing import quiet
@@ -34,7 +35,7 @@ PREFIX = "base_model.model."
 """PEFT's name of the wrapped model."""
 
 
-def write(source: Source, folder: Path) -> Outcome:
+def write(source: Source, folder: Path, config: ExportConfig) -> ExportReport:
     """Write PEFT's two files, ``resampled.safetensors``, ``base.json``, ``load.py`` and ``README.md``.
 
     And ``base_model.safetensors``, the original weights, where timm alone would not find or read them.
@@ -59,7 +60,7 @@ def write(source: Source, folder: Path) -> Outcome:
     loaded = PeftModel.from_pretrained(base, str(folder)).eval()
     ranks = {name: update.rank for name, update in updates.items()}
     details = {"ranks": ranks, "peft": _least_version(updates), "holds_original_weights": holds_base}
-    return Outcome(compare_backbones(source, loaded), FLOAT32, details)
+    return ExportReport(compare_backbones(source, loaded), FLOAT32, details)
 
 
 def original(source: Source) -> nn.Module:

@@ -6,21 +6,22 @@ from pathlib import Path
 
 import torch
 
-from recyclelora.exchange.exports.agreement import FLOAT32, Outcome
+from recyclelora.config.commands import ExportConfig
+from recyclelora.exchange.exports.agreement import FLOAT32, ExportReport
 from recyclelora.exchange.exports.bundle import PROBABILITIES, SCORES, compare_programs, write_bundle
 from recyclelora.exchange.exports.source import Source
 from recyclelora.exchange.exports.tracing import trace
 
 
-def write(source: Source, folder: Path, size: tuple[int, int] | None) -> Outcome:
+def write(source: Source, folder: Path, config: ExportConfig) -> ExportReport:
     """Write ``segmenter.pt2``, ``probabilities.pt2``, ``segmenter.json``, ``load.py`` and ``README.md``.
 
     Raises:
         UserError: a size that cannot be.
     """
-    traced = trace(source, size)
+    traced = trace(source, config.image_size)
     for name, program in ((SCORES, traced.scores), (PROBABILITIES, traced.probabilities)):
         program.example_inputs = None
         torch.export.save(program, folder / f"{name}.pt2")
     write_bundle(source, traced, "fp32", folder, f"{SCORES}.pt2", "torch")
-    return Outcome(compare_programs(source, traced, folder), FLOAT32, traced.open, traced.remark)
+    return ExportReport(compare_programs(source, traced, folder), FLOAT32, traced.open, traced.remark)

@@ -6,6 +6,7 @@ import copy
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -14,12 +15,15 @@ from torch import Tensor, nn
 
 from recyclelora.adapters.state import merge
 from recyclelora.config.build import locate_weights, user_errors
-from recyclelora.evaluation.load import TrainedModel
+from recyclelora.config.commands import ExportConfig
+from recyclelora.evaluation.load import TrainedModel, load
 from recyclelora.models.backbones.config import BackboneConfig
 from recyclelora.models.backbones.resampling import Resampling, resize_relative_positions
 from recyclelora.models.backbones.timm import TimmBackbone, timm_arguments
 from recyclelora.models.backbones.weights import WeightsFile, read_weights
 from recyclelora.models.segmenter import Segmenter
+from recyclelora.runs.directory import ADAPTER, CONFIG, is_run
+from recyclelora.system.errors import UserError
 
 
 @dataclass(frozen=True)
@@ -166,6 +170,25 @@ class Source:
             "checkpoint": self.checkpoint,
             "step": self.run.step,
         }
+
+
+def open_run(config: ExportConfig) -> Source:
+    """Load and merge a finished run; a backbone alone is laid out for ``size``, a segmenter is traced for it instead.
+
+    Raises:
+        UserError: no run, not finished, no such checkpoint, its adapter cannot be merged, or a size that cannot be.
+    """
+    run = Path(config.run)
+    if not is_run(run):
+        raise UserError(f"run={run}: not a run directory (it has no {CONFIG})")
+    if not (run / ADAPTER).is_file():  # written just before the result; imported runs have no result
+        raise UserError(f"run={run}: has not finished; the command that started it goes on from its last checkpoint")
+    layout = config.image_size if config.format in ("timm", "peft") else None
+    source = Source.of(load(run, config.checkpoint, accelerator="cpu"), config.checkpoint, layout)
+    patch = source.adapted.patch_size
+    if any(side % patch for side in source.image_size):
+        raise UserError(f"size={list(source.image_size)}: sides must be multiples of patch {patch}")
+    return source
 
 
 @torch.inference_mode()

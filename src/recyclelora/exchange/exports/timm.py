@@ -14,8 +14,9 @@ import torch
 from timm.models import save_for_hf
 from torch import nn
 
+from recyclelora.config.commands import ExportConfig
 from recyclelora.exchange.exports import texts
-from recyclelora.exchange.exports.agreement import FLOAT32, Agreement, Outcome, compare_features, probe
+from recyclelora.exchange.exports.agreement import FLOAT32, Agreement, ExportReport, compare_features, probe
 from recyclelora.exchange.exports.source import Source, features
 from recyclelora.models.backbones.loading import load_available
 from recyclelora.models.backbones.timm import build_timm
@@ -52,7 +53,7 @@ def whole(source: Source) -> Whole:
     return Whole(model.eval().requires_grad_(False), sorted(foreign - missing), sorted(missing))
 
 
-def write(source: Source, folder: Path) -> Outcome:
+def write(source: Source, folder: Path, config: ExportConfig) -> ExportReport:
     """Write ``model.safetensors``, ``config.json``, ``load.py`` and ``README.md``."""
     complete = whole(source)
     preprocessing = {
@@ -70,7 +71,7 @@ def write(source: Source, folder: Path) -> Outcome:
         source.backbone.model, checkpoint_path=str(folder / WEIGHTS), **source.timm_arguments
     ).eval()
     parts = {"restored": complete.restored, "initialised": complete.initialised}
-    return Outcome(compare_backbones(source, loaded), FLOAT32, parts)
+    return ExportReport(compare_backbones(source, loaded), FLOAT32, parts)
 
 
 def compare_backbones(source: Source, model: nn.Module) -> list[Agreement]:

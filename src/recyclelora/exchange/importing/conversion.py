@@ -18,7 +18,7 @@ from recyclelora.config.run import Config
 from recyclelora.evaluation.load import Weights
 from recyclelora.exchange.importing import recyclelora, rein, soma
 from recyclelora.exchange.importing.frozen import fused, laid_out, num_prefix_positions, strays
-from recyclelora.exchange.importing.keys import Found, Kind, Tensors, sort
+from recyclelora.exchange.importing.keys import Kind, SortedTensors, Tensors, sort
 from recyclelora.models.backbones.layouts import without_module
 from recyclelora.models.backbones.loading import fitted_weights, timm_names
 from recyclelora.models.backbones.timm import TimmBackbone
@@ -88,7 +88,7 @@ def _checkpoint_file(checkpoint: str) -> WeightsFile:
     return WeightsFile(path, sha256_of(path), "checkpoint")
 
 
-def _refuse_unknown(found: Found, kind: Kind, path: Path) -> None:
+def _refuse_unknown(found: SortedTensors, kind: Kind, path: Path) -> None:
     if not found.adapter:
         example = kind.prefix + next(iter(kind.adapter)).replace("*", "8")
         raise UserError(f"{path}: no checkpoint of kind={kind.name}: it holds nothing named like {example}")
@@ -104,7 +104,7 @@ def _skeleton(config: Config) -> TimmBackbone:
 
 
 def _frozen_weights(
-    found: Found, kind: Kind, config: Config, backbone: TimmBackbone, path: Path
+    found: SortedTensors, kind: Kind, config: Config, backbone: TimmBackbone, path: Path
 ) -> tuple[Tensors, WeightsFile | None]:
     """The checkpoint's own frozen weights where it has them all; else those of the pretrained file, and that file."""
     own = fused(found.backbone)
@@ -139,7 +139,7 @@ def _lay_out(config: Config, frozen: Mapping[str, Tensor], backbone: TimmBackbon
     return []
 
 
-def _trained(found: Found, kind: Kind, config: Config, path: Path) -> tuple[Tensors, Tensors]:
+def _trained(found: SortedTensors, kind: Kind, config: Config, path: Path) -> tuple[Tensors, Tensors]:
     """The trained tensors under a segmenter's names, exactly those that our model has, and its initial factors."""
     expected, initial = expected_state(config)
     given = {BACKBONE + name: tensor for name, tensor in (found.backbone | found.adapter).items()}
@@ -189,7 +189,7 @@ def _no_factors(config: Config) -> Tensors | None:
     return zeros
 
 
-def _refuse_strays(found: Found, trained: Tensors, fitted: Tensors, path: Path, pretrained: Path) -> None:
+def _refuse_strays(found: SortedTensors, trained: Tensors, fitted: Tensors, path: Path, pretrained: Path) -> None:
     """Frozen tensors that the checkpoint repeats tell whether these pretrained weights are the ones it knew."""
     repeated = fused({name: tensor for name, tensor in found.backbone.items() if BACKBONE + name not in trained})
     wrong = strays(repeated, fitted)

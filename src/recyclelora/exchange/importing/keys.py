@@ -68,7 +68,7 @@ class Kind:
 
 
 @dataclass(frozen=True)
-class Found:
+class SortedTensors:
     """A checkpoint's tensors, float32, under our names.
 
     Attributes:
@@ -85,9 +85,9 @@ class Found:
     unknown: list[str] = field(default_factory=list)
 
 
-def sort(state: Mapping[str, Tensor], kind: Kind) -> Found:
+def sort(state: Mapping[str, Tensor], kind: Kind) -> SortedTensors:
     """Every tensor of a checkpoint to its place."""
-    found = Found()
+    found = SortedTensors()
     for name, tensor in state.items():
         value = tensor.to(torch.float32)
         rest = name.removeprefix(kind.prefix)
