@@ -13,10 +13,11 @@ from torch import nn
 from torch.nn import functional as F
 
 from recyclelora.adapters.adalora import AdaLoRA
+from recyclelora.adapters.config import AdaLoraConfig, DoraConfig, VeraConfig
 from recyclelora.adapters.dora import DoRA
 from recyclelora.adapters.low_rank.inits import Factors
 from recyclelora.adapters.low_rank.layer import Branch, LowRankLinear
-from recyclelora.adapters.method import Method, Setting
+from recyclelora.adapters.method import AdapterContext, Method
 from recyclelora.adapters.rein import ReinTokens
 from recyclelora.adapters.vera import VeRA
 
@@ -101,7 +102,7 @@ def through(method: Method) -> Form:
     def build(linear: nn.Linear) -> nn.Module:
         model = nn.Module()
         model.blocks = nn.ModuleList([nn.ModuleDict({"layer": linear})])
-        method.apply(model, Setting(max_steps=1000))
+        method.apply(model, AdapterContext(max_steps=1000))
         return model.get_submodule("blocks.0.layer")
 
     return build
@@ -147,9 +148,9 @@ FORMS: dict[str, Form] = {
     "recyclelora": fused,
     "lora_16": one_branch(16),
     "mica_16": one_branch(16, train_b=False),
-    "dora_16": through(DoRA(rank=16, alpha=16)),
-    "vera_256": through(VeRA(rank=256)),
-    "adalora_24": through(AdaLoRA(init_rank=24, target_rank=16, alpha=24)),
+    "dora_16": through(DoRA(DoraConfig(rank=16, alpha=16))),
+    "vera_256": through(VeRA(VeraConfig(rank=256))),
+    "adalora_24": through(AdaLoRA(AdaLoraConfig(init_rank=24, target_rank=16, alpha=24))),
     "rein": rein,
     "full": Full,
 }

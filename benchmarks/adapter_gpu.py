@@ -27,9 +27,9 @@ import torch
 from adapter_forms import FORMS, NORMALISED, TwoBranches, frozen_linears, fused, shapes
 from torch import Tensor, nn
 
-from recyclelora.adapters.low_rank.inject import inject
+from recyclelora.adapters.low_rank.config import BranchConfig, LowRankConfig
 from recyclelora.adapters.low_rank.layer import LowRankLinear
-from recyclelora.adapters.low_rank.spec import AdapterSpec, BranchSpec
+from recyclelora.adapters.method import AdapterContext
 from recyclelora.adapters.selection import select_linears
 from recyclelora.models.backbones.timm import TimmBackbone, create_backbone
 
@@ -38,7 +38,7 @@ PRECISIONS = ("bfloat16", "float32", "tf32")
 MODES = ("eager", "compile", "reduce-overhead")
 STEPS_BETWEEN_WAITS = 5
 # Cost depends on neither, so nothing is decomposed here.
-SPEC = AdapterSpec(BranchSpec("gaussian", 32), BranchSpec("gaussian", 4))
+ADAPTER = LowRankConfig(main=BranchConfig("gaussian", 32), sub=BranchConfig("gaussian", 4))
 
 
 class Block(nn.Module):
@@ -57,7 +57,7 @@ def adapted_vit(backbone: TimmBackbone, form: str) -> TimmBackbone:
     """A copy of the frozen backbone in one form."""
     model = copy.deepcopy(backbone).requires_grad_(False)
     if form == "recyclelora":
-        inject(model.model, SPEC)
+        ADAPTER.method().apply(model.model, AdapterContext())
     elif form != "frozen":
         for name in select_linears(model.model):
             model.model.set_submodule(name, FORMS[form](model.model.get_submodule(name)))

@@ -26,7 +26,6 @@ from transformers.models.mask2former.modeling_mask2former import (
     Mask2FormerTransformerModule,
 )
 
-from recyclelora.config.build import decoder_class
 from recyclelora.models.decoders.config import DECODERS
 from recyclelora.models.decoders.mask2former import Mask2Former
 
@@ -94,7 +93,7 @@ def main() -> None:
     labels = labels.repeat_interleave(PATCH, 1).repeat_interleave(PATCH, 2)
     rows: dict[str, dict[str, float]] = {}
     for kind, schema in DECODERS.items():
-        decoder = decoder_class(schema())([width] * 4, CLASSES).to(device)
+        decoder = schema().build([width] * 4, CLASSES).to(device)
         ways = {kind: ours(decoder)}
         if isinstance(decoder, Mask2Former):
             ways["mask2former by transformers"] = through_transformers(decoder)

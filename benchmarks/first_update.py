@@ -29,9 +29,9 @@ from torch import Tensor, nn
 from recyclelora.adapters.config import LowRankConfig
 from recyclelora.adapters.dora import DoRALinear
 from recyclelora.adapters.low_rank.layer import LowRankLinear
-from recyclelora.adapters.method import Setting
+from recyclelora.adapters.method import AdapterContext
 from recyclelora.adapters.replacing import AdaptedLinear
-from recyclelora.config.build import adapter_method, build_backbone, locate_weights
+from recyclelora.config.build import build_backbone, locate_weights
 from recyclelora.config.compose import home, register_schemas, typed
 from recyclelora.config.run import Config
 from recyclelora.models.backbones.timm import TimmBackbone
@@ -56,7 +56,7 @@ def configured(adapter: str, form: str | None) -> Config:
 
 def step(config: Config, backbone: TimmBackbone, images: Tensor) -> tuple[nn.Module, nn.Module, dict[str, Tensor]]:
     """The adapted transformer before and after one step, and the tokens that each adapted layer got."""
-    adapted = adapter_method(config.adapter).apply(backbone.model, Setting(autocast=True))
+    adapted = config.adapter.method().apply(backbone.model, AdapterContext(autocast=True))
     tokens: dict[str, Tensor] = {}
     for name, layer in layers(backbone.model):
         layer.register_forward_pre_hook(lambda module, given, name=name: tokens.update({name: given[0].detach()}))

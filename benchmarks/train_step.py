@@ -27,7 +27,7 @@ from torch.nn import functional as F
 from torch.utils.flop_counter import FlopCounterMode
 
 from recyclelora.models.backbones.timm import create_backbone
-from recyclelora.models.decoders.mask2former import Mask2Former
+from recyclelora.models.decoders.config import Mask2FormerDecoderConfig
 from recyclelora.models.segmenter import Segmenter
 
 NUM_CLASSES = 19
@@ -36,7 +36,7 @@ NUM_CLASSES = 19
 def build(name: str, size: tuple[int, int], device: str, *, published: bool) -> Segmenter:
     frozen = create_backbone(name, patch_size=16, image_size=size, levels=None, model_args={}, weights=None, seed=0)
     backbone = adapted_vit(frozen, "two_branches" if published else "recyclelora")
-    decoder = Mask2Former([backbone.embed_dim] * 4, NUM_CLASSES)
+    decoder = Mask2FormerDecoderConfig().build([backbone.embed_dim] * 4, NUM_CLASSES)
     return Segmenter(backbone, decoder, mean=(0.5,) * 3, std=(0.2,) * 3, ignore_index=255).to(device).train()
 
 

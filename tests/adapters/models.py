@@ -21,3 +21,16 @@ def train_a_little(model: nn.Module, steps: int = 3) -> None:
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()
+
+
+def stored(model: nn.Module) -> dict[str, torch.Tensor]:
+    """Copies of what a run stores of it: what trains, and persistent buffers."""
+    trained = {name for name, parameter in model.named_parameters() if parameter.requires_grad}
+    names = trained | {name for name, _ in model.named_buffers()}
+    return {name: tensor.clone() for name, tensor in model.state_dict().items() if name in names}
+
+
+def load(model: nn.Module, state: dict[str, torch.Tensor]) -> None:
+    """Put back what `stored` gave."""
+    missing, unexpected = model.load_state_dict(state, strict=False)
+    assert not unexpected and not set(missing) & stored(model).keys()

@@ -6,13 +6,18 @@ import torch
 from torch import nn
 
 from recyclelora.adapters.adalora import AdaLoRA, AdaLoRALinear, Orthogonality
-from recyclelora.adapters.method import Setting
+from recyclelora.adapters.config import AdaLoraConfig
+from recyclelora.adapters.method import AdapterContext
 from recyclelora.adapters.rank_budget import BudgetSchedule, RankAllocator
 
 from .models import tiny_vit
 
 IMAGES = torch.randn(2, 3, 32, 32, generator=torch.Generator().manual_seed(0))
 TARGETS = r"blocks.*\.(qkv|proj|fc1|fc2)"
+
+
+def small(alpha: float = 4.0, **options: object) -> AdaLoRA:
+    return AdaLoRA(AdaLoraConfig(init_rank=4, target_rank=2, alpha=alpha, **options))
 
 
 def adalora_layers(model: nn.Module) -> dict[str, AdaLoRALinear]:
@@ -22,7 +27,9 @@ def adalora_layers(model: nn.Module) -> dict[str, AdaLoRALinear]:
 def with_peft(total: int, t_init: int, t_final: int, delta_t: int):
     """The same tiny model adapted by us and by PEFT, with the same factors."""
     ours = tiny_vit().eval()
-    adapted = AdaLoRA(4, 2, 6.0, t_init, t_final, delta_t).apply(ours, Setting(max_steps=total))
+    adapted = AdaLoRA(
+        AdaLoraConfig(init_rank=4, target_rank=2, alpha=6.0, t_init=t_init, t_final=t_final, delta_t=delta_t)
+    ).apply(ours, AdapterContext(max_steps=total))
     config = peft.AdaLoraConfig(
         init_r=4, target_r=2, lora_alpha=6, tinit=t_init, tfinal=t_final, deltaT=delta_t, total_step=total,
         target_modules=TARGETS,
@@ -97,14 +104,14 @@ def test_the_budget_falls_by_a_cubic_between_warm_up_and_the_end(step, budget, d
 
 def test_the_schedule_follows_the_length_of_the_run_unless_it_is_set():
     def schedule(method: AdaLoRA, max_steps: int) -> BudgetSchedule:
-        return method.apply(tiny_vit(), Setting(max_steps=max_steps)).training_state.schedule
+        return method.apply(tiny_vit(), AdapterContext(max_steps=max_steps)).training_state.schedule
 
-    assert schedule(AdaLoRA(4, 2, 4.0), 40_000) == BudgetSchedule(32, 16, 40_000, 4_000, 20_000, 100)
-    assert schedule(AdaLoRA(4, 2, 4.0), 1) == BudgetSchedule(32, 16, 1, 0, 0, 1)
-    assert schedule(AdaLoRA(4, 2, 4.0, 5, 7, 2), 20) == BudgetSchedule(32, 16, 20, 5, 7, 2)
+    assert schedule(small(), 40_000) == BudgetSchedule(32, 16, 40_000, 4_000, 20_000, 100)
+    assert schedule(small(), 1) == BudgetSchedule(32, 16, 1, 0, 0, 1)
+    assert schedule(small(t_init=5, t_final=7, delta_t=2), 20) == BudgetSchedule(32, 16, 20, 5, 7, 2)
     model = tiny_vit()
     with pytest.raises(ValueError, match=r"t_init=15 and t_final=5: together they must be fewer than the 20 steps"):
-        AdaLoRA(4, 2, 4.0, 15, 5).apply(model, Setting(max_steps=20))
+        small(t_init=15, t_final=5).apply(model, AdapterContext(max_steps=20))
     assert all(p.requires_grad for p in model.parameters())
 
 
@@ -179,7 +186,7 @@ def test_the_penalty_by_hand():
     torch.testing.assert_close(penalty, torch.tensor(0.5 * (0 + 18**0.5) / 2))  # |4 I - I| = 3 sqrt 2
     penalty.backward()
     assert torch.isfinite(layer.lora_a.grad).all() and layer.lora_b.grad.any()
-    assert AdaLoRA(4, 2, 4.0, orthogonality=0).apply(tiny_vit(), Setting()).penalty is None
+    assert small(orthogonality=0).apply(tiny_vit(), AdapterContext()).penalty is None
 
 
 def test_other_values_of_the_triplets_keep_the_budget_of_the_last_share_out_and_no_other():

@@ -4,9 +4,9 @@ import pytest
 import torch
 
 from recyclelora.adapters.low_rank.layer import LowRankLinear
-from recyclelora.adapters.method import Setting
+from recyclelora.adapters.method import AdapterContext
 from recyclelora.adapters.state import low_rank_layers
-from recyclelora.config.build import adapter_method, build_backbone
+from recyclelora.config.build import build_backbone
 from recyclelora.config.compose import ConfigError, home
 
 ADAPTERS = sorted(path.stem for path in (home() / "conf" / "adapter").glob("*.yaml"))
@@ -17,7 +17,7 @@ IMAGES = torch.randn(2, 3, 32, 32, generator=torch.Generator().manual_seed(0))
 def adapted(make_config, *overrides):
     config = make_config(*DEEP, *overrides)
     model = build_backbone(config, None).model.eval()
-    return config.adapter, model, adapter_method(config.adapter).apply(model, Setting(config.seed, 10))
+    return config.adapter, model, config.adapter.method().apply(model, AdapterContext(config.seed, 10))
 
 
 @pytest.mark.parametrize("name", ADAPTERS)

@@ -10,14 +10,15 @@ import pytest
 import timm
 import torch
 from conftest import compose_config
+from low_rank import count_trainable
 from timm.models.eva import Eva
 from torch import nn
 
 from recyclelora.adapters.blocks import parse_blocks
-from recyclelora.adapters.low_rank.inject import LowRank, count_trainable
-from recyclelora.adapters.method import Setting
+from recyclelora.adapters.low_rank.inject import LowRank
+from recyclelora.adapters.method import AdapterContext
 from recyclelora.adapters.selection import select_linears
-from recyclelora.config.build import adapter_method, build_backbone
+from recyclelora.config.build import build_backbone
 from recyclelora.config.compose import ConfigError, home
 
 BLOCK = {"attn.qkv": (1024, 3072), "attn.proj": (1024, 1024), "mlp.fc1": (1024, 4096), "mlp.fc2": (4096, 1024)}
@@ -56,10 +57,10 @@ def dinov2_large() -> nn.Module:
 
 
 def trainable(adapter, has_queries: bool = False) -> int:
-    method, model = adapter_method(adapter), dinov2_large()
+    method, model = adapter.method(), dinov2_large()
     if isinstance(method, LowRank):
-        return count_trainable(model, method.spec)
-    method.apply(model, Setting(max_steps=40_000, has_queries=has_queries))
+        return count_trainable(model, adapter)
+    method.apply(model, AdapterContext(max_steps=40_000, has_queries=has_queries))
     return sum(p.numel() for p in model.parameters() if p.requires_grad)
 
 
@@ -91,11 +92,8 @@ def test_every_adapter_fits_every_backbone(backbone):
     for name in SHIPPED["adapter"]:
         if backbone == "vit_tiny_test" and name.startswith("soma"):
             continue  # adapts blocks 8 to 23; this has four
-        method = adapter_method(composed(f"adapter={name}"))
-        if isinstance(method, LowRank):
-            assert count_trainable(model, method.spec) > 0
-        elif hasattr(method, "check"):
-            method.check(model)
+        method = composed(f"adapter={name}").method()
+        assert not hasattr(method, "check") or method.check(model)
 
 
 def test_the_layers_of_a_role_are_those_that_do_its_work():
@@ -117,7 +115,7 @@ def test_separate_query_key_and_value_start_as_they_were_and_train(adapter):
     model = Eva(img_size=32, patch_size=16, embed_dim=64, depth=9, num_heads=4, num_classes=0, **options).eval()
     images = torch.randn(2, 3, 32, 32)
     expected = model.forward_features(images)
-    adapter_method(composed(f"adapter={adapter}", "adapter.main.rank=4")).apply(model, Setting())
+    composed(f"adapter={adapter}", "adapter.main.rank=4").method().apply(model, AdapterContext())
     torch.testing.assert_close(model.forward_features(images), expected, atol=2e-5, rtol=0)
     model.forward_features(images).square().mean().backward()
     trained = {name for name, parameter in model.named_parameters() if parameter.grad is not None}
@@ -161,7 +159,7 @@ def test_every_text_that_the_parser_takes_is_a_valid_option(blocks):
 @pytest.mark.parametrize("rank", [1, 4])
 def test_what_is_accepted_is_built(adapter, rank):
     options = ["adapter.sub.rank=1", f"adapter.main.rank={rank}"] if adapter.startswith("recycle") else []
-    adapter_method(composed(f"adapter={adapter}", *options))
+    composed(f"adapter={adapter}", *options).method()
 
 
 @pytest.mark.parametrize("path", sorted((home() / "conf/adapter").glob("*.yaml")), ids=lambda path: path.stem)
@@ -172,10 +170,10 @@ def test_every_file_says_what_it_is(path):
 
 def test_presets_differ_in_what_their_papers_change():
     def spec(name: str):
-        return adapter_method(composed(f"adapter={name}")).spec
+        return composed(f"adapter={name}")
 
     lora = spec("lora")
-    assert lora.layer_scale == 1.0 and lora.targets == ("*.attn.qkv",) and not lora.residual
+    assert lora.layer_scale == 1.0 and lora.targets == ["*.attn.qkv"] and not lora.residual
     assert spec("rslora").layer_scale == 8 / 8**0.5
     assert spec("lora_plus").main.lr_mult_b == 16.0
     soma = spec("soma").main

@@ -2,9 +2,10 @@ import peft
 import torch
 from torch import nn
 
+from recyclelora.adapters.config import DoraConfig
 from recyclelora.adapters.dora import DoRA, DoRALinear
 from recyclelora.adapters.low_rank.inits import Factors
-from recyclelora.adapters.method import Setting
+from recyclelora.adapters.method import AdapterContext
 
 from .models import tiny_vit
 
@@ -21,7 +22,7 @@ def scattered(model: nn.Module) -> None:
 
 def test_forward_and_gradients_are_pefts_at_the_same_factors():
     ours = tiny_vit().eval()
-    DoRA(4, 6.0).apply(ours, Setting())
+    DoRA(DoraConfig(rank=4, alpha=6.0)).apply(ours, AdapterContext())
     scattered(ours)
     config = peft.LoraConfig(r=4, lora_alpha=6, use_dora=True, target_modules=r"blocks.*\.(qkv|proj|fc1|fc2)")
     theirs = peft.get_peft_model(tiny_vit(), config).base_model.model.eval()

@@ -3,8 +3,8 @@ import pytest
 import scipy.linalg
 import torch
 
-from recyclelora.adapters.config import INITS
 from recyclelora.adapters.linalg.rrqr import RankDeficientWarning, rrqr
+from recyclelora.adapters.low_rank.config import INITS
 from recyclelora.adapters.low_rank.inits import INITIALIZERS, LayerWeight, branch_rng
 
 SCALE = 0.25
@@ -161,7 +161,6 @@ def test_singular_values_of_zero_are_said_by_name(init, rank, which, stored):
     message = rf"^blocks\.0\.fc1: singular values of zero among its {rank} {which}"
     with pytest.warns(RankDeficientWarning, match=message):
         INITIALIZERS[init](given, rank, branch_rng(0, "l", "m"))
-    assert given.deficient
 
 
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])

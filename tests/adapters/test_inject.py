@@ -5,20 +5,22 @@ import warnings
 import pytest
 import timm
 import torch
+from low_rank import count_trainable, inject, low_rank
 from torch import nn
 
+from recyclelora.adapters.blocks import parse_blocks
 from recyclelora.adapters.linalg.factor_cache import FactorCache
 from recyclelora.adapters.linalg.rrqr import RankDeficientWarning
+from recyclelora.adapters.low_rank.config import BranchConfig
 from recyclelora.adapters.low_rank.inits import INITIALIZERS
-from recyclelora.adapters.low_rank.inject import OverlapWarning, count_trainable, inject, plan
-from recyclelora.adapters.low_rank.spec import AdapterSpec, BranchSpec
-from recyclelora.adapters.selection import parse_blocks, select_linears
-from recyclelora.adapters.state import adapter_state, initial_state, merge
+from recyclelora.adapters.low_rank.inject import LowRank, OverlapWarning
+from recyclelora.adapters.selection import select_linears
+from recyclelora.adapters.state import initial_state, merge
 
-from .models import tiny_vit, train_a_little
+from .models import stored, tiny_vit, train_a_little
 
-RECYCLE = AdapterSpec(main=BranchSpec("rrqr_minor", 4), sub=BranchSpec("rrqr_major", 2))
-LORA = AdapterSpec(main=BranchSpec("kaiming", 4))
+RECYCLE = low_rank(main=BranchConfig("rrqr_minor", 4), sub=BranchConfig("rrqr_major", 2))
+LORA = low_rank(main=BranchConfig("kaiming", 4))
 IMAGES = torch.randn(2, 3, 32, 32, generator=torch.Generator().manual_seed(0))
 
 
@@ -61,27 +63,26 @@ def dinov2_large() -> nn.Module:
 @pytest.mark.parametrize(
     ("spec", "expected"),
     [
-        (AdapterSpec(BranchSpec("rrqr_minor", 32), BranchSpec("rrqr_major", 4)), 14_155_776),
-        (AdapterSpec(BranchSpec("rrqr_minor", 32)), 12_582_912),
-        (AdapterSpec(BranchSpec("rrqr_major", 4)), 1_572_864),
-        (AdapterSpec(BranchSpec("svd_minor", 16), alpha=16, blocks="8:", train_bias=True, split_qkv=True), 4_866_048),
+        (low_rank(BranchConfig("rrqr_minor", 32), BranchConfig("rrqr_major", 4)), 14_155_776),
+        (low_rank(BranchConfig("rrqr_minor", 32)), 12_582_912),
+        (low_rank(BranchConfig("rrqr_major", 4)), 1_572_864),
+        (low_rank(BranchConfig("svd_minor", 16), alpha=16, blocks="8:", train_bias=True, split_qkv=True), 4_866_048),
     ],
     ids=["recyclelora", "main", "sub", "soma"],
 )
 def test_golden_counts_on_dinov2_large(dinov2_large, spec, expected):
-    assert len(plan(dinov2_large, spec)) == (16 * 6 if spec.split_qkv else 96)
+    assert len(LowRank(spec).check(dinov2_large)) == (16 * 6 if spec.split_qkv else 96)
     assert count_trainable(dinov2_large, spec) == expected
 
 
 @pytest.mark.parametrize("options", [{}, {"split_qkv": True}, {"train_bias": True, "blocks": "1:"}])
 def test_the_count_on_meta_is_the_count_of_the_injected_model(options):
-    spec = AdapterSpec(main=BranchSpec("rrqr_minor", 4), sub=BranchSpec("rrqr_major", 2, train_a=False), **options)
+    spec = low_rank(main=BranchConfig("rrqr_minor", 4), sub=BranchConfig("rrqr_major", 2, train_a=False), **options)
     with torch.device("meta"):
         expected = count_trainable(tiny_vit(), spec)
     model = tiny_vit()
-    report = inject(model, spec)
-    assert report.num_trainable == expected == sum(p.numel() for p in model.parameters() if p.requires_grad)
-    assert report.rank_deficient == () and report.num_layers in (8, 12, 4)
+    inject(model, spec)
+    assert expected == sum(p.numel() for p in model.parameters() if p.requires_grad)
 
 
 def test_meta_models_are_checked_but_not_injected():
@@ -91,7 +92,7 @@ def test_meta_models_are_checked_but_not_injected():
         inject(model, RECYCLE)
 
 
-@pytest.mark.parametrize("spec", [RECYCLE, LORA, AdapterSpec(BranchSpec("svd_minor", 4), split_qkv=True)])
+@pytest.mark.parametrize("spec", [RECYCLE, LORA, low_rank(BranchConfig("svd_minor", 4), split_qkv=True)])
 def test_the_injected_model_starts_as_the_pretrained_one_and_leaves_its_tensors_alone(spec):
     model = tiny_vit().eval()
     state = model.state_dict()  # the very tensors
@@ -103,19 +104,21 @@ def test_the_injected_model_starts_as_the_pretrained_one_and_leaves_its_tensors_
     assert all(torch.equal(state[name], before[name]) for name in before)
 
 
-def test_the_result_depends_on_neither_threads_nor_layer_order(tmp_path):
-    spec = AdapterSpec(main=BranchSpec("rrqr_minor", 4), sub=BranchSpec("gaussian", 2))
+def test_the_result_depends_on_neither_threads_nor_layer_order(tmp_path, monkeypatch):
+    spec = low_rank(main=BranchConfig("rrqr_minor", 4), sub=BranchConfig("gaussian", 2))
     states = []
-    for options in ({"num_threads": 1}, {"num_threads": 4}, {"cache": FactorCache(tmp_path)}):
+    for cores, cache in ((1, None), (4, None), (2, FactorCache(tmp_path))):
+        for module in ("linalg.factor_cache", "low_rank.inject"):
+            monkeypatch.setattr(f"recyclelora.adapters.{module}.available_cores", lambda cores=cores: cores)
         model = tiny_vit()
-        inject(model, spec, seed=3, **options)
-        states.append(adapter_state(model))
+        inject(model, spec, seed=3, cache=cache)
+        states.append(stored(model))
     last_only = tiny_vit()
-    inject(last_only, AdapterSpec(spec.main, spec.sub, alpha=spec.alpha, blocks="-1"), seed=3)
+    inject(last_only, low_rank(spec.main, spec.sub, alpha=spec.alpha, blocks="-1"), seed=3)
     for name, value in states[0].items():
         assert torch.equal(value, states[1][name])
         torch.testing.assert_close(value, states[2][name], atol=1e-6, rtol=0)
-    for name, value in adapter_state(last_only).items():
+    for name, value in stored(last_only).items():
         assert torch.equal(value, states[0][name])
 
 
@@ -133,9 +136,9 @@ def test_initial_factors_of_another_adapter_are_refused():
     inject(model, RECYCLE)
     initial = initial_state(model)
     with pytest.raises(ValueError, match=r"blocks.0.attn.qkv.main.lora_b is \(192, 4\), expected \(192, 5\)"):
-        inject(tiny_vit(), AdapterSpec(BranchSpec("rrqr_minor", 5)), initial=initial)
+        inject(tiny_vit(), low_rank(BranchConfig("rrqr_minor", 5)), initial=initial)
     with pytest.raises(ValueError, match=r"blocks.0.attn.qkv.q.main.lora_a is missing"):
-        inject(tiny_vit(), AdapterSpec(BranchSpec("rrqr_minor", 4), split_qkv=True), initial=initial)
+        inject(tiny_vit(), low_rank(BranchConfig("rrqr_minor", 4), split_qkv=True), initial=initial)
 
 
 @pytest.mark.parametrize(
@@ -190,46 +193,49 @@ def test_patterns_select_by_full_name():
             r"'\*\.qvk' matches no linear layer .* did you mean 'blocks.\d.attn.qkv'\? Available: ",
         ),
         ({"blocks": "2:"}, "'2:' is empty; the model has blocks 0 to 1"),
-        ({"targets": ()}, "no pattern given"),
-        ({"main": BranchSpec("kaiming", 65)}, "main.rank=65 at blocks.0.attn.qkv: allowed are 1 to 64"),
+        ({"targets": ()}, "must hold at least one pattern"),
+        ({"main": BranchConfig("kaiming", 65)}, "main.rank=65 at blocks.0.attn.qkv: allowed are 1 to 64"),
         ({"split_qkv": True, "targets": ("*.fc1",)}, "split_qkv: none of the selected layers computes q, k and v"),
     ],
 )
 def test_bad_selections_leave_the_model_alone(spec, message):
     model = tiny_vit()
     with pytest.raises(ValueError, match=message):
-        inject(model, AdapterSpec(**{"main": BranchSpec("kaiming", 4), **spec}))
+        inject(model, low_rank(**{"main": BranchConfig("kaiming", 4), **spec}))
     assert all(parameter.requires_grad for parameter in model.parameters())
 
 
 @pytest.mark.parametrize(
-    ("make", "message"),
+    ("main", "options", "message"),
     [
-        (lambda: BranchSpec("rrqr", 4), "init='rrqr' is unknown; choose one of kaiming"),
-        (lambda: BranchSpec("kaiming", 0), "rank=0"),
-        (lambda: AdapterSpec(BranchSpec("kaiming", 4), scale_rule="half"), "scale_rule='half'"),
-        (lambda: AdapterSpec(BranchSpec("kaiming", 4), scale=2.0), "exactly when scale_rule='fixed'"),
-        (lambda: AdapterSpec(BranchSpec("kaiming", 4), scale_rule="fixed"), "exactly when"),
-        (lambda: AdapterSpec(BranchSpec("kaiming", 4), alpha=0), "must be positive"),
-        (lambda: AdapterSpec(BranchSpec("rrqr_minor", 4), pivoting="weak"), "pivoting='weak' is unknown"),
-        (lambda: AdapterSpec(BranchSpec("rrqr_minor", 4), pivoting="strong", pivoting_f=0.9), "pivoting_f=0.9"),
-        (lambda: AdapterSpec(BranchSpec("rrqr_minor", 4), pivoting="strong", precision="float32"), "float64 only"),
+        (BranchConfig("rrqr", 4), {}, "main.init='rrqr': must be one of kaiming"),
+        (BranchConfig("kaiming", 0), {}, "main.rank=0: "),
+        (BranchConfig("kaiming", 4), {"scale_rule": "half"}, "scale_rule='half': must be one of"),
+        (BranchConfig("kaiming", 4), {"scale": 2.0}, "scale=2.0: is needed with scale_rule=fixed, and only there"),
+        (BranchConfig("kaiming", 4), {"scale_rule": "fixed"}, "scale=None: is needed"),
+        (BranchConfig("kaiming", 4), {"alpha": 0}, "alpha=0: must be a finite number above 0"),
+        (BranchConfig("rrqr_minor", 4), {"pivoting": "weak"}, "pivoting='weak': must be one of greedy, strong"),
+        (BranchConfig("rrqr_minor", 4), {"pivoting": "strong", "pivoting_f": 0.9}, "pivoting_f=0.9: "),
+        (BranchConfig("rrqr_minor", 4), {"pivoting": "strong", "precision": "float32"}, "must be float64"),
         (
-            lambda: AdapterSpec(BranchSpec("rrqr_minor", 4), BranchSpec("rrqr_minor_values", 2), pivoting="strong"),
-            "need the same rank",
+            BranchConfig("rrqr_minor", 4),
+            {"sub": BranchConfig("rrqr_minor_values", 2), "pivoting": "strong"},
+            "strong needs one rank for both branches",
         ),
     ],
 )
-def test_bad_specs(make, message):
+def test_options_made_by_hand_are_checked_like_any_other(main, options, message):
+    model = tiny_vit()
     with pytest.raises(ValueError, match=message):
-        make()
+        inject(model, low_rank(main, **options))
+    assert type(model.blocks[0].attn.qkv) is nn.Linear
 
 
 def test_scale_rules():
-    main, sub = BranchSpec("rrqr_minor", 32), BranchSpec("rrqr_major", 4)
-    assert AdapterSpec(main, sub).layer_scale == 1 / 36
-    assert AdapterSpec(main, sub, alpha=3, scale_rule="sqrt_rank").layer_scale == 0.5
-    assert AdapterSpec(main, sub, scale_rule="fixed", scale=0.1).layer_scale == 0.1
+    main, sub = BranchConfig("rrqr_minor", 32), BranchConfig("rrqr_major", 4)
+    assert low_rank(main, sub).layer_scale == 1 / 36
+    assert low_rank(main, sub, alpha=3, scale_rule="sqrt_rank").layer_scale == 0.5
+    assert low_rank(main, sub, scale_rule="fixed", scale=0.1).layer_scale == 0.1
 
 
 def test_a_damaged_layer_is_named_and_nothing_is_replaced():
@@ -238,7 +244,7 @@ def test_a_damaged_layer_is_named_and_nothing_is_replaced():
         model.blocks[1].mlp.fc1.weight[0, 0] = torch.nan
     for init in ("rrqr_minor", "svd_major"):
         with pytest.raises(ValueError, match=r"^blocks.1.mlp.fc1: weight holds NaN"):
-            inject(model, AdapterSpec(BranchSpec(init, 4)))
+            inject(model, low_rank(BranchConfig(init, 4)))
     assert isinstance(model.blocks[0].attn.qkv, nn.Linear)
 
 
@@ -247,7 +253,7 @@ def test_a_layer_of_zeros_is_named(init):
     model = tiny_vit()
     nn.init.zeros_(model.blocks[0].attn.proj.weight)
     with pytest.raises(ValueError, match=r"^blocks.0.attn.proj: weight is all zeros"):
-        inject(model, AdapterSpec(BranchSpec(init, 4)))
+        inject(model, low_rank(BranchConfig(init, 4)))
 
 
 @pytest.mark.parametrize("init", ["rrqr_minor", "rrqr_minor_values", "svd_minor", "svd_minor_left"])
@@ -258,9 +264,8 @@ def test_a_layer_without_minor_directions_is_named_and_adapted(init):
         weight[:, 8:] = weight[:, :8].repeat(1, 7)  # eight columns, each eight times
     expected = model.forward_features(IMAGES)
     with pytest.warns(RankDeficientWarning, match=r"^blocks.1.mlp.fc1: ") as caught:
-        report = inject(model, AdapterSpec(BranchSpec(init, 4)))
+        inject(model, low_rank(BranchConfig(init, 4)))
     assert len([w for w in caught if issubclass(w.category, RankDeficientWarning)]) == 1
-    assert report.rank_deficient == ("blocks.1.mlp.fc1",)
     torch.testing.assert_close(model.forward_features(IMAGES), expected, atol=2e-5, rtol=0)
 
 
@@ -270,18 +275,18 @@ def test_low_precision_weights_start_from_the_factors_of_their_exact_values(init
     low, high = tiny_vit(depth=1).to(dtype), tiny_vit(depth=1)
     high.load_state_dict({name: value.float() for name, value in low.state_dict().items()})
     for model in (low, high):
-        inject(model, AdapterSpec(BranchSpec(init, 4)))
+        inject(model, low_rank(BranchConfig(init, 4)))
     for (name, left), right in zip(initial_state(low).items(), initial_state(high).values(), strict=True):
         assert torch.equal(left, right), name
 
 
 def test_strong_pivoting_reaches_the_layers(tmp_path):
-    main, sub = BranchSpec("rrqr_minor", 16), BranchSpec("rrqr_major", 2)
+    main, sub = BranchConfig("rrqr_minor", 16), BranchConfig("rrqr_major", 2)
     states = []
     for options in ({}, {"pivoting": "strong", "pivoting_f": 1.0}, {"pivoting": "strong", "pivoting_f": 50.0}):
         model = tiny_vit().eval()
         expected = model.forward_features(IMAGES)
-        inject(model, AdapterSpec(main, sub, **options), cache=FactorCache(tmp_path))
+        inject(model, low_rank(main, sub, **options), cache=FactorCache(tmp_path))
         torch.testing.assert_close(model.forward_features(IMAGES), expected, atol=2e-5, rtol=0)
         states.append(initial_state(model))
     greedy, strong, loose = states
@@ -332,7 +337,7 @@ def test_evas_separate_biases_stay_in_use(split_qkv):
         nn.init.normal_(block.attn.q_bias)
         nn.init.normal_(block.attn.v_bias)
     expected = model.forward_features(IMAGES)
-    inject(model, AdapterSpec(RECYCLE.main, RECYCLE.sub, split_qkv=split_qkv))
+    inject(model, low_rank(RECYCLE.main, RECYCLE.sub, split_qkv=split_qkv))
     torch.testing.assert_close(model.forward_features(IMAGES), expected, atol=2e-5, rtol=0)
     train_a_little(model)
     adapted = model.forward_features(IMAGES)
@@ -351,7 +356,7 @@ def test_evas_separate_biases_stay_in_use(split_qkv):
     ],
 )
 def test_directions_that_both_branches_start_in_are_said(main, sub, words):
-    spec = AdapterSpec(BranchSpec(*main), BranchSpec(*sub))
+    spec = low_rank(BranchConfig(*main), BranchConfig(*sub))
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
         inject(tiny_vit(), spec)

@@ -2,17 +2,17 @@
 
 import pytest
 import torch
+from low_rank import inject, low_rank
 from torch import multiprocessing as mp
 from torch import nn
 from torch.distributed import FileStore, destroy_process_group, init_process_group
 from torch.nn.parallel import DistributedDataParallel
 
-from recyclelora.adapters.low_rank.inject import inject
-from recyclelora.adapters.low_rank.spec import AdapterSpec, BranchSpec
+from recyclelora.adapters.low_rank.config import BranchConfig
 
 from .models import tiny_vit
 
-SPEC = AdapterSpec(BranchSpec("rrqr_minor", 4), BranchSpec("rrqr_major", 2, train_a=False), train_bias=True)
+SPEC = low_rank(BranchConfig("rrqr_minor", 4), BranchConfig("rrqr_major", 2, train_a=False), train_bias=True)
 IMAGES = torch.randn(4, 3, 32, 32, generator=torch.Generator().manual_seed(0))
 
 

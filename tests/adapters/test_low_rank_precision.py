@@ -5,19 +5,19 @@ import io
 
 import pytest
 import torch
+from low_rank import inject, low_rank
 from torch import nn
 
+from recyclelora.adapters.low_rank.config import BranchConfig
 from recyclelora.adapters.low_rank.inits import INITIALIZERS
-from recyclelora.adapters.low_rank.inject import inject
 from recyclelora.adapters.low_rank.layer import SplitQKV, split_rows
-from recyclelora.adapters.low_rank.spec import AdapterSpec, BranchSpec
-from recyclelora.adapters.state import adapter_state, initial_state, load_adapter_state
+from recyclelora.adapters.state import initial_state
 
 from .layers import SCALE, linear, make, shake, wanted
-from .models import tiny_vit, train_a_little
+from .models import load, stored, tiny_vit, train_a_little
 
 LOW = (torch.bfloat16, torch.float16)
-RECYCLE = AdapterSpec(main=BranchSpec("rrqr_minor", 4), sub=BranchSpec("rrqr_major", 2))
+RECYCLE = low_rank(main=BranchConfig("rrqr_minor", 4), sub=BranchConfig("rrqr_major", 2))
 
 
 def tokens(dtype=torch.float32) -> torch.Tensor:
@@ -216,7 +216,7 @@ def test_split_qkv_rounds_its_input_once():
 
 @pytest.mark.parametrize("split_qkv", [False, True])
 def test_a_bfloat16_model_starts_as_it_was_and_resumes_as_it_is(split_qkv):
-    spec = AdapterSpec(RECYCLE.main, RECYCLE.sub, split_qkv=split_qkv)
+    spec = low_rank(RECYCLE.main, RECYCLE.sub, split_qkv=split_qkv)
     images = torch.randn(2, 3, 32, 32, generator=torch.Generator().manual_seed(0))
     pretrained, model, resumed = (tiny_vit().bfloat16() for _ in range(3))
     inject(model, spec)
@@ -225,7 +225,7 @@ def test_a_bfloat16_model_starts_as_it_was_and_resumes_as_it_is(split_qkv):
     with torch.autocast("cpu", torch.bfloat16):
         train_a_little(model)
     inject(resumed, spec, initial=initial_state(model))
-    load_adapter_state(resumed, adapter_state(model))
+    load(resumed, stored(model))
     with torch.no_grad():
         features = model.forward_features(images.bfloat16())
         assert torch.equal(resumed.forward_features(images.bfloat16()), features)
@@ -235,7 +235,7 @@ def test_a_bfloat16_model_starts_as_it_was_and_resumes_as_it_is(split_qkv):
 def with_form(form: str) -> nn.Module:
     """A model whose layers hold W0 or W_res; the weights are the same in all of them."""
     model = tiny_vit()
-    spec = AdapterSpec(RECYCLE.main, RECYCLE.sub, mixed_precision="subtract" if form == "autocast" else "fold")
+    spec = low_rank(RECYCLE.main, RECYCLE.sub, mixed_precision="subtract" if form == "autocast" else "fold")
     inject(model.bfloat16() if form == "bfloat16" else model, spec, autocast=form == "autocast")
     return model.bfloat16() if form == "converted" else model
 
@@ -275,7 +275,7 @@ def test_a_state_that_does_not_say_it_is_taken_only_where_it_changes_nothing():
 
 
 def test_without_a_residual_there_is_nothing_to_say():
-    plain = AdapterSpec(BranchSpec("kaiming", 4), residual=False)
+    plain = low_rank(BranchConfig("kaiming", 4), residual=False)
     source, target = tiny_vit(), tiny_vit().bfloat16()
     inject(source, plain)
     inject(target, plain)

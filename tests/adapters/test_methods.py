@@ -6,26 +6,22 @@ import itertools
 
 import pytest
 import torch
+from low_rank import low_rank
 from torch import nn
 from torch.utils.checkpoint import checkpoint
 
 from recyclelora.adapters.adalora import AdaLoRA
+from recyclelora.adapters.config import AdaLoraConfig, DoraConfig, FullConfig, ReinConfig, VeraConfig
 from recyclelora.adapters.dora import DoRA
+from recyclelora.adapters.low_rank.config import BranchConfig
 from recyclelora.adapters.low_rank.inject import LowRank
-from recyclelora.adapters.low_rank.spec import AdapterSpec, BranchSpec
-from recyclelora.adapters.method import Adapted, Method, Setting
+from recyclelora.adapters.method import Adapted, AdapterContext, Method
 from recyclelora.adapters.rein import Rein
-from recyclelora.adapters.state import (
-    adapter_state,
-    initial_state,
-    load_adapter_state,
-    merge,
-    unmergeable,
-)
+from recyclelora.adapters.state import initial_state, merge, unmergeable
 from recyclelora.adapters.vera import VeRA
 from recyclelora.adapters.whole import Frozen, Full
 
-from .models import tiny_vit
+from .models import load, stored, tiny_vit
 
 IMAGES = torch.randn(2, 3, 32, 32, generator=torch.Generator().manual_seed(0))
 LINEARS = ("attn.qkv", "attn.proj", "mlp.fc1", "mlp.fc2")
@@ -44,22 +40,22 @@ LINK = {f"rein.{layer}.{part}" for layer in ("token_to_query", "merge_queries") 
 
 METHODS: dict[str, tuple[Method, set[str]]] = {
     "frozen": (Frozen(), set()),
-    "full": (Full(0.1), {name for name, _ in tiny_vit().named_parameters()}),
-    "lora": (LowRank(AdapterSpec(BranchSpec("kaiming", 4), residual=False)), layers(AB)),
-    "pissa": (LowRank(AdapterSpec(BranchSpec("svd_major", 4), alpha=4.0)), layers(AB)),
+    "full": (Full(FullConfig()), {name for name, _ in tiny_vit().named_parameters()}),
+    "lora": (LowRank(low_rank(BranchConfig("kaiming", 4), residual=False)), layers(AB)),
+    "pissa": (LowRank(low_rank(BranchConfig("svd_major", 4), alpha=4.0)), layers(AB)),
     "soma": (
-        LowRank(AdapterSpec(BranchSpec("svd_minor", 4), alpha=4.0, split_qkv=True, train_bias=True, blocks="1:")),
+        LowRank(low_rank(BranchConfig("svd_minor", 4), alpha=4.0, split_qkv=True, train_bias=True, blocks="1:")),
         layers((*AB, "bias"), SPLIT, (1,)),
     ),
     "recyclelora": (
-        LowRank(AdapterSpec(BranchSpec("rrqr_minor", 4), BranchSpec("rrqr_major", 2, lr_mult=0.5))),
+        LowRank(low_rank(BranchConfig("rrqr_minor", 4), BranchConfig("rrqr_major", 2, lr_mult=0.5))),
         layers((*AB, "sub.lora_a", "sub.lora_b")),
     ),
-    "dora": (DoRA(4, 4.0), layers(("lora_a", "lora_b", "magnitude"))),
-    "vera": (VeRA(8, targets=("*.attn.*",)), layers(("vera_d", "vera_b"), LINEARS[:2])),
-    "adalora": (AdaLoRA(4, 2, 4.0), layers(("lora_a", "lora_e", "lora_b"))),
-    "rein": (Rein(num_tokens=10, token_rank=4), REIN),
-    "rein_link": (Rein(num_tokens=10, token_rank=4, query_width=16, link=True), REIN | LINK),
+    "dora": (DoRA(DoraConfig(rank=4, alpha=4.0)), layers(("lora_a", "lora_b", "magnitude"))),
+    "vera": (VeRA(VeraConfig(rank=8, targets=["*.attn.*"])), layers(("vera_d", "vera_b"), LINEARS[:2])),
+    "adalora": (AdaLoRA(AdaLoraConfig(init_rank=4, target_rank=2, alpha=4.0)), layers(("lora_a", "lora_e", "lora_b"))),
+    "rein": (Rein(ReinConfig(num_tokens=10, token_rank=4)), REIN),
+    "rein_link": (Rein(ReinConfig(num_tokens=10, token_rank=4, query_width=16, link=True)), REIN | LINK),
 }
 REFUSED = {"rein", "rein_link"}
 every_method = pytest.mark.parametrize("name", METHODS)
@@ -68,7 +64,7 @@ EXACT = {"frozen", "full"}
 
 def adapted(name: str, train: bool = False) -> tuple[nn.Module, Adapted]:
     model = tiny_vit()
-    result = METHODS[name][0].apply(model, Setting(seed=3, max_steps=6, has_queries=name == "rein_link"))
+    result = METHODS[name][0].apply(model, AdapterContext(seed=3, max_steps=6, has_queries=name == "rein_link"))
     if train:
         train_steps(model, result)
     return model, result
@@ -115,7 +111,7 @@ def test_pretrained_tensors_stay_as_they_are_to_the_last_bit(name):
     model = tiny_vit()
     state = model.state_dict()  # the very tensors
     before = copy.deepcopy(state)
-    result = METHODS[name][0].apply(model, Setting(max_steps=6, has_queries=name == "rein_link"))
+    result = METHODS[name][0].apply(model, AdapterContext(max_steps=6, has_queries=name == "rein_link"))
     frozen = {n: p.detach().clone() for n, p in model.named_parameters() if not p.requires_grad}
     train_steps(model, result)
     for parameter, value in frozen.items():
@@ -170,13 +166,13 @@ def test_a_merged_model_equals_the_adapted_one_or_is_refused_by_name(name):
 def test_a_state_saved_in_any_mode_loads_to_the_same_output(name, training):
     model, _ = adapted(name, train=True)
     model.train(training)
-    state, initial = adapter_state(model), initial_state(model)
+    state, initial = stored(model), initial_state(model)
     expected = model.eval().forward_features(IMAGES)
     assert METHODS[name][1] == state.keys()
     fresh = tiny_vit()
-    setting = Setting(seed=3, max_steps=6, initial=initial, has_queries=name == "rein_link")
+    setting = AdapterContext(seed=3, max_steps=6, initial=initial, has_queries=name == "rein_link")
     METHODS[name][0].apply(fresh, setting)
-    load_adapter_state(fresh.train(training), state)
+    load(fresh.train(training), state)
     assert torch.equal(fresh.eval().forward_features(IMAGES), expected)
 
 
@@ -226,7 +222,7 @@ def test_autocast_and_bfloat16_backbones_stay_near_float32(name):
     with torch.autocast("cpu", torch.bfloat16):
         torch.testing.assert_close(model.forward_features(IMAGES).float(), expected, atol=0.15, rtol=0.1)
     low = tiny_vit().to(torch.bfloat16).eval()
-    METHODS[name][0].apply(low, Setting(seed=3, max_steps=6, has_queries=name == "rein_link"))
+    METHODS[name][0].apply(low, AdapterContext(seed=3, max_steps=6, has_queries=name == "rein_link"))
     reference = tiny_vit().eval().forward_features(IMAGES)
     found = low.forward_features(IMAGES.to(torch.bfloat16))
     assert found.dtype == torch.bfloat16
@@ -251,7 +247,7 @@ class Stack(nn.Module):
 @every_method
 def test_a_bare_stack_of_blocks_can_be_adapted(name):
     model = Stack()
-    result = METHODS[name][0].apply(model, Setting(has_queries=name == "rein_link"))
+    result = METHODS[name][0].apply(model, AdapterContext(has_queries=name == "rein_link"))
     output = model(torch.randn(2, 5, 64))
     assert output.shape == (2, 5, 64) and output.requires_grad == bool(result.rules)
 
@@ -260,13 +256,13 @@ def test_a_bare_stack_of_blocks_can_be_adapted(name):
 def test_a_refused_selection_leaves_the_model_alone(name):
     model = tiny_vit()
     wrong = {
-        "dora": DoRA(65, 1.0),
-        "vera": VeRA(8, targets=("*.qvk",)),
-        "adalora": AdaLoRA(65, 2, 1.0),
-        "rein": Rein(blocks="2:"),
+        "dora": DoRA(DoraConfig(rank=65)),
+        "vera": VeRA(VeraConfig(targets=["*.qvk"])),
+        "adalora": AdaLoRA(AdaLoraConfig(init_rank=65)),
+        "rein": Rein(ReinConfig(blocks="2:")),
     }
     with pytest.raises(ValueError, match=r"allowed are 1 to 64|matches no linear layer|'2:' is empty"):
-        wrong[name].apply(model, Setting())
+        wrong[name].apply(model, AdapterContext())
     assert all(p.requires_grad for p in model.parameters()) and not hasattr(model, "rein")
     assert type(model.blocks[0].attn.qkv) is nn.Linear
 
@@ -276,6 +272,6 @@ def test_full_fine_tuning_spares_one_dimensional_parameters_unless_everything_de
     spared = {name for name, p in model.named_parameters() if p.ndim < 2}
     assert any(name.endswith(".norm1.weight") for name in spared) and any(".bias" in name for name in spared)
     for decay_all in (False, True):
-        rules = Full(0.1, decay_all=decay_all).apply(model, Setting()).rules
+        rules = Full(FullConfig(decay_all=decay_all)).apply(model, AdapterContext()).rules
         assert {name for name, rule in rules.items() if rule.weight_decay == 0.0} == (set() if decay_all else spared)
         assert {rule.lr_mult for rule in rules.values()} == {0.1} and len(rules) == len(list(model.parameters()))

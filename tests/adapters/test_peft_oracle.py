@@ -4,24 +4,24 @@ import warnings
 
 import pytest
 import torch
+from low_rank import inject, low_rank
 from torch import nn
 
-from recyclelora.adapters.low_rank.inject import inject
-from recyclelora.adapters.low_rank.spec import AdapterSpec, BranchSpec
-from recyclelora.adapters.state import adapter_state, low_rank_layers, merge, parameter_rules
+from recyclelora.adapters.low_rank.config import BranchConfig
+from recyclelora.adapters.state import low_rank_layers, merge
 
-from .models import tiny_vit
+from .models import stored, tiny_vit
 
 RANK, ALPHA = 4, 6.0
 IMAGES = torch.randn(2, 3, 32, 32, generator=torch.Generator().manual_seed(0))
 # name -> ours, PEFT's options
 METHODS = {
-    "lora": (AdapterSpec(BranchSpec("kaiming", RANK), alpha=ALPHA), {}),
-    "lora_gaussian": (AdapterSpec(BranchSpec("gaussian", RANK), alpha=ALPHA), {"init_lora_weights": "gaussian"}),
-    "rslora": (AdapterSpec(BranchSpec("kaiming", RANK), alpha=ALPHA, scale_rule="sqrt_rank"), {"use_rslora": True}),
-    "pissa": (AdapterSpec(BranchSpec("svd_major", RANK), alpha=ALPHA), {"init_lora_weights": "pissa"}),
-    "olora": (AdapterSpec(BranchSpec("qr", RANK), alpha=ALPHA), {"init_lora_weights": "olora"}),
-    "orthogonal": (AdapterSpec(BranchSpec("orthogonal", RANK), alpha=ALPHA), {"init_lora_weights": "orthogonal"}),
+    "lora": (low_rank(BranchConfig("kaiming", RANK), alpha=ALPHA), {}),
+    "lora_gaussian": (low_rank(BranchConfig("gaussian", RANK), alpha=ALPHA), {"init_lora_weights": "gaussian"}),
+    "rslora": (low_rank(BranchConfig("kaiming", RANK), alpha=ALPHA, scale_rule="sqrt_rank"), {"use_rslora": True}),
+    "pissa": (low_rank(BranchConfig("svd_major", RANK), alpha=ALPHA), {"init_lora_weights": "pissa"}),
+    "olora": (low_rank(BranchConfig("qr", RANK), alpha=ALPHA), {"init_lora_weights": "olora"}),
+    "orthogonal": (low_rank(BranchConfig("orthogonal", RANK), alpha=ALPHA), {"init_lora_weights": "orthogonal"}),
 }
 
 
@@ -68,7 +68,7 @@ def gradients(model: nn.Module, parameters: list[nn.Parameter], images: torch.Te
 def assert_the_same(model: nn.Module, oracle: nn.Module) -> None:
     """Outputs and gradients, after the oracle's factors moved away from the start and were copied over."""
     factors, own = their_factors(oracle), dict(model.named_parameters())
-    assert set(factors) == set(adapter_state(model))
+    assert set(factors) == set(stored(model))
     generator = torch.Generator().manual_seed(1)
     with torch.no_grad():
         for name, parameter in factors.items():
@@ -91,7 +91,7 @@ def test_the_same_factors_give_the_same_outputs_and_gradients(method):
 
 def test_two_branches_are_two_active_adapters():
     model = tiny_vit().eval()
-    inject(model, AdapterSpec(BranchSpec("rrqr_minor", 4), BranchSpec("rrqr_major", 2)))
+    inject(model, low_rank(BranchConfig("rrqr_minor", 4), BranchConfig("rrqr_major", 2)))
     # RecycleLoRA's one scale 1 / (4 + 2); PEFT's alpha is divided by the rank of each adapter.
     adapters = {"main": {"r": 4, "lora_alpha": 4 / 6}, "sub": {"r": 2, "lora_alpha": 2 / 6}}
     assert_the_same(model, by_peft(adapters))
@@ -109,9 +109,9 @@ def test_the_same_weight_gives_the_same_start(method):
 
 
 def test_lora_plus_gives_b_the_same_multiple_of_the_learning_rate():
-    spec = AdapterSpec(BranchSpec("kaiming", RANK, lr_mult_b=16.0), alpha=ALPHA)
+    spec = low_rank(BranchConfig("kaiming", RANK, lr_mult_b=16.0), alpha=ALPHA)
     model = tiny_vit()
-    inject(model, spec)
+    rules = inject(model, spec).rules
     oracle = theirs("lora")
     from peft.optimizers import create_loraplus_optimizer
 
@@ -119,7 +119,6 @@ def test_lora_plus_gives_b_the_same_multiple_of_the_learning_rate():
         oracle, torch.optim.AdamW, lr=1e-3, loraplus_lr_ratio=16.0, loraplus_weight_decay=0.0
     )
     rates = {id(parameter): group["lr"] for group in optimizer.param_groups for parameter in group["params"]}
-    rules = parameter_rules(model, spec)
     for name, parameter in their_factors(oracle).items():
         assert rates[id(parameter)] == pytest.approx(1e-3 * rules[name].lr_mult)
 

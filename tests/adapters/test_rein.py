@@ -6,14 +6,15 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from recyclelora.adapters.method import Setting
+from recyclelora.adapters.config import ReinConfig
+from recyclelora.adapters.method import AdapterContext
 from recyclelora.adapters.rein import Rein, ReinTokens
 from recyclelora.adapters.state import ParameterRule
 
 from .models import tiny_vit
 
 IMAGES = torch.randn(2, 3, 32, 32, generator=torch.Generator().manual_seed(0))
-SMALL = Rein(num_tokens=10, token_rank=4, query_width=16)
+SMALL = Rein(ReinConfig(num_tokens=10, token_rank=4, query_width=16))
 
 
 def make(depth: int = 2, width: int = 8, **changes: object) -> ReinTokens:
@@ -59,7 +60,7 @@ def test_the_tokens_start_uniform_within_the_published_bound():
 def test_golden_counts_on_dinov2_large(queries, expected):
     with torch.device("meta"):
         model = timm.create_model("vit_large_patch14_dinov2", pretrained=False)
-    adapted = Rein().apply(model, Setting(has_queries=queries))
+    adapted = Rein(ReinConfig()).apply(model, AdapterContext(has_queries=queries))
     assert sum(p.numel() for p in model.parameters() if p.requires_grad) == expected
     assert (adapted.query is not None) == queries
     assert sum(p.numel() for name, p in model.named_parameters() if name in adapted.rules) == expected
@@ -75,7 +76,7 @@ def intermediates(model: nn.Module) -> list[tuple[torch.Tensor, torch.Tensor]]:
 @pytest.mark.parametrize("reg_tokens", [0, 4])
 def test_blocks_hand_on_refined_patch_tokens_and_untouched_prefix_tokens(reg_tokens):
     plain, refined = tiny_vit(reg_tokens=reg_tokens).eval(), tiny_vit(reg_tokens=reg_tokens).eval()
-    SMALL.apply(refined, Setting())
+    SMALL.apply(refined, AdapterContext())
     refined.rein.scale.data.fill_(0.5)
     before, after = intermediates(plain), intermediates(refined)
     assert after[0][1].shape[1] == 1 + reg_tokens
@@ -88,14 +89,14 @@ def test_blocks_hand_on_refined_patch_tokens_and_untouched_prefix_tokens(reg_tok
 
 def test_a_scale_of_zero_is_the_pretrained_model_to_the_last_bit():
     plain, refined = tiny_vit().eval(), tiny_vit().eval()
-    SMALL.apply(refined, Setting())
+    SMALL.apply(refined, AdapterContext())
     refined.rein.scale.data.zero_()
     assert torch.equal(refined.forward_features(IMAGES), plain.forward_features(IMAGES))
 
 
 def test_only_the_chosen_blocks_are_refined():
     plain, refined = tiny_vit().eval(), tiny_vit().eval()
-    Rein(num_tokens=10, token_rank=4, blocks="1:").apply(refined, Setting())
+    Rein(ReinConfig(num_tokens=10, token_rank=4, blocks="1:")).apply(refined, AdapterContext())
     refined.rein.scale.data.fill_(0.5)
     assert refined.rein.token_a.shape[0] == 1
     (first, second), (first_before, second_before) = intermediates(refined), intermediates(plain)
@@ -111,7 +112,7 @@ def test_maps_without_prefix_tokens_are_refined_too():
     model = nn.Module()
     model.embed_dim, model.blocks = 8, nn.Sequential(Block())
     model.anything = nn.Linear(1, 1)
-    Rein(num_tokens=5, token_rank=3).apply(model, Setting())
+    Rein(ReinConfig(num_tokens=5, token_rank=3)).apply(model, AdapterContext())
     x = torch.randn(2, 3, 4, 8)  # SAM's blocks: (B, H, W, c)
     expected = model.rein.refine(0, (x + 1).view(2, 12, 8)).view(2, 3, 4, 8)
     assert torch.equal(model.blocks(x), expected)
@@ -123,8 +124,8 @@ def test_maps_without_prefix_tokens_are_refined_too():
 )
 def test_the_link_follows_the_decoder_unless_it_is_set(link, has_queries, linked):
     model = tiny_vit()
-    adapted = Rein(num_tokens=10, token_rank=4, query_width=16, link=link).apply(
-        model, Setting(has_queries=has_queries)
+    adapted = Rein(ReinConfig(num_tokens=10, token_rank=4, query_width=16, link=link)).apply(
+        model, AdapterContext(has_queries=has_queries)
     )
     assert (adapted.query is not None) == linked == hasattr(model.rein, "merge_queries")
     if linked:
@@ -136,23 +137,23 @@ def test_the_link_follows_the_decoder_unless_it_is_set(link, has_queries, linked
     [(None, True, True), (True, True, True), (False, True, False), (None, False, False)],
 )
 def test_first_features_follow_the_link_unless_they_are_to_be_a_table(link_features, has_queries, made):
-    rein = Rein(num_tokens=10, token_rank=4, query_width=16, link_features=link_features)
-    assert rein.apply(tiny_vit(), Setting(has_queries=has_queries)).query_features == made
+    rein = Rein(ReinConfig(num_tokens=10, token_rank=4, query_width=16, link_features=link_features))
+    assert rein.apply(tiny_vit(), AdapterContext(has_queries=has_queries)).query_features == made
 
 
 def test_features_of_queries_that_are_not_lent_are_refused():
     with pytest.raises(ValueError, match="link_features=true: there are no lent queries"):
-        Rein(link=False, link_features=True).apply(tiny_vit(), Setting(has_queries=True))
+        Rein(ReinConfig(link=False, link_features=True)).apply(tiny_vit(), AdapterContext(has_queries=True))
 
 
 def test_a_link_to_a_decoder_without_queries_is_refused():
     model = tiny_vit()
     with pytest.raises(ValueError, match="link=true: the decoder has no queries"):
-        Rein(link=True).apply(model, Setting())
+        Rein(ReinConfig(link=True)).apply(model, AdapterContext())
     assert not hasattr(model, "rein")
 
 
 def test_tokens_and_scale_do_not_decay():
-    rules = Rein(num_tokens=10, token_rank=4, lr_mult=2.0).apply(tiny_vit(), Setting()).rules
+    rules = Rein(ReinConfig(num_tokens=10, token_rank=4, lr_mult=2.0)).apply(tiny_vit(), AdapterContext()).rules
     assert rules["rein.token_a"] == rules["rein.scale"] == ParameterRule(2.0, 0.0, "rein.tokens")
     assert rules["rein.token_to_feature.bias"] == ParameterRule(2.0, None, "rein")

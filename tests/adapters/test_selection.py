@@ -5,20 +5,20 @@ import copy
 import pytest
 import timm
 import torch
+from low_rank import inject, low_rank
 from timm.layers import SwiGLUPacked
 from timm.models.eva import Eva
 from torch import nn
 from torch.nn import functional as F
 from torch.nn.utils import parametrizations
 
-from recyclelora.adapters.low_rank.inject import inject
-from recyclelora.adapters.low_rank.spec import AdapterSpec, BranchSpec
+from recyclelora.adapters.low_rank.config import BranchConfig
 from recyclelora.adapters.selection import select_linears
-from recyclelora.adapters.state import merge
+from recyclelora.adapters.state import low_rank_layers, merge
 
 from .models import tiny_vit, train_a_little
 
-RECYCLE = AdapterSpec(main=BranchSpec("rrqr_minor", 4), sub=BranchSpec("rrqr_major", 2))
+RECYCLE = low_rank(main=BranchConfig("rrqr_minor", 4), sub=BranchConfig("rrqr_major", 2))
 IMAGES = torch.randn(2, 3, 32, 32, generator=torch.Generator().manual_seed(0))
 SIZES = {"img_size": 32, "patch_size": 16, "embed_dim": 64, "depth": 2, "num_heads": 4, "num_classes": 0}
 
@@ -53,8 +53,8 @@ def test_gated_blocks_are_adapted_exactly(build, layers):
     pretrained = copy.deepcopy(model)
     with torch.no_grad():
         expected = model.forward_features(IMAGES)
-    report = inject(model, RECYCLE)
-    assert report.num_layers == 2 * len(layers)
+    inject(model, RECYCLE)
+    assert len(list(low_rank_layers(model))) == 2 * len(layers)
     assert select_linears(pretrained) == [f"blocks.{block}.{layer}" for block in range(2) for layer in layers]
     torch.testing.assert_close(model.forward_features(IMAGES), expected, atol=2e-5, rtol=0)
     train_a_little(model)
@@ -89,9 +89,10 @@ def test_multihead_attention_is_refused_and_can_be_left_out():
     model, x = model_of(ClipBlock(), ClipBlock()), torch.randn(2, 3, 8)
     for targets in (("*",), ("*.attn.*",), ("*.out_proj",)):
         with pytest.raises(ValueError, match=r"^blocks.0.attn.out_proj belongs to an nn.MultiheadAttention, .* narrow"):
-            inject(model, AdapterSpec(BranchSpec("rrqr_minor", 2), targets=targets))
+            inject(model, low_rank(BranchConfig("rrqr_minor", 2), targets=targets))
     expected = model.blocks(x)
-    assert inject(model, AdapterSpec(BranchSpec("rrqr_minor", 2), targets=("*.mlp.*",))).num_layers == 4
+    inject(model, low_rank(BranchConfig("rrqr_minor", 2), targets=["*.mlp.*"]))
+    assert len(list(low_rank_layers(model))) == 4
     torch.testing.assert_close(model.blocks(x), expected, atol=3e-6, rtol=0)
 
 

@@ -4,11 +4,11 @@ import peft
 import torch
 from torch import nn
 
-from recyclelora.adapters.method import Setting
-from recyclelora.adapters.state import adapter_state
+from recyclelora.adapters.config import VeraConfig
+from recyclelora.adapters.method import AdapterContext
 from recyclelora.adapters.vera import Projections, VeRA, VeRALinear
 
-from .models import tiny_vit
+from .models import stored, tiny_vit
 
 IMAGES = torch.randn(2, 3, 32, 32, generator=torch.Generator().manual_seed(0))
 
@@ -19,7 +19,7 @@ def vera_layers(model: nn.Module) -> dict[str, VeRALinear]:
 
 def test_forward_and_gradients_are_pefts_at_the_same_projections():
     ours = tiny_vit().eval()
-    VeRA(8).apply(ours, Setting())
+    VeRA(VeraConfig(rank=8)).apply(ours, AdapterContext())
     config = peft.VeraConfig(r=8, target_modules=r"blocks.*\.(qkv|proj|fc1|fc2)", projection_prng_key=0)
     theirs = peft.get_peft_model(tiny_vit(), config).base_model.model.eval()
     generator = torch.Generator().manual_seed(1)
@@ -54,12 +54,12 @@ def test_the_pair_comes_back_bit_for_bit_from_its_seed_and_is_in_no_state():
     )  # NumPy's PCG64 stream is fixed; another value would make every stored VeRA run wrong
     assert not torch.equal(Projections(3, linears, seed=6).a, pair.a)
     model = tiny_vit()
-    VeRA(8).apply(model, Setting(seed=1))
+    VeRA(VeraConfig(rank=8)).apply(model, AdapterContext(seed=1))
     again = tiny_vit()
-    VeRA(8).apply(again, Setting(seed=2))
+    VeRA(VeraConfig(rank=8)).apply(again, AdapterContext(seed=2))
     first, second = (next(iter(vera_layers(m).values())).projections for m in (model, again))
     assert torch.equal(first.a, second.a)  # the run's seed is another thing
-    assert sum(t.numel() for t in adapter_state(model).values()) == 2 * (4 * 8 + 192 + 64 + 256 + 64)
+    assert sum(t.numel() for t in stored(model).values()) == 2 * (4 * 8 + 192 + 64 + 256 + 64)
 
 
 def test_the_pair_is_uniform_within_its_bounds():
@@ -73,6 +73,6 @@ def test_all_layers_share_one_pair_also_in_a_copy():
     import copy
 
     model = tiny_vit()
-    VeRA(8).apply(model, Setting())
+    VeRA(VeraConfig(rank=8)).apply(model, AdapterContext())
     for one in (model, copy.deepcopy(model).to(torch.float32)):
         assert len({id(layer.projections) for layer in vera_layers(one).values()}) == 1

@@ -44,7 +44,7 @@ def test_options_reach_the_decoder(make_config):
                          "decoder.pyramid=learned", "decoder.decoder_layers=2")  # fmt: skip
     decoder = build_decoder(config.decoder, [32] * 4, 19)
     assert decoder.transformer.queries_embedder.weight.shape == (30, 256)
-    assert decoder.loss.num_points == 99 and len(decoder.transformer.decoder.layers) == 2
+    assert decoder.loss.options.num_points == 99 and len(decoder.transformer.decoder.layers) == 2
     assert any("pyramid" in n for n, _ in decoder.named_parameters())
 
 

@@ -11,7 +11,8 @@ from typing import Optional
 
 import pytest
 
-from recyclelora.adapters.config import ADAPTERS, BranchConfig
+from recyclelora.adapters.config import ADAPTERS
+from recyclelora.adapters.low_rank.config import BranchConfig
 from recyclelora.config.compose import home
 from recyclelora.config.run import Config
 from recyclelora.config.training import TrainerConfig

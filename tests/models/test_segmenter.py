@@ -4,8 +4,8 @@ import pytest
 import torch
 from torch import nn
 
+from recyclelora.models.decoders.config import LinearDecoderConfig
 from recyclelora.models.decoders.decoder import DenseDecoder
-from recyclelora.models.decoders.linear import LinearDecoder
 from recyclelora.models.decoders.losses import cross_entropy
 from recyclelora.models.segmenter import Segmenter, windows
 
@@ -55,7 +55,7 @@ def test_overlapping_windows_are_averaged():
 @pytest.mark.parametrize("batch_size", [1, 3, 100])
 def test_sliding_does_not_depend_on_how_windows_are_batched(batch_size):
     torch.manual_seed(0)
-    model = segmenter(LinearDecoder([3] * 4, 5))
+    model = segmenter(LinearDecoderConfig().build([3] * 4, 5))
     images = 255 * torch.rand(2, 3, 30, 41)
     whole = model.sliding_logits(images, 16, 10, batch_size=4)
     torch.testing.assert_close(model.sliding_logits(images, 16, 10, batch_size=batch_size), whole)
@@ -72,14 +72,14 @@ def test_normalisation_is_in_units_of_the_mean_and_std():
 
 
 def test_linear_decoder_parameter_count_and_shape():
-    decoder = LinearDecoder([384] * 4, 19)
+    decoder = LinearDecoderConfig().build([384] * 4, 19)
     assert sum(p.numel() for p in decoder.parameters()) == 4 * 384 * 19 + 19 + 4 * 2 * 384
     features = [torch.randn(2, 384, 4, 8) for _ in range(4)]
     assert decoder(features, (64, 128)).shape == (2, 19, 64, 128)
 
 
 def test_linear_decoder_ignores_the_scale_of_a_level():
-    decoder = LinearDecoder([6] * 4, 3)
+    decoder = LinearDecoderConfig().build([6] * 4, 3)
     features = [torch.randn(1, 6, 2, 2) for _ in range(4)]
     torch.testing.assert_close(
         decoder(features, (4, 4)), decoder([1000 * f for f in features], (4, 4)), atol=1e-4, rtol=0

@@ -11,8 +11,9 @@ from torch import nn
 from recyclelora.models.decoders.losses import cross_entropy, labelled_pixels
 from recyclelora.system.devices import precision_plugin
 from recyclelora.system.errors import UserError
+from recyclelora.system.parameter_rule import ParameterRule
 from recyclelora.training.loop import Cadence, fit
-from recyclelora.training.optimizer import Rule, adamw, parameter_groups
+from recyclelora.training.optimizer import adamw, parameter_groups
 from recyclelora.training.schedule import Schedule
 
 
@@ -65,7 +66,7 @@ def batches(steps: int, size: int = 4):
 def train(model: Pixels, steps: int, precision: str = "32-true", after_step=None, **options) -> tuple[Log, Fabric]:
     logging.getLogger("lightning_fabric").setLevel(logging.WARNING)
     fabric = Fabric(accelerator="cpu", devices=1, plugins=[precision_plugin(precision, "cpu")])
-    rules = {name: Rule("all") for name, _ in model.named_parameters()}
+    rules = {name: ParameterRule(1.0, None, "all") for name, _ in model.named_parameters()}
     groups = parameter_groups(model.named_parameters(), rules, lr=0.01, weight_decay=0.0)
     wrapped, optimizer = fabric.setup(model, adamw(groups, betas=(0.9, 0.999), eps=1e-8))
     log = Log()

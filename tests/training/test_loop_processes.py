@@ -13,8 +13,9 @@ from lightning_fabric.strategies import DDPStrategy
 from torch import multiprocessing as mp
 from torch.distributed import FileStore, destroy_process_group, init_process_group
 
+from recyclelora.system.parameter_rule import ParameterRule
 from recyclelora.training.loop import Cadence, fit
-from recyclelora.training.optimizer import Rule, adamw, parameter_groups
+from recyclelora.training.optimizer import adamw, parameter_groups
 from recyclelora.training.schedule import Schedule
 
 from .test_loop import Log, batches, seeded, train
@@ -34,7 +35,7 @@ def train_half(rank: int, directory: str, accumulate: int) -> None:
         fabric = Fabric(accelerator="cpu", devices=2, strategy=DDPStrategy())
         fabric.launch()
         model, log = seeded(), Log()
-        rules = {name: Rule("all") for name, _ in model.named_parameters()}
+        rules = {name: ParameterRule(1.0, None, "all") for name, _ in model.named_parameters()}
         groups = parameter_groups(model.named_parameters(), rules, lr=0.01, weight_decay=0.0)
         wrapped, optimizer = fabric.setup(model, adamw(groups, betas=(0.9, 0.999), eps=1e-8))
         halves = ((images.chunk(2)[rank], labels.chunk(2)[rank]) for images, labels in batches(STEPS))

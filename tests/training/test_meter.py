@@ -5,9 +5,10 @@ import torch
 from lightning_fabric import Fabric
 from torch import nn
 
+from recyclelora.system.parameter_rule import ParameterRule
 from recyclelora.training import loop
 from recyclelora.training.loop import Cadence, fit
-from recyclelora.training.optimizer import Rule, adamw, parameter_groups
+from recyclelora.training.optimizer import adamw, parameter_groups
 from recyclelora.training.schedule import Schedule
 
 
@@ -64,7 +65,9 @@ def points(monkeypatch, waits, log_every):
     clock = Clock()
     monkeypatch.setattr(loop, "time", clock)
     model = Model(clock)
-    groups = parameter_groups(model.named_parameters(), {"weight": Rule("all")}, lr=0.1, weight_decay=0.0)
+    groups = parameter_groups(
+        model.named_parameters(), {"weight": ParameterRule(1.0, None, "all")}, lr=0.1, weight_decay=0.0
+    )
     wrapped, optimizer = Fabric(accelerator="cpu", devices=1).setup(model, adamw(groups, betas=(0.9, 0.999), eps=1e-8))
     hooks, steps = Hooks(clock), len(waits)
     fit(

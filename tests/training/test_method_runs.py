@@ -11,7 +11,8 @@ from conftest import TINY
 from safetensors.torch import load_file
 
 import recyclelora
-from recyclelora.adapters.method import Setting
+from recyclelora.adapters.config import ReinConfig
+from recyclelora.adapters.method import AdapterContext
 from recyclelora.adapters.rein import Rein
 from recyclelora.config.compose import ConfigError
 from recyclelora.evaluation.load import Weights
@@ -136,7 +137,9 @@ def test_queries_reach_the_decoder_and_learn():
         "vit_tiny_patch16_224", patch_size=16, image_size=(64, 64), levels=None, weights=None,
         model_args={"embed_dim": 32, "depth": 4, "num_heads": 2},
     )  # fmt: skip
-    adapted = Rein(num_tokens=10, token_rank=4, query_width=16).apply(backbone.model, Setting(has_queries=True))
+    adapted = Rein(ReinConfig(num_tokens=10, token_rank=4, query_width=16)).apply(
+        backbone.model, AdapterContext(has_queries=True)
+    )
     segmenter = Segmenter(
         backbone, QueryDecoder([32] * 4, 19), mean=[0.5] * 3, std=[0.2] * 3, ignore_index=255, query=adapted.query
     )

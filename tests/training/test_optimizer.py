@@ -6,8 +6,8 @@ import pytest
 import torch
 from torch import nn
 
+from recyclelora.system.parameter_rule import ParameterRule
 from recyclelora.training.optimizer import (
-    Rule,
     adamw,
     load_optimizer_state,
     optimizer_state,
@@ -52,7 +52,7 @@ def test_weight_decay_follows_half_a_cosine_and_zero_stays_zero():
 def model_and_rules():
     model = nn.Sequential(nn.Linear(3, 4), nn.LayerNorm(4), nn.Linear(4, 2))
     model[0].requires_grad_(False)
-    norm, head = Rule("norm", 1.0, 0.0), Rule("head", 0.5)
+    norm, head = ParameterRule(1.0, 0.0, "norm"), ParameterRule(0.5, None, "head")
     return model, {"1.weight": norm, "1.bias": norm, "2.weight": head, "2.bias": head}
 
 
@@ -71,11 +71,11 @@ def test_a_parameter_without_rule_or_a_rule_without_parameter_is_an_error():
     with pytest.raises(ValueError, match=r"2\.bias"):
         parameter_groups(model.named_parameters(), rules, lr=0.1, weight_decay=0.05)
     model, rules = model_and_rules()
-    rules["0.weight"] = Rule("norm", 1.0, 0.0)
+    rules["0.weight"] = ParameterRule(1.0, 0.0, "norm")
     with pytest.raises(ValueError, match=r"0\.weight"):
         parameter_groups(model.named_parameters(), rules, lr=0.1, weight_decay=0.05)
     model, rules = model_and_rules()
-    rules["2.bias"] = Rule("head", 0.7)
+    rules["2.bias"] = ParameterRule(0.7, None, "head")
     with pytest.raises(ValueError, match="disagrees"):
         parameter_groups(model.named_parameters(), rules, lr=0.1, weight_decay=0.05)
 

@@ -12,11 +12,13 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from recyclelora.adapters.config import AdaLoraConfig
 from recyclelora.adapters.low_rank.inits import branch_rng
-from recyclelora.adapters.method import Adapted, Setting
+from recyclelora.adapters.method import Adapted, AdapterContext
 from recyclelora.adapters.rank_budget import BudgetSchedule, RankAllocator
 from recyclelora.adapters.replacing import AdaptedLinear, check_rank, replace, selected_linears
 from recyclelora.adapters.state import uniform_rules
+from recyclelora.system.checks import accept
 
 START_DEVIATION = 0.02
 """Standard deviation of P and Q at the start, as in the authors' code and PEFT."""
@@ -68,64 +70,36 @@ class Orthogonality:
 
 @dataclass(frozen=True)
 class AdaLoRA:
-    """AdaLoRA as a method.
+    """AdaLoRA as a method."""
 
-    Attributes:
-        init_rank, target_rank: triplets of every layer at first, and on average at the end.
-        alpha: s = alpha / init_rank.
-        t_init, t_final: steps before the budget shrinks, and after; None: a tenth and a half of the run.
-        delta_t: steps between two share-outs; None: 400 of them in a run.
-        beta1, beta2: of the running averages.
-        orthogonality: gamma, weight of the penalty; 0 does without.
-        lr_mult, weight_decay: of all three factors.
-        targets, blocks: see `selection.select_linears`.
-    """
-
-    init_rank: int
-    target_rank: int
-    alpha: float
-    t_init: int | None = None
-    t_final: int | None = None
-    delta_t: int | None = None
-    beta1: float = 0.85
-    beta2: float = 0.85
-    orthogonality: float = 0.5
-    lr_mult: float = 1.0
-    weight_decay: float = 0.0
-    targets: tuple[str, ...] = ("*",)
-    blocks: str = ":"
+    options: AdaLoraConfig
 
     def check(self, model: nn.Module) -> dict[str, nn.Linear]:
         """See `method.Method`; gives the layers that will be adapted, by name."""
-        linears = selected_linears(model, self.targets, self.blocks)
-        check_rank(self.init_rank, linears)
+        accept(self.options)
+        linears = selected_linears(model, self.options.targets, self.options.blocks)
+        check_rank(self.options.init_rank, linears)
         return linears
 
-    def apply(self, model: nn.Module, setting: Setting) -> Adapted:
+    def apply(self, model: nn.Module, context: AdapterContext) -> Adapted:
         """See `method.Method.apply`."""
-        linears = self.check(model)
-        schedule = self._schedule(len(linears), setting.max_steps)
-        layers = {name: self._layer(linear, setting.seed, name) for name, linear in linears.items()}
+        linears, o = self.check(model), self.options
+        schedule = BudgetSchedule(
+            o.init_rank * len(linears), o.target_rank * len(linears), context.max_steps, *o.steps(context.max_steps)
+        )
+        layers = {name: self._layer(linear, context.seed, name) for name, linear in linears.items()}
         replace(model, layers)
-        allocator = RankAllocator(layers, schedule, self.beta1, self.beta2)
+        allocator = RankAllocator(layers, schedule, o.beta1, o.beta2)
         return Adapted(
-            uniform_rules(model, self.lr_mult, self.weight_decay, "adalora"),
-            penalty=Orthogonality(tuple(layers.values()), self.orthogonality).penalty if self.orthogonality else None,
+            uniform_rules(model, o.lr_mult, o.weight_decay, "adalora"),
+            penalty=Orthogonality(tuple(layers.values()), o.orthogonality).penalty if o.orthogonality else None,
             after_step=allocator.after_step,
             training_state=allocator,
             constrain=allocator.constrain,
         )
 
-    def _schedule(self, num_layers: int, max_steps: int) -> BudgetSchedule:
-        return BudgetSchedule(
-            self.init_rank * num_layers, self.target_rank * num_layers, max_steps,
-            t_init=max_steps // 10 if self.t_init is None else self.t_init,
-            t_final=max_steps // 2 if self.t_final is None else self.t_final,
-            delta_t=max(1, max_steps // 400) if self.delta_t is None else self.delta_t,
-        )  # fmt: skip
-
     def _layer(self, linear: nn.Linear, seed: int, name: str) -> AdaLoRALinear:
-        rng = branch_rng(seed, name, "main")
-        shapes = (linear.out_features, self.init_rank), (self.init_rank, linear.in_features)
+        rng, rank = branch_rng(seed, name, "main"), self.options.init_rank
+        shapes = (linear.out_features, rank), (rank, linear.in_features)
         p, q = (torch.from_numpy(rng.normal(0.0, START_DEVIATION, shape)).float() for shape in shapes)
-        return AdaLoRALinear(linear, p, q, self.alpha / self.init_rank)
+        return AdaLoRALinear(linear, p, q, self.options.alpha / rank)

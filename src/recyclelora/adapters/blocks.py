@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Iterator
+
+from recyclelora.system.checks import Problem
 
 PART = re.compile(r"\s*(-?\d+|(-?\d+)?:(-?\d+)?(:-?\d+)?)\s*")
 
@@ -39,3 +42,14 @@ def parse_blocks(text: str, count: int) -> list[int]:
             raise ValueError(f"blocks: {part!r} is empty; the model has blocks 0 to {count - 1}")
         numbers.update(found)
     return sorted(numbers)
+
+
+def check_selection(targets: list[str], blocks: str) -> Iterator[Problem]:
+    """Refuse a choice of layers that could fit no model."""
+    if not targets:
+        yield "targets", "must hold at least one pattern over module names, such as '*.attn.qkv'"
+    try:
+        block_ranges(blocks)
+    except ValueError as error:
+        what = str(error).removeprefix("blocks: ")
+        yield "blocks", f"must be a range such as ':', '8:' or '-4:', or a list such as '0,3,5'; {what}"

@@ -1,15 +1,14 @@
-"""Options of the group ``adapter``."""
+"""Options of the group ``adapter``: each dataclass has its defaults, says what is wrong and makes its method."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Optional, Protocol, runtime_checkable
+from typing import TYPE_CHECKING, Any, Optional
 
-from omegaconf import MISSING
-
-from recyclelora.adapters.blocks import block_ranges
-from recyclelora.system.checks import Problem, above_zero, added, at_least, one_of
+from recyclelora.adapters.blocks import check_selection
+from recyclelora.adapters.low_rank.config import LowRankConfig
+from recyclelora.system.checks import Problem, above_zero, added, at_least
 
 if TYPE_CHECKING:  # at run time nothing here imports torch
     from recyclelora.adapters.method import Method
@@ -18,157 +17,98 @@ if TYPE_CHECKING:  # at run time nothing here imports torch
 # ruff: noqa: UP045
 
 
-INITS = (
-    "kaiming", "gaussian", "orthogonal", "orthonormal",
-    "svd_major", "svd_minor", "svd_minor_left", "svd_minor_unloaded",
-    "qr", "rrqr_major", "rrqr_minor", "rrqr_major_values", "rrqr_minor_values",
-)  # fmt: skip
-SCALE_RULES = ("total_rank", "sqrt_rank", "fixed")
-
-
-@dataclass
-class BranchConfig:
-    """One low-rank pair (A, B) of an adapted layer: how it starts and how fast it learns."""
-
-    init: str = MISSING
-    rank: int = MISSING
-    lr_mult: float = 1.0
-    lr_mult_b: float = 1.0
-    weight_decay: float = 0.0
-    train_a: bool = True
-    train_b: bool = True
-
-    def check(self) -> Iterator[Problem]:
-        """Yield every bad value."""
-        yield from one_of("init", self.init, INITS)
-        yield from at_least("rank", self.rank, 1)
-        yield from above_zero("lr_mult", self.lr_mult)
-        yield from above_zero("lr_mult_b", self.lr_mult_b)
-        yield from at_least("weight_decay", self.weight_decay, 0)
-        if not (self.train_a or self.train_b):
-            yield "train_a", "and train_b are both false: nothing of this branch would train"
-
-
-@dataclass
-class LowRankConfig:
-    """The low-rank family: LoRA, PiSSA, MiLoRA, SoMA, OLoRA, RecycleLoRA and every ablation of them.
-
-    ``mixed_precision`` concerns ``residual`` under autocast: ``subtract`` takes s B0 A0 away in every forward, so that
-    small steps survive; ``fold`` once from the frozen weight, as in float32.
-    """
-
-    kind: str = "low_rank"
-    name: str = MISSING
-    alpha: float = 1.0
-    scale_rule: str = "total_rank"
-    scale: Optional[float] = None
-    residual: bool = True
-    split_qkv: bool = False
-    train_bias: bool = False
-    targets: list[str] = field(default_factory=lambda: ["*"])
-    blocks: str = ":"
-    precision: str = "float64"
-    pivoting: str = "greedy"
-    pivoting_f: float = 2.0
-    main: BranchConfig = field(default_factory=BranchConfig)
-    sub: Optional[BranchConfig] = None
-    mixed_precision: str = added("fold")
-
-    def check(self) -> Iterator[Problem]:
-        """Yield every bad value."""
-        yield from above_zero("alpha", self.alpha)
-        yield from one_of("scale_rule", self.scale_rule, SCALE_RULES)
-        yield from one_of("precision", self.precision, ("float64", "float32"))
-        yield from one_of("pivoting", self.pivoting, ("greedy", "strong"))
-        yield from one_of("mixed_precision", self.mixed_precision, ("fold", "subtract"))
-        yield from at_least("pivoting_f", self.pivoting_f, 1)
-        if self.pivoting == "strong":
-            yield from self._check_strong()
-        if self.scale is not None:
-            yield from above_zero("scale", self.scale)
-        if (self.scale is None) == (self.scale_rule == "fixed"):
-            yield "scale", "is needed with scale_rule=fixed, and only there"
-        yield from _selection(self.targets, self.blocks)
-
-    def _check_strong(self) -> Iterator[Problem]:
-        if self.precision != "float64":
-            yield "precision", "must be float64 with pivoting=strong"
-        # Strong pivoting has a permutation of its own for either end, which depends on how many columns are cut off.
-        for end in ("rrqr_major", "rrqr_minor"):
-            branches = [branch for branch in (self.main, self.sub) if branch is not None]
-            ranks = {branch.rank for branch in branches if branch.init in (end, f"{end}_values")}
-            if len(ranks) > 1:
-                yield "pivoting", f"strong needs one rank for both branches in the same directions ({end}): {ranks}"
-
-
 @dataclass
 class LayersConfig:
     """Which linear layers a method adapts, and how what it adds learns."""
 
     targets: list[str] = field(default_factory=lambda: ["*"])
+    """patterns over the names of linear layers"""
     blocks: str = ":"
+    """which blocks, as slices and numbers"""
     lr_mult: float = 1.0
+    """learning rate relative to the optimizer's"""
     weight_decay: float = 0.0
+    """of what is added"""
 
     def check(self) -> Iterator[Problem]:
-        """Yield every bad value."""
-        yield from _selection(self.targets, self.blocks)
+        yield from check_selection(self.targets, self.blocks)
         yield from above_zero("lr_mult", self.lr_mult)
         yield from at_least("weight_decay", self.weight_decay, 0)
 
 
 @dataclass
 class DoraConfig(LayersConfig):
-    """DoRA: magnitude and direction of every weight row apart; s = alpha / rank."""
+    """DoRA: magnitude and direction of every weight row apart. Magnitudes learn as fast as A and B and do not decay."""
 
     kind: str = "dora"
     name: str = "dora"
     rank: int = 16
+    """rows of A, columns of B"""
     alpha: float = 16.0
+    """the layer's scale is s = alpha / rank"""
 
     def check(self) -> Iterator[Problem]:
-        """Yield every bad value."""
         yield from super().check()
         yield from at_least("rank", self.rank, 1)
         yield from above_zero("alpha", self.alpha)
 
+    def method(self) -> Method:
+        from recyclelora.adapters.dora import DoRA
+
+        return DoRA(self)
+
 
 @dataclass
 class VeraConfig(LayersConfig):
-    """VeRA: two small vectors a layer around a random pair that ``projection_seed`` brings back bit for bit."""
+    """VeRA: two small vectors a layer around a random pair of matrices that all layers share."""
 
     kind: str = "vera"
     name: str = "vera"
     rank: int = 256
+    """of the shared pair; may exceed the layers' width"""
     d_initial: float = 0.1
+    """where the vectors d start"""
     projection_seed: int = 0
+    """brings the shared pair back bit for bit; apart from the run's seed: a file of vectors keeps its meaning"""
 
     def check(self) -> Iterator[Problem]:
-        """Yield every bad value."""
         yield from super().check()
         yield from at_least("rank", self.rank, 1)
         yield from above_zero("d_initial", self.d_initial)
         yield from at_least("projection_seed", self.projection_seed, 0)
 
+    def method(self) -> Method:
+        from recyclelora.adapters.vera import VeRA
+
+        return VeRA(self)
+
 
 @dataclass
 class AdaLoraConfig(LayersConfig):
-    """AdaLoRA: a budget of ranks over all layers. Null steps: a tenth, a half and a 400th of ``trainer.max_steps``."""
+    """AdaLoRA: a budget of ranks over all layers."""
 
     kind: str = "adalora"
     name: str = "adalora"
     init_rank: int = 24
+    """triplets of every layer at first"""
     target_rank: int = 16
+    """triplets of a layer at the end, on average"""
     alpha: float = 24.0
+    """the layer's scale is s = alpha / init_rank"""
     t_init: Optional[int] = None
+    """steps before the budget shrinks; null: a tenth of the run"""
     t_final: Optional[int] = None
+    """steps after it has shrunk; null: half of the run"""
     delta_t: Optional[int] = None
+    """steps between two share-outs; null: 400 of them in a run"""
     beta1: float = 0.85
+    """of the running average of sensitivities"""
     beta2: float = 0.85
+    """of the running average of their uncertainty"""
     orthogonality: float = 0.5
+    """weight of the penalty that keeps P and Q near orthonormal; 0 does without"""
 
     def check(self) -> Iterator[Problem]:
-        """Yield every bad value."""
         yield from super().check()
         yield from at_least("init_rank", self.init_rank, 1)
         if not 1 <= self.target_rank <= self.init_rank:
@@ -182,39 +122,83 @@ class AdaLoraConfig(LayersConfig):
             if not 0 < getattr(self, name) < 1:
                 yield name, "must lie between 0 and 1"
 
+    def check_with(self, decoder: Any, max_steps: int) -> Iterator[Problem]:
+        first, last, _ = self.steps(max_steps)
+        if first + last >= max_steps:
+            yield (
+                "t_init" if self.t_init is not None else "t_final",
+                f"t_init={first} and t_final={last} together must be fewer than trainer.max_steps={max_steps}",
+            )
+
+    def steps(self, max_steps: int) -> tuple[int, int, int]:
+        """``t_init``, ``t_final`` and ``delta_t`` in a run of ``max_steps``."""
+        return (
+            max_steps // 10 if self.t_init is None else self.t_init,
+            max_steps // 2 if self.t_final is None else self.t_final,
+            max(1, max_steps // 400) if self.delta_t is None else self.delta_t,
+        )
+
+    def method(self) -> Method:
+        from recyclelora.adapters.adalora import AdaLoRA
+
+        return AdaLoRA(self)
+
 
 @dataclass
 class ReinConfig:
-    """Rein: tokens that refine the features between blocks; ``link`` null lends them to a decoder with queries.
-
-    ``link_features`` null also makes the first features of lent queries from them, as published; false, as in runs of
-    the first release, leaves the decoder a table of its own.
-    """
+    """Rein: tokens that refine the features between blocks."""
 
     kind: str = "rein"
     name: str = "rein"
     num_tokens: int = 100
+    """tokens of a refined block; the first takes part in the softmax but adds nothing"""
     token_rank: int = 16
+    """inner size of the product that makes the tokens"""
     scale: float = 0.001
+    """where the scale of the refinement starts"""
     link: Optional[bool] = None
+    """lend the decoder queries; null: where it has any"""
     query_width: int = 256
+    """channels of these queries"""
     lr_mult: float = 1.0
+    """learning rate relative to the optimizer's"""
     weight_decay: Optional[float] = None
+    """of the linear layers; null takes the optimizer's. Tokens and scale do not decay"""
     blocks: str = ":"
+    """which blocks, as slices and numbers"""
     link_features: Optional[bool] = added(False)
+    """make the queries' first features from the tokens too, as published; null: where queries are lent; false, as in
+    runs of the first release, leaves the decoder a table of its own"""
 
     def check(self) -> Iterator[Problem]:
-        """Yield every bad value."""
         yield from at_least("num_tokens", self.num_tokens, 2)
         yield from at_least("token_rank", self.token_rank, 1)
         yield from above_zero("scale", self.scale)
         yield from at_least("query_width", self.query_width, 1)
         yield from above_zero("lr_mult", self.lr_mult)
-        if self.weight_decay is not None:
-            yield from at_least("weight_decay", self.weight_decay, 0)
-        yield from _selection(["*"], self.blocks)
+        yield from _decay(self.weight_decay)
+        yield from check_selection(["*"], self.blocks)
         if self.link_features and self.link is False:
             yield "link_features", "must be null or false with link=false: there are no lent queries then"
+
+    def check_with(self, decoder: Any, max_steps: int) -> Iterator[Problem]:
+        if not getattr(decoder, "has_queries", False):
+            if self.link:
+                yield "link", f"needs a decoder with queries, which {decoder.name} has not: decoder=mask2former"
+            elif self.link_features:
+                yield "link_features", f"needs lent queries, for which {decoder.name} has no place"
+            return
+        lent, wanted = (self.num_tokens, self.query_width), (decoder.num_queries, decoder.width)
+        if self.link is not False and lent != wanted:
+            yield (
+                "num_tokens" if lent[0] != wanted[0] else "query_width",
+                f"lends {lent[0]} queries of width {lent[1]}; decoder={decoder.name} has {wanted[0]} of {wanted[1]}",
+            )
+
+    def method(self) -> Method:
+        from recyclelora.adapters.rein import Rein
+
+        return Rein(self)
 
 
 @dataclass
@@ -224,43 +208,36 @@ class FrozenConfig:
     kind: str = "frozen"
     name: str = "frozen"
 
+    def method(self) -> Method:
+        from recyclelora.adapters.whole import Frozen
+
+        return Frozen()
+
 
 @dataclass
 class FullConfig:
-    """Everything of the backbone trains, at a fraction of the decoder's learning rate.
-
-    Norms, biases and LayerScale decay only with ``decay_all``.
-    """
+    """Everything of the backbone trains, at a fraction of the decoder's learning rate."""
 
     kind: str = "full"
     name: str = "full"
     lr_mult: float = 0.1
+    """learning rate relative to the optimizer's"""
     weight_decay: Optional[float] = None
+    """of what decays; null takes the optimizer's"""
     decay_all: bool = added(False)
+    """whether norms, biases and LayerScale decay too, as where a configuration in mmengine's way has one rule for
+    ``backbone``: it is preferred to the one for ``norm``, whose name is shorter"""
 
     def check(self) -> Iterator[Problem]:
-        """Yield every bad value."""
         yield from above_zero("lr_mult", self.lr_mult)
-        if self.weight_decay is not None:
-            yield from at_least("weight_decay", self.weight_decay, 0)
-
-
-@runtime_checkable
-class OwnAdapter(Protocol):
-    """The configuration of an adapter from another package: a dataclass named by an entry point of the group
-    ``recyclelora.adapters``. It may also have a ``check()`` as those here do."""
-
-    kind: str
-    name: str
+        yield from _decay(self.weight_decay)
 
     def method(self) -> Method:
-        """What adapts a backbone as this configuration says."""
-        ...
+        from recyclelora.adapters.whole import Full
+
+        return Full(self)
 
 
-AdapterConfig = (
-    LowRankConfig | DoraConfig | VeraConfig | AdaLoraConfig | ReinConfig | FrozenConfig | FullConfig | OwnAdapter
-)
 ADAPTERS: dict[str, type] = {
     "low_rank": LowRankConfig,
     "dora": DoraConfig,
@@ -270,13 +247,9 @@ ADAPTERS: dict[str, type] = {
     "frozen": FrozenConfig,
     "full": FullConfig,
 }
+"""What an adapter's ``kind`` names. Other packages add theirs by entry points of the group ``recyclelora.adapters``."""
 
 
-def _selection(targets: list[str], blocks: str) -> Iterator[Problem]:
-    if not targets:
-        yield "targets", "must hold at least one pattern over module names, such as '*.attn.qkv'"
-    try:
-        block_ranges(blocks)
-    except ValueError as error:
-        what = str(error).removeprefix("blocks: ")
-        yield "blocks", f"must be a range such as ':', '8:' or '-4:', or a list such as '0,3,5'; {what}"
+def _decay(weight_decay: float | None) -> Iterator[Problem]:
+    if weight_decay is not None:
+        yield from at_least("weight_decay", weight_decay, 0)

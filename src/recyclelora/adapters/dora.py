@@ -11,11 +11,13 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
+from recyclelora.adapters.config import DoraConfig
 from recyclelora.adapters.low_rank.factors import Factors, LayerWeight, branch_rng
 from recyclelora.adapters.low_rank.init_random import kaiming
-from recyclelora.adapters.method import Adapted, Setting
+from recyclelora.adapters.method import Adapted, AdapterContext
 from recyclelora.adapters.replacing import AdaptedLinear, check_rank, replace, selected_linears
 from recyclelora.adapters.state import ParameterRule
+from recyclelora.system.checks import accept
 
 
 class DoRALinear(AdaptedLinear):
@@ -64,37 +66,28 @@ class DoRALinear(AdaptedLinear):
 
 @dataclass(frozen=True)
 class DoRA:
-    """DoRA as a method.
+    """DoRA as a method."""
 
-    Attributes:
-        rank, alpha: s = alpha / rank.
-        lr_mult, weight_decay: of A and B; the magnitudes learn as fast and do not decay.
-        targets, blocks: see `selection.select_linears`.
-    """
-
-    rank: int
-    alpha: float
-    lr_mult: float = 1.0
-    weight_decay: float = 0.0
-    targets: tuple[str, ...] = ("*",)
-    blocks: str = ":"
+    options: DoraConfig
 
     def check(self, model: nn.Module) -> dict[str, nn.Linear]:
         """See `method.Method`; gives the layers that will be adapted, by name."""
-        linears = selected_linears(model, self.targets, self.blocks)
-        check_rank(self.rank, linears)
+        accept(self.options)
+        linears = selected_linears(model, self.options.targets, self.options.blocks)
+        check_rank(self.options.rank, linears)
         return linears
 
-    def apply(self, model: nn.Module, setting: Setting) -> Adapted:
+    def apply(self, model: nn.Module, context: AdapterContext) -> Adapted:
         """See `method.Method.apply`."""
         linears = self.check(model)
-        replace(model, {name: self._layer(linear, setting.seed, name) for name, linear in linears.items()})
-        factors = ParameterRule(self.lr_mult, self.weight_decay, "dora")
-        magnitude = ParameterRule(self.lr_mult, 0.0, "dora.magnitude")
+        replace(model, {name: self._layer(linear, context.seed, name) for name, linear in linears.items()})
+        factors = ParameterRule(self.options.lr_mult, self.options.weight_decay, "dora")
+        magnitude = ParameterRule(self.options.lr_mult, 0.0, "dora.magnitude")
         trainable = [name for name, parameter in model.named_parameters() if parameter.requires_grad]
         return Adapted({name: magnitude if name.endswith(".magnitude") else factors for name in trainable})
 
     def _layer(self, linear: nn.Linear, seed: int, name: str) -> DoRALinear:
-        scale = self.alpha / self.rank
-        factors = kaiming(LayerWeight(linear.weight, scale), self.rank, branch_rng(seed, name, "main"))
+        rank = self.options.rank
+        scale = self.options.alpha / rank
+        factors = kaiming(LayerWeight(linear.weight, scale), rank, branch_rng(seed, name, "main"))
         return DoRALinear(linear, factors, scale)

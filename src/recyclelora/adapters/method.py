@@ -17,7 +17,7 @@ from recyclelora.adapters.state import ParameterRule
 
 
 @dataclass(frozen=True)
-class Setting:
+class AdapterContext:
     """What a method is given besides the model.
 
     Attributes:
@@ -37,6 +37,10 @@ class Setting:
     progress: Progress | None = None
     has_queries: bool = False
     autocast: bool = False
+
+
+Setting = AdapterContext
+"""Its name in the first release, which packages of other people import."""
 
 
 class TrainingState(Protocol):
@@ -85,7 +89,7 @@ class Method(Protocol):
     on the meta device, and nothing has been downloaded or decomposed yet.
     """
 
-    def apply(self, model: nn.Module, setting: Setting) -> Adapted:
+    def apply(self, model: nn.Module, context: AdapterContext) -> Adapted:
         """Freeze ``model`` and adapt it in place.
 
         Raises:

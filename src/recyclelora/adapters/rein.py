@@ -16,9 +16,11 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from recyclelora.adapters.method import Adapted, Setting
-from recyclelora.adapters.selection import parse_blocks
+from recyclelora.adapters.blocks import parse_blocks
+from recyclelora.adapters.config import ReinConfig
+from recyclelora.adapters.method import Adapted, AdapterContext
 from recyclelora.adapters.state import ParameterRule, Unmergeable
+from recyclelora.system.checks import accept
 
 
 class ReinTokens(Unmergeable):
@@ -99,49 +101,32 @@ class Refinement:
 
 @dataclass(frozen=True)
 class Rein:
-    """Rein as a method; it adds ``model.rein`` and a hook to every refined block.
+    """Rein as a method; it adds ``model.rein`` and a hook to every refined block."""
 
-    Attributes:
-        num_tokens, token_rank, scale: see `ReinTokens`.
-        link: lend the decoder queries; None: where it has any.
-        link_features: let the decoder make the queries' first features from them too, as published; None: where it is
-            lent any; False leaves it a table of its own.
-        query_width: channels of these queries.
-        lr_mult: of everything.
-        weight_decay: of the linear layers; None takes the optimizer's own. Tokens and g do not decay.
-        blocks: see `selection.parse_blocks`.
-    """
-
-    num_tokens: int = 100
-    token_rank: int = 16
-    scale: float = 0.001
-    link: bool | None = None
-    link_features: bool | None = False
-    query_width: int = 256
-    lr_mult: float = 1.0
-    weight_decay: float | None = None
-    blocks: str = ":"
+    options: ReinConfig
 
     def check(self, model: nn.Module) -> list[int]:
         """See `method.Method`; gives the numbers of the blocks that will be refined."""
+        accept(self.options)
         blocks: Any = model.blocks
-        return parse_blocks(self.blocks, len(blocks))
+        return parse_blocks(self.options.blocks, len(blocks))
 
-    def apply(self, model: nn.Module, setting: Setting) -> Adapted:
+    def apply(self, model: nn.Module, context: AdapterContext) -> Adapted:
         """See `method.Method.apply`."""
-        if self.link and not setting.has_queries:
+        o = self.options
+        if o.link and not context.has_queries:
             raise ValueError("link=true: the decoder has no queries that tokens could become; use adapter.link=false")
-        link = setting.has_queries if self.link is None else self.link
-        if self.link_features and not link:
+        link = context.has_queries if o.link is None else o.link
+        if o.link_features and not link:
             raise ValueError(
                 "link_features=true: there are no lent queries to make features of; use link_features=null"
             )
         blocks: Any = model.blocks
         chosen = self.check(model)
         tokens = ReinTokens(
-            len(chosen), _width(model), num_tokens=self.num_tokens, token_rank=self.token_rank,
-            patch_size=_patch_size(model), scale=self.scale, query_width=self.query_width if link else None,
-            seed=setting.seed,
+            len(chosen), _width(model), num_tokens=o.num_tokens, token_rank=o.token_rank,
+            patch_size=_patch_size(model), scale=o.scale, query_width=o.query_width if link else None,
+            seed=context.seed,
         ).to(next(model.parameters()).device)  # fmt: skip
         model.requires_grad_(False)
         model.add_module("rein", tokens)
@@ -149,11 +134,11 @@ class Rein:
             blocks[number].register_forward_hook(Refinement(tokens, layer, getattr(model, "num_prefix_tokens", 0)))
         if not link:
             return Adapted(self._rules(tokens))
-        return Adapted(self._rules(tokens), query=tokens.queries, query_features=self.link_features is not False)
+        return Adapted(self._rules(tokens), query=tokens.queries, query_features=o.link_features is not False)
 
     def _rules(self, tokens: ReinTokens) -> dict[str, ParameterRule]:
-        linear = ParameterRule(self.lr_mult, self.weight_decay, "rein")
-        plain = ParameterRule(self.lr_mult, 0.0, "rein.tokens")
+        linear = ParameterRule(self.options.lr_mult, self.options.weight_decay, "rein")
+        plain = ParameterRule(self.options.lr_mult, 0.0, "rein.tokens")
         no_decay = ("token_a", "token_b", "scale")
         return {f"rein.{name}": plain if name in no_decay else linear for name, _ in tokens.named_parameters()}
 

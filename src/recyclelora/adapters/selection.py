@@ -12,8 +12,6 @@ from torch import nn
 from recyclelora.adapters.adaptable import check_adaptable
 from recyclelora.adapters.blocks import parse_blocks
 
-__all__ = ["ROLES", "parse_blocks", "role", "select_linears", "separate_qkv_bias"]
-
 ROLES = {"qkv": ("q_proj", "k_proj", "v_proj"), "fc1": ("fc1_g", "fc1_x")}
 """What most models do in one layer, and the layers that do it apart in others (timm's EVA02): a pattern that names the
 one finds the others too."""

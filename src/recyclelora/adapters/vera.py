@@ -14,9 +14,11 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from recyclelora.adapters.method import Adapted, Setting
+from recyclelora.adapters.config import VeraConfig
+from recyclelora.adapters.method import Adapted, AdapterContext
 from recyclelora.adapters.replacing import AdaptedLinear, replace, selected_linears
 from recyclelora.adapters.state import uniform_rules
+from recyclelora.system.checks import accept
 
 
 class Projections(nn.Module):
@@ -75,31 +77,18 @@ class VeRALinear(AdaptedLinear):
 
 @dataclass(frozen=True)
 class VeRA:
-    """VeRA as a method.
+    """VeRA as a method."""
 
-    Attributes:
-        rank: of the shared pair; may exceed the layers' width.
-        d_initial: where the vectors d start.
-        projection_seed: of the shared pair, apart from the run's seed so that a file of vectors keeps its meaning.
-        lr_mult, weight_decay: of the vectors.
-        targets, blocks: see `selection.select_linears`.
-    """
-
-    rank: int
-    d_initial: float = 0.1
-    projection_seed: int = 0
-    lr_mult: float = 1.0
-    weight_decay: float = 0.0
-    targets: tuple[str, ...] = ("*",)
-    blocks: str = ":"
+    options: VeraConfig
 
     def check(self, model: nn.Module) -> dict[str, nn.Linear]:
         """See `method.Method`; gives the layers that will be adapted, by name."""
-        return selected_linears(model, self.targets, self.blocks)
+        accept(self.options)
+        return selected_linears(model, self.options.targets, self.options.blocks)
 
-    def apply(self, model: nn.Module, setting: Setting) -> Adapted:
+    def apply(self, model: nn.Module, context: AdapterContext) -> Adapted:
         """See `method.Method.apply`."""
-        linears = self.check(model)
-        projections = Projections(self.rank, linears.values(), self.projection_seed)
-        replace(model, {name: VeRALinear(linear, projections, self.d_initial) for name, linear in linears.items()})
-        return Adapted(uniform_rules(model, self.lr_mult, self.weight_decay, "vera"))
+        linears, o = self.check(model), self.options
+        projections = Projections(o.rank, linears.values(), o.projection_seed)
+        replace(model, {name: VeRALinear(linear, projections, o.d_initial) for name, linear in linears.items()})
+        return Adapted(uniform_rules(model, o.lr_mult, o.weight_decay, "vera"))

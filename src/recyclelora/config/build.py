@@ -5,7 +5,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -13,28 +13,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from recyclelora.adapters.adalora import AdaLoRA
-from recyclelora.adapters.config import (
-    AdaLoraConfig,
-    AdapterConfig,
-    BranchConfig,
-    DoraConfig,
-    FrozenConfig,
-    FullConfig,
-    LowRankConfig,
-    OwnAdapter,
-    ReinConfig,
-    VeraConfig,
-)
-from recyclelora.adapters.dora import DoRA
 from recyclelora.adapters.linalg.factor_cache import FactorCache, Progress
-from recyclelora.adapters.low_rank.inject import LowRank
-from recyclelora.adapters.low_rank.spec import AdapterSpec, BranchSpec
-from recyclelora.adapters.method import Adapted, Method, Setting, TrainingState
-from recyclelora.adapters.rein import Rein
+from recyclelora.adapters.method import Adapted, AdapterContext, TrainingState
 from recyclelora.adapters.state import initial_state
-from recyclelora.adapters.vera import VeRA
-from recyclelora.adapters.whole import Frozen, Full
 from recyclelora.config.run import Config
 from recyclelora.data.labels import IGNORE, PADDING
 from recyclelora.models.backbones.config import BackboneConfig
@@ -46,20 +27,9 @@ from recyclelora.models.backbones.weights import (
     find_weights,
     read_weights,
 )
-from recyclelora.models.decoders.config import (
-    DecoderConfig,
-    DptDecoderConfig,
-    EomtDecoderConfig,
-    FpnDecoderConfig,
-    LinearDecoderConfig,
-    Mask2FormerDecoderConfig,
-    SegformerDecoderConfig,
-    UpernetDecoderConfig,
-)
-from recyclelora.models.decoders.linear import LinearDecoder
 from recyclelora.models.segmenter import Segmenter
-from recyclelora.models.state import Rule
 from recyclelora.system.errors import UserError
+from recyclelora.system.parameter_rule import ParameterRule
 
 BACKBONE = "backbone.model."
 """Where the backbone's parameters are in a segmenter."""
@@ -87,7 +57,7 @@ class Model:
     """A segmenter and how each of its trainable parameters learns."""
 
     segmenter: Segmenter
-    rules: dict[str, Rule]
+    rules: dict[str, ParameterRule]
     after_step: Callable[[int], None] | None = None
     """what the adapter does when the optimizer has stepped, gradients still there"""
     training_state: TrainingState | None = None
@@ -133,11 +103,8 @@ def build_model(
         padding_index=PADDING if config.data.augment.padding == "last" else None,
         query=adapted.query, penalty=adapted.penalty,
     )  # fmt: skip
-    rules = {
-        BACKBONE + name: Rule(f"adapter.{rule.group}", rule.lr_mult, rule.weight_decay)
-        for name, rule in adapted.rules.items()
-    }
-    rules |= decoder_rules(decoder, config.decoder.lr_mult)
+    rules = {BACKBONE + name: replace(rule, group=f"adapter.{rule.group}") for name, rule in adapted.rules.items()}
+    rules |= decoder_rules(decoder, getattr(config.decoder, "lr_mult", 1.0))
     constrain = None if adapted.constrain is None else partial(_constrain, adapted.constrain)
     return Model(segmenter, rules, adapted.after_step, adapted.training_state, constrain)
 
@@ -157,7 +124,7 @@ def check_shapes(config: Config) -> None:
     """
     with user_errors(), torch.device("meta"):
         backbone = build_backbone(config, None)
-        check = getattr(adapter_method(config.adapter), "check", None)
+        check = getattr(config.adapter.method(), "check", None)
         if check is not None:
             check(backbone.model)
 
@@ -184,131 +151,45 @@ def adapt(
 ) -> Adapted:
     """Freeze the backbone and put the adapter in."""
     cache = FactorCache(Path(config.cache) / "factors", int(config.factor_cache_gib * 2**30))
-    has_queries: bool = decoder_class(config.decoder).has_queries
-    setting = Setting(config.seed, config.trainer.max_steps, cache, initial, progress, has_queries, autocast)
-    return adapter_method(config.adapter).apply(backbone.model, setting)
-
-
-def adapter_method(adapter: AdapterConfig) -> Method:
-    """The method that a configuration describes; one from another package brings its own."""
-    match adapter:
-        case FrozenConfig():
-            return Frozen()
-        case FullConfig():
-            return Full(adapter.lr_mult, adapter.weight_decay, adapter.decay_all)
-        case LowRankConfig():
-            return LowRank(adapter_spec(adapter))
-        case DoraConfig():
-            return DoRA(**method_fields(adapter))
-        case VeraConfig():
-            return VeRA(**method_fields(adapter))
-        case AdaLoraConfig():
-            return AdaLoRA(**method_fields(adapter))
-        case ReinConfig():
-            return Rein(**method_fields(adapter))
-        case OwnAdapter():
-            return adapter.method()
-    raise TypeError(f"no method for {type(adapter).__name__}")
-
-
-def method_fields(adapter: DoraConfig | VeraConfig | AdaLoraConfig | ReinConfig) -> dict[str, Any]:
-    """A configuration's values under the names that its method gives them."""
-    fields = {name: value for name, value in asdict(adapter).items() if name not in ("kind", "name")}
-    return {name: tuple(value) if isinstance(value, list) else value for name, value in fields.items()}
-
-
-def adapter_spec(adapter: LowRankConfig) -> AdapterSpec:
-    """The low-rank family's configuration in the adapters' own terms."""
-
-    def branch(config: BranchConfig) -> BranchSpec:
-        return BranchSpec(**asdict(config))
-
-    fields = {name: value for name, value in asdict(adapter).items() if name not in ("kind", "name")}
-    fields["targets"] = tuple(adapter.targets)
-    fields["main"] = branch(adapter.main)
-    fields["sub"] = None if adapter.sub is None else branch(adapter.sub)
-    return AdapterSpec(**fields)
+    context = AdapterContext(
+        config.seed, config.trainer.max_steps, cache, initial, progress,
+        has_queries=getattr(config.decoder, "has_queries", False), autocast=autocast,
+    )  # fmt: skip
+    adapted: Adapted = config.adapter.method().apply(backbone.model, context)
+    return adapted
 
 
 def build_decoder(
-    decoder: DecoderConfig,
+    options: Any,
     channels: list[int],
     num_classes: int,
     query: Tensor | None = None,
     query_features: bool = False,
 ) -> nn.Module:
-    """The decoder that a configuration describes.
+    """The decoder that options describe.
 
     Args:
-        decoder: its configuration
+        options: of the group ``decoder``
         channels: of the backbone's levels
         num_classes: of the data
         query: what the adapter will lend (num_queries, width); None where it lends nothing
         query_features: whether the queries' first features are to be made from what is lent
 
     Raises:
-        ValueError: numbers do not fit together, or there is no place for what the adapter lends.
+        ValueError: numbers do not fit together, or there is no place for what the adapter lends: its part behind it
+            would never learn.
     """
-    kind = decoder_class(decoder)
-    options = {name: value for name, value in asdict(decoder).items() if name not in ("kind", "name", "lr_mult")}
-    if "loss" in options:
-        from recyclelora.models.decoders.mask_loss import MaskLoss
-
-        options["loss"] = MaskLoss(**options["loss"])
-    if kind.has_queries:
-        options["own_queries"] = query is None
-        options["own_features"] = not query_features
-    if query is not None:
-        _check_lent(query, decoder, kind)
-    built: nn.Module = kind(channels, num_classes, **options)
-    return built
-
-
-def decoder_class(decoder: DecoderConfig) -> Any:
-    """The class that a configuration describes; the libraries behind it are imported only now, as they take seconds."""
-    match decoder:
-        case LinearDecoderConfig():
-            return LinearDecoder
-        case Mask2FormerDecoderConfig():
-            from recyclelora.models.decoders.mask2former import Mask2Former
-
-            return Mask2Former
-        case EomtDecoderConfig():
-            from recyclelora.models.decoders.eomt import QueryTokens
-
-            return QueryTokens
-    from recyclelora.models.decoders import convolutional
-
-    match decoder:
-        case SegformerDecoderConfig():
-            return convolutional.Segformer
-        case FpnDecoderConfig():
-            return convolutional.FeaturePyramid
-        case UpernetDecoderConfig():
-            return convolutional.UperNet
-        case DptDecoderConfig():
-            return convolutional.Dpt
-    raise TypeError(f"no decoder for {type(decoder).__name__}")
-
-
-def _check_lent(query: Tensor, decoder: DecoderConfig, kind: Any) -> None:
-    """Refuse queries that the decoder has no place for: the adapter's part behind them would never learn."""
-    if not kind.has_queries:
+    lent = () if query is None else (query, query_features)
+    if lent and not getattr(options, "has_queries", False):
         raise ValueError(
-            f"decoder={decoder.name} has no queries, but the adapter lends it some: use decoder=mask2former"
+            f"decoder={options.name} has no queries, but the adapter lends it some: use decoder=mask2former"
         )
-    assert isinstance(decoder, Mask2FormerDecoderConfig)
-    wanted = (decoder.num_queries, decoder.width)
-    if tuple(query.shape) != wanted:
-        raise ValueError(
-            f"the adapter lends {query.shape[0]} queries of width {query.shape[1]}; the decoder has {wanted}"
-        )
+    decoder: nn.Module = options.build(channels, num_classes, *lent)
+    return decoder
 
 
-def decoder_rules(decoder: nn.Module, lr_mult: float) -> dict[str, Rule]:
+def decoder_rules(decoder: nn.Module, lr_mult: float) -> dict[str, ParameterRule]:
     """What a decoder exempts from weight decay does not decay; everything else follows the optimizer."""
     undecayed = decoder.undecayed()  # type: ignore[operator]
-    return {
-        f"decoder.{name}": Rule("decoder.undecayed", lr_mult, 0.0) if name in undecayed else Rule("decoder", lr_mult)
-        for name, _ in decoder.named_parameters()
-    }
+    rules = {False: ParameterRule(lr_mult, None, "decoder"), True: ParameterRule(lr_mult, 0.0, "decoder.undecayed")}
+    return {f"decoder.{name}": rules[name in undecayed] for name, _ in decoder.named_parameters()}

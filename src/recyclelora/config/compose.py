@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import dataclasses
 import os
-from collections.abc import Container, Iterator, Sequence
+from collections.abc import Container, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
 from pathlib import Path
@@ -35,9 +35,8 @@ from recyclelora.config.option_files import guard
 from recyclelora.config.run import Config
 from recyclelora.data.config import DataConfig
 from recyclelora.models.decoders.config import DECODERS
-from recyclelora.system.checks import nearest
+from recyclelora.system.checks import refusals
 from recyclelora.system.plugins import conf_folders, option_plugins
-from recyclelora.system.redaction import redacted
 
 UNFIT = (OmegaConfBaseException, KeyError, AttributeError, AssertionError, ValueError, TypeError)
 """What OmegaConf raises on a file that is no configuration."""
@@ -154,38 +153,8 @@ def typed(node: DictConfig, *, stored: bool = False) -> Any:
 
 def validate(config: Any, *, stored: bool = False) -> None:
     """Check a configuration dataclass and all inside it; raise one ConfigError that lists every bad key."""
-    checks = ("check",) if stored else ("check", "check_new")
-    problems = [f"{key}={redacted(repr(value))}: {what}" for key, value, what in _problems(config, "", checks)]
-    if problems:
-        raise ConfigError("\n".join(problems))
-
-
-def _problems(node: Any, path: str, checks: Sequence[str]) -> Iterator[tuple[str, Any, str]]:
-    """Walk dataclasses, lists and dicts; yield (full key, value, what is wrong) as their methods ``checks`` say."""
-    if dataclasses.is_dataclass(node):
-        children = {f.name: getattr(node, f.name) for f in dataclasses.fields(node)}
-        for name in vars(node).keys() - children.keys():  # a '+key=value' on the command line gets this far
-            yield _join(path, name), getattr(node, name), f"no such key{nearest(name, list(children))}"
-        for name, what in (problem for check in checks for problem in getattr(node, check, lambda: ())()):
-            yield _join(path, name), _value_at(node, name), what
-    elif isinstance(node, list):
-        children = {str(index): item for index, item in enumerate(node)}
-    elif isinstance(node, dict):
-        children = {str(key): item for key, item in node.items()}
-    else:
-        return
-    for name, child in children.items():
-        yield from _problems(child, _join(path, name), checks)
-
-
-def _join(path: str, name: str) -> str:
-    return f"{path}.{name}" if path else name
-
-
-def _value_at(node: Any, name: str) -> Any:
-    for part in name.split("."):
-        node = node[part] if isinstance(node, dict) else getattr(node, part)
-    return node
+    if refused := refusals(config, ("check",) if stored else ("check", "check_new")):
+        raise ConfigError("\n".join(refused))
 
 
 def to_yaml(config: Config) -> str:

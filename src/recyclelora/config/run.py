@@ -8,11 +8,9 @@ from typing import Any, Optional
 
 from omegaconf import MISSING
 
-from recyclelora.adapters.config import AdaLoraConfig, ReinConfig
 from recyclelora.config.training import OptimizerConfig, TrackingConfig, TrainerConfig
 from recyclelora.data.config import DataConfig
 from recyclelora.models.backbones.config import BackboneConfig
-from recyclelora.models.decoders.config import Mask2FormerDecoderConfig
 from recyclelora.system.checks import Problem, at_least, file_name, one_of
 
 # OmegaConf reads these annotations at run time and wants Optional[...], not "... | None".
@@ -40,7 +38,6 @@ class Config:
     fresh: bool = False
 
     def check(self) -> Iterator[Problem]:
-        """Yield every bad value."""
         yield from one_of("objective", self.objective, ("source_val", "target_mean"))
         yield from at_least("seed", self.seed, 0)
         plain = [name for name in ("adapter", "decoder") if not is_dataclass(getattr(self, name))]
@@ -66,28 +63,5 @@ class Config:
         queries, classes = getattr(decoder, "num_queries", None), len(self.data.classes.names)
         if queries is not None and queries < classes:
             yield "decoder.num_queries", f"must not be below the {classes} classes"
-        if isinstance(adapter, AdaLoraConfig):
-            first = steps // 10 if adapter.t_init is None else adapter.t_init
-            last = steps // 2 if adapter.t_final is None else adapter.t_final
-            if first + last >= steps:
-                yield (
-                    "adapter.t_init" if adapter.t_init is not None else "adapter.t_final",
-                    f"t_init={first} and t_final={last} together must be fewer than trainer.max_steps={steps}",
-                )
-        if isinstance(adapter, ReinConfig):
-            yield from self._check_queries(adapter)
-
-    def _check_queries(self, adapter: ReinConfig) -> Iterator[Problem]:
-        decoder = self.decoder
-        if not isinstance(decoder, Mask2FormerDecoderConfig):
-            if adapter.link:
-                yield "adapter.link", f"needs a decoder with queries, which {decoder.name} has not: decoder=mask2former"
-            elif adapter.link_features:
-                yield "adapter.link_features", f"needs lent queries, for which {decoder.name} has no place"
-            return
-        lent, wanted = (adapter.num_tokens, adapter.query_width), (decoder.num_queries, decoder.width)
-        if adapter.link is not False and lent != wanted:
-            yield (
-                "adapter.num_tokens" if lent[0] != wanted[0] else "adapter.query_width",
-                f"lends {lent[0]} queries of width {lent[1]}; decoder={decoder.name} has {wanted[0]} of {wanted[1]}",
-            )
+        for name, what in getattr(adapter, "check_with", lambda *_: ())(decoder, steps):
+            yield f"adapter.{name}", what

@@ -1,22 +1,10 @@
-"""What a run adds to its pretrained backbone, by name, and how each part of it learns."""
+"""What a run adds to its pretrained backbone, by name."""
 
 from __future__ import annotations
-
-from dataclasses import dataclass
 
 from torch import Tensor, nn
 
 from recyclelora.system.errors import UserError
-
-
-@dataclass(frozen=True)
-class Rule:
-    """How one kind of parameter learns."""
-
-    group: str
-    lr_mult: float = 1.0
-    weight_decay: float | None = None
-    """None: the optimizer's own."""
 
 
 def trainable_state(segmenter: nn.Module) -> dict[str, Tensor]:

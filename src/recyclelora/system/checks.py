@@ -7,8 +7,10 @@ import difflib
 import json
 import math
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any
+
+from recyclelora.system.redaction import redacted
 
 Problem = tuple[str, str]
 """A field's name and what is wrong with its value."""
@@ -48,6 +50,49 @@ def above_zero(name: str, value: float) -> Iterator[Problem]:
     """Yield a problem unless ``value`` is finite and positive."""
     if not (_finite(value) and value > 0):
         yield name, "must be a finite number above 0"
+
+
+def refusals(node: Any, checks: Sequence[str] = ("check",)) -> list[str]:
+    """A line for every value in a dataclass, and in what it holds, that a method of ``checks`` finds wrong."""
+    return [f"{key}={redacted(repr(value))}: {what}" for key, value, what in _problems(node, "", checks)]
+
+
+def accept(options: Any) -> None:
+    """Refuse options that were made by hand with values that no command line would get past.
+
+    Raises:
+        ValueError: a line for every bad value.
+    """
+    if refused := refusals(options):
+        raise ValueError("\n".join(refused))
+
+
+def _problems(node: Any, path: str, checks: Sequence[str]) -> Iterator[tuple[str, Any, str]]:
+    """Walk dataclasses, lists and dicts; yield (full key, value, what is wrong) as their methods ``checks`` say."""
+    if dataclasses.is_dataclass(node):
+        children = {f.name: getattr(node, f.name) for f in dataclasses.fields(node)}
+        for name in vars(node).keys() - children.keys():  # a '+key=value' on the command line gets this far
+            yield _join(path, name), getattr(node, name), f"no such key{nearest(name, list(children))}"
+        for name, what in (problem for check in checks for problem in getattr(node, check, lambda: ())()):
+            yield _join(path, name), _value_at(node, name), what
+    elif isinstance(node, list):
+        children = {str(index): item for index, item in enumerate(node)}
+    elif isinstance(node, dict):
+        children = {str(key): item for key, item in node.items()}
+    else:
+        return
+    for name, child in children.items():
+        yield from _problems(child, _join(path, name), checks)
+
+
+def _join(path: str, name: str) -> str:
+    return f"{path}.{name}" if path else name
+
+
+def _value_at(node: Any, name: str) -> Any:
+    for part in name.split("."):
+        node = node[part] if isinstance(node, dict) else getattr(node, part)
+    return node
 
 
 ADDED = "added"

@@ -8,11 +8,11 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from recyclelora.models.state import Rule
+from recyclelora.system.parameter_rule import ParameterRule
 
 
 def parameter_groups(
-    parameters: Iterable[tuple[str, nn.Parameter]], rules: dict[str, Rule], *, lr: float, weight_decay: float
+    parameters: Iterable[tuple[str, nn.Parameter]], rules: dict[str, ParameterRule], *, lr: float, weight_decay: float
 ) -> list[dict[str, Any]]:
     """Put every trainable parameter into the one group of its rule.
 
@@ -32,7 +32,7 @@ def parameter_groups(
         dangling = sorted(rules.keys() - trainable.keys())[:3]
         raise ValueError(f"trainable parameters without a rule: {without}; rules without a parameter: {dangling}")
     groups: dict[str, dict[str, Any]] = {}
-    first: dict[str, Rule] = {}
+    first: dict[str, ParameterRule] = {}
     for name, parameter in trainable.items():
         rule = rules[name]
         if first.setdefault(rule.group, rule) != rule:
@@ -43,7 +43,7 @@ def parameter_groups(
     return list(groups.values())
 
 
-def _new_group(rule: Rule, lr: float, weight_decay: float) -> dict[str, Any]:
+def _new_group(rule: ParameterRule, lr: float, weight_decay: float) -> dict[str, Any]:
     decay = weight_decay if rule.weight_decay is None else rule.weight_decay
     base_lr = lr * rule.lr_mult
     return {

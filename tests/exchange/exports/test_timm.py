@@ -70,13 +70,11 @@ def test_config_json_holds_sizes_and_preprocessing(tmp_path: Path):
 
 
 def test_a_backbone_in_bfloat16_is_exported_without_rounding_the_update(tmp_path: Path):
-    from recyclelora.adapters.low_rank.inject import LowRank
-    from recyclelora.adapters.method import Setting
-    from recyclelora.config.build import adapter_spec
+    from recyclelora.adapters.method import AdapterContext
 
     config = moved_source(tmp_path, *TINY).run.config
     source = moved_source(tmp_path, *PLAIN, "adapter=frozen")
-    LowRank(adapter_spec(config.adapter)).apply(source.adapted.model.bfloat16(), Setting())
+    config.adapter.method().apply(source.adapted.model.bfloat16(), AdapterContext())
     name = "blocks.0.mlp.fc1"
     layer = source.adapted.model.get_submodule(name)
     assert layer.weight.dtype == torch.bfloat16 and layer.main.lora_b.dtype == torch.float32

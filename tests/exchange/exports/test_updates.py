@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import pytest
 import torch
+from low_rank import inject, low_rank
 from torch import nn
 
-from recyclelora.adapters.low_rank.inject import inject
+from recyclelora.adapters.low_rank.config import BranchConfig, LowRankConfig
 from recyclelora.adapters.low_rank.layer import LowRankLinear, SplitQKV
-from recyclelora.adapters.low_rank.spec import AdapterSpec, BranchSpec
 from recyclelora.exchange.exports.updates import reduced, update_of
 
 
@@ -24,7 +24,7 @@ class Model(nn.Module):
         self.blocks = nn.ModuleList([Block()])
 
 
-def adapted(spec: AdapterSpec, move: bool = True) -> tuple[LowRankLinear | SplitQKV, nn.Linear]:
+def adapted(spec: LowRankConfig, move: bool = True) -> tuple[LowRankLinear | SplitQKV, nn.Linear]:
     """A moved layer and the pretrained one."""
     torch.manual_seed(0)
     model = Model()
@@ -37,16 +37,16 @@ def adapted(spec: AdapterSpec, move: bool = True) -> tuple[LowRankLinear | Split
     return model.blocks[0].qkv, before
 
 
-MAIN, SUB = BranchSpec("rrqr_minor", 3), BranchSpec("rrqr_major", 2)
+MAIN, SUB = BranchConfig("rrqr_minor", 3), BranchConfig("rrqr_major", 2)
 SPECS = {
-    "recyclelora": (AdapterSpec(MAIN, SUB), 10),
-    "lora": (AdapterSpec(BranchSpec("kaiming", 3), residual=False), 3),
-    "lora with a residual that is zero": (AdapterSpec(BranchSpec("kaiming", 3)), 3),
-    "pissa": (AdapterSpec(BranchSpec("svd_major", 3), scale_rule="fixed", scale=0.7), 6),
-    "frozen A": (AdapterSpec(BranchSpec("svd_minor", 3, train_a=False)), 3),
-    "frozen B": (AdapterSpec(BranchSpec("rrqr_minor", 4, train_b=False)), 4),
-    "split qkv": (AdapterSpec(MAIN, SUB, split_qkv=True), 24),
-    "wider than the layer": (AdapterSpec(BranchSpec("rrqr_minor", 20)), 24),
+    "recyclelora": (low_rank(MAIN, SUB), 10),
+    "lora": (low_rank(BranchConfig("kaiming", 3), residual=False), 3),
+    "lora with a residual that is zero": (low_rank(BranchConfig("kaiming", 3)), 3),
+    "pissa": (low_rank(BranchConfig("svd_major", 3), scale_rule="fixed", scale=0.7), 6),
+    "frozen A": (low_rank(BranchConfig("svd_minor", 3, train_a=False)), 3),
+    "frozen B": (low_rank(BranchConfig("rrqr_minor", 4, train_b=False)), 4),
+    "split qkv": (low_rank(MAIN, SUB, split_qkv=True), 24),
+    "wider than the layer": (low_rank(BranchConfig("rrqr_minor", 20)), 24),
 }
 
 
@@ -61,7 +61,7 @@ def test_an_update_is_the_change_of_the_weight(name):
 
 
 def test_factors_with_no_rank_to_spare_are_the_trained_ones():
-    layer, before = adapted(AdapterSpec(MAIN, SUB))
+    layer, before = adapted(low_rank(MAIN, SUB))
     update = update_of(layer, before.bias)
     branches = layer.branches().values()
     assert torch.equal(update.a[:5], torch.cat([branch.lora_a for branch in branches]))
@@ -70,28 +70,28 @@ def test_factors_with_no_rank_to_spare_are_the_trained_ones():
 
 
 def test_q_k_and_v_stay_apart():
-    layer, before = adapted(AdapterSpec(BranchSpec("kaiming", 2), residual=False, split_qkv=True))
+    layer, before = adapted(low_rank(BranchConfig("kaiming", 2), residual=False, split_qkv=True))
     update = update_of(layer, before.bias)
     assert update.rank == 6
     assert not update.b[:24, 2:].any() and not update.b[24:48, :2].any() and not update.b[24:48, 4:].any()
 
 
 def test_nothing_trained_is_no_update():
-    layer, before = adapted(AdapterSpec(MAIN, SUB), move=False)
+    layer, before = adapted(low_rank(MAIN, SUB), move=False)
     assert update_of(layer, before.bias).rank == 0
 
 
 @pytest.mark.parametrize("split", [False, True])
 def test_a_trained_bias_is_told(split):
-    layer, before = adapted(AdapterSpec(MAIN, train_bias=True, split_qkv=split))
+    layer, before = adapted(low_rank(MAIN, train_bias=True, split_qkv=split))
     layer.requires_grad_(False)
     torch.testing.assert_close(before.bias + update_of(layer, before.bias).bias, layer.merged().bias)
-    layer, before = adapted(AdapterSpec(MAIN))
+    layer, before = adapted(low_rank(MAIN))
     assert update_of(layer, before.bias).bias is None
 
 
 def test_a_bias_alone_has_a_place():
-    layer, before = adapted(AdapterSpec(MAIN, train_bias=True), move=False)
+    layer, before = adapted(low_rank(MAIN, train_bias=True), move=False)
     layer.bias.data += 1
     update = update_of(layer, before.bias)
     assert update.rank == 1 and not (update.b @ update.a).any()

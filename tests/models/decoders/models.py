@@ -2,29 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-
 import torch
 from torch import Tensor, nn
 
-from recyclelora.models.decoders.convolutional import Dpt, FeaturePyramid, Segformer, UperNet
-from recyclelora.models.decoders.eomt import QueryTokens
-from recyclelora.models.decoders.linear import LinearDecoder
-from recyclelora.models.decoders.mask2former import Mask2Former
-from recyclelora.models.decoders.mask_loss import MaskLoss
+from recyclelora.models.decoders.config import DECODERS, MaskLossConfig
 
 CHANNELS, CLASSES, PATCH, IGNORED = 32, 4, 16, 255
-LOSS = MaskLoss(num_points=256)
-
-DEFAULT: dict[str, Callable[[list[int], int], nn.Module]] = {
-    "linear": LinearDecoder,
-    "segformer": Segformer,
-    "fpn": FeaturePyramid,
-    "upernet": UperNet,
-    "dpt": Dpt,
-    "eomt": QueryTokens,
-    "mask2former": Mask2Former,
-}
+LOSS = MaskLossConfig(num_points=256)
 
 SMALL_OPTIONS = {
     "linear": {},
@@ -40,10 +24,10 @@ SMALL_OPTIONS = {
 }  # fmt: skip
 
 
-def small(name: str, **options: object) -> nn.Module:
+def small(name: str, *lent: object, **options: object) -> nn.Module:
     """A decoder of four levels of 32 channels and 4 classes, initialised from a seed."""
     torch.manual_seed(0)
-    return DEFAULT[name]([CHANNELS] * 4, CLASSES, **(SMALL_OPTIONS[name] | options))
+    return DECODERS[name](**(SMALL_OPTIONS[name] | options)).build([CHANNELS] * 4, CLASSES, *lent)
 
 
 def features(batch: int = 2, size: tuple[int, int] = (4, 6)) -> list[Tensor]:

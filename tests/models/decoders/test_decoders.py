@@ -8,7 +8,9 @@ import pytest
 import torch
 from torch import nn
 
-from .models import CLASSES, DEFAULT, IGNORED, PATCH, features, labels, small, total_loss
+from recyclelora.models.decoders.config import DECODERS
+
+from .models import CLASSES, IGNORED, PATCH, features, labels, small, total_loss
 
 PARAMETERS = {
     "linear": 4 * 1024 * 19 + 19 + 4 * 2 * 1024,
@@ -21,13 +23,13 @@ PARAMETERS = {
 }
 WITH_PYRAMID = ("fpn", "upernet", "mask2former")
 
-every = pytest.mark.parametrize("name", DEFAULT)
+every = pytest.mark.parametrize("name", DECODERS)
 
 
 @every
 def test_parameters_at_dinov2_large(name):
     with torch.device("meta"):
-        decoder = DEFAULT[name]([1024] * 4, 19)
+        decoder = DECODERS[name]().build([1024] * 4, 19)
     assert sum(p.numel() for p in decoder.parameters()) == PARAMETERS[name]
 
 
@@ -144,7 +146,7 @@ def test_overfits_four_images(name):
 @every
 def test_what_is_per_class_is_what_one_more_class_makes_longer(name):
     with torch.device("meta"):
-        shapes, more = ({n: p.shape for n, p in DEFAULT[name]([64] * 4, c).named_parameters()} for c in (7, 8))
-        declared = DEFAULT[name]([64] * 4, 7).per_class()
+        shapes, more = ({n: p.shape for n, p in DECODERS[name]().build([64] * 4, c).named_parameters()} for c in (7, 8))
+        declared = DECODERS[name]().build([64] * 4, 7).per_class()
     assert declared == {n for n in shapes if shapes[n] != more[n]}
     assert all(more[n][0] == shapes[n][0] + 1 and more[n][1:] == shapes[n][1:] for n in declared)

@@ -6,9 +6,10 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
+from recyclelora.models.decoders.config import Mask2FormerDecoderConfig, MaskLossConfig
 from recyclelora.models.decoders.mask2former import Mask2Former
 from recyclelora.models.decoders.mask2former_keys import from_mmdet, our_names
-from recyclelora.models.decoders.mask_loss import MaskLoss, class_masks
+from recyclelora.models.decoders.mask_loss import class_masks
 
 from .fixtures import rule
 
@@ -41,11 +42,11 @@ def reduced_names() -> dict[str, torch.Size]:
 
 def reduced(**options) -> Mask2Former:
     torch.manual_seed(0)
-    return Mask2Former(
-        [rule.CHANNELS] * 4, rule.CLASSES, width=rule.WIDTH, num_queries=rule.QUERIES, num_heads=rule.HEADS,
-        encoder_layers=rule.ENCODER_LAYERS, encoder_width=rule.ENCODER_WIDTH, decoder_layers=rule.DECODER_LAYERS,
-        decoder_width=rule.DECODER_WIDTH, loss=MaskLoss(num_points=rule.POINTS), **options,
-    )  # fmt: skip
+    return Mask2FormerDecoderConfig(
+        width=rule.WIDTH, num_queries=rule.QUERIES, num_heads=rule.HEADS, encoder_layers=rule.ENCODER_LAYERS,
+        encoder_width=rule.ENCODER_WIDTH, decoder_layers=rule.DECODER_LAYERS, decoder_width=rule.DECODER_WIDTH,
+        loss=MaskLossConfig(num_points=rule.POINTS), **options,
+    ).build([rule.CHANNELS] * 4, rule.CLASSES)  # fmt: skip
 
 
 @pytest.fixture
@@ -107,7 +108,7 @@ def test_gradients_are_those_of_the_published_head(decoder, published, monkeypat
 
 def test_every_published_name_and_shape_has_its_place():
     with torch.device("meta"):
-        model = Mask2Former([1024] * 4, 19)
+        model = Mask2FormerDecoderConfig().build([1024] * 4, 19)
         published_state = {name: torch.empty(shape) for name, shape in mmdet_shapes().items()}
     ours = from_mmdet(published_state)
     assert {n: tuple(t.shape) for n, t in ours.items()} == {n: tuple(t.shape) for n, t in model.state_dict().items()}
@@ -136,7 +137,7 @@ def test_exactly_the_published_names_do_not_decay():
         for ours in our_names(name)
     }
     with torch.device("meta"):
-        assert Mask2Former([1024] * 4, 19).undecayed() == exempt
+        assert Mask2FormerDecoderConfig().build([1024] * 4, 19).undecayed() == exempt
 
 
 def test_scores_follow_the_published_order(decoder):
@@ -150,12 +151,12 @@ def test_scores_follow_the_published_order(decoder):
 
 def test_too_few_queries_are_refused():
     with pytest.raises(ValueError, match=r"num_queries=4.*5 classes"):
-        Mask2Former([32] * 4, 5, width=32, num_queries=4)
+        Mask2FormerDecoderConfig(width=32, num_queries=4).build([32] * 4, 5)
 
 
 def test_the_start_is_the_published_one():
     torch.manual_seed(0)
-    decoder = Mask2Former([64] * 4, 5, encoder_layers=1, decoder_layers=1)
+    decoder = Mask2FormerDecoderConfig(encoder_layers=1, decoder_layers=1).build([64] * 4, 5)
     attention = decoder.pixel_decoder.encoder.layers[0].self_attn
     assert not attention.sampling_offsets.weight.any() and not attention.attention_weights.weight.any()
     offsets = attention.sampling_offsets.bias.view(8, 3, 4, 2)

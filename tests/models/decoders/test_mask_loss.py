@@ -9,11 +9,12 @@ from transformers import Mask2FormerConfig
 from transformers.models.mask2former.modeling_mask2former import Mask2FormerLoss
 
 from recyclelora.models.decoders import mask_loss
+from recyclelora.models.decoders.config import MaskLossConfig
 from recyclelora.models.decoders.mask_loss import MaskLoss, class_masks
 
 from .fixtures import rule
 
-LOSS = MaskLoss(num_points=64)
+LOSS = MaskLoss(MaskLossConfig(num_points=64))
 CLASSES, QUERIES = 4, 7
 
 
@@ -120,7 +121,7 @@ def test_weights_scale_their_losses(monkeypatch):
     classes, masks = predictions()
     base = LOSS(classes, masks, labels(), 255)
     # all three doubled leave the matching as it is
-    double = dataclasses.replace(LOSS, class_weight=4.0, mask_weight=10.0, dice_weight=10.0)
+    double = MaskLoss(dataclasses.replace(LOSS.options, class_weight=4.0, mask_weight=10.0, dice_weight=10.0))
     for name, value in double(classes, masks, labels(), 255).items():
         torch.testing.assert_close(value, 2 * base[name])
 

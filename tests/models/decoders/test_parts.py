@@ -66,7 +66,7 @@ def test_sampling_places_keep_float32_under_autocast(decoder):
 
 def test_lent_queries_take_the_place_of_the_own_position_embedding(decoder):
     own = decoder.transformer.queries_embedder.weight
-    borrowing = small("mask2former", encoder_layers=2, own_queries=False).eval()
+    borrowing = small("mask2former", torch.zeros(8, 32), encoder_layers=2).eval()
     state = {k: v for k, v in decoder.state_dict().items() if "queries_embedder" not in k}
     borrowing.load_state_dict(state)
     assert not [n for n, _ in borrowing.named_parameters() if "queries_embedder" in n]
@@ -78,7 +78,7 @@ def test_lent_queries_take_the_place_of_the_own_position_embedding(decoder):
 
 def test_first_features_made_from_lent_queries_take_the_place_of_the_table(decoder):
     lent = torch.randn(8, 32, requires_grad=True)
-    making = small("mask2former", encoder_layers=2, own_queries=False, own_features=False).eval()
+    making = small("mask2former", torch.zeros(8, 32), True, encoder_layers=2).eval()
     assert not [n for n, _ in making.named_parameters() if "queries_features" in n or "queries_embedder" in n]
     layer = making.transformer.queries_to_features
     assert layer.weight.abs().max() <= 32**-0.5  # PyTorch's usual start, which the published code leaves as it is

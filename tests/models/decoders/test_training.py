@@ -9,10 +9,11 @@ import pytest
 import torch
 from conftest import TINY
 
+from recyclelora.models.decoders.config import DECODERS
 from recyclelora.training.run import Run
 
 from .fixtures import rule
-from .models import DEFAULT, features, labels, small, total_loss
+from .models import features, labels, small, total_loss
 
 STREETS = [
     "data=streets",
@@ -25,7 +26,7 @@ STREETS = [
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", DEFAULT)
+@pytest.mark.parametrize("name", DECODERS)
 def test_trains_on_streets_and_is_scored(name, make_config):
     run = Run.identify(make_config(*TINY, *STREETS, f"decoder={name}"), None)
     run.execute()

@@ -8,21 +8,22 @@ import math
 import pytest
 import timm
 import torch
+from low_rank import inject, low_rank
 from torch import nn
 
+from recyclelora.adapters.config import DoraConfig
 from recyclelora.adapters.dora import DoRA
-from recyclelora.adapters.low_rank.inject import inject
+from recyclelora.adapters.low_rank.config import BranchConfig, LowRankConfig
 from recyclelora.adapters.low_rank.layer import LowRankLinear
-from recyclelora.adapters.low_rank.spec import AdapterSpec, BranchSpec
-from recyclelora.adapters.method import Setting
+from recyclelora.adapters.method import AdapterContext
 from recyclelora.adapters.state import low_rank_layers, merge
 from recyclelora.reports.analysis.layers import ALL, changed_layers
 from recyclelora.reports.analysis.measure import Measured, measure
 from recyclelora.reports.analysis.tables import mean, select
 
-RECYCLE = AdapterSpec(main=BranchSpec("rrqr_minor", 6), sub=BranchSpec("rrqr_major", 2))
-LORA = AdapterSpec(main=BranchSpec("kaiming", 4), residual=False, scale_rule="fixed", scale=2.0)
-SPLIT = AdapterSpec(main=BranchSpec("svd_minor", 4), split_qkv=True, blocks="1:")
+RECYCLE = low_rank(main=BranchConfig("rrqr_minor", 6), sub=BranchConfig("rrqr_major", 2))
+LORA = low_rank(main=BranchConfig("kaiming", 4), residual=False, scale_rule="fixed", scale=2.0)
+SPLIT = low_rank(main=BranchConfig("svd_minor", 4), split_qkv=True, blocks="1:")
 CPU = torch.device("cpu")
 
 
@@ -33,7 +34,7 @@ def tiny_vit() -> nn.Module:
     )
 
 
-def adapted(spec: AdapterSpec, *, moved: bool = True) -> nn.Module:
+def adapted(spec: LowRankConfig, *, moved: bool = True) -> nn.Module:
     model = tiny_vit()
     inject(model, spec)
     generator = torch.Generator().manual_seed(1)
@@ -107,7 +108,7 @@ def test_lora_without_residual_starts_undefined_and_its_update_is_its_product():
 @pytest.mark.parametrize("scale", [0.01, 1.0, 100.0])
 def test_a_product_of_rounding_noise_has_no_effective_rank(scale):
     """B0 A0 = 0 in exact numbers; what float32 leaves of it has as many directions as random numbers have."""
-    spec = AdapterSpec(BranchSpec("orthogonal", 8), scale_rule="fixed", scale=scale)
+    spec = low_rank(BranchConfig("orthogonal", 8), scale_rule="fixed", scale=scale)
     found = measured(adapted(spec, moved=False))
     for branch in ("main", ALL):
         for quantity in ("effective_rank", "rank_efficiency"):
@@ -118,7 +119,7 @@ def test_a_product_of_rounding_noise_has_no_effective_rank(scale):
 
 def test_the_span_of_half_a_rotation_has_half_its_rank():
     """A0 and B0 of `orthogonal` have rank 4 of 8; after training all 8 directions are there."""
-    model = adapted(AdapterSpec(BranchSpec("orthogonal", 8)), moved=False)
+    model = adapted(low_rank(BranchConfig("orthogonal", 8)), moved=False)
     generator = torch.Generator().manual_seed(1)
     with torch.no_grad():
         for parameter in model.parameters():
@@ -128,14 +129,14 @@ def test_the_span_of_half_a_rotation_has_half_its_rank():
     for side in "ab":
         similar = values(moved, "similarity", quantity=f"grassmann_{side}_to_start")
         assert min(similar) > 0.9  # 4 directions, nearly kept; four more of noise would halve it
-    still = measured(adapted(AdapterSpec(BranchSpec("orthogonal", 8)), moved=False))
+    still = measured(adapted(low_rank(BranchConfig("orthogonal", 8)), moved=False))
     assert values(still, "similarity", quantity="grassmann_b_to_start") == pytest.approx([1.0] * 8)
 
 
 def test_the_rounding_of_a_merged_weight_is_no_update():
     """DoRA divides and multiplies every row by its norm: what it has not trained comes back but for rounding."""
     model = tiny_vit()
-    DoRA(rank=4, alpha=4.0).apply(model, Setting())
+    DoRA(DoraConfig(rank=4, alpha=4.0)).apply(model, AdapterContext())
     found = measured(model)
     assert all(map(math.isnan, values(found, "rank", stage="update", quantity="effective_rank")))
     assert 0 < max(values(found, "size", quantity="relative_norm")) < 2.0**-23

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from torch import nn
 
-from recyclelora.adapters.method import Adapted, Setting
+from recyclelora.adapters.method import Adapted, AdapterContext
 from recyclelora.adapters.state import uniform_rules
 
 
@@ -22,7 +22,7 @@ class BitFit:
     lr_mult: float
     norms: bool
 
-    def apply(self, model: nn.Module, setting: Setting) -> Adapted:
+    def apply(self, model: nn.Module, context: AdapterContext) -> Adapted:
         """See `recyclelora.adapters.method.Method.apply`."""
         model.requires_grad_(False)
         for module in model.modules():

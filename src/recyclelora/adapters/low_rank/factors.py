@@ -59,14 +59,13 @@ class LayerWeight:
     """A pretrained weight (out x in), with its pivoted QR where an initialisation needs one.
 
     ``scale`` is the layer's s: the SVD initialisations divide by it so that ``s B0 A0`` is a part of the weight.
-    ``name`` is for messages. ``deficient``: directions that were given out are rounding noise.
+    ``name`` is for messages.
     """
 
     weight: torch.Tensor
     scale: float
     rrqr: RRQR | None = None
     name: str = "weight"
-    deficient: bool = False
 
     @cached_property
     def matrix(self) -> Array:

@@ -48,7 +48,6 @@ def _warn_of_noise(layer: LayerWeight, found: Triplets, which: str) -> None:
     """Where a singular value is zero its vectors are any, and factors that start at its root never get a gradient."""
     if found.s.min() > layer.noise:
         return
-    layer.deficient = True
     message = (
         f"{layer.name}: singular values of zero among its {which}; those directions are rounding noise and hardly train"
     )

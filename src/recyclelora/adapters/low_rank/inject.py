@@ -1,27 +1,26 @@
-"""Put adapters into a model: find, decompose, replace, freeze."""
+"""Put the low-rank family into a model: find the layers, decompose, replace, freeze."""
 
 from __future__ import annotations
 
 import contextlib
-import time
 import warnings
 from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
-import torch
 from threadpoolctl import threadpool_limits
 from torch import nn
 
-from recyclelora.adapters.linalg.factor_cache import FactorCache, Progress, available_cores, factorize
+from recyclelora.adapters.linalg.factor_cache import available_cores, factorize
 from recyclelora.adapters.linalg.rrqr import RRQR
+from recyclelora.adapters.low_rank.config import BranchConfig, LowRankConfig
 from recyclelora.adapters.low_rank.inits import INITIALIZERS, RRQR_MAJOR, RRQR_MINOR, Factors, LayerWeight, branch_rng
 from recyclelora.adapters.low_rank.layer import Branch, LowRankLinear, SplitQKV, split_rows
-from recyclelora.adapters.low_rank.spec import AdapterSpec, BranchSpec
-from recyclelora.adapters.method import Adapted, Setting
-from recyclelora.adapters.replacing import check_rank, replace
-from recyclelora.adapters.selection import role, select_linears
-from recyclelora.adapters.state import parameter_rules
+from recyclelora.adapters.method import Adapted, AdapterContext
+from recyclelora.adapters.replacing import check_rank, replace, selected_linears
+from recyclelora.adapters.selection import role
+from recyclelora.adapters.state import ParameterRule, low_rank_layers
+from recyclelora.system.checks import accept
 
 SVD_MAJOR, SVD_MINOR = ("svd_major",), ("svd_minor", "svd_minor_left")
 OPPOSITE = ((RRQR_MAJOR, RRQR_MINOR), (SVD_MAJOR, SVD_MINOR))
@@ -29,210 +28,151 @@ OPPOSITE = ((RRQR_MAJOR, RRQR_MINOR), (SVD_MAJOR, SVD_MINOR))
 
 
 @dataclass(frozen=True)
-class InjectReport:
-    """What an injection did.
-
-    Attributes:
-        num_layers: low-rank layers made (three per fused qkv when it is split).
-        num_trainable: trainable parameters of the model afterwards.
-        seconds: wall time.
-        rank_deficient: layers of which a direction that an adapter starts in is rounding noise.
-    """
-
-    num_layers: int
-    num_trainable: int
-    seconds: float
-    rank_deficient: tuple[str, ...]
-
-
-def inject(
-    model: nn.Module,
-    spec: AdapterSpec,
-    *,
-    seed: int = 0,
-    cache: FactorCache | None = None,
-    num_threads: int | None = None,
-    initial: Mapping[str, torch.Tensor] | None = None,
-    progress: Progress | None = None,
-    autocast: bool = False,
-) -> InjectReport:
-    """Freeze ``model`` and replace the selected linear layers by low-rank ones, in place.
-
-    The pretrained tensors themselves are never written to. With ``initial`` (from `state.initial_state` of the run
-    that is resumed) nothing is decomposed, and the frozen residuals come out as they were; ``model`` may then be on
-    the meta device. ``autocast`` tells that forwards will run under it, which ``spec.mixed_precision`` is about.
-
-    Raises:
-        ValueError: naming the pattern, layer or rank at fault; the model is then unchanged.
-    """
-    started = time.perf_counter()
-    layers = plan(model, spec)
-    if initial is None and any(layer.weight.is_meta for layer in layers.values()):
-        raise ValueError("the model is on the meta device and has no weights; use count_trainable for its numbers")
-    deficient: tuple[str, ...] = ()
-    if initial is None:
-        _say_overlaps(layers, spec)
-        decomposed = _decompose(layers, spec, cache, num_threads, progress)
-        factors, deficient = _initialise(layers, spec, decomposed, seed, num_threads)
-    else:
-        factors = {name: _stored_factors(name, layer, spec, initial, seed) for name, layer in layers.items()}
-    _replace(model, layers, spec, factors, autocast and spec.mixed_precision == "subtract")
-    trainable = sum(parameter.numel() for parameter in model.parameters() if parameter.requires_grad)
-    return InjectReport(len(layers), trainable, time.perf_counter() - started, deficient)
-
-
-@dataclass(frozen=True)
 class LowRank:
-    """The low-rank family as a method."""
+    """The low-rank family as a method: LoRA, PiSSA, MiLoRA, SoMA, OLoRA and RecycleLoRA differ by options only."""
 
-    spec: AdapterSpec
+    options: LowRankConfig
 
-    def check(self, model: nn.Module) -> None:
-        """See `method.Method`."""
-        plan(model, self.spec)
+    def check(self, model: nn.Module) -> dict[str, nn.Linear]:
+        """See `method.Method`; gives the layers that will be adapted, by name, a fused qkv in three parts if asked."""
+        o = self.options
+        accept(o)
+        names = selected_linears(model, o.targets, o.blocks)
+        layers: dict[str, nn.Linear] = {}
+        for name, linear in names.items():
+            if o.split_qkv and name.endswith(".qkv"):
+                if linear.out_features % 3:
+                    raise ValueError(f"{name}: {linear.out_features} outputs cannot be split into q, k and v")
+                layers.update({f"{name}.{part}": rows for part, rows in split_rows(linear).items()})
+            else:
+                layers[name] = linear
+        if o.split_qkv and not any(name.endswith(".qkv.q") or role(name, names).endswith(".qkv") for name in layers):
+            raise ValueError("split_qkv: none of the selected layers computes q, k and v")
+        for branch, chosen in o.branches.items():
+            check_rank(chosen.rank, layers, f"{branch}.rank")
+        return layers
 
-    def apply(self, model: nn.Module, setting: Setting) -> Adapted:
-        """See `method.Method.apply`."""
-        s = setting
-        inject(
-            model, self.spec, seed=s.seed, cache=s.cache, initial=s.initial, progress=s.progress, autocast=s.autocast
-        )
-        return Adapted(parameter_rules(model, self.spec))
+    def apply(self, model: nn.Module, context: AdapterContext) -> Adapted:
+        """See `method.Method.apply`.
 
-
-def plan(model: nn.Module, spec: AdapterSpec) -> dict[str, nn.Linear]:
-    """Name -> linear layer to adapt, with fused qkv layers in three parts if asked; checks the ranks."""
-    layers: dict[str, nn.Linear] = {}
-    names = select_linears(model, spec.targets, spec.blocks)
-    for name in names:
-        linear = model.get_submodule(name)
-        assert isinstance(linear, nn.Linear)
-        if spec.split_qkv and name.endswith(".qkv"):
-            if linear.out_features % 3:
-                raise ValueError(f"{name}: {linear.out_features} outputs cannot be split into q, k and v")
-            layers.update({f"{name}.{part}": rows for part, rows in split_rows(linear).items()})
+        The pretrained tensors themselves are never written to. With ``context.initial`` (from `state.initial_state` of
+        the run that is resumed) nothing is decomposed, and the frozen residuals come out as they were; ``model`` may
+        then be on the meta device.
+        """
+        layers = self.check(model)
+        if context.initial is not None:
+            factors = {name: self._stored(name, layer, context) for name, layer in layers.items()}
+        elif any(layer.weight.is_meta for layer in layers.values()):
+            raise ValueError("the model is on the meta device and has no weights to start from")
         else:
-            layers[name] = linear
-    if spec.split_qkv and not any(name.endswith(".qkv.q") or role(name, names).endswith(".qkv") for name in layers):
-        raise ValueError("split_qkv: none of the selected layers computes q, k and v")
-    for branch, chosen in spec.branches.items():
-        check_rank(chosen.rank, layers, f"{branch}.rank")
-    return layers
+            _say_overlaps(layers, self.options)
+            factors = self._computed(layers, context)
+        subtract = context.autocast and self.options.mixed_precision == "subtract"
+        made = {name: self._layer(layer, factors[name], subtract) for name, layer in layers.items()}
+        fused = {name.removesuffix(".q") for name in made if self.options.split_qkv and name.endswith(".qkv.q")}
+        replacements: dict[str, nn.Module] = {
+            name: SplitQKV(*(made.pop(f"{name}.{part}") for part in "qkv")) for name in fused
+        }
+        replace(model, replacements | made)
+        return Adapted(_rules(model, self.options))
+
+    def _computed(self, layers: Mapping[str, nn.Linear], context: AdapterContext) -> dict[str, dict[str, Factors]]:
+        """Layer -> branch -> initial factors; in a thread pool, for the SVDs."""
+        decomposed = self._decomposed(layers, context)
+
+        def initialise(name: str) -> dict[str, Factors]:
+            layer = LayerWeight(layers[name].weight, self.options.layer_scale, decomposed.get(name), name)
+            try:
+                return {
+                    branch: INITIALIZERS[chosen.init](layer, chosen.rank, branch_rng(context.seed, name, branch))
+                    for branch, chosen in self.options.branches.items()
+                }
+            except ValueError as error:
+                raise ValueError(f"{name}: {error}") from error
+
+        with threadpool_limits(1, user_api="blas"), ThreadPoolExecutor(available_cores()) as pool:
+            return dict(zip(layers, pool.map(initialise, layers), strict=True))
+
+    def _decomposed(self, layers: Mapping[str, nn.Linear], context: AdapterContext) -> dict[str, RRQR]:
+        """Pivoted QR of every layer, if a branch asks for it."""
+        o = self.options
+        leading, trailing = (
+            max((branch.rank for branch in o.branches.values() if branch.init in names), default=0)
+            for names in (RRQR_MAJOR, RRQR_MINOR)
+        )
+        if leading == trailing == 0:
+            return {}
+        return factorize(
+            {name: layer.weight for name, layer in layers.items()}, leading, trailing,
+            precision="float32" if o.precision == "float32" else "float64",
+            strong=o.pivoting_f if o.pivoting == "strong" else None, cache=context.cache, progress=context.progress,
+        )  # fmt: skip
+
+    def _stored(self, name: str, layer: nn.Linear, context: AdapterContext) -> dict[str, Factors]:
+        """Initial factors of one layer out of a checkpoint; an integer A holds the positions of ones."""
+        initial, factors = context.initial or {}, {}
+        for branch, chosen in self.options.branches.items():
+            if f"{name}.{branch}.lora_a" not in initial:
+                weight = LayerWeight(layer.weight, self.options.layer_scale)
+                factors[branch] = _seeded_factors(weight, name, branch, chosen, context.seed)
+                continue
+            a, b = (initial[f"{name}.{branch}.lora_{factor}"] for factor in "ab")
+            expected = (layer.out_features, chosen.rank)
+            if tuple(b.shape) != expected or len(a) != chosen.rank:
+                raise ValueError(f"initial factors: {name}.{branch}.lora_b is {tuple(b.shape)}, expected {expected}")
+            one_hot = not a.is_floating_point()
+            factors[branch] = Factors(
+                b=b.detach().cpu().float(),
+                a=None if one_hot else a.detach().cpu().float(),
+                a_index=a.detach().cpu().long() if one_hot else None,
+            )
+        return factors
+
+    def _layer(self, linear: nn.Linear, factors: Mapping[str, Factors], subtract: bool) -> LowRankLinear:
+        o, width, device = self.options, linear.in_features, linear.weight.device
+        branches = {
+            name: Branch(factors[name], width, train_a=chosen.train_a, train_b=chosen.train_b, device=device)
+            for name, chosen in o.branches.items()
+        }
+        return LowRankLinear(
+            linear, branches, scale=o.layer_scale, residual=o.residual, train_bias=o.train_bias, subtract=subtract
+        )
 
 
 class OverlapWarning(UserWarning):
     """Two branches start in the same directions of a layer."""
 
 
-def _say_overlaps(layers: Mapping[str, nn.Linear], spec: AdapterSpec) -> None:
+def _say_overlaps(layers: Mapping[str, nn.Linear], options: LowRankConfig) -> None:
     """Warn where main and sub are given directions twice: from one end, or from both ends of a layer too narrow."""
-    if spec.sub is None:
+    main, sub = options.main, options.sub
+    if sub is None:
         return
     starts = [
         (number, end)
-        for branch in (spec.main, spec.sub)
+        for branch in (main, sub)
         for number, ends in enumerate(OPPOSITE)
         for end, names in enumerate(ends)
         if branch.init in names
     ]
     if len(starts) < 2 or starts[0][0] != starts[1][0]:
         return
-    ranks, opposite = (spec.main.rank, spec.sub.rank), starts[0] != starts[1]
+    opposite = starts[0] != starts[1]
     shared = {
-        name: sum(ranks) - min(linear.in_features, linear.out_features) if opposite else min(ranks)
+        name: main.rank + sub.rank - min(linear.weight.shape) if opposite else min(main.rank, sub.rank)
         for name, linear in layers.items()
     }
     shared = {name: count for name, count in shared.items() if count > 0}
     if shared:
         name, count = max(shared.items(), key=lambda item: item[1])
         message = (
-            f"{name}: main ({spec.main.init}, rank {ranks[0]}) and sub ({spec.sub.init}, rank {ranks[1]}) both start "
+            f"{name}: main ({main.init}, rank {main.rank}) and sub ({sub.init}, rank {sub.rank}) both start "
             f"in {count} of its directions; so in {len(shared)} of {len(layers)} layers"
         )
         warnings.warn(message, OverlapWarning, stacklevel=3)
 
 
-def count_trainable(model: nn.Module, spec: AdapterSpec) -> int:
-    """Trainable backbone parameters that `inject` would give; needs shapes only, so ``model`` may be on meta."""
-    total = 0
-    for linear in plan(model, spec).values():
-        for branch in spec.branches.values():
-            total += branch.rank * (branch.train_a * linear.in_features + branch.train_b * linear.out_features)
-        if spec.train_bias and linear.bias is not None:
-            total += linear.out_features
-    return total
-
-
-def _decompose(
-    layers: Mapping[str, nn.Linear],
-    spec: AdapterSpec,
-    cache: FactorCache | None,
-    num_threads: int | None,
-    progress: Progress | None,
-) -> dict[str, RRQR]:
-    """Pivoted QR of every layer, if a branch asks for it."""
-    leading, trailing = (
-        max((branch.rank for branch in spec.branches.values() if branch.init in names), default=0)
-        for names in (RRQR_MAJOR, RRQR_MINOR)
-    )
-    if leading == trailing == 0:
-        return {}
-    return factorize(
-        {name: layer.weight for name, layer in layers.items()}, leading, trailing, precision=spec.precision,
-        strong=spec.pivoting_f if spec.pivoting == "strong" else None,
-        cache=cache, num_threads=num_threads, progress=progress,
-    )  # fmt: skip
-
-
-def _initialise(
-    layers: Mapping[str, nn.Linear],
-    spec: AdapterSpec,
-    decomposed: Mapping[str, RRQR],
-    seed: int,
-    num_threads: int | None,
-) -> tuple[dict[str, dict[str, Factors]], tuple[str, ...]]:
-    """Layer -> branch -> initial factors, and the layers that gave noise; in a thread pool, for the SVDs."""
-
-    def initialise(name: str) -> tuple[dict[str, Factors], bool]:
-        layer = LayerWeight(layers[name].weight, spec.layer_scale, decomposed.get(name), name)
-        try:
-            factors = {
-                branch: INITIALIZERS[chosen.init](layer, chosen.rank, branch_rng(seed, name, branch))
-                for branch, chosen in spec.branches.items()
-            }
-        except ValueError as error:
-            raise ValueError(f"{name}: {error}") from error
-        noise = layer.rrqr is not None and layer.rrqr.holds_noise(min(layer.weight.shape))
-        return factors, noise or layer.deficient
-
-    with threadpool_limits(1, user_api="blas"), ThreadPoolExecutor(num_threads or available_cores()) as pool:
-        found = dict(zip(layers, pool.map(initialise, layers), strict=True))
-    return {name: factors for name, (factors, _) in found.items()}, tuple(n for n, (_, noise) in found.items() if noise)
-
-
-def _stored_factors(
-    name: str, layer: nn.Linear, spec: AdapterSpec, initial: Mapping[str, torch.Tensor], seed: int
-) -> dict[str, Factors]:
-    """Initial factors of one layer out of a checkpoint; an integer A holds the positions of ones."""
-    factors = {}
-    for branch, chosen in spec.branches.items():
-        if f"{name}.{branch}.lora_a" not in initial:
-            factors[branch] = _seeded_factors(LayerWeight(layer.weight, spec.layer_scale), name, branch, chosen, seed)
-            continue
-        a, b = (initial[f"{name}.{branch}.lora_{factor}"] for factor in "ab")
-        expected = (layer.out_features, chosen.rank)
-        if tuple(b.shape) != expected or len(a) != chosen.rank:
-            raise ValueError(f"initial factors: {name}.{branch}.lora_b is {tuple(b.shape)}, expected {expected}")
-        one_hot = not a.is_floating_point()
-        factors[branch] = Factors(
-            b=b.detach().cpu().float(),
-            a=None if one_hot else a.detach().cpu().float(),
-            a_index=a.detach().cpu().long() if one_hot else None,
-        )
-    return factors
-
-
-def _seeded_factors(layer: LayerWeight, name: str, branch: str, chosen: BranchSpec, seed: int) -> Factors:
+def _seeded_factors(layer: LayerWeight, name: str, branch: str, chosen: BranchConfig, seed: int) -> Factors:
     """Factors that `state.initial_state` leaves out: B0 = 0 adds nothing to the weight, and A0 comes from the seed."""
     with contextlib.suppress(ValueError):  # an initialisation that needs a decomposition
         factors = INITIALIZERS[chosen.init](layer, chosen.rank, branch_rng(seed, name, branch))
@@ -241,34 +181,15 @@ def _seeded_factors(layer: LayerWeight, name: str, branch: str, chosen: BranchSp
     raise ValueError(f"initial factors: {name}.{branch}.lora_a is missing; they belong to another adapter")
 
 
-def _replace(
-    model: nn.Module,
-    layers: Mapping[str, nn.Linear],
-    spec: AdapterSpec,
-    factors: Mapping[str, Mapping[str, Factors]],
-    subtract: bool,
-) -> None:
-    """Swap the layers for low-rank ones; nothing here can fail halfway for a reason of the user's."""
-    made = {name: _low_rank(layer, spec, factors[name], subtract) for name, layer in layers.items()}
-    fused = {name.removesuffix(".q") for name in made if spec.split_qkv and name.endswith(".qkv.q")}
-    replacements: dict[str, nn.Module] = {
-        name: SplitQKV(*(made.pop(f"{name}.{part}") for part in "qkv")) for name in fused
-    }
-    replace(model, replacements | made)
-
-
-def _low_rank(linear: nn.Linear, spec: AdapterSpec, factors: Mapping[str, Factors], subtract: bool) -> LowRankLinear:
-    branches = {
-        name: Branch(
-            factors[name],
-            linear.in_features,
-            train_a=chosen.train_a,
-            train_b=chosen.train_b,
-            device=linear.weight.device,
-        )
-        for name, chosen in spec.branches.items()
-    }
-    return LowRankLinear(
-        linear, branches,
-        scale=spec.layer_scale, residual=spec.residual, train_bias=spec.train_bias, subtract=subtract,
-    )  # fmt: skip
+def _rules(model: nn.Module, options: LowRankConfig) -> dict[str, ParameterRule]:
+    """Rule of every trainable parameter by name; trained biases follow the main branch."""
+    rules = {}
+    for name, layer in low_rank_layers(model):
+        for branch_name, chosen in options.branches.items():
+            prefix = f"{name}.{branch_name}"
+            for factor, lr_mult in (("lora_a", chosen.lr_mult), ("lora_b", chosen.lr_mult * chosen.lr_mult_b)):
+                group = f"{branch_name}.{factor}"
+                rules[f"{prefix}.{factor}"] = ParameterRule(lr_mult, chosen.weight_decay, group)
+        if layer.bias is not None:
+            rules[f"{name}.bias"] = ParameterRule(options.main.lr_mult, options.main.weight_decay, "bias")
+    return {name: rule for name, rule in rules.items() if model.get_parameter(name).requires_grad}

@@ -10,9 +10,9 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from recyclelora.adapters.config import LowRankConfig
-from recyclelora.adapters.low_rank.inject import plan
-from recyclelora.config.build import BACKBONE, adapter_spec, build_backbone, build_model, locate_weights, user_errors
+from recyclelora.adapters.low_rank.config import LowRankConfig
+from recyclelora.adapters.low_rank.inject import LowRank
+from recyclelora.config.build import BACKBONE, build_backbone, build_model, locate_weights, user_errors
 from recyclelora.config.commands import ImportConfig
 from recyclelora.config.run import Config
 from recyclelora.evaluation.load import Weights
@@ -180,10 +180,9 @@ def _no_factors(config: Config) -> Tensors | None:
     """Zeros for the initial factors of a low-rank adapter; None for any other."""
     if not isinstance(config.adapter, LowRankConfig):
         return None
-    spec = adapter_spec(config.adapter)
     zeros: Tensors = {}
-    for name, linear in plan(build_backbone(config, None).model, spec).items():
-        for branch, chosen in spec.branches.items():
+    for name, linear in LowRank(config.adapter).check(build_backbone(config, None).model).items():
+        for branch, chosen in config.adapter.branches.items():
             zeros[f"{name}.{branch}.lora_a"] = torch.zeros(chosen.rank, linear.in_features, device="cpu")
             zeros[f"{name}.{branch}.lora_b"] = torch.zeros(linear.out_features, chosen.rank, device="cpu")
     return zeros

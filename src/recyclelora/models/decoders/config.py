@@ -1,12 +1,16 @@
-"""Options of the group ``decoder``."""
+"""Options of the group ``decoder``: each dataclass has its defaults, says what is wrong and builds its decoder."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, ClassVar
 
 from recyclelora.system.checks import Problem, above_zero, added, at_least, one_of
+
+if TYPE_CHECKING:  # at run time nothing here imports torch
+    from torch import Tensor, nn
 
 PYRAMIDS = ("bilinear", "learned")
 GROUPS = 32
@@ -20,12 +24,18 @@ class LinearDecoderConfig:
     kind: str = "linear"
     name: str = "linear"
     lr_mult: float = 1.0
+    """learning rate relative to the optimizer's"""
     dropout: float = 0.0
+    """of whole channels in front of the classifier"""
 
     def check(self) -> Iterator[Problem]:
-        """Yield every bad value."""
         yield from above_zero("lr_mult", self.lr_mult)
         yield from _share("dropout", self.dropout)
+
+    def build(self, channels: Sequence[int], num_classes: int) -> nn.Module:
+        from recyclelora.models.decoders.linear import LinearDecoder
+
+        return LinearDecoder(channels, num_classes, self)
 
 
 @dataclass
@@ -35,12 +45,18 @@ class SegformerDecoderConfig:
     kind: str = "segformer"
     name: str = "segformer"
     lr_mult: float = 1.0
+    """learning rate relative to the optimizer's"""
     width: int = 256
+    """channels of every level's linear layer"""
 
     def check(self) -> Iterator[Problem]:
-        """Yield every bad value."""
         yield from above_zero("lr_mult", self.lr_mult)
         yield from _grouped("width", self.width)
+
+    def build(self, channels: Sequence[int], num_classes: int) -> nn.Module:
+        from recyclelora.models.decoders.convolutional import Segformer
+
+        return Segformer(channels, num_classes, self)
 
 
 @dataclass
@@ -50,18 +66,27 @@ class FpnDecoderConfig:
     kind: str = "fpn"
     name: str = "fpn"
     lr_mult: float = 1.0
+    """learning rate relative to the optimizer's"""
     width: int = 256
+    """channels of the top-down sums"""
     head_width: int = 128
+    """channels of the levels at stride 4"""
     dropout: float = 0.2
+    """of whole channels in front of the classifier"""
     pyramid: str = "bilinear"
+    """how the four levels get their sizes: resized bilinearly as published, or by learned deconvolutions"""
 
     def check(self) -> Iterator[Problem]:
-        """Yield every bad value."""
         yield from above_zero("lr_mult", self.lr_mult)
         yield from at_least("width", self.width, 1)
         yield from _grouped("head_width", self.head_width)
         yield from _share("dropout", self.dropout)
         yield from one_of("pyramid", self.pyramid, PYRAMIDS)
+
+    def build(self, channels: Sequence[int], num_classes: int) -> nn.Module:
+        from recyclelora.models.decoders.convolutional import FeaturePyramid
+
+        return FeaturePyramid(channels, num_classes, self)
 
 
 @dataclass
@@ -71,14 +96,21 @@ class UpernetDecoderConfig:
     kind: str = "upernet"
     name: str = "upernet"
     lr_mult: float = 1.0
+    """learning rate relative to the optimizer's"""
     width: int = 256
+    """channels of everything between the features and the classifier"""
     pyramid: str = "bilinear"
+    """how the four levels get their sizes: resized bilinearly as published, or by learned deconvolutions"""
 
     def check(self) -> Iterator[Problem]:
-        """Yield every bad value."""
         yield from above_zero("lr_mult", self.lr_mult)
         yield from _grouped("width", self.width)
         yield from one_of("pyramid", self.pyramid, PYRAMIDS)
+
+    def build(self, channels: Sequence[int], num_classes: int) -> nn.Module:
+        from recyclelora.models.decoders.convolutional import UperNet
+
+        return UperNet(channels, num_classes, self)
 
 
 @dataclass
@@ -88,12 +120,18 @@ class DptDecoderConfig:
     kind: str = "dpt"
     name: str = "dpt"
     lr_mult: float = 1.0
+    """learning rate relative to the optimizer's"""
     width: int = 256
+    """channels of the fusion; the levels are reassembled to 1, 2, 4 and 4 times as many"""
 
     def check(self) -> Iterator[Problem]:
-        """Yield every bad value."""
         yield from above_zero("lr_mult", self.lr_mult)
         yield from _grouped("width", self.width)
+
+    def build(self, channels: Sequence[int], num_classes: int) -> nn.Module:
+        from recyclelora.models.decoders.convolutional import Dpt
+
+        return Dpt(channels, num_classes, self)
 
 
 @dataclass
@@ -101,15 +139,21 @@ class MaskLossConfig:
     """Mask2Former's loss; the three weights serve its matching too."""
 
     class_weight: float = 2.0
+    """of the class loss"""
     mask_weight: float = 5.0
+    """of the masks' binary cross-entropy"""
     dice_weight: float = 5.0
+    """of the masks' dice loss"""
     no_object_weight: float = 0.1
+    """of queries without a class, relative to 1 for the others"""
     num_points: int = 12544
+    """where masks are compared"""
     oversample: float = 3.0
+    """points drawn for each that is kept for being uncertain"""
     importance: float = 0.75
+    """share of the points that are uncertain ones"""
 
     def check(self) -> Iterator[Problem]:
-        """Yield every bad value."""
         for name in ("class_weight", "mask_weight", "dice_weight"):
             yield from at_least(name, getattr(self, name), 0)
         yield from above_zero("no_object_weight", self.no_object_weight)
@@ -121,31 +165,56 @@ class MaskLossConfig:
 
 @dataclass
 class Mask2FormerDecoderConfig:
-    """Mask2Former; the defaults are RecycleLoRA's recipe. SoMA's sets ``decay_query_feat`` to false: the queries' first
-    features are then free of weight decay, as their position embeddings are."""
+    """Mask2Former; the defaults are RecycleLoRA's recipe."""
 
+    has_queries: ClassVar[bool] = True
+    """whether an adapter can lend it queries"""
     kind: str = "mask2former"
     name: str = "mask2former"
     lr_mult: float = 1.0
+    """learning rate relative to the optimizer's"""
     width: int = 256
+    """of everything between the features and the masks"""
     num_queries: int = 100
+    """not below the number of classes"""
     num_heads: int = 8
+    """of every attention"""
     encoder_layers: int = 6
+    """deformable layers of the pixel decoder"""
     encoder_width: int = 1024
+    """hidden width of their feed-forward networks"""
     decoder_layers: int = 9
+    """layers of the transformer decoder; one output more than these is supervised"""
     decoder_width: int = 2048
+    """hidden width of their feed-forward networks"""
     pyramid: str = "bilinear"
+    """how the four levels get their sizes: resized bilinearly as published, or by learned deconvolutions"""
     decay_query_feat: bool = added(True)
+    """whether the table of the queries' first features decays, as in RecycleLoRA's configuration; in SoMA's it does
+    not, as the queries' position embeddings do not"""
     loss: MaskLossConfig = field(default_factory=MaskLossConfig)
 
     def check(self) -> Iterator[Problem]:
-        """Yield every bad value."""
         yield from above_zero("lr_mult", self.lr_mult)
         for name in ("num_queries", "num_heads", "encoder_layers", "encoder_width", "decoder_layers", "decoder_width"):
             yield from at_least(name, getattr(self, name), 1)
         yield from _grouped("width", self.width)
         yield from _headed(self.width, self.num_heads)
         yield from one_of("pyramid", self.pyramid, PYRAMIDS)
+
+    def build(
+        self,
+        channels: Sequence[int],
+        num_classes: int,
+        query: Tensor | None = None,
+        query_features: bool = False,
+    ) -> nn.Module:
+        from recyclelora.models.decoders.mask2former import Mask2Former
+
+        lent, own = None if query is None else tuple(query.shape), (self.num_queries, self.width)
+        if lent not in (None, own):
+            raise ValueError(f"the adapter lends {lent[0]} queries of width {lent[1]}; the decoder has {own}")
+        return Mask2Former(channels, num_classes, self, own_queries=lent is None, own_features=not query_features)
 
 
 @dataclass
@@ -155,18 +224,27 @@ class EomtDecoderConfig:
     kind: str = "eomt"
     name: str = "eomt"
     lr_mult: float = 1.0
+    """learning rate relative to the optimizer's"""
     width: int = 384
+    """of queries and blocks"""
     num_queries: int = 100
+    """not below the number of classes"""
     num_heads: int = 6
+    """of the blocks"""
     num_blocks: int = 4
+    """how many"""
     loss: MaskLossConfig = field(default_factory=MaskLossConfig)
 
     def check(self) -> Iterator[Problem]:
-        """Yield every bad value."""
         yield from above_zero("lr_mult", self.lr_mult)
         for name in ("width", "num_queries", "num_heads", "num_blocks"):
             yield from at_least(name, getattr(self, name), 1)
         yield from _headed(self.width, self.num_heads)
+
+    def build(self, channels: Sequence[int], num_classes: int) -> nn.Module:
+        from recyclelora.models.decoders.eomt import QueryTokens
+
+        return QueryTokens(channels, num_classes, self)
 
 
 def _share(name: str, value: float) -> Iterator[Problem]:
@@ -184,15 +262,6 @@ def _headed(width: int, num_heads: int) -> Iterator[Problem]:
         yield "num_heads", f"must divide the width {width}"
 
 
-DecoderConfig = (
-    LinearDecoderConfig
-    | SegformerDecoderConfig
-    | FpnDecoderConfig
-    | UpernetDecoderConfig
-    | DptDecoderConfig
-    | Mask2FormerDecoderConfig
-    | EomtDecoderConfig
-)
 DECODERS: dict[str, type] = {
     "linear": LinearDecoderConfig,
     "segformer": SegformerDecoderConfig,
@@ -202,3 +271,4 @@ DECODERS: dict[str, type] = {
     "mask2former": Mask2FormerDecoderConfig,
     "eomt": EomtDecoderConfig,
 }
+"""What a decoder's ``kind`` names. Other packages add theirs by entry points of the group ``recyclelora.decoders``."""

@@ -12,8 +12,14 @@ from segmentation_models_pytorch.decoders.upernet.decoder import UPerNetDecoder
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from recyclelora.models.decoders.config import (
+    DptDecoderConfig,
+    FpnDecoderConfig,
+    SegformerDecoderConfig,
+    UpernetDecoderConfig,
+)
 from recyclelora.models.decoders.decoder import DenseDecoder
-from recyclelora.models.decoders.pyramid import Kind, build_pyramid
+from recyclelora.models.decoders.pyramid import build_pyramid
 
 GROUP = 8
 """Channels to a group. One channel alone would be normalised to nothing where UPerNet pools the whole map."""
@@ -62,9 +68,10 @@ class Segformer(ConvolutionalDecoder):
     It resizes behind its linear layers and so needs no pyramid.
     """
 
-    def __init__(self, channels: Sequence[int], num_classes: int, *, width: int = 256) -> None:
+    def __init__(self, channels: Sequence[int], num_classes: int, options: SegformerDecoderConfig) -> None:
         # the library counts from the image: 3 channels at stride 1, none at stride 2
-        super().__init__(SegformerDecoder([3, 0, *channels], segmentation_channels=width), width, num_classes)
+        body = SegformerDecoder([3, 0, *channels], segmentation_channels=options.width)
+        super().__init__(body, options.width, num_classes)
 
     def cells(self, features: list[Tensor]) -> Tensor:
         """See :class:`ConvolutionalDecoder`."""
@@ -78,19 +85,12 @@ class Segformer(ConvolutionalDecoder):
 class FeaturePyramid(ConvolutionalDecoder):
     """Top-down sums of the levels, each brought to stride 4 and added (Kirillov et al., 2019)."""
 
-    def __init__(
-        self,
-        channels: Sequence[int],
-        num_classes: int,
-        *,
-        width: int = 256,
-        head_width: int = 128,
-        dropout: float = 0.2,
-        pyramid: Kind = "bilinear",
-    ) -> None:
-        body = FPNDecoder(list(channels), 4, pyramid_channels=width, segmentation_channels=head_width, dropout=0.0)
-        super().__init__(body, head_width, num_classes, dropout)
-        self.pyramid = build_pyramid(pyramid, channels)
+    def __init__(self, channels: Sequence[int], num_classes: int, options: FpnDecoderConfig) -> None:
+        widths = {"pyramid_channels": options.width, "segmentation_channels": options.head_width}
+        super().__init__(
+            FPNDecoder(list(channels), 4, **widths, dropout=0.0), options.head_width, num_classes, options.dropout
+        )
+        self.pyramid = build_pyramid(options.pyramid, channels)
 
     def cells(self, features: list[Tensor]) -> Tensor:
         """See :class:`ConvolutionalDecoder`."""
@@ -101,11 +101,10 @@ class FeaturePyramid(ConvolutionalDecoder):
 class UperNet(ConvolutionalDecoder):
     """Pooling at four scales on the coarsest level, top-down sums, all fused (Xiao et al., 2018)."""
 
-    def __init__(
-        self, channels: Sequence[int], num_classes: int, *, width: int = 256, pyramid: Kind = "bilinear"
-    ) -> None:
-        super().__init__(UPerNetDecoder([3, 0, *channels], decoder_channels=width), width, num_classes)
-        self.pyramid = build_pyramid(pyramid, channels)
+    def __init__(self, channels: Sequence[int], num_classes: int, options: UpernetDecoderConfig) -> None:
+        body = UPerNetDecoder([3, 0, *channels], decoder_channels=options.width)
+        super().__init__(body, options.width, num_classes)
+        self.pyramid = build_pyramid(options.pyramid, channels)
 
     def cells(self, features: list[Tensor]) -> Tensor:
         """See :class:`ConvolutionalDecoder`."""
@@ -117,7 +116,8 @@ class UperNet(ConvolutionalDecoder):
 class Dpt(ConvolutionalDecoder):
     """Levels reassembled by its own deconvolutions, fused by residual units up to stride 2 (Ranftl et al., 2021)."""
 
-    def __init__(self, channels: Sequence[int], num_classes: int, *, width: int = 256) -> None:
+    def __init__(self, channels: Sequence[int], num_classes: int, options: DptDecoderConfig) -> None:
+        width = options.width
         middle = (width, 2 * width, 4 * width, 4 * width)
         body = DPTDecoder(
             list(channels), encoder_has_prefix_tokens=False, readout="ignore", intermediate_channels=middle,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import ClassVar, Protocol
+from typing import Protocol
 
 from torch import Tensor, nn
 
@@ -15,11 +15,9 @@ class Decoder(Protocol):
 
     Features are four maps (B, C, h, w), one for each depth that is read, all at the stride of a patch.
 
-    ``query`` (num_queries, width) comes from adapters that speak to the decoder's queries (Rein). Only a decoder with
-    ``has_queries`` is given one.
+    ``query`` (num_queries, width) comes from adapters that speak to the decoder's queries (Rein). Only a decoder whose
+    options say ``has_queries`` is given one.
     """
-
-    has_queries: ClassVar[bool]
 
     def __call__(self, features: Sequence[Tensor], size: tuple[int, int], query: Tensor | None = None) -> Tensor:
         """Scores (B, num_classes, H, W) for ``size`` (H, W); the class of a pixel is the one with the highest."""
@@ -63,8 +61,6 @@ class DenseDecoder(nn.Module):
 
     Its last layer is called ``classifier``; a concrete one with other parameters per class says so in `per_class`.
     """
-
-    has_queries: ClassVar[bool] = False
 
     def losses(
         self,

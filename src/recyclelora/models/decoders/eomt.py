@@ -10,6 +10,7 @@ from timm.layers.norm import LayerNorm2d
 from timm.models.vision_transformer import Block
 from torch import Tensor, nn
 
+from recyclelora.models.decoders.config import EomtDecoderConfig
 from recyclelora.models.decoders.mask_decoder import MaskDecoder
 from recyclelora.models.decoders.mask_loss import MaskLoss
 
@@ -21,34 +22,16 @@ class QueryTokens(MaskDecoder):
     upscaled by two steps of deconvolution, a prediction before each block and after the last, Mask2Former's loss.
     Unlike EoMT: the blocks are new ones behind the backbone, at ``width``, not its own last blocks, so that any adapter
     works; and attention is never masked, where EoMT masks it in training and anneals that away.
-
-    Args:
-        channels: of the four levels; the last is read
-        num_classes: C
-        width: of queries and blocks
-        num_queries: Q
-        num_heads: of the blocks
-        num_blocks: how many
-        loss: compares predictions with labels
     """
 
     class_layer: ClassVar[str] = "class_head"
 
-    def __init__(
-        self,
-        channels: Sequence[int],
-        num_classes: int,
-        *,
-        width: int = 384,
-        num_queries: int = 100,
-        num_heads: int = 6,
-        num_blocks: int = 4,
-        loss: MaskLoss | None = None,
-    ) -> None:
-        super().__init__(loss or MaskLoss(), num_classes, num_queries)
+    def __init__(self, channels: Sequence[int], num_classes: int, options: EomtDecoderConfig) -> None:
+        super().__init__(MaskLoss(options.loss), num_classes, options.num_queries)
+        width = options.width
         self.inward = nn.Sequential(nn.LayerNorm(channels[-1]), nn.Linear(channels[-1], width))
-        self.queries = nn.Embedding(num_queries, width)
-        self.blocks = nn.ModuleList(Block(width, num_heads, qkv_bias=True) for _ in range(num_blocks))
+        self.queries = nn.Embedding(options.num_queries, width)
+        self.blocks = nn.ModuleList(Block(width, options.num_heads, qkv_bias=True) for _ in range(options.num_blocks))
         self.norm = nn.LayerNorm(width)
         self.class_head = nn.Linear(width, num_classes + 1)
         self.mask_head = nn.Sequential(

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from recyclelora.models.decoders.config import LinearDecoderConfig
 from recyclelora.models.decoders.decoder import DenseDecoder
 
 
@@ -17,10 +18,10 @@ class LinearDecoder(DenseDecoder):
     LayerNorm per level and patch, since batches are too small for BatchNorm.
     """
 
-    def __init__(self, channels: Sequence[int], num_classes: int, dropout: float = 0.0) -> None:
+    def __init__(self, channels: Sequence[int], num_classes: int, options: LinearDecoderConfig) -> None:
         super().__init__()
         self.norms = nn.ModuleList(nn.LayerNorm(c) for c in channels)
-        self.dropout = nn.Dropout2d(dropout)
+        self.dropout = nn.Dropout2d(options.dropout)
         self.classifier = nn.Conv2d(sum(channels), num_classes, kernel_size=1)
         nn.init.normal_(self.classifier.weight, std=0.01)
         nn.init.zeros_(self.classifier.bias)  # type: ignore[arg-type]

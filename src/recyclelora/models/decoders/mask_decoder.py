@@ -25,7 +25,6 @@ class MaskDecoder(nn.Module):
         ValueError: there are more classes than queries.
     """
 
-    has_queries: ClassVar[bool] = False
     class_layer: ClassVar[str]
     """The layer of the class logits: a row for every class, and one more, the last, for no object."""
 

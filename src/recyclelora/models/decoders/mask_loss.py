@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from recyclelora.models.decoders.config import MaskLossConfig
 from recyclelora.models.decoders.matching import assign, matching_cost
 from recyclelora.models.decoders.points import sample, uncertain_points
 from recyclelora.system.distributed import mean_over_processes
@@ -20,25 +21,9 @@ from recyclelora.system.distributed import mean_over_processes
 
 @dataclass(frozen=True)
 class MaskLoss:
-    """Class cross-entropy, mask binary cross-entropy and dice, summed over the outputs.
+    """Class cross-entropy, mask binary cross-entropy and dice, summed over the outputs."""
 
-    Attributes:
-        class_weight: of the class loss, in the matching too
-        mask_weight: of the masks' binary cross-entropy, in the matching too
-        dice_weight: of the masks' dice loss, in the matching too
-        no_object_weight: of queries without a class, relative to 1 for the others
-        num_points: where masks are compared
-        oversample: points drawn for each that is kept for being uncertain
-        importance: share of the points that are uncertain ones
-    """
-
-    class_weight: float = 2.0
-    mask_weight: float = 5.0
-    dice_weight: float = 5.0
-    no_object_weight: float = 0.1
-    num_points: int = 12544
-    oversample: float = 3.0
-    importance: float = 0.75
+    options: MaskLossConfig
 
     @torch.compiler.disable  # type: ignore[untyped-decorator]
     def __call__(
@@ -76,10 +61,10 @@ class MaskLoss:
 
         Masks and ``targets`` (B, C, H, W) of every output and image are compared at random points of its own.
         """
-        weights = {name: getattr(self, name) for name in ("class_weight", "mask_weight", "dice_weight")}
+        weights = {name: getattr(self.options, name) for name in ("class_weight", "mask_weight", "dice_weight")}
         costs = []
         for logits, drawn in zip(classes, masks, strict=True):
-            points = torch.rand(len(targets), self.num_points, 2, device=targets.device)
+            points = torch.rand(len(targets), self.options.num_points, 2, device=targets.device)
             costs.append(matching_cost(logits, sample(drawn, points), sample(targets, points), **weights))
         return assign(torch.stack(costs).cpu(), present)
 
@@ -88,7 +73,7 @@ class MaskLoss:
         classes each image shows: the weights of all queries; the masks, as published at least one for an image."""
         targets = present.sum(1)
         matched = targets.sum()
-        weights = matched + self.no_object_weight * (len(present) * num_queries - matched)
+        weights = matched + self.options.no_object_weight * (len(present) * num_queries - matched)
         return torch.stack([weights, targets.clamp(min=1).sum()]).float()
 
     def compare(
@@ -106,9 +91,9 @@ class MaskLoss:
         class_norm, num_masks = norm
         bce, dice = self._mask_losses(masks, targets, present, queries)
         return {
-            "loss_cls": self.class_weight * self._class_losses(classes, present, queries) / class_norm,
-            "loss_mask": self.mask_weight * bce / num_masks,
-            "loss_dice": self.dice_weight * dice / num_masks,
+            "loss_cls": self.options.class_weight * self._class_losses(classes, present, queries) / class_norm,
+            "loss_mask": self.options.mask_weight * bce / num_masks,
+            "loss_dice": self.options.dice_weight * dice / num_masks,
         }
 
     def _class_losses(self, classes: Tensor, present: Tensor, queries: Tensor) -> Tensor:
@@ -118,7 +103,7 @@ class MaskLoss:
         target = torch.full(classes.shape[:3], num_classes)
         target[torch.arange(len(target))[:, None], images, queries] = wanted
         weight = torch.ones(num_classes + 1)
-        weight[-1] = self.no_object_weight
+        weight[-1] = self.options.no_object_weight
         device = classes.device
         each = F.cross_entropy(classes.flatten(0, 2), target.flatten().to(device), weight.to(device), reduction="none")
         return each.view(len(classes), -1).sum(1)
@@ -134,7 +119,7 @@ class MaskLoss:
             nothing = chosen.sum()  # keeps every parameter in the graph, with a gradient of 0
             return nothing.expand(len(masks)), nothing.expand(len(masks))
         with torch.no_grad():
-            points = uncertain_points(chosen, self.num_points, self.oversample, self.importance)
+            points = uncertain_points(chosen, self.options.num_points, self.options.oversample, self.options.importance)
             # the pairs are the same in every output: one look at their targets serves them all
             together = torch.cat(points.chunk(len(masks)), 1)
             truth = sample(targets[images, wanted][:, None], together)[:, 0]

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Literal, Protocol
+from typing import Protocol
 
 from timm.layers.norm import LayerNorm2d
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-Kind = Literal["bilinear", "learned"]
 FACTORS = (4.0, 2.0, 1.0, 0.5)
 
 
@@ -62,7 +61,7 @@ class LearnedPyramid(nn.Module):
         return [projection(f) for f, projection in zip(self(features), projections, strict=True)]
 
 
-def build_pyramid(kind: Kind, channels: Sequence[int]) -> BilinearPyramid | LearnedPyramid:
+def build_pyramid(kind: str, channels: Sequence[int]) -> BilinearPyramid | LearnedPyramid:
     """The pyramid for levels with these ``channels``."""
     return LearnedPyramid(channels) if kind == "learned" else BilinearPyramid()
 

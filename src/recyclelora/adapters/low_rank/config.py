@@ -1,0 +1,131 @@
+"""Options of the low-rank family."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Optional
+
+from omegaconf import MISSING
+
+from recyclelora.adapters.blocks import check_selection
+from recyclelora.system.checks import Problem, above_zero, added, at_least, one_of
+
+if TYPE_CHECKING:  # at run time nothing here imports torch
+    from recyclelora.adapters.method import Method
+
+# OmegaConf reads these annotations at run time and wants Optional[...], not "... | None".
+# ruff: noqa: UP045
+
+INITS = (
+    "kaiming", "gaussian", "orthogonal", "orthonormal",
+    "svd_major", "svd_minor", "svd_minor_left", "svd_minor_unloaded",
+    "qr", "rrqr_major", "rrqr_minor", "rrqr_major_values", "rrqr_minor_values",
+)  # fmt: skip
+SCALE_RULES = ("total_rank", "sqrt_rank", "fixed")
+
+
+@dataclass
+class BranchConfig:
+    """One low-rank pair (A, B) of an adapted layer: how it starts and how fast it learns."""
+
+    init: str = MISSING
+    """where A and B start"""
+    rank: int = MISSING
+    """rows of A, columns of B"""
+    lr_mult: float = 1.0
+    """learning rate relative to the optimizer's"""
+    lr_mult_b: float = 1.0
+    """multiplies B's once more (LoRA+)"""
+    weight_decay: float = 0.0
+    """of both factors"""
+    train_a: bool = True
+    """whether A trains"""
+    train_b: bool = True
+    """whether B trains"""
+
+    def check(self) -> Iterator[Problem]:
+        yield from one_of("init", self.init, INITS)
+        yield from at_least("rank", self.rank, 1)
+        yield from above_zero("lr_mult", self.lr_mult)
+        yield from above_zero("lr_mult_b", self.lr_mult_b)
+        yield from at_least("weight_decay", self.weight_decay, 0)
+        if not (self.train_a or self.train_b):
+            yield "train_a", "and train_b are both false: nothing of this branch would train"
+
+
+@dataclass
+class LowRankConfig:
+    """The low-rank family: LoRA, PiSSA, MiLoRA, SoMA, OLoRA, RecycleLoRA and every ablation of them."""
+
+    kind: str = "low_rank"
+    name: str = MISSING
+    alpha: float = 1.0
+    """the layer's scale is s = alpha / (sum of the ranks), or alpha / sqrt(sum of the ranks)"""
+    scale_rule: str = "total_rank"
+    """which of these, or ``fixed``: ``scale`` itself"""
+    scale: Optional[float] = None
+    """s with ``scale_rule=fixed``"""
+    residual: bool = True
+    """subtract the initial branches from the frozen weight, so that training starts at the pretrained model"""
+    split_qkv: bool = False
+    """adapt q, k and v of a fused qkv layer separately"""
+    train_bias: bool = False
+    """train the biases of adapted layers"""
+    targets: list[str] = field(default_factory=lambda: ["*"])
+    """patterns over the names of linear layers"""
+    blocks: str = ":"
+    """which blocks, as slices and numbers"""
+    precision: str = "float64"
+    """of the pivoted QR"""
+    pivoting: str = "greedy"
+    """greedy as in the paper, or strong rank-revealing QR"""
+    pivoting_f: float = 2.0
+    """the bound f of strong pivoting"""
+    main: BranchConfig = field(default_factory=BranchConfig)
+    sub: Optional[BranchConfig] = None
+    mixed_precision: str = added("fold")
+    """``residual`` under autocast: ``subtract`` takes s B0 A0 away in every forward, so that small steps survive;
+    ``fold`` once from the frozen weight, as in float32"""
+
+    @property
+    def branches(self) -> dict[str, BranchConfig]:
+        """The branches by name, main first."""
+        return {"main": self.main} if self.sub is None else {"main": self.main, "sub": self.sub}
+
+    @property
+    def layer_scale(self) -> float:
+        """s of ``y = x W_res^T + b + s (x A^T) B^T``."""
+        if self.scale is not None:
+            return self.scale
+        total = sum(branch.rank for branch in self.branches.values())
+        return self.alpha / (total if self.scale_rule == "total_rank" else total**0.5)
+
+    def check(self) -> Iterator[Problem]:
+        yield from above_zero("alpha", self.alpha)
+        yield from one_of("scale_rule", self.scale_rule, SCALE_RULES)
+        yield from one_of("precision", self.precision, ("float64", "float32"))
+        yield from one_of("pivoting", self.pivoting, ("greedy", "strong"))
+        yield from one_of("mixed_precision", self.mixed_precision, ("fold", "subtract"))
+        yield from at_least("pivoting_f", self.pivoting_f, 1)
+        if self.pivoting == "strong":
+            yield from self._check_strong()
+        if self.scale is not None:
+            yield from above_zero("scale", self.scale)
+        if (self.scale is None) == (self.scale_rule == "fixed"):
+            yield "scale", "is needed with scale_rule=fixed, and only there"
+        yield from check_selection(self.targets, self.blocks)
+
+    def _check_strong(self) -> Iterator[Problem]:
+        if self.precision != "float64":
+            yield "precision", "must be float64 with pivoting=strong"
+        # Strong pivoting has a permutation of its own for either end, which depends on how many columns are cut off.
+        for end in ("rrqr_major", "rrqr_minor"):
+            ranks = {branch.rank for branch in self.branches.values() if branch.init in (end, f"{end}_values")}
+            if len(ranks) > 1:
+                yield "pivoting", f"strong needs one rank for both branches in the same directions ({end}): {ranks}"
+
+    def method(self) -> Method:
+        from recyclelora.adapters.low_rank.inject import LowRank
+
+        return LowRank(self)
