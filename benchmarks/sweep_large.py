@@ -24,7 +24,8 @@ import optuna
 from optuna.distributions import FloatDistribution, distribution_to_json
 from sweep_app import STOCK, Sweep
 
-from recyclelora.sweep.ledger import COMPLETE, Attempt, Ledger, now
+from recyclelora.sweep.attempts import Attempt
+from recyclelora.sweep.ledger import COMPLETE, Ledger, now
 
 NEW = 20
 SPACE = {"x": FloatDistribution(-5.0, 5.0)}

@@ -33,7 +33,8 @@ from recyclelora.evaluation.image_counts import ImageCounts
 from recyclelora.evaluation.partial import PartialCounts
 from recyclelora.runs.checkpoint import load_checkpoint, newest_checkpoint
 from recyclelora.sweep.ledger import COMPLETE, FAILED, Ledger
-from recyclelora.sweep.study import open_study, storage_url
+from recyclelora.sweep.storage import storage_url
+from recyclelora.sweep.study import open_study
 from recyclelora.system.errors import UserError
 
 OPTIONS = ["trainer.max_steps=4", "trainer.eval_every=2"]

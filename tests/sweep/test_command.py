@@ -15,7 +15,7 @@ from hydra.types import HydraContext
 from recyclelora.commands.launch import launch
 from recyclelora.config.compose import ConfigError, home, register_schemas
 from recyclelora.sweep.command import checked_arguments, study_name
-from recyclelora.sweep.main import _without_secrets
+from recyclelora.sweep.task import without_secrets
 
 SCRIPTS = ["train", "evaluate", "predict", "export", "analyze", "inspect_data", "report", "prepare", "repeat"]
 
@@ -96,7 +96,7 @@ def test_interpolations_on_the_command_line_stay_what_they_are():
     with initialize_config_dir(str(home() / "conf")):
         config = compose("train", ["data=streets", "study=s"], return_hydra_config=True)
     config.hydra.overrides.hydra = [given]
-    kept = _without_secrets(config).hydra.overrides.hydra
+    kept = without_secrets(config).hydra.overrides.hydra
     assert kept._get_node(0)._value() == given
 
 

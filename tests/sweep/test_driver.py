@@ -13,13 +13,15 @@ import pytest
 from optuna.distributions import CategoricalDistribution, distribution_to_json
 
 from recyclelora.runs.mailbox import Unit
+from recyclelora.sweep.attempts import Attempt
 from recyclelora.sweep.driver import Driver
 from recyclelora.sweep.execution import Stage, Status
-from recyclelora.sweep.ledger import Attempt, Ledger
+from recyclelora.sweep.folder import busy
+from recyclelora.sweep.ledger import Ledger
 from recyclelora.sweep.planning import Plan
 from recyclelora.sweep.search import Search
 from recyclelora.sweep.space import Space
-from recyclelora.sweep.steering import Wishes, alive, busy, living, wish
+from recyclelora.sweep.steering import Requests, alive, living, request_trials
 from recyclelora.system.errors import UserError
 from recyclelora.system.storage import LOCK, locked, taking_turns, write_json
 
@@ -49,7 +51,7 @@ def test_of_two_successors_one_takes_over(tmp_path: Path, study: optuna.Study):
         first._take_over()
         second._take_over()
         assert living(tmp_path) == ["process 2 on a"]
-    assert [trial.number for trial, _ in first.queue] == [0] and second.queue == []
+    assert [trial.number for trial, _ in first.units.queue] == [0] and second.units.queue == []
     assert [trial.driver for trial in Ledger(tmp_path).trials()] == ["a-2"]
 
 
@@ -62,10 +64,10 @@ def test_a_new_trial_is_its_drivers_before_the_next_turn(tmp_path: Path, study: 
     assert search.failures == 1 and not search.too_many_failures
 
 
-def test_a_wish_is_new_once_for_every_driver(tmp_path: Path):
-    first, second = Wishes(tmp_path, 5), Wishes(tmp_path, 5)
+def test_a_request_is_new_once_for_every_driver(tmp_path: Path):
+    first, second = Requests(tmp_path, 5), Requests(tmp_path, 5)
     assert first.new() is None
-    wish(tmp_path, 7, 5)
+    request_trials(tmp_path, 7, 5)
     assert (first.new(), second.new(), first.new()) == (7, 7, None)
 
 
@@ -76,9 +78,9 @@ def test_a_trial_killed_while_its_driver_is_told_to_stop_loses_no_try(tmp_path: 
     trial.attempts.append(Attempt(0, 1, "job", ""))
     Unit(trial.unit_folder(0)).started(1, "job")
     alone.stop = 15
-    alone._settle_unit(trial, 0, Status(Stage.GONE, "killed by SIGKILL", node_fault=True))
+    alone.units._settle_unit(trial, 0, Status(Stage.GONE, "killed by SIGKILL", node_fault=True))
     (attempt,) = Ledger(tmp_path).trials()[0].attempts
-    assert attempt.excused and alone.queue == [(trial, 0)]
+    assert attempt.excused and alone.units.queue == [(trial, 0)]
 
 
 def test_what_a_trial_has_reached_is_kept_with_its_attempt(tmp_path: Path, study: optuna.Study):
@@ -90,21 +92,21 @@ def test_what_a_trial_has_reached_is_kept_with_its_attempt(tmp_path: Path, study
         trial.attempts.append(Attempt(0, number, "job", ""))
         Unit(trial.unit_folder(0)).started(number, "job")
         Unit(trial.unit_folder(0)).progress(step, 10, 1.0)
-        alone._settle_unit(trial, 0, Status(Stage.GONE, "killed by SIGKILL", node_fault=True))
+        alone.units._settle_unit(trial, 0, Status(Stage.GONE, "killed by SIGKILL", node_fault=True))
     (stored,) = Ledger(tmp_path).trials()
     assert [a.reached for a in stored.attempts] == [3, 6, 9, 9, 9]
     assert stored.state == "failed" and stored.reason == "killed by SIGKILL; 5 attempts"
 
 
-def test_a_wish_outlives_the_driver_until_the_command_asks_for_something_else(tmp_path: Path):
-    wish(tmp_path, 0, 5)
-    assert Wishes(tmp_path, 5).new() == 0 and Wishes(tmp_path, 5).new() == 0
-    changed = Wishes(tmp_path, 6)
+def test_a_request_outlives_the_driver_until_the_command_asks_for_something_else(tmp_path: Path):
+    request_trials(tmp_path, 0, 5)
+    assert Requests(tmp_path, 5).new() == 0 and Requests(tmp_path, 5).new() == 0
+    changed = Requests(tmp_path, 6)
     assert changed.new() is None
-    wish(tmp_path, 9, 6)
+    request_trials(tmp_path, 9, 6)
     assert changed.new() == 9
     (tmp_path / "control.json").write_text('{"n_trials": 3}')  # of the first release
-    assert Wishes(tmp_path, 5).new() == 3
+    assert Requests(tmp_path, 5).new() == 3
 
 
 def test_a_cancelled_sweep_asks_for_nothing_and_confirms_nothing(tmp_path: Path, study: optuna.Study):
@@ -129,12 +131,12 @@ def test_what_still_runs_of_a_sweep_is_seen(tmp_path: Path):
 
 
 @pytest.mark.parametrize("text", ["null", "[]", '{"n_trials": "7"}', '{"n_trials": -1}', "{"])
-def test_a_wish_that_makes_no_sense_is_said_once(tmp_path: Path, text: str):
+def test_a_request_that_makes_no_sense_is_said_once(tmp_path: Path, text: str):
     (tmp_path / "control.json").write_text(text)
-    wishes = Wishes(tmp_path, 2)
+    requests = Requests(tmp_path, 2)
     with pytest.raises(UserError, match=r"control\.json: "):
-        wishes.new()
-    assert wishes.new() is None
+        requests.new()
+    assert requests.new() is None
 
 
 def test_a_file_system_that_does_not_answer_is_no_other_folder(tmp_path: Path, study: optuna.Study, monkeypatch):
@@ -170,11 +172,11 @@ def test_late_outcomes_that_make_no_values_are_looked_at_once(tmp_path: Path, st
     trial.driver = alone.search.driver
     trial.attempts.append(Attempt(0, 1, "job", "", node_fault=True))
     trial.end("failed", reason="lost")
-    monkeypatch.setattr("recyclelora.sweep.driver.LOOK_BACK", 0.0)
-    alone._take_late()
+    monkeypatch.setattr("recyclelora.sweep.settling.LOOK_BACK", 0.0)
+    alone.units.take_late()
     assert said == []
     outcome = {"attempt": 1, "status": "complete", "reason": None, "values": [1.0, 2.0]}
     write_json(trial.unit_folder(0) / "outcome.json", outcome)
     for _ in range(3):
-        alone._take_late()
+        alone.units.take_late()
     assert len(said) == 1 and trial.reason == "returned 2 values, not 1 as hydra.sweeper.direction says"

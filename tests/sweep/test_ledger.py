@@ -9,7 +9,8 @@ from pathlib import Path
 import pytest
 
 from recyclelora.runs.mailbox import CONFIRM, Unit
-from recyclelora.sweep.ledger import COMPLETE, Attempt, Ledger, Trial
+from recyclelora.sweep.attempts import Attempt
+from recyclelora.sweep.ledger import COMPLETE, Ledger, Trial
 from recyclelora.system.errors import UserError
 
 

@@ -14,7 +14,8 @@ from optuna.distributions import FloatDistribution, distribution_to_json
 from optuna.exceptions import StorageInternalError
 
 from recyclelora.sweep.ledger import COMPLETE, FAILED, Ledger
-from recyclelora.sweep.study import forget, open_study, storage_url
+from recyclelora.sweep.storage import forget, storage_url
+from recyclelora.sweep.study import open_study
 from recyclelora.sweep.view import View
 from recyclelora.system.errors import UserError
 

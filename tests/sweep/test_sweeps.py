@@ -15,9 +15,8 @@ from sweeping import Sweeping
 from waiting import wait_for
 
 from recyclelora.sweep import snapshot
+from recyclelora.sweep.folder import make_folder, own_place
 from recyclelora.sweep.ledger import Ledger
-from recyclelora.sweep.main import _make_folder as make_folder
-from recyclelora.sweep.main import _own_place as own_place
 from recyclelora.system.errors import UserError
 from recyclelora.system.storage import read_json
 
@@ -488,9 +487,9 @@ def test_records_that_were_edited_by_hand_cost_only_themselves(sweeping: Sweepin
 
 def test_code_in_a_folder_that_an_option_file_chose_is_not_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.delenv("RECYCLELORA_SNAPSHOT", raising=False)
-    monkeypatch.setattr("recyclelora.sweep.main.place_chosen_by", lambda: None)
+    monkeypatch.setattr("recyclelora.sweep.folder.place_chosen_by", lambda: None)
     own_place(tmp_path)
-    monkeypatch.setattr("recyclelora.sweep.main.place_chosen_by", lambda: Path("theirs.yaml"))
+    monkeypatch.setattr("recyclelora.sweep.folder.place_chosen_by", lambda: Path("theirs.yaml"))
     with pytest.raises(UserError, match=r"has code of its own in snapshot/, and theirs\.yaml chose this folder"):
         own_place(tmp_path)
     with monkeypatch.context() as inside:

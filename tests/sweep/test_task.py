@@ -8,8 +8,9 @@ from pathlib import Path
 import pytest
 
 from recyclelora.runs.mailbox import CANCELLED, Unit
+from recyclelora.sweep.attempts import Attempt
 from recyclelora.sweep.execution import Work
-from recyclelora.sweep.ledger import Attempt, Ledger
+from recyclelora.sweep.ledger import Ledger
 from recyclelora.sweep.task import recorded
 from recyclelora.system.errors import Interrupted, Pruned, UserError
 

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from hydra.core.plugins import Plugins
 from hydra.core.utils import JobReturn, JobStatus
 from hydra.plugins.launcher import Launcher
-from hydra.types import TaskFunction
+from hydra.types import HydraContext, TaskFunction
 from omegaconf import DictConfig
 
 from recyclelora.runs.mailbox import VARIABLE
@@ -76,6 +77,23 @@ class BatchExecutor:
 
     def close(self) -> None:
         """Nothing is held."""
+
+
+def through_launcher(
+    context: HydraContext, function: TaskFunction, config: DictConfig, options: Mapping[str, Any]
+) -> BatchExecutor:
+    """The executor of the launcher that a configuration names.
+
+    Args:
+        context: Hydra's
+        function: the task
+        config: with ``hydra.launcher``, and without secrets
+        options: of ``hydra.sweeper``
+    """
+    launcher = Plugins.instance().instantiate_launcher(
+        hydra_context=context, task_function=Recorded(function, options["objectives"]), config=config
+    )
+    return BatchExecutor(launcher, options["n_jobs"])
 
 
 def _first_line(error: object) -> str:

@@ -7,8 +7,9 @@ from pathlib import Path
 from rich.table import Table
 
 from recyclelora.runs.mailbox import CANCELLED, Unit
-from recyclelora.sweep.ledger import FAILED, RUNNING, Ledger, read_study
-from recyclelora.sweep.steering import living, wish
+from recyclelora.sweep.ledger import FAILED, RUNNING, Ledger
+from recyclelora.sweep.record import read_study
+from recyclelora.sweep.steering import living, request_trials
 from recyclelora.sweep.table import count_states, running_row
 from recyclelora.system.errors import UserError
 from recyclelora.system.progress import screen
@@ -53,7 +54,7 @@ def cancel(sweep: Path, numbers: list[int]) -> None:
         for unit in range(len(trials[number].units)):
             Unit(trials[number].unit_folder(unit)).ask_to_stop(CANCELLED)
     if not numbers:
-        wish(sweep, 0, _asked(sweep))
+        request_trials(sweep, 0, _asked(sweep))
     print(f"asked {len(numbers or trials)} trials to stop" + ("" if numbers else "; no new ones are started"))
 
 
@@ -65,7 +66,7 @@ def extend(sweep: Path, n_trials: int) -> None:
     """
     if n_trials < 1:
         raise UserError(f"{n_trials}: at least one trial")
-    wish(sweep, n_trials, _asked(sweep))
+    request_trials(sweep, n_trials, _asked(sweep))
     drivers = living(sweep)
     about = read_study(sweep)
     command = f"python {about['command']}" if about else "its command"

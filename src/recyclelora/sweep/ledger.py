@@ -14,9 +14,10 @@ from pathlib import Path
 from typing import Any, Literal, NotRequired, TypedDict
 
 from recyclelora.runs.mailbox import CONFIRM, Outcome, Started, read_outcome, read_started, run_prefix, settles
+from recyclelora.system.typed_json import Time, read_record
+from recyclelora.sweep.attempts import Attempt, AttemptRecord
 from recyclelora.system.errors import UserError
 from recyclelora.system.storage import set_aside, write_json
-from recyclelora.system.typed_json import Time, read_record
 
 WAITING, RUNNING, COMPLETE, PRUNED, FAILED = "waiting", "running", "complete", "pruned", "failed"
 ENDED = (COMPLETE, PRUNED, FAILED)
@@ -26,19 +27,6 @@ TRIAL_FOLDER = re.compile(r"([a-z]+_)?\d+")
 LONG_NUMBER = re.compile(r"-?\d+\.\d{5,}(e[+-]?\d+)?")
 SEARCH = "search"
 """Kind of a trial that is no confirmation."""
-
-
-class StudyRecord(TypedDict):
-    """What readers need of ``study.json``; see ``record.py``."""
-
-    directions: list[Literal["maximize", "minimize"]]
-    objectives: list[str]
-    n_trials: int
-    command: str
-    created: Time
-    name: NotRequired[str]
-    config: NotRequired[dict[str, Any]]
-    tuned_on_targets: NotRequired[bool]
 
 
 class UnitRecord(TypedDict):
@@ -62,21 +50,6 @@ class TrialRecord(TypedDict):
     identity: NotRequired[str | None]
 
 
-class AttemptRecord(TypedDict):
-    """An entry of ``state.json``."""
-
-    unit: int
-    attempt: int
-    job: str
-    submitted: str
-    ended: NotRequired[str | None]
-    reason: NotRequired[str | None]
-    node_fault: NotRequired[bool]
-    excused: NotRequired[bool]
-    began: NotRequired[bool]
-    reached: NotRequired[int | None]
-
-
 class StateRecord(TypedDict):
     """``state.json``."""
 
@@ -87,26 +60,6 @@ class StateRecord(TypedDict):
     attempts: list[AttemptRecord]
     constraints: NotRequired[list[float] | None]
     driver: NotRequired[str | None]
-
-
-@dataclass
-class Attempt:
-    """One try of one unit."""
-
-    unit: int
-    attempt: int
-    job: str
-    """the executor's name for the job that runs it; empty until it is submitted"""
-    submitted: str
-    ended: str | None = None
-    reason: str | None = None
-    node_fault: bool = False
-    excused: bool = False
-    """its end says nothing about the trial, and is not counted as a try"""
-    began: bool = True
-    """whether its job got as far as the unit"""
-    reached: int | None = None
-    """the last step that the unit had told of when it ended"""
 
 
 @dataclass
@@ -213,18 +166,8 @@ class Trial:
         """Write ``trial.json``, and make the folders of its units."""
         for unit in range(len(self.units)):
             self.unit_folder(unit).mkdir(parents=True, exist_ok=True)
-        about = {
-            "number": self.number,
-            "kind": self.kind,
-            "params": self.params,
-            "overrides": self.overrides,
-            "distributions": self.distributions,
-            "asked": self.asked,
-            "plan": self.plan,
-            "retry_of": self.retry_of,
-            "identity": self.identity,
-            "units": [{"name": f"unit_{i}", "overrides": unit} for i, unit in enumerate(self.units)],
-        }
+        about = {key: getattr(self, key) for key in TrialRecord.__annotations__}
+        about["units"] = [{"name": f"unit_{i}", "overrides": unit} for i, unit in enumerate(self.units)]
         write_json(self.folder / "trial.json", about)
 
     def restored(self) -> bool:
@@ -237,15 +180,8 @@ class Trial:
 
     def save_state(self) -> None:
         """Write ``state.json``."""
-        about = {
-            "state": self.state,
-            "values": self.values,
-            "constraints": self.constraints,
-            "reason": self.reason,
-            "finished": self.finished,
-            "driver": self.driver,
-            "attempts": [asdict(attempt) for attempt in self.attempts],
-        }
+        about = {key: getattr(self, key) for key in StateRecord.__annotations__}
+        about["attempts"] = [asdict(attempt) for attempt in self.attempts]
         write_json(self.folder / "state.json", about)
 
 
@@ -304,16 +240,6 @@ class Ledger:
             else:
                 self.remarks += filter(None, [found[-1].remark])
         return sorted(found, key=lambda trial: (trial.confirms, trial.number))
-
-
-def read_study(sweep: Path) -> StudyRecord | None:
-    """``study.json`` of a sweep; None where there is none.
-
-    Raises:
-        UserError: it is not what was written.
-    """
-    path = sweep / "study.json"
-    return read_record(path, StudyRecord) if path.exists() else None
 
 
 def read_trial(folder: Path) -> Trial:

@@ -10,11 +10,11 @@ from typing import Any
 
 from hydra.types import HydraContext
 from omegaconf import DictConfig, OmegaConf
-from optuna.distributions import FloatDistribution, distribution_to_json
+from optuna.distributions import FloatDistribution
 from optuna.samplers import BaseSampler
 
-from recyclelora.sweep.goals import DIRECTIONS, Constraint
-from recyclelora.sweep.ledger import Ledger
+from recyclelora.runs.record import command_line
+from recyclelora.sweep.goals import DIRECTIONS, Constraint, tuned_on_targets
 from recyclelora.sweep.samplers import CONSTRAINED, make_sampler, sampler_name
 from recyclelora.sweep.space import Space, grid_space, search_space
 from recyclelora.sweep.task import HydraTask
@@ -203,37 +203,37 @@ def make_plan(
     )  # fmt: skip
 
 
-def fit_grid(ledger: Ledger, plan: Plan) -> list[str]:
-    """Find the trials of a grid that has other values now: each keeps its result at the point that it is.
-
-    Args:
-        ledger: with the trials of the grid as it was
-        plan: the grid as it is
-
-    Returns:
-        remarks.
-    """
-    places = {plan.identity(_first(plan, point)): index for index, point in enumerate(plan.planned)}
-    outside = 0
-    for trial in (t for t in ledger.trials() if not t.confirms and t.retry_of is None):
-        trial.identity = trial.identity or plan.identity(trial.units[0])
-        trial.plan = places.get(trial.identity)
-        trial.params = {} if trial.plan is None else plan.planned[trial.plan]
-        distributions = plan.space.distributions
-        trial.distributions = {key: distribution_to_json(distributions[key]) for key in trial.params}
-        outside += trial.plan is None
-        trial.save()
-    return [f"{outside} earlier trials are not in this grid any more; their results stay"] if outside else []
-
-
-def _first(plan: Plan, point: Mapping[str, Any]) -> list[str]:
-    """The overrides of a point's first run."""
-    return units_of(plan.space.overrides(point), plan.seeds)[0]
-
-
 def units_of(overrides: list[str], seeds: Sequence[int] | None) -> list[list[str]]:
     """The runs of a trial: one, or one for each seed."""
     if seeds is None:
         return [overrides]
     others = [text for text in overrides if not text.startswith("seed=")]
     return [[*others, f"seed={seed}"] for seed in seeds]
+
+
+def described(
+    options: Mapping[str, Any], plan: Plan, config: DictConfig, directions: list[str], name: str
+) -> dict[str, Any]:
+    """The content of ``study.json``."""
+    base = OmegaConf.to_container(config, resolve=False)
+    assert isinstance(base, dict)
+    base.pop("hydra")
+    plain = {str(key): value for key, value in base.items()}
+    return {
+        "name": name,
+        "directions": directions,
+        "objectives": options["objectives"] or [str(plain.get("objective", "value"))],
+        "tuned_on_targets": tuned_on_targets(options["objectives"], plain),
+        "sampler": None if options["sampler"] is None else sampler_name(options["sampler"]),
+        "pruner": (options["pruner"] or {}).get("kind"),
+        "n_trials": plan.n_trials,
+        "repeats": options["repeats"],
+        "constraints": options["constraints"],
+        "fixed": list(plan.space.fixed.values()),
+        "space": {key: str(distribution) for key, distribution in plan.space.distributions.items()},
+        "conditions": options["conditions"],
+        "warm_start": options["warm_start"] is not None,
+        "reuse": options["reuse"],
+        "command": command_line(),
+        "config": plain,
+    }

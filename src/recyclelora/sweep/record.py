@@ -7,16 +7,12 @@ import shlex
 import time
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal, NotRequired, TypedDict
 
 from omegaconf import DictConfig, OmegaConf
 
 from recyclelora.runs.identity import FREE
-from recyclelora.runs.record import command_line
-from recyclelora.sweep.goals import tuned_on_targets
-from recyclelora.sweep.ledger import read_study
-from recyclelora.sweep.planning import Plan
-from recyclelora.sweep.samplers import sampler_name
+from recyclelora.system.typed_json import Time, read_record
 from recyclelora.system.checks import additions, as_override
 from recyclelora.system.errors import UserError
 from recyclelora.system.storage import write_json
@@ -25,35 +21,30 @@ MAY_CHANGE = ("name", "n_trials", "command", "created", "pruner", "warm_start", 
 """Entries of ``study.json`` with which the same study may go on; a renamed folder is the same study."""
 
 GRID_MAY_CHANGE = ("space", "sampler")
-"""The same of a grid, which takes more values, or fewer; see ``planning.fit_grid``."""
+"""The same of a grid, which takes more values, or fewer; see ``search.fit_grid``."""
 
 
-def described(
-    options: Mapping[str, Any], plan: Plan, config: DictConfig, directions: list[str], name: str
-) -> dict[str, Any]:
-    """The content of ``study.json``."""
-    base = OmegaConf.to_container(config, resolve=False)
-    assert isinstance(base, dict)
-    base.pop("hydra")
-    plain = {str(key): value for key, value in base.items()}
-    return {
-        "name": name,
-        "directions": directions,
-        "objectives": options["objectives"] or [str(plain.get("objective", "value"))],
-        "tuned_on_targets": tuned_on_targets(options["objectives"], plain),
-        "sampler": None if options["sampler"] is None else sampler_name(options["sampler"]),
-        "pruner": (options["pruner"] or {}).get("kind"),
-        "n_trials": plan.n_trials,
-        "repeats": options["repeats"],
-        "constraints": options["constraints"],
-        "fixed": list(plan.space.fixed.values()),
-        "space": {key: str(distribution) for key, distribution in plan.space.distributions.items()},
-        "conditions": options["conditions"],
-        "warm_start": options["warm_start"] is not None,
-        "reuse": options["reuse"],
-        "command": command_line(),
-        "config": plain,
-    }
+class StudyRecord(TypedDict):
+    """What readers need of ``study.json``."""
+
+    directions: list[Literal["maximize", "minimize"]]
+    objectives: list[str]
+    n_trials: int
+    command: str
+    created: Time
+    name: NotRequired[str]
+    config: NotRequired[dict[str, Any]]
+    tuned_on_targets: NotRequired[bool]
+
+
+def read_study(sweep: Path) -> StudyRecord | None:
+    """``study.json`` of a sweep; None where there is none.
+
+    Raises:
+        UserError: it is not what was written.
+    """
+    path = sweep / "study.json"
+    return read_record(path, StudyRecord) if path.exists() else None
 
 
 def is_grid(about: Mapping[str, Any]) -> bool:
@@ -107,7 +98,7 @@ def record(folder: Path, about: dict[str, Any], since: Mapping[str, Any]) -> Non
 
     Args:
         folder: of the sweep
-        about: see :func:`described`
+        about: see :func:`recyclelora.sweep.planning.described`
         since: see :func:`options_since`
 
     Raises:

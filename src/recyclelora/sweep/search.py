@@ -211,3 +211,29 @@ def best_trials(trials: Sequence[Trial], directions: Sequence[str]) -> list[Tria
     """Complete trials that keep the constraints, the best first; of several objectives, by the first."""
     kept = [t for t in trials if t.state == COMPLETE and t.values and t.feasible]
     return sorted(kept, key=lambda t: (t.values or [0.0])[0], reverse=directions[0] == "maximize")
+
+
+def fit_grid(ledger: Ledger, plan: Plan) -> list[str]:
+    """Find the trials of a grid that has other values now: each keeps its result at the point that it is.
+
+    Args:
+        ledger: with the trials of the grid as it was
+        plan: the grid as it is
+
+    Returns:
+        remarks.
+    """
+    places = {
+        plan.identity(units_of(plan.space.overrides(point), plan.seeds)[0]): index
+        for index, point in enumerate(plan.planned)
+    }
+    outside = 0
+    for trial in (t for t in ledger.trials() if not t.confirms and t.retry_of is None):
+        trial.identity = trial.identity or plan.identity(trial.units[0])
+        trial.plan = places.get(trial.identity)
+        trial.params = {} if trial.plan is None else plan.planned[trial.plan]
+        distributions = plan.space.distributions
+        trial.distributions = {key: distribution_to_json(distributions[key]) for key in trial.params}
+        outside += trial.plan is None
+        trial.save()
+    return [f"{outside} earlier trials are not in this grid any more; their results stay"] if outside else []

@@ -4,23 +4,20 @@ from __future__ import annotations
 
 import contextlib
 import os
-import shutil
 from collections.abc import Iterator
 from pathlib import Path
 from typing import NotRequired, TypedDict
 
-from recyclelora.sweep.ledger import Ledger
-from recyclelora.sweep.slurm.queue import look
+from recyclelora.system.typed_json import read_record
 from recyclelora.system.errors import UserError
 from recyclelora.system.storage import holder, make_folder, taking_turns, write_json
-from recyclelora.system.typed_json import read_record
 
 ASK_LOCK = ".ask.lock"
 """Held by the driver that asks for a trial, or looks for trials of dead ones, where several drivers share a study."""
 DRIVERS = "drivers"
 """Folder with a lock for each living driver."""
 CONTROL = "control.json"
-"""A wish for another number of trials, from another shell."""
+"""Another number of trials that somebody asks for from another shell."""
 
 
 def driver_name() -> str:
@@ -49,37 +46,20 @@ def living(sweep: Path) -> list[str]:
     return [f"process {process} on {host}" for host, _, process in (name.rpartition("-") for name in names)]
 
 
-def busy(sweep: Path) -> list[str]:
-    """What of a sweep still runs, in words: drivers, units and runs by their locks, jobs by the queue."""
-    found = living(sweep)
-    held = [*sorted(sweep.glob("ledger/*/unit_*")), *sorted(sweep.glob("*_*-*")), *sorted(sweep.glob("*_*-*/seed_*"))]
-    found += [f"{folder.relative_to(sweep)}: {who}" for folder in held if (who := holder(folder)) is not None]
-    jobs = {
-        attempt.job: trial.folder.name
-        for trial in Ledger(sweep).trials()
-        for attempt in trial.attempts
-        if attempt.ended is None and not trial.ended and attempt.job.split("_")[0].isdigit()
-    }
-    if jobs and shutil.which("squeue") is not None:
-        states = look(list(jobs)) or {}
-        found += [f"SLURM job {job} of trial {jobs[job]}" for job, state in states.items() if not state.ended]
-    return found
-
-
 def one_at_a_time(sweep: Path, *, shared: bool) -> contextlib.AbstractContextManager[None]:
     """Drivers of one study ask one after another, so that together they ask for no more than there are."""
     return taking_turns(sweep / ASK_LOCK) if shared else contextlib.nullcontext()
 
 
-class Wish(TypedDict):
+class Request(TypedDict):
     """``control.json``."""
 
     n_trials: int
     instead_of: NotRequired[int]
-    """what the sweep's command asked for then; a command that asks for something else takes the wish back"""
+    """what the sweep's command asked for then; a command that asks for something else takes the request back"""
 
 
-def wish(sweep: Path, n_trials: int, instead_of: int) -> None:
+def request_trials(sweep: Path, n_trials: int, instead_of: int) -> None:
     """Ask the drivers of a sweep, now and later, for another number of trials; 0: no new ones.
 
     Args:
@@ -90,8 +70,8 @@ def wish(sweep: Path, n_trials: int, instead_of: int) -> None:
     write_json(sweep / CONTROL, {"n_trials": n_trials, "instead_of": instead_of})
 
 
-class Wishes:
-    """The wishes that a driver has not obeyed yet.
+class Requests:
+    """The requests that a driver has not met yet.
 
     Args:
         sweep: the sweep's folder
@@ -100,27 +80,24 @@ class Wishes:
 
     def __init__(self, sweep: Path, n_trials: int) -> None:
         self._path, self._n_trials = sweep / CONTROL, n_trials
-        self._obeyed: int | None = None
+        self._seen: int | None = None
 
     def new(self) -> int | None:
         """The number of trials that someone has asked for since the last look.
 
         Raises:
-            UserError: the wish makes no sense; said once.
+            UserError: the request makes no sense; said once.
         """
-        written = self._written()
-        if written is None or written == self._obeyed:
-            return None
-        first, self._obeyed = self._obeyed is None, written
-        wanted = read_record(self._path, Wish)
-        if wanted["n_trials"] < 0:
-            raise UserError(f"{self._path}: n_trials is {wanted['n_trials']}, less than 0")
-        if first and wanted.get("instead_of", self._n_trials) != self._n_trials:
-            return None
-        return wanted["n_trials"]
-
-    def _written(self) -> int | None:
         try:
-            return self._path.stat().st_mtime_ns
+            written = self._path.stat().st_mtime_ns
         except OSError:
             return None
+        if written == self._seen:
+            return None
+        first, self._seen = self._seen is None, written
+        asked = read_record(self._path, Request)
+        if asked["n_trials"] < 0:
+            raise UserError(f"{self._path}: n_trials is {asked['n_trials']}, less than 0")
+        if first and asked.get("instead_of", self._n_trials) != self._n_trials:
+            return None
+        return asked["n_trials"]

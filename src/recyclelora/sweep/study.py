@@ -5,95 +5,27 @@ It is opened by the driver alone, brought up to date from the ledger, and rebuil
 
 from __future__ import annotations
 
-import contextlib
-import sqlite3
+import dataclasses
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import optuna
 from optuna.distributions import json_to_distribution
-from optuna.storages import BaseStorage, InMemoryStorage, RDBStorage
-from optuna.study import StudyDirection
 from optuna.trial import FrozenTrial, TrialState, create_trial
-from sqlalchemy import event
-from sqlalchemy.engine import make_url
-from sqlalchemy.exc import ArgumentError, SQLAlchemyError
+from sqlalchemy.exc import SQLAlchemyError
 
 from recyclelora.runs.mailbox import read_reports
 from recyclelora.sweep.ledger import COMPLETE, FAILED, PRUNED, Trial
 from recyclelora.sweep.samplers import CONSTRAINTS
+from recyclelora.sweep.storage import MARK, Place, check_file, refused, shown
 from recyclelora.system.errors import UserError
-from recyclelora.system.storage import set_aside, sqlite_url
+from recyclelora.system.storage import set_aside
 
-NETWORK = (
-    "nfs",
-    "nfs4",
-    "cifs",
-    "smb3",
-    "lustre",
-    "gpfs",
-    "beegfs",
-    "ceph",
-    "glusterfs",
-    "afs",
-    "pvfs2",
-    "9p",
-    "fuse.",
-)
-"""File systems on which SQLite loses data; ``fuse.`` stands for all of FUSE's."""
-
-MARK = "sweep"
-"""User attribute of a study in a shared storage: when the sweep began that it belongs to."""
 PATIENCE = 10.0
 """Seconds for which a locked file is waited for."""
 STATES = {COMPLETE: TrialState.COMPLETE, PRUNED: TrialState.PRUNED, FAILED: TrialState.FAIL}
-
-
-def storage_url(given: str | None, sweep: Path) -> str | None:
-    """Where the study is kept: as given, or SQLite in the sweep's folder; None: in memory only.
-
-    Raises:
-        UserError: a storage on which the study would not be safe, or that is none.
-    """
-    if given is None:
-        return None if network_file_system(sweep) else sqlite_url(sweep / "study.db")
-    if given == "memory":
-        return None
-    try:
-        url = make_url(given)
-    except ArgumentError:
-        raise UserError(
-            "hydra.sweeper.storage: not a database URL, such as postgresql://user@host/name (password in PGPASSWORD)"
-        ) from None
-    if url.get_backend_name() == "sqlite" and url.database:
-        kind = network_file_system(Path(url.database).absolute().parent)
-        if kind is not None:
-            raise UserError(
-                f"hydra.sweeper.storage={given}: SQLite is not safe on a network file system ({kind}); leave storage "
-                "out (the ledger keeps everything), or use PostgreSQL"
-            )
-    return given
-
-
-def shown(url: str | None) -> str:
-    """A storage's URL without its password."""
-    return "memory (the ledger keeps everything)" if url is None else make_url(url).render_as_string(hide_password=True)
-
-
-def network_file_system(folder: Path) -> str | None:
-    """The kind of the network file system that a folder lies on; None on a local one."""
-    folder = folder.absolute()
-    best, kind = "", ""
-    with contextlib.suppress(OSError):
-        for line in Path("/proc/self/mountinfo").read_text().splitlines():
-            before, _, after = line.partition(" - ")
-            mount = before.split()[4]
-            if folder.is_relative_to(mount) and len(mount) >= len(best):
-                best, kind = mount, after.split()[0]
-    return kind if kind.startswith(NETWORK) else None
 
 
 def open_study(
@@ -119,48 +51,64 @@ def open_study(
         UserError: the storage cannot be reached, or the study in it is another sweep's.
     """
     optuna.logging.set_verbosity(optuna.logging.WARNING)
-    path = Path(str(make_url(url).database)) if own and url is not None else None
+    place = Place(url, name, tuple(directions), own and url is not None, mark)
     fitting, remarks = _fitting(trials, len(directions))
-    taken = [trial.number for trial in trials]
+    found = _usable(place, fitting, earlier, remarks, widened)
+    _fill(found, [trial.number for trial in trials], fitting, earlier)
+    if found.missing and trials and url is not None:
+        remarks.append(f"the study was rebuilt from the ledger: {len(trials)} trials")
+    _agree(found.study, fitting, len(earlier))
+    if not own and found.study.user_attrs.get(MARK) is None:
+        found.study.set_user_attr(MARK, mark)
+    return found.study, remarks
+
+
+def _usable(
+    place: Place, trials: Sequence[Trial], earlier: Sequence[FrozenTrial], remarks: list[str], widened: bool
+) -> Opened:
+    """The study as it is there, or, where that is of no use, an empty one in its place."""
     try:
-        found = _opened(url, path, name, directions, fitting, earlier)
+        found = _opened(place, trials, earlier)
         if widened and found.study.get_trials(deepcopy=False):
             found = Opened(found.study, disagrees=True, missing=True)
     except Locked as error:
-        remarks.append(f"{shown(url)}: {error}: the study is kept in memory this time; the ledger has everything")
-        found = _opened(None, None, name, directions, fitting, earlier)
+        remarks.append(f"{shown(place.url)}: {error}: the study is kept in memory this time; the ledger has everything")
+        found = _opened(dataclasses.replace(place, url=None, own=False), trials, earlier)
     except Exception as error:
-        if path is None:
+        if not place.own:
             if isinstance(error, SQLAlchemyError):
-                raise _refused(url, error) from error
+                raise refused(place.url, error) from error
             raise
         found = None  # a damaged file fails in any way; nothing is in it that the ledger lacks
-    if found is None or (found.disagrees and path is not None and _only_ours(found.study)):
-        assert path is not None
-        aside = set_aside(path, "broken")
+    if found is None or (found.disagrees and place.own and _names(found.study) == [place.name]):
+        aside = set_aside(place.path, "broken")
         for rest in ("-wal", "-shm"):
-            path.with_name(path.name + rest).unlink(missing_ok=True)
+            place.path.with_name(place.path.name + rest).unlink(missing_ok=True)
         why = "has other values to choose from" if widened else "is damaged or not what the ledger says"
-        remarks.append(f"{path.name} {why}; it is kept as {aside.name}")
-        found = Opened(_created(url, name, directions, own), disagrees=False, missing=True)
+        remarks.append(f"{place.path.name} {why}; it is kept as {aside.name}")
     elif found.disagrees:
-        _refuse_theirs(url, found.study, fitting, mark)
-        optuna.delete_study(study_name=name, storage=found.study._storage)
-        found = Opened(_created(url, name, directions, own), disagrees=False, missing=True)
-    study = found.study
-    known = {trial.number for trial in study.get_trials(deepcopy=False)}
-    if not found.missing and not known.issuperset(taken):  # their numbers must not be given to new ones
-        for frozen in _rebuilt([], max(known, default=-1) + 1, taken):
-            study.add_trial(frozen)
+        _refuse_theirs(place, found.study, trials)
+        optuna.delete_study(study_name=place.name, storage=found.study._storage)
+    else:
+        return found
+    return Opened(place.study(), disagrees=False, missing=True)
+
+
+def _names(study: optuna.Study) -> list[str]:
+    """All studies of its storage."""
+    return [found.study_name for found in study._storage.get_all_studies()]
+
+
+def _fill(found: Opened, taken: Sequence[int], trials: Sequence[Trial], earlier: Sequence[FrozenTrial]) -> None:
+    """Give the study what it lacks; also of trials that do not fit, whose numbers must not be given to new ones."""
+    known = {trial.number for trial in found.study.get_trials(deepcopy=False)}
+    lacking: list[FrozenTrial] = []
     if found.missing:
-        for frozen in [*earlier, *_rebuilt(fitting, len(earlier), taken)]:
-            study.add_trial(frozen)
-        if trials and url is not None:
-            remarks.append(f"the study was rebuilt from the ledger: {len(trials)} trials")
-    _agree(study, fitting, len(earlier))
-    if not own and study.user_attrs.get(MARK) is None:
-        study.set_user_attr(MARK, mark)
-    return study, remarks
+        lacking = [*earlier, *_rebuilt(trials, len(earlier), taken)]
+    elif not known.issuperset(taken):
+        lacking = _rebuilt([], max(known, default=-1) + 1, taken)
+    for frozen in lacking:
+        found.study.add_trial(frozen)
 
 
 @dataclass(frozen=True)
@@ -178,10 +126,7 @@ class Locked(Exception):
     """Another process holds a SQLite file for longer than one waits."""
 
 
-def _opened(
-    url: str | None, path: Path | None, name: str, directions: Sequence[str], trials: Sequence[Trial],
-    earlier: Sequence[FrozenTrial],
-) -> Opened:  # fmt: skip
+def _opened(place: Place, trials: Sequence[Trial], earlier: Sequence[FrozenTrial]) -> Opened:
     """Open or create a study and compare it; a file that is locked for a moment is waited for.
 
     Raises:
@@ -190,9 +135,9 @@ def _opened(
     until = time.monotonic() + PATIENCE
     while True:
         try:
-            if path is not None:
-                _check(path)
-            study = _created(url, name, directions, path is not None)
+            if place.own:
+                check_file(place.path)
+            study = place.study()
             known = study.get_trials(deepcopy=False)
         except Exception as error:
             if "database is locked" not in f"{error} {error.__cause__}":
@@ -201,16 +146,11 @@ def _opened(
                 raise Locked("it is locked by another process") from error
             time.sleep(0.5)
         else:
-            missing = _disagrees(known, trials, earlier) or (path is not None and _has_others(known, trials, earlier))
+            missing = _disagrees(known, trials, earlier) or (place.own and _has_others(known, trials, earlier))
             return Opened(study, missing and bool(known), missing)
 
 
-def _only_ours(study: optuna.Study) -> bool:
-    """Whether a storage holds no study but this one."""
-    return [found.study_name for found in study._storage.get_all_studies()] == [study.study_name]
-
-
-def _refuse_theirs(url: str | None, study: optuna.Study, trials: Sequence[Trial], mark: str) -> None:
+def _refuse_theirs(place: Place, study: optuna.Study, trials: Sequence[Trial]) -> None:
     """Leave a study alone that only has the same name: another sweep's, by its mark, or by all of its trials.
 
     Raises:
@@ -219,10 +159,10 @@ def _refuse_theirs(url: str | None, study: optuna.Study, trials: Sequence[Trial]
     theirs = study.user_attrs.get(MARK)
     frozen = {trial.number: trial.params for trial in study.get_trials(deepcopy=False)}
     common = any(frozen.get(trial.number) == trial.params for trial in trials)
-    if theirs not in (None, mark) or (theirs is None and not common):
+    if theirs not in (None, place.mark) or (theirs is None and not common):
         raise UserError(
-            f"hydra.sweeper.storage {shown(url)}: its study {study.study_name} belongs to another sweep; give this one "
-            "another name with hydra.sweeper.study_name="
+            f"hydra.sweeper.storage {shown(place.url)}: its study {study.study_name} belongs to another sweep; give "
+            "this one another name with hydra.sweeper.study_name="
         )
 
 
@@ -242,72 +182,10 @@ def _fitting(trials: Sequence[Trial], objectives: int) -> tuple[list[Trial], lis
     return fitting, remarks
 
 
-def forget(url: str, name: str, mark: str) -> None:
-    """Remove a sweep's study from a database where it does not lie in the sweep's own folder; none there is fine.
-
-    Raises:
-        UserError: the storage cannot be reached.
-    """
-    try:
-        storage = _storage(url)
-        if optuna.load_study(study_name=name, storage=storage).user_attrs.get(MARK) in (None, mark):
-            optuna.delete_study(study_name=name, storage=storage)
-    except KeyError:
-        pass
-    except SQLAlchemyError as error:
-        raise _refused(url, error) from error
-
-
-def _refused(url: str | None, error: SQLAlchemyError) -> UserError:
-    return UserError(f"hydra.sweeper.storage {shown(url)}: {str(error).splitlines()[0]}")
-
-
-def _created(url: str | None, name: str, directions: Sequence[str], own: bool) -> optuna.Study:
-    study = optuna.create_study(
-        study_name=name, storage=_storage(url, own), load_if_exists=True,
-        directions=[StudyDirection[direction.upper()] for direction in directions],
-    )  # fmt: skip
-    found = [direction.name.lower() for direction in study.directions]
-    if found != list(directions):
-        raise UserError(f"study {name}: was created with direction {found}, now asked for {list(directions)}")
-    return study
-
-
-def _storage(url: str | None, own: bool = False) -> BaseStorage:
-    if url is None:
-        return InMemoryStorage()
-    try:
-        storage = RDBStorage(url)
-    except ImportError as error:
-        raise UserError(f"hydra.sweeper.storage {shown(url)}: needs a driver: {str(error).splitlines()[0]}") from error
-    if own:
-        event.listen(storage.engine, "connect", _quick)  # this engine only: others share the process
-        storage.engine.dispose()
-    return storage
-
-
-def _quick(connection: sqlite3.Connection, _: Any) -> None:
-    """SQLite without waiting for the disk: a view that the ledger can rebuild needs no more."""
-    connection.execute("PRAGMA journal_mode=WAL")
-    connection.execute("PRAGMA synchronous=OFF")
-
-
-def _check(path: Path) -> None:
-    """Let SQLite look for damage.
-
-    Raises:
-        sqlite3.DatabaseError: there is some.
-    """
-    if path.exists():
-        with contextlib.closing(sqlite3.connect(path)) as connection:
-            (found,) = connection.execute("PRAGMA integrity_check(1)").fetchone()
-        if found != "ok":
-            raise sqlite3.DatabaseError(found)
-
-
 def _disagrees(frozen: Sequence[FrozenTrial], trials: Sequence[Trial], earlier: Sequence[FrozenTrial]) -> bool:
     """Whether the study lacks trials that the ledger has, or tells something else of them."""
     known = {trial.number: trial for trial in frozen}
+    known |= {trial.user_attrs[LATE]: trial for trial in frozen if LATE in trial.user_attrs}
     return len(known) < len(earlier) or any(
         trial.number not in known or _differs(known[trial.number], trial) for trial in trials
     )
@@ -316,7 +194,8 @@ def _disagrees(frozen: Sequence[FrozenTrial], trials: Sequence[Trial], earlier: 
 def _has_others(frozen: Sequence[FrozenTrial], trials: Sequence[Trial], earlier: Sequence[FrozenTrial]) -> bool:
     """Whether the study has results that neither the ledger nor the study it started from knows."""
     known = {*range(len(earlier)), *(trial.number for trial in trials)}
-    return any(t.state == TrialState.COMPLETE and t.number not in known and SAME not in t.user_attrs for t in frozen)
+    others = (t for t in frozen if t.number not in known and not {SAME, LATE} & t.user_attrs.keys())
+    return any(trial.state == TrialState.COMPLETE for trial in others)
 
 
 def _differs(frozen: FrozenTrial, trial: Trial) -> bool:
@@ -400,15 +279,25 @@ def same_as(study: optuna.Study, number: int, twin: Trial) -> None:
     if twin.constraints:
         handle.set_user_attr(CONSTRAINTS, twin.constraints)
     complete = twin.state == COMPLETE
-    study.tell(
-        handle, values=twin.values if complete else None, state=STATES[COMPLETE if complete else FAILED]
-    )  # fmt: skip
+    study.tell(handle, values=twin.values if complete else None, state=STATES[COMPLETE if complete else FAILED])
 
 
-def _identity(study: optuna.Study, number: int) -> int:
-    return int(study._storage.get_trial_id_from_study_id_trial_number(study._study_id, number))
+LATE = "late_result_of"
+"""The same, of one that the study has as failed."""
+
+
+def tell_late(study: optuna.Study, trial: Trial) -> None:
+    """Tell the study what a trial has come to that was given up; Optuna takes no second word on a trial of its own."""
+    known = study.get_trials(deepcopy=False)
+    if not known[trial.number].state.is_finished():
+        tell(study, trial)
+    elif not any(frozen.user_attrs.get(LATE) == trial.number for frozen in known):
+        frozen = frozen_trial(trial)
+        frozen.set_user_attr(LATE, trial.number)
+        study.add_trial(frozen)
 
 
 def handle_of(study: optuna.Study, number: int) -> optuna.trial.Trial:
     """Optuna's running trial: to report to, and to ask for parameters or whether it should be pruned."""
-    return optuna.trial.Trial(study, _identity(study, number))
+    identity = study._storage.get_trial_id_from_study_id_trial_number(study._study_id, number)
+    return optuna.trial.Trial(study, identity)

@@ -6,8 +6,9 @@ import time
 from collections.abc import Callable, Sequence
 
 from recyclelora.runs.mailbox import Unit
+from recyclelora.sweep.attempts import Attempt
 from recyclelora.sweep.execution import Executor, NotNow, Stage, Status, Work
-from recyclelora.sweep.ledger import RUNNING, Attempt, Trial, now
+from recyclelora.sweep.ledger import RUNNING, Trial, now
 
 PAUSES = 5.0, 300.0
 """Seconds, first and longest, before something is submitted again that was not taken."""

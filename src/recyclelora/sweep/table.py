@@ -59,7 +59,7 @@ class SweepTable:
             return
         self._drawn = time.monotonic()
         table = Table("trial", "what", "step", "loss", "last value", "time", "job", title=self._headline(driver.search))
-        for job, units in driver.jobs.items():
+        for job, units in driver.units.jobs.items():
             for trial, unit in units:
                 table.add_row(*running_row(trial, unit, job))
         best = best_line(driver.search)

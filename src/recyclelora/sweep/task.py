@@ -31,6 +31,10 @@ JOB = "RECYCLELORA_JOB"
 """Environment variable: the executor's name for the job that this process is."""
 
 
+SECRET = ("storage", "warm_start")
+"""Keys of ``hydra.sweeper`` that may hold a password; jobs never open the study."""
+
+
 @dataclass(frozen=True)
 class HydraTask:
     """A task function with all that Hydra needs to run it elsewhere; picklable where the task function is."""
@@ -62,6 +66,21 @@ class HydraTask:
         with read_write(config), open_dict(config):
             config.pop("hydra", None)
         return hashlib.sha256(OmegaConf.to_yaml(config, resolve=True, sort_keys=True).encode()).hexdigest()[:16]
+
+
+def without_secrets(config: DictConfig) -> DictConfig:
+    """The configuration that jobs get and that launchers may write to files."""
+    config = config.copy()
+    keys = [f"hydra.sweeper.{key}" for key in SECRET if key in config.hydra.sweeper]
+    with read_write(config.hydra), open_dict(config):
+        # as overrides too: a job composes anew and must arrive at the same sweeper, with the same interpolations
+        given = OmegaConf.to_container(config.hydra.overrides.hydra, resolve=False)
+        assert isinstance(given, list)
+        kept = [text for text in given if text.lstrip("+").partition("=")[0] not in keys]
+        config.hydra.overrides.hydra = [*kept, *(f"{key}=null" for key in keys)]
+        for key in keys:
+            OmegaConf.update(config, key, None)
+    return config
 
 
 def run_unit(

@@ -20,7 +20,8 @@ from sqlalchemy.exc import ArgumentError, SQLAlchemyError
 
 from recyclelora.sweep.ledger import COMPLETE, Ledger
 from recyclelora.sweep.space import Space
-from recyclelora.sweep.study import frozen_trial, shown
+from recyclelora.sweep.storage import shown
+from recyclelora.sweep.study import frozen_trial
 from recyclelora.system.errors import UserError
 from recyclelora.system.storage import read_json
 

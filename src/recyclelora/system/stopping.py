@@ -41,7 +41,7 @@ def ending_at_once(done: str) -> Iterator[None]:
     def end(number: int, _: FrameType | None) -> None:
         raise Interrupted(f"stopped by signal {number}: {done}", 128 + number)
 
-    with _handled_by(end):
+    with stopping_by(end):
         yield
 
 
@@ -59,7 +59,7 @@ class StopRequest:
         return self.received is not None
 
     def __enter__(self) -> StopRequest:
-        self._handlers.enter_context(_handled_by(self._handle))
+        self._handlers.enter_context(stopping_by(self._handle))
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -88,8 +88,8 @@ class StopRequest:
 
 
 @contextlib.contextmanager
-def _handled_by(handler: Handler) -> Iterator[None]:
-    """Install a handler for all signals that ask to stop; only the main thread of a process may."""
+def stopping_by(handler: Handler) -> Iterator[None]:
+    """Let a function handle all signals that ask to stop; only the main thread of a process may."""
     if threading.current_thread() is not threading.main_thread():
         yield
         return

@@ -17,7 +17,8 @@ from recyclelora.runs.directory import CONFIG, RECORD, is_finished, is_run
 from recyclelora.runs.end import RunEnd, run_end
 from recyclelora.runs.mailbox import CONFIRM, Outcome
 from recyclelora.runs.metrics_log import FINAL
-from recyclelora.sweep.ledger import ENDED, FAILED, PRUNED, Ledger, Trial, read_study
+from recyclelora.sweep.ledger import ENDED, FAILED, PRUNED, Ledger, Trial
+from recyclelora.sweep.record import read_study
 from recyclelora.system.errors import UserError
 from recyclelora.system.storage import is_own_file, taking_turns
 from recyclelora.tracking.description import LONGEST, identity, milliseconds, started, trial_name

@@ -15,10 +15,11 @@ from fake_slurm import FakeSlurm, fake, listed
 from recyclelora.config.launchers import SlurmOptions
 from recyclelora.runs.mailbox import Unit
 from recyclelora.sweep import submitting
+from recyclelora.sweep.attempts import Attempt
 from recyclelora.sweep.driver import Driver
 from recyclelora.sweep.execution import NotNow, Stage, Status, Work
 from recyclelora.sweep.executors import SLURM, make_executor
-from recyclelora.sweep.ledger import Attempt, Ledger, Trial
+from recyclelora.sweep.ledger import Ledger, Trial
 from recyclelora.sweep.planning import Plan
 from recyclelora.sweep.slurm import calls, submission
 from recyclelora.sweep.slurm import executor as executing
@@ -353,9 +354,9 @@ def driver_of(executor: SlurmExecutor, *, trials: int = 1, max_retries: int = 2)
 
 def turn(driver: Driver) -> None:
     """One turn of the driver's loop, without its pauses."""
-    driver.executor._looked = driver._looked_back = -1e9
-    driver._look()
-    driver._take_late()
+    driver.executor._looked = driver.units._looked_back = -1e9
+    driver.units.look()
+    driver.units.take_late()
     driver._submit()
 
 
@@ -429,7 +430,7 @@ def test_one_black_hole_is_no_reason_to_end_while_other_jobs_may_begin(fake: Fak
     turn(driver)
     fake.queue(*(listed(str(job), "FAILED", code=1, node="n2") for job in range(101, 105)), listed("105", "RUNNING"))
     turn(driver)
-    assert {t.state for t in driver.ledger.trials()} == {"running"} and len(driver.jobs) == 5
+    assert {t.state for t in driver.ledger.trials()} == {"running"} and len(driver.units.jobs) == 5
 
 
 def test_a_late_outcome_is_taken(fake: FakeSlurm, executor: SlurmExecutor, monkeypatch):
@@ -440,14 +441,14 @@ def test_a_late_outcome_is_taken(fake: FakeSlurm, executor: SlurmExecutor, monke
     again.attempts[0].ended, again.attempts[0].node_fault = "now", True
     again.attempts.append(Attempt(0, 2, "103", ""))
     again.save_state()
-    driver.jobs = {"103": [(again, 0)]}
+    driver.units.jobs = {"103": [(again, 0)]}
     executor._last["103"] = Status(Stage.QUEUED)
     Path(executor._units_file("103").parent).mkdir()
     executor._units_file("103").write_text(
         '{"name": "x", "units": [{"folder": "../ledger/0000/unit_0", "attempt": 2}]}'
     )
     given_up.attempts[0].node_fault = True
-    driver._end(given_up, "failed", reason="SLURM does not know this job any more; 3 attempts")
+    driver.units._end(given_up, "failed", reason="SLURM does not know this job any more; 3 attempts")
     for trial, value in ((again, 3.0), (given_up, 4.0)):
         Unit(trial.unit_folder(0)).outcome("complete", attempt=1, seconds=1.0, values=[value])
     assert not Unit(again.unit_folder(0)).wants(2)  # the new job, should it start, has nothing to do

@@ -12,9 +12,10 @@ import pytest
 from slurm_cluster import Cluster, needs_slurm
 
 from recyclelora.config.launchers import DriverOptions, SlurmOptions
+from recyclelora.sweep.attempts import Attempt
 from recyclelora.sweep.execution import Stage, Status, Work
 from recyclelora.sweep.executors import SLURM, make_executor
-from recyclelora.sweep.ledger import Attempt, Ledger
+from recyclelora.sweep.ledger import Ledger
 from recyclelora.sweep.slurm.driver import submit_driver
 from recyclelora.sweep.slurm.executor import SlurmExecutor
 from recyclelora.system.errors import UserError

@@ -26,7 +26,7 @@ LOST_NODE = {
     "LAUNCH_FAILED": "the node could not start it",
     "RECONFIG_FAIL": "the node could not be configured",
 }
-"""Ends that say nothing about the trial; a cancelled one may have met a broken node, and counts as a try."""
+"""Ends that say nothing about the trial, and are none of its tries."""
 TEMPORARY = 75
 """Exit code of a job that could not begin its trial (EX_TEMPFAIL)."""
 REASONS = (
@@ -198,7 +198,7 @@ def explain(job: JobState, timeout_min: int, number: str = "") -> Status:
     if job.state in RUNNING:
         return Status(Stage.RUNNING)
     if job.state in LOST_NODE:
-        return Status(Stage.GONE, LOST_NODE[job.state], node_fault=True, excused=job.state in ("PREEMPTED", "REVOKED"))
+        return Status(Stage.GONE, LOST_NODE[job.state], node_fault=True, excused=True)
     if job.state == "TIMEOUT":
         limit = f"took longer than hydra.launcher.timeout_min={timeout_min} and did not save itself in time"
         return Status(Stage.GONE, f"{limit}; a larger signal_delay_s gives it longer")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
-from recyclelora.sweep.estimate import in_words
+from recyclelora.sweep.dry_run import in_words
 
 CONFIG = {"backbone": {"name": "b"}, "decoder": {"name": "d"}, "data": {"name": "x"}, "trainer": {"max_steps": 10}}
 

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from recyclelora.sweep.ledger import Attempt
-from recyclelora.sweep.retries import MOST_ATTEMPTS, tries_again
+from recyclelora.sweep.attempts import MOST_ATTEMPTS, Attempt, tries_again
 
 
 def attempts(*ends: dict) -> list[Attempt]:

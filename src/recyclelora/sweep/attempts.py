@@ -1,15 +1,50 @@
-"""Whether a unit whose job is gone without an outcome is tried again: only its own failures use up its tries."""
+"""The tries of a unit, and whether there is another one: only its own failures use them up."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-
-from recyclelora.sweep.ledger import Attempt
+from dataclasses import dataclass
+from typing import NotRequired, TypedDict
 
 MOST_ATTEMPTS = 100
 """However each of them ended."""
 MOST_FALSE_STARTS = 3
 """In a row: jobs that died before their unit began."""
+
+
+class AttemptRecord(TypedDict):
+    """An entry of ``state.json``."""
+
+    unit: int
+    attempt: int
+    job: str
+    submitted: str
+    ended: NotRequired[str | None]
+    reason: NotRequired[str | None]
+    node_fault: NotRequired[bool]
+    excused: NotRequired[bool]
+    began: NotRequired[bool]
+    reached: NotRequired[int | None]
+
+
+@dataclass
+class Attempt:
+    """One try of one unit."""
+
+    unit: int
+    attempt: int
+    job: str
+    """the executor's name for the job that runs it; empty until it is submitted"""
+    submitted: str
+    ended: str | None = None
+    reason: str | None = None
+    node_fault: bool = False
+    excused: bool = False
+    """its end says nothing about the trial, and is not counted as a try"""
+    began: bool = True
+    """whether its job got as far as the unit"""
+    reached: int | None = None
+    """the last step that the unit had told of when it ended"""
 
 
 def tries_again(attempts: Sequence[Attempt], max_retries: int) -> bool:

@@ -1,4 +1,4 @@
-"""How long a sweep will take, from what like runs have taken here."""
+"""What a sweep would run, and how long that takes, from what like runs have taken here; nothing is started."""
 
 from __future__ import annotations
 
@@ -9,10 +9,42 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from omegaconf import DictConfig, OmegaConf
+
 from recyclelora.runs.directory import RECORD, RESULT
+from recyclelora.sweep.execution import Executor, Work
+from recyclelora.sweep.planning import Plan
+from recyclelora.sweep.space import discrete
 
 MOST = 500
 """Runs that are looked at, the latest first."""
+
+
+def dry_run(plan: Plan, config: DictConfig, executor: Executor | None, folder: Path) -> None:
+    """Print what would be run, how long it would take, and what sbatch would get."""
+    space, planned = plan.space, plan.planned[: plan.n_trials]
+    for index, params in enumerate(planned):
+        print(f"trial {index}: {' '.join(space.varied(params))}")
+    chosen = plan.n_trials - len(planned)
+    if chosen > 0:
+        print(f"{chosen} trials chosen by the sampler from:")
+        for key, distribution in space.distributions.items():
+            print(f"  {key}: {distribution}")
+    print(f"fixed: {' '.join(space.fixed.values())}")
+    plain = OmegaConf.to_container(config, resolve=False)
+    assert isinstance(plain, dict)
+    groups = math.prod(len(discrete(key, space.distributions[key])) for key in plan.confirm_by)
+    phases = [plan.n_trials * len(plan.seeds or [0]), plan.confirm * groups * len(plan.confirm_seeds)]
+    launcher = config.hydra.launcher
+    alone = launcher.get("in_process", False)
+    at_a_time = executor.capacity if executor is not None else 1 if alone else config.hydra.sweeper.n_jobs
+    outputs = Path(str(OmegaConf.select(config, "output_dir", default="outputs")))
+    limit = getattr(executor, "limit_min", launcher.get("timeout_min"))
+    print(in_words(outputs, {str(k): v for k, v in plain.items()}, phases, limit, at_a_time))
+    print(f"all values compose; nothing was started. Folder: {config.hydra.sweep.dir}")
+    script = getattr(executor, "script", None)
+    if script is not None:
+        print(f"what sbatch would get:\n\n{script(Work(0, folder, 1, []))}")
 
 
 def seconds_of_like_runs(outputs: Path, config: Mapping[str, Any]) -> list[float]:
