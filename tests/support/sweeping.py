@@ -23,7 +23,7 @@ class Sweeping:
         command = [sys.executable, str(APP), "-m", f"hydra.sweep.dir={self.folder / 'out'}", *overrides]
         return subprocess.Popen(
             command, cwd=self.folder, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
-            env={**os.environ, **environment, "COLUMNS": "200"},
+            env={**os.environ, **environment, "COLUMNS": "200"}, start_new_session=True,
         )  # fmt: skip
 
     def __call__(self, *overrides: str, **environment: str) -> tuple[int, str, str]:

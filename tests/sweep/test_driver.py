@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import errno
 import os
+from collections.abc import Sequence
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -17,11 +18,12 @@ from recyclelora.sweep.attempts import Attempt
 from recyclelora.sweep.driver import Driver
 from recyclelora.sweep.execution import Stage, Status
 from recyclelora.sweep.folder import busy
-from recyclelora.sweep.ledger import Ledger
+from recyclelora.sweep.ledger import Ledger, Trial
 from recyclelora.sweep.planning import Plan
 from recyclelora.sweep.search import Search
 from recyclelora.sweep.space import Space
 from recyclelora.sweep.steering import Requests, alive, living, request_trials
+from recyclelora.sweep.study import open_study, tell_late
 from recyclelora.system.errors import UserError
 from recyclelora.system.storage import LOCK, locked, taking_turns, write_json
 
@@ -180,3 +182,30 @@ def test_late_outcomes_that_make_no_values_are_looked_at_once(tmp_path: Path, st
     for _ in range(3):
         alone.units.take_late()
     assert len(said) == 1 and trial.reason == "returned 2 values, not 1 as hydra.sweeper.direction says"
+
+
+def test_a_late_result_is_told_to_optuna_at_once_and_is_no_difference_later(tmp_path: Path, monkeypatch):
+    def study_of(trials: Sequence[Trial]) -> tuple[optuna.Study, list[str]]:
+        return open_study(f"sqlite:///{tmp_path}/study.db", "mine", ["maximize"], trials, [])
+
+    study, _ = study_of([])
+    alone = driver(tmp_path, study, "a-2")
+    alone.observer = SimpleNamespace(event=print)  # type: ignore[assignment]
+    trial = alone.search.next()
+    assert trial is not None
+    trial.attempts.append(Attempt(0, 1, "job", "", node_fault=True))
+    alone.units._end(trial, "failed", reason="SLURM does not know this job any more")
+    Unit(trial.unit_folder(0)).outcome("complete", attempt=1, seconds=1.0, values=[0.5])
+    monkeypatch.setattr("recyclelora.sweep.settling.LOOK_BACK", 0.0)
+    for _ in range(2):
+        alone.units.take_late()
+    assert trial.values == [0.5]
+    assert [(t.state.name, t.values, t.params) for t in study.trials] == [
+        ("FAIL", None, {"x": 1}), ("COMPLETE", [0.5], {"x": 1}),
+    ]  # fmt: skip
+    again, remarks = study_of(Ledger(tmp_path).trials())
+    assert remarks == [] and len(again.trials) == 2 and again.best_value == 0.5
+    tell_late(again, trial)
+    assert len(again.trials) == 2
+    alone.search.next()
+    assert [t.number for t in Ledger(tmp_path).trials()] == [0, 2]

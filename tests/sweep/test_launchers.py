@@ -164,9 +164,9 @@ def test_slurms_times():
     [
         (JobState("PENDING", "Priority"), Status(Stage.QUEUED, "Priority")),
         (JobState("COMPLETING"), Status(Stage.RUNNING)),
-        (JobState("NODE_FAIL"), Status(Stage.GONE, "the node failed", node_fault=True)),
+        (JobState("NODE_FAIL"), Status(Stage.GONE, "the node failed", node_fault=True, excused=True)),
         (JobState("PREEMPTED"), Status(Stage.GONE, "preempted by another job", node_fault=True, excused=True)),
-        (JobState("CANCELLED"), Status(Stage.GONE, "cancelled (scancel)", node_fault=True)),
+        (JobState("CANCELLED"), Status(Stage.GONE, "cancelled (scancel)", node_fault=True, excused=True)),
         (JobState("OUT_OF_MEMORY"), Status(Stage.GONE, "ran out of memory: raise hydra.launcher.mem_gb")),
         (JobState("FAILED", code=137), Status(Stage.GONE, "killed by SIGKILL (out of memory?)", node_fault=True)),
         (JobState("FAILED", signal=13), Status(Stage.GONE, "killed by SIGPIPE", node_fault=True)),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 import signal
 import sqlite3
@@ -143,17 +144,20 @@ def test_a_trial_that_was_asked_for_but_never_written_down_is_the_next_one(sweep
     assert [t.state.name for t in study_of(sweeping).trials] == ["COMPLETE"] * 3
 
 
-def test_ctrl_c_saves_running_trials_and_the_same_command_goes_on(sweeping: Sweeping):
-    options = ["x=1,2,3", "pause=0.3", "steps=3"]
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGHUP, signal.SIGUSR1, signal.SIGQUIT])
+def test_asked_to_stop_by_any_signal_it_saves_running_trials_and_goes_on_later(sweeping: Sweeping, number: int):
+    """To the whole group of processes, as a terminal does."""
+    options = ["x=1,2", "pause=0.3", "steps=3"]
     process = sweeping.start(*options)
     wait_for(lambda: sweeping.states.get("running", 0) == 1 and (sweeping.folder / "executions").exists())
-    process.send_signal(signal.SIGINT)
-    out, _ = process.communicate(timeout=60)
-    assert process.returncode == 130
+    os.killpg(process.pid, number)
+    out, err = process.communicate(timeout=60)
+    assert process.returncode == 128 + number and "Traceback" not in err
     assert "the same command goes on" in out
-    assert sweeping.trials[0].state == "waiting"
+    (first,) = sweeping.trials
+    assert first.state == "waiting" and first.attempts[0].reason == "stopped by signal 15"
     assert sweeping(*options)[0] == 0
-    assert sweeping.states == {"complete": 3}
+    assert sweeping.states == {"complete": 2}
 
 
 def test_a_second_driver_is_refused_by_name(sweeping: Sweeping):

@@ -14,10 +14,10 @@ from pathlib import Path
 from typing import Any, Literal, NotRequired, TypedDict
 
 from recyclelora.runs.mailbox import CONFIRM, Outcome, Started, read_outcome, read_started, run_prefix, settles
-from recyclelora.system.typed_json import Time, read_record
 from recyclelora.sweep.attempts import Attempt, AttemptRecord
 from recyclelora.system.errors import UserError
 from recyclelora.system.storage import set_aside, write_json
+from recyclelora.system.typed_json import Time, read_record
 
 WAITING, RUNNING, COMPLETE, PRUNED, FAILED = "waiting", "running", "complete", "pruned", "failed"
 ENDED = (COMPLETE, PRUNED, FAILED)

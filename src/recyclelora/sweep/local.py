@@ -22,7 +22,7 @@ from hydra.core.utils import JobReturn
 
 from recyclelora.sweep.execution import FROM_OUTSIDE, Stage, Status, Work
 from recyclelora.sweep.task import JOB, HydraTask, log_to, run_unit
-from recyclelora.system.cores import short_sockets
+from recyclelora.system.cores import STOPPING, short_sockets, signals_held
 
 UNTOLD = 255
 """Exit code that multiprocessing reports where the server that would tell it is gone."""
@@ -90,7 +90,8 @@ class LocalExecutor:
         slot = next(i for i in range(self.capacity) if i not in taken)
         answer, question = self._context.Pipe(duplex=False) if self._collect else (None, None)
         process = self._context.Process(target=_child, args=(self._payload, work[0], self._visible(slot), question))
-        process.start()
+        with signals_held():  # a terminal that closes must not end the server
+            process.start()
         if question is not None:
             question.close()
         job = _name(process.pid or 0)
@@ -238,6 +239,7 @@ def _pid(job: str) -> int:
 def _child(payload: bytes, work: Work, visible: str | None, question: Connection | None) -> None:
     """What the forked process does."""
     os.setsid()  # Ctrl-C is the driver's to hear
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, STOPPING)
     short_sockets(anew=True)  # the driver removes its own folder for them, and may end before this process
     log_to(work.folder)
     os.environ[JOB] = _name(os.getpid())

@@ -12,10 +12,10 @@ from typing import Any, Literal, NotRequired, TypedDict
 from omegaconf import DictConfig, OmegaConf
 
 from recyclelora.runs.identity import FREE
-from recyclelora.system.typed_json import Time, read_record
 from recyclelora.system.checks import additions, as_override
 from recyclelora.system.errors import UserError
 from recyclelora.system.storage import write_json
+from recyclelora.system.typed_json import Time, read_record
 
 MAY_CHANGE = ("name", "n_trials", "command", "created", "pruner", "warm_start", "fixed", "reuse")
 """Entries of ``study.json`` with which the same study may go on; a renamed folder is the same study."""

@@ -8,9 +8,9 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import NotRequired, TypedDict
 
-from recyclelora.system.typed_json import read_record
 from recyclelora.system.errors import UserError
 from recyclelora.system.storage import holder, make_folder, taking_turns, write_json
+from recyclelora.system.typed_json import read_record
 
 ASK_LOCK = ".ask.lock"
 """Held by the driver that asks for a trial, or looks for trials of dead ones, where several drivers share a study."""

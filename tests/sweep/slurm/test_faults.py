@@ -433,6 +433,24 @@ def test_one_black_hole_is_no_reason_to_end_while_other_jobs_may_begin(fake: Fak
     assert {t.state for t in driver.ledger.trials()} == {"running"} and len(driver.units.jobs) == 5
 
 
+@pytest.mark.parametrize("end", ["NODE_FAIL", "CANCELLED", "PREEMPTED"])
+def test_what_befalls_a_trial_uses_up_none_of_its_tries(fake: FakeSlurm, executor, monkeypatch, end: str):
+    monkeypatch.setattr(executor, "_silent_for", lambda job: 99.0)
+    driver, _ = driver_of(executor, max_retries=0)
+    turn(driver)
+    (trial,) = driver.search.trials.values()
+    for attempt in range(1, 6):
+        job = trial.attempts[-1].job
+        Unit(trial.unit_folder(0)).started(attempt, job)
+        fake.queue(listed(job, end))
+        turn(driver)
+    assert trial.state == "running" and len(trial.attempts) == 6
+    Unit(trial.unit_folder(0)).started(6, trial.attempts[-1].job)
+    fake.queue(listed(trial.attempts[-1].job, "FAILED", code=7))
+    turn(driver)
+    assert trial.state == "failed"
+
+
 def test_a_late_outcome_is_taken(fake: FakeSlurm, executor: SlurmExecutor, monkeypatch):
     """Two trials whose jobs are believed dead: one is submitted again, one is given up; both have ended well."""
     driver, _ = driver_of(executor, trials=2)
