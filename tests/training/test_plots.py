@@ -5,6 +5,7 @@ import io
 import numpy as np
 from PIL import Image
 
+from recyclelora.drawing.style import png
 from recyclelora.runs.metrics_log import total_loss
 from recyclelora.training import run_plots as plots
 
@@ -83,6 +84,6 @@ def test_every_plot_is_a_png_also_of_a_run_that_has_just_begun_and_of_many_class
         plots.iou_bars(table, many, [[9, 9, 9]] * 60), plots.iou_table(table, many),
         plots.confusion({"source": np.eye(60), "targets": np.eye(60)}, many),
     ):  # fmt: skip
-        picture = Image.open(io.BytesIO(plots.png(figure)))
+        picture = Image.open(io.BytesIO(png(figure)))
         assert max(picture.size) < 5000
         assert np.asarray(picture.convert("L")).std() > 1

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -97,10 +98,17 @@ def plain_log_ticks(axis: Any) -> None:
         axis.yaxis.set_major_formatter(FuncFormatter(lambda value, position: f"{value:g}"))
 
 
+def png(figure: Any, dpi: int = 110) -> bytes:
+    """The figure as a PNG file."""
+    buffer = io.BytesIO()
+    figure.savefig(buffer, format="png", dpi=dpi, pil_kwargs={"compress_level": 3})
+    return buffer.getvalue()
+
+
 def save(figure: Any, path: Path) -> None:
     """Write a PNG and let go of the figure."""
     from matplotlib import pyplot
 
     path.parent.mkdir(parents=True, exist_ok=True)
-    figure.savefig(path, dpi=120, pil_kwargs={"compress_level": 3})
+    path.write_bytes(png(figure, 120))
     pyplot.close(figure)

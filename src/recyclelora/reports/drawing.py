@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import Any
 
 import matplotlib as mpl
-import numpy as np
 
 from recyclelora.drawing.style import GREY
 from recyclelora.reports.comparison import Comparison
@@ -101,14 +100,6 @@ def wrapped(name: str, width: int = 42) -> str:
 def on_paper(colour: str) -> str:
     """Black would vanish on a dark page."""
     return INK if colour == "#000000" else colour
-
-
-def cells(panel: Any, values: np.ndarray, limit: float, form: str) -> None:
-    """Write each number into its cell of a map whose colours end at ``limit``."""
-    for (row, column), value in np.ndenumerate(values):
-        if not np.isnan(value):
-            colour = "#ffffff" if abs(value) > 0.6 * limit else "#000000"
-            panel.text(column, row, form.format(value), ha="center", va="center", fontsize=7, color=colour)
 
 
 def scale_of(objective: str) -> float:

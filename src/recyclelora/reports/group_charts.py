@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import numpy as np
 
+from recyclelora.drawing.heatmap import cells, heatmap
 from recyclelora.drawing.style import BLUE, GREEN, GREY, PALETTE, VERMILLION
 from recyclelora.reports.comparison import Comparison
 from recyclelora.reports.drawing import (
     INK,
     Found,
-    cells,
     label_of,
     left_out,
     marked_name,
@@ -87,10 +87,9 @@ def per_class(c: Comparison) -> Found:
     values = 100 * np.array([g.per_class - base for g in groups])
     figure, panel = subplots(1, 1, (0.5 * len(names) + 3.4, 0.34 * len(groups) + 1.6))
     limit = float(np.nanmax(np.abs(values), initial=1.0))
-    picture = panel.imshow(values, vmin=-limit, vmax=limit, cmap="RdBu", aspect="auto")
-    panel.set_xticks(range(len(names)), names, rotation=40, ha="right")
-    panel.set_yticks(range(len(groups)), [wrapped(g.name) for g in groups])
-    cells(panel, values, limit, "{:+.0f}" if limit >= 10 else "{:+.1f}")
+    shown_names = [wrapped(g.name) for g in groups]
+    picture = heatmap(panel, values, shown_names, names, slanted=True, vmin=-limit, vmax=limit, cmap="RdBu")
+    cells(picture, "{:+.0f}" if limit >= 10 else "{:+.1f}")
     figure.colorbar(picture, ax=panel, pad=0.01).set_label("points of IoU")
     title = f"IoU by class minus that of {c.reference.name}"
     return figure, title, "Mean over targets and seeds. Blue: better, red: worse." + left_out(c)

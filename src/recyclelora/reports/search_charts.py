@@ -5,6 +5,7 @@ from __future__ import annotations
 import matplotlib as mpl
 import numpy as np
 
+from recyclelora.drawing.heatmap import cells, heatmap
 from recyclelora.drawing.style import BLUE, GREY, ORANGE, PALETTE, VERMILLION
 from recyclelora.reports.comparison import Comparison
 from recyclelora.reports.drawing import INK, Found, label_of, objective_label, on_paper, scale_of, subplots
@@ -114,16 +115,10 @@ def rank_split(c: Comparison) -> Found:
                     if t.values and m == high and s == low]  # fmt: skip
             table[row, column] = scale * np.mean(cell) if cell else np.nan
     figure, panel = subplots(1, 1, (1.7 + 0.75 * len(main.levels), 1.4 + 0.5 * len(sub.levels)))
-    picture = panel.imshow(table, cmap="viridis", aspect="auto", origin="lower")
-    panel.set_xticks(range(len(main.levels)), main.levels)
-    panel.set_yticks(range(len(sub.levels)), sub.levels)
+    picture = heatmap(panel, table, sub.levels, main.levels, cmap="viridis", origin="lower")
+    cells(picture, "{:.2f}", fontsize=8)
     panel.set_xlabel("rank of the main adapter")
     panel.set_ylabel("rank of the sub adapter")
-    middle = (np.nanmin(table) + np.nanmax(table)) / 2
-    for (row, column), value in np.ndenumerate(table):
-        if not np.isnan(value):
-            colour = "#000000" if value > middle else "#ffffff"
-            panel.text(column, row, f"{value:.2f}", ha="center", va="center", fontsize=8, color=colour)
     figure.colorbar(picture, ax=panel, pad=0.02).set_label(objective_label(c))
     return figure, "Rank split", "Mean over the trials of each cell; empty cells were not tried."
 

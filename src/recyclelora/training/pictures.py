@@ -18,6 +18,7 @@ from recyclelora.data.build import class_colours
 from recyclelora.data.datasets import Dataset
 from recyclelora.data.labels import IGNORE, PADDING
 from recyclelora.data.loaders import TrainStream
+from recyclelora.drawing import style
 from recyclelora.drawing import tiles as figures
 from recyclelora.evaluation.evaluator import Evaluator
 from recyclelora.evaluation.metrics import ConfusionMatrix
@@ -116,12 +117,12 @@ class Pictures:
         title = f"{self.about}: step {scores.step:,}"
         scored = {name: row for name, row in scores.iou_per_class.items() if self.scored[name].labelled}
         names, points = self.colours.names, read_points(self.directory.path / METRICS)
-        self._write("curves", plots.png(plots.curves(points, title)))
-        self._write("domain_gap", plots.png(plots.domain_gap(points, f"{title}: mIoU {_summary(scores)}")))
+        self._write("curves", style.png(plots.curves(points, title)))
+        self._write("domain_gap", style.png(plots.domain_gap(points, f"{title}: mIoU {_summary(scores)}")))
         bars = plots.iou_bars(scored, names, self.colours.colours, f"{title}: mIoU {_summary(scores)}")
-        self._write("iou_bars", plots.png(bars))
-        self._write("iou_per_class", plots.png(plots.iou_table(scored, names, title)))
-        self._write("confusion", plots.png(plots.confusion(_pooled(matrices), names, f"{title}: confusion")))
+        self._write("iou_bars", style.png(bars))
+        self._write("iou_per_class", style.png(plots.iou_table(scored, names, title)))
+        self._write("confusion", style.png(plots.confusion(_pooled(matrices), names, f"{title}: confusion")))
 
     # --- at its end ---------------------------------------------------------------------------------------------------
 

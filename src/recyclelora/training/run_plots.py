@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import io
 import itertools
 from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from recyclelora.drawing.heatmap import cells, heatmap
 from recyclelora.drawing.style import DASHES, GREY, PALETTE, plain_log_ticks
 from recyclelora.evaluation.scores import SOURCE_VAL
 from recyclelora.runs.metrics_log import total_loss
@@ -114,7 +114,7 @@ def iou_table(per_class: Mapping[str, Sequence[float | None]], names: Sequence[s
     """IoU (in percent) of every class (columns) on every dataset (rows); an empty cell is an absent class."""
     values = np.stack([_in_percent(row) for row in per_class.values()])
     figure, (axis,) = _figure(1, 1, (min(0.55 * len(names), 24.0) + 2.2, 0.42 * len(per_class) + 1.9), title)
-    picture = _cells(axis, values, list(per_class), names, "viridis", white_below=60)
+    picture = _percentages(axis, values, list(per_class), names, cmap="viridis")
     axis.set_title("IoU by class, %", fontsize=10)
     figure.colorbar(picture, ax=axis, pad=0.01)
     return figure
@@ -130,19 +130,12 @@ def confusion(counts: Mapping[str, np.ndarray], names: Sequence[str], title: str
     for axis, (name, matrix) in zip(axes, counts.items(), strict=True):
         total = matrix.sum(1, keepdims=True)
         share = 100 * np.divide(matrix, total, out=np.full(matrix.shape, np.nan), where=total > 0)
-        picture = _cells(axis, share, names, names, "Blues", white_above=55, least=1.0)
+        picture = _percentages(axis, share, names, names, least=1.0, cmap="Blues")
         axis.set_title(name, fontsize=11)
         axis.set_xlabel("predicted", fontsize=10)
         axis.set_ylabel("ground truth", fontsize=10)
     figure.colorbar(picture, ax=axes, pad=0.01, shrink=0.8, label="% of the true class's pixels")
     return figure
-
-
-def png(figure: Figure) -> bytes:
-    """The figure as a PNG file."""
-    buffer = io.BytesIO()
-    figure.savefig(buffer, format="png", dpi=110, pil_kwargs={"compress_level": 3})
-    return buffer.getvalue()
 
 
 def _figure(rows: int, columns: int, size: tuple[float, float], title: str) -> tuple[Figure, Any]:
@@ -208,24 +201,11 @@ def _first(pair: tuple[float, Any]) -> float:
     return pair[0]
 
 
-def _cells(
-    axis: Any,
-    values: np.ndarray,
-    rows: Sequence[str],
-    columns: Sequence[str],
-    colours: str,
-    *,
-    white_below: float = -1.0,
-    white_above: float = 101.0,
-    least: float = 0.0,
+def _percentages(
+    axis: Any, values: np.ndarray, rows: Sequence[str], columns: Sequence[str], *, least: float = 0.0, **options: Any
 ) -> Any:
-    """A heat map from 0 to 100 with its numbers; those below ``least`` are not written."""
-    picture = axis.imshow(values, vmin=0, vmax=100, cmap=colours, aspect="auto")
-    axis.set_xticks(range(len(columns)), columns, rotation=40, ha="right", rotation_mode="anchor", fontsize=8)
-    axis.set_yticks(range(len(rows)), rows, fontsize=8)
-    axis.grid(visible=False)
-    for (row, column), value in np.ndenumerate(values):
-        if value >= least and len(columns) <= MOST_NUMBERS:
-            colour = "white" if value < white_below or value > white_above else "black"
-            axis.text(column, row, f"{value:.0f}", ha="center", va="center", fontsize=7, color=colour)
+    """A heat map from 0 to 100 with the numbers that are not below ``least``."""
+    picture = heatmap(axis, values, rows, columns, slanted=True, fontsize=8, vmin=0, vmax=100, **options)
+    if len(columns) <= MOST_NUMBERS:
+        cells(picture, "{:.0f}", least=least)
     return picture

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from recyclelora.drawing import style
+from recyclelora.drawing.heatmap import cells, heatmap
 from recyclelora.reports.analysis.compare import Group, Measurement, Overlap, spread, with_fused_qkv
 from recyclelora.reports.analysis.layers import ALL, INIT, TRAINED, UPDATE
 from recyclelora.reports.analysis.measure import CURVE_STEPS, SIDES
@@ -159,16 +160,10 @@ def similarity_between_runs(found: Sequence[Overlap], runs: list[str], path: Pat
     picture = None
     for axis, side in zip(axes.flat, SIDES, strict=True):
         values, chance = _similarity_tables(found, runs, side)
-        axis.grid(False)
         axis.set_facecolor("#E5E5E5")
-        picture = axis.imshow(values, cmap="viridis", vmin=0, vmax=1, aspect="auto")
-        for (r, c), value in np.ndenumerate(values):
-            if math.isfinite(value):
-                colour = "black" if value > 0.6 else "white"
-                text = f"{value:.2f}\n({chance[r, c]:.2f})"
-                axis.text(c, r, text, ha="center", va="center", fontsize=8.5, color=colour)
-        axis.set_xticks(range(len(runs)), names, rotation=90 if len(runs) > 2 else 0, fontsize=8.5)
-        axis.set_yticks(range(len(runs)), names, fontsize=8.5)
+        picture = heatmap(axis, values, names, names, fontsize=8.5, cmap="viridis", vmin=0, vmax=1)
+        cells(picture, "{:.2f}\n({:.2f})", chance, fontsize=8.5)
+        axis.tick_params(axis="x", rotation=90 if len(runs) > 2 else 0)
         style.heading(axis, style.SIDE_LABELS[side])
     style.colour_bar(figure, picture, axes, shrink=0.7)
     style.save(figure, path)

@@ -10,6 +10,7 @@ import cv2
 import numpy as np
 
 from recyclelora.drawing import style
+from recyclelora.drawing.heatmap import cells, heatmap
 from recyclelora.reports.analysis.features import LevelView
 from recyclelora.reports.analysis.tables import Row, distinct, mean, select
 
@@ -84,13 +85,8 @@ def feature_change(rows: Sequence[Row], path: Path, label: str) -> None:
     panel = (6.0, 0.42 * len(images) + 1.2)
     figure, axes = style.grid(1, 1, "Relative change of the features", label, panel)
     axis = axes[0, 0]
-    axis.grid(False)
-    picture = axis.imshow(values, cmap="magma", vmin=0, aspect="auto")
-    axis.set_xticks(range(len(blocks)), [f"block {block}" for block in blocks])
-    axis.set_yticks(range(len(images)), images)
-    for (r, c), value in np.ndenumerate(values):
-        colour = "black" if value > 0.6 * values.max() else "white"
-        axis.text(c, r, f"{value:.1f}", ha="center", va="center", fontsize=9, color=colour)
+    picture = heatmap(axis, values, images, [f"block {block}" for block in blocks], cmap="magma", vmin=0)
+    cells(picture, "{:.1f}", fontsize=9)
     style.colour_bar(figure, picture, axis, "$\\|\\Delta f\\| / \\|f\\|$, mean over patches (%)")
     style.save(figure, path)
 
