@@ -17,7 +17,7 @@ from recyclelora.data.build import build_datasets
 from recyclelora.data.labels import CITYSCAPES_IDS, CITYSCAPES_KNOWN, IGNORE, explicit_table, lookup_table
 from recyclelora.data.masks import read_ids16
 from recyclelora.data.reading import read_indices, read_label
-from recyclelora.reports.inspection.parts import data_report
+from recyclelora.reports.inspection.pair import data_report
 from recyclelora.system.errors import UserError
 from recyclelora.system.progress import Reporter
 from recyclelora.system.stopping import StopRequest

@@ -19,7 +19,7 @@ from recyclelora.data.decoding import decode_rgb
 from recyclelora.data.headers import orientation, read_header
 from recyclelora.data.orientation import turned
 from recyclelora.data.reading import read_image, read_upright
-from recyclelora.reports.inspection.parts import open_parts
+from recyclelora.reports.inspection.pair import open_datasets
 from recyclelora.reports.inspection.scan import scan
 from recyclelora.system.errors import UserError
 
@@ -159,7 +159,7 @@ def test_images_without_masks_are_turned_as_they_are_shown(own):
     _, config = own({"a": data}, {"a": halves(96, 96)[1]}, "data.orientation=turned")
     config.data.folder.splits["train"].masks = None
     config.data.orientation = None
-    parts, _ = open_parts(config.data, config.cache)
+    parts, _ = open_datasets(config.data, config.cache)
     np.testing.assert_array_equal(parts[0].dataset.load(0).image, as_shown(data))
 
 
@@ -184,7 +184,7 @@ def test_every_oriented_file_is_named_by_the_inspection(own):
     square, its = halves(96, 96)
     with pytest.raises(UserError):
         own({"s": photograph(square, 3)}, {"s": its})
-    defects = open_parts(config.data, config.cache)[1]
+    defects = open_datasets(config.data, config.cache)[1]
     assert [(d.severity, d.kind, Path(d.file).name) for d in defects] == [("error", "EXIF orientation", "s.jpg")]
 
 

@@ -69,8 +69,8 @@ def write_run(
         node[leaf] = value
     path.mkdir(parents=True)
     (path / "config.yaml").write_text(yaml.dump(config, Dumper=yaml.CSafeDumper, sort_keys=False))
-    about = {"command": "train.py -m adapter=a,b seed=0,1", "precision": "32-true", "world_size": 1,
-             "dataset_digest": "d" * 64, "weights_sha256": None, "init_sha256": None}  # fmt: skip
+    about = {"signature": "0" * 16, "command": "train.py -m adapter=a,b seed=0,1", "precision": "32-true",
+             "world_size": 1, "dataset_digest": "d" * 64, "weights_sha256": None, "init_sha256": None}  # fmt: skip
     (path / "run.json").write_text(json.dumps(about))
     (path / "train.log").write_text("12:00:00 a line\n")
     points = [{"step": step, "time": 0.0, "loss_ce": 1 / step} for step in (5, 10)]

@@ -9,9 +9,10 @@ from pathlib import Path
 import pytest
 
 from recyclelora.config.commands import ReportConfig
-from recyclelora.reports import tables
+from recyclelora.reports import numbers, tables
 from recyclelora.reports.comparison import compare
 from recyclelora.reports.records import read_sweep
+from recyclelora.reports.table import tex
 from recyclelora.reports.writing import latex, markdown, write_report
 from recyclelora.system.progress import Reporter
 
@@ -42,7 +43,7 @@ def test_golden_files(comparison, name):
     made = {
         "table.md": markdown(comparison, 20),
         "table.tex": latex(comparison, 20),
-        "table.csv": tables.groups_csv(comparison),
+        "table.csv": numbers.groups_csv(comparison),
     }
     assert made[name] == (GOLDEN / name).read_text()
 
@@ -54,7 +55,7 @@ def test_the_terminal_gets_differences_and_verdicts(comparison, tmp_path, capsys
 
 
 def test_the_table_of_runs_has_every_trial(comparison):
-    rows = list(csv.DictReader(io.StringIO(tables.runs_csv(comparison))))
+    rows = list(csv.DictReader(io.StringIO(numbers.runs_csv(comparison))))
     assert list(rows[0]) == [
         "trial", "kind", "state", "reason", "group", "seed", "tuned_on_targets", "protocol", "checkpoint", "step",
         "day", "night", "target_mean", "source_val", "objective", "backbone_trainable", "decoder", "total", "seconds",
@@ -80,7 +81,7 @@ def test_tuning_on_targets_is_in_every_file(tmp_path):
     assert len(headings) == 4 and all("tuned on targets" in line for line in headings)
     captions = [line for line in latex(c, 20).splitlines() if "caption" in line]
     assert len(captions) == 2 and all("tuned on targets" in line for line in captions)
-    for text in (tables.groups_csv(c), tables.runs_csv(c)):
+    for text in (numbers.groups_csv(c), numbers.runs_csv(c)):
         assert {row["tuned_on_targets"] for row in csv.DictReader(io.StringIO(text))} == {"true"}
 
 
@@ -90,8 +91,8 @@ def test_long_tables_are_cut_and_say_so(comparison):
 
 
 def test_latex_is_escaped():
-    assert tables.tex("a_b & 5 % -0.5 ± 1 < 2 {x}") == r"a\_b \& 5 \% $-$0.5 $\pm$ 1 $<$ 2 \{x\}"
-    assert tables.tex("1e-05, rrqr-minor") == "1e-05, rrqr-minor"
+    assert tex("a_b & 5 % -0.5 ± 1 < 2 {x}") == r"a\_b \& 5 \% $-$0.5 $\pm$ 1 $<$ 2 \{x\}"
+    assert tex("1e-05, rrqr-minor") == "1e-05, rrqr-minor"
 
 
 def test_words_for_sizes():

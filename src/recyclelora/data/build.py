@@ -20,7 +20,7 @@ from recyclelora.data.transforms import Augmentation
 from recyclelora.drawing.tiles import ClassColours
 from recyclelora.system.errors import UserError
 
-Part = TypeVar("Part")
+Made = TypeVar("Made")
 
 
 @dataclass(frozen=True)
@@ -101,7 +101,7 @@ def build_extras(data: DataConfig) -> Extras:
     return _of_fields(Extras, data)
 
 
-def _of_fields(kind: type[Part], data: DataConfig, **given: object) -> Part:
+def _of_fields(kind: type[Made], data: DataConfig, **given: object) -> Made:
     """An immutable part from the augmentation's keys of the same names."""
     names = {field.name for field in fields_of(kind)} - given.keys()  # type: ignore[arg-type]
     values = {name: getattr(data.augment, name) for name in names}

@@ -21,7 +21,7 @@ INK = "#1b1c1d"
 MOST_GROUPS = 25
 """As many fit into one figure; the tables have all."""
 
-Found = tuple[Any, str, str] | None
+Drawn = tuple[Any, str, str] | None
 """A figure with title and caption; None where the study has no data for it."""
 
 

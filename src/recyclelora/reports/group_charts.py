@@ -9,7 +9,7 @@ from recyclelora.drawing.style import BLUE, GREEN, GREY, PALETTE, VERMILLION
 from recyclelora.reports.comparison import Comparison
 from recyclelora.reports.drawing import (
     INK,
-    Found,
+    Drawn,
     label_of,
     left_out,
     marked_name,
@@ -23,7 +23,7 @@ from recyclelora.reports.groups import MEAN, SOURCE
 VERDICTS = {"better": GREEN, "worse": VERMILLION}
 
 
-def scores(c: Comparison) -> Found:
+def scores(c: Comparison) -> Drawn:
     """Mean and spread over seeds of every group."""
     groups = shown(c)
     if not groups:
@@ -46,7 +46,7 @@ def scores(c: Comparison) -> Found:
     return figure, "Scores", caption + (" Grey: the reference." if len(groups) > 1 else "") + left_out(c)
 
 
-def differences(c: Comparison) -> Found:
+def differences(c: Comparison) -> Drawn:
     """Paired differences to the reference with their intervals."""
     found = [d for d in c.differences if MEAN in d.scores and d.group in shown(c)]
     if not found or c.reference is None:
@@ -75,7 +75,7 @@ def differences(c: Comparison) -> Found:
     return figure, f"Difference to {c.reference.name}", caption + left_out(c)
 
 
-def per_class(c: Comparison) -> Found:
+def per_class(c: Comparison) -> Drawn:
     """IoU of every class minus the reference's, mean over targets and seeds."""
     if c.reference is None or c.reference.per_class is None:
         return None
@@ -95,7 +95,7 @@ def per_class(c: Comparison) -> Found:
     return figure, title, "Mean over targets and seeds. Blue: better, red: worse." + left_out(c)
 
 
-def cost(c: Comparison) -> Found:
+def cost(c: Comparison) -> Drawn:
     """Score against trainable parameters of the backbone."""
     groups = [g for g in shown(c) if g.score(MEAN)[0] is not None]
     places = [g.about("params", "backbone_trainable") or 0 for g in groups]
@@ -121,7 +121,7 @@ def cost(c: Comparison) -> Found:
     return figure, "Score and size", "Whiskers: one standard deviation over seeds." + left_out(c)
 
 
-def training(c: Comparison) -> Found:
+def training(c: Comparison) -> Drawn:
     """Source validation over the steps, also of runs that are not finished."""
     curves: dict[str, list[list[tuple[float, float]]]] = {}
     names = {run.run.key: g.name for g in [*c.groups, *c.search] for run in g.runs}

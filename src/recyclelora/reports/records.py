@@ -12,7 +12,7 @@ from typing import Any
 
 import yaml
 
-from recyclelora.runs.directory import CONFIG, LOG, METRICS, RECORD, RESULT, is_run
+from recyclelora.runs.directory import CONFIG, LOG, METRICS, RECORD, RunDirectory, RunRecord, is_run
 from recyclelora.runs.identity import NOT_IDENTITY
 from recyclelora.runs.mailbox import CONFIRM
 from recyclelora.runs.metrics_log import read_points
@@ -21,6 +21,7 @@ from recyclelora.sweep.goals import is_of_targets
 from recyclelora.sweep.ledger import SEARCH
 from recyclelora.system.errors import UserError
 from recyclelora.system.storage import read_json
+from recyclelora.system.typed_json import read_record
 
 RUN = "run"
 """Kind of a line that is no trial of a sweep."""
@@ -135,11 +136,10 @@ class Study:
 def read_run(path: Path) -> Run:
     """A run directory as far as it has been written."""
     config = _yaml(path / CONFIG)
-    about = _json(path / RECORD) or {}
-    result = _json(path / RESULT)
+    about: Any = read_record(path / RECORD, RunRecord) if (path / RECORD).exists() else {}
     flat = flattened(config) | {key: about[name] for name, key in IDENTITY.items() if about.get(name) is not None}
     return Run(
-        path, config.get("seed"), flat, result, read_points(path / METRICS),
+        path, config.get("seed"), flat, RunDirectory(path).result(), read_points(path / METRICS),
         (config.get("trainer") or {}).get("max_steps"), about.get("command"),
     )  # fmt: skip
 
@@ -176,11 +176,6 @@ def _yaml(path: Path) -> dict[str, Any]:
     return found if isinstance(found, dict) else {}
 
 
-def _json(path: Path) -> Any:
-    """A JSON file, or None where there is none yet."""
-    return read_json(path) if path.exists() else None
-
-
 # --- many -------------------------------------------------------------------------------------------------------------
 
 
@@ -196,7 +191,7 @@ def read_sweep(folder: Path) -> Study:
     written = ledger.Ledger(folder).trials()
     if not folders and not written:
         raise UserError(f"sweep={folder}: holds neither trial_* folders nor a ledger{_sweeps_nearby(folder)}")
-    about = _json(folder / "study.json") or {}
+    about = read_json(folder / "study.json") if (folder / "study.json").exists() else {}
     by_prefix: dict[str, list[Path]] = {}
     for path in folders:
         by_prefix.setdefault(path.name.rpartition("-")[0], []).append(path)

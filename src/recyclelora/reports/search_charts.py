@@ -8,13 +8,13 @@ import numpy as np
 from recyclelora.drawing.heatmap import cells, heatmap
 from recyclelora.drawing.style import BLUE, GREY, ORANGE, PALETTE, VERMILLION
 from recyclelora.reports.comparison import Comparison
-from recyclelora.reports.drawing import INK, Found, label_of, objective_label, on_paper, scale_of, subplots
+from recyclelora.reports.drawing import INK, Drawn, label_of, objective_label, on_paper, scale_of, subplots
 from recyclelora.reports.grouping import value_text
 from recyclelora.reports.groups import MEAN, SOURCE
 from recyclelora.reports.space import Axis, axes, importance, pareto_front, searched
 
 
-def history(c: Comparison) -> Found:
+def history(c: Comparison) -> Drawn:
     """The first objective of every trial in its order, with the best so far."""
     trials = searched(c.study)
     known = [(t.number, t.values[0]) for t in trials if t.values and t.state == "complete" and t.feasible]
@@ -40,7 +40,7 @@ def history(c: Comparison) -> Found:
     return figure, "Optimisation history", "Failed and pruned trials stand at the lower edge." if missed else ""
 
 
-def parallel(c: Comparison) -> Found:
+def parallel(c: Comparison) -> Drawn:
     """Every finished trial as a line over all parameters, coloured by the first objective."""
     trials = [t for t in searched(c.study) if t.state == "complete" and t.values]
     found = axes(trials)[:10]
@@ -83,7 +83,7 @@ def parallel(c: Comparison) -> Found:
     return figure, "Parallel coordinates", f"One line a finished trial; the colour is its objective.{left}"
 
 
-def importances(c: Comparison) -> Found:
+def importances(c: Comparison) -> Drawn:
     """How much each parameter decides the first objective."""
     trials = searched(c.study)
     method, found = importance(trials, axes(trials))
@@ -100,7 +100,7 @@ def importances(c: Comparison) -> Found:
     return figure, "Importance of parameters", fanova if method == "fANOVA" else plain
 
 
-def rank_split(c: Comparison) -> Found:
+def rank_split(c: Comparison) -> Drawn:
     """Mean objective for each pair of ranks."""
     trials = [t for t in searched(c.study) if t.state == "complete" and t.values]
     by_key = {axis.key: axis for axis in axes(trials)}
@@ -123,7 +123,7 @@ def rank_split(c: Comparison) -> Found:
     return figure, "Rank split", "Mean over the trials of each cell; empty cells were not tried."
 
 
-def curve(c: Comparison) -> Found:
+def curve(c: Comparison) -> Drawn:
     """Scores over the only number that varies."""
     trials = [t for t in searched(c.study) if t.state == "complete" and t.runs]
     found = axes(trials)
@@ -160,7 +160,7 @@ def curve(c: Comparison) -> Found:
     return figure, f"Scores over {axis.name}", "Mean and one standard deviation of the trials at each value."
 
 
-def pareto(c: Comparison) -> Found:
+def pareto(c: Comparison) -> Drawn:
     """The first two objectives of every trial, and the front that no trial beats."""
     trials = [t for t in searched(c.study) if t.state == "complete" and t.values and len(t.values) > 1 and t.feasible]
     if len(c.study.directions) < 2 or len(trials) < 2:

@@ -8,7 +8,7 @@ from pathlib import Path
 from rich.table import Table as RichTable
 
 from recyclelora.config.commands import ReportConfig
-from recyclelora.reports import tables
+from recyclelora.reports import numbers, tables
 from recyclelora.reports.charts import draw
 from recyclelora.reports.comparison import Comparison, Difference, compare
 from recyclelora.reports.groups import MEAN
@@ -32,8 +32,8 @@ def write_report(config: ReportConfig, reporter: Reporter) -> Path:
     charts = draw(c, folder / FIGURES)
     write_text(folder / "table.md", markdown(c, config.max_rows))
     write_text(folder / "table.tex", latex(c, config.max_rows))
-    write_text(folder / "table.csv", tables.groups_csv(c))
-    write_text(folder / "runs.csv", tables.runs_csv(c))
+    write_text(folder / "table.csv", numbers.groups_csv(c))
+    write_text(folder / "runs.csv", numbers.runs_csv(c))
     write_text(folder / "report.html", write_page(c, charts, config.resamples))
     _tell(c, folder, reporter)
     return folder

@@ -204,7 +204,7 @@ def test_nothing_is_written_beside_the_data(tmp_path: Path, make_config, gta2cit
 
 @pytest.mark.parametrize("workers", [0, 2])
 def test_a_stopped_inspection_reports_what_it_has_seen(make_config, gta2city, tmp_path, monkeypatch, workers):
-    from recyclelora.reports.inspection import parts
+    from recyclelora.reports.inspection import pair
 
     config, told = make_config(), []
 
@@ -217,8 +217,8 @@ def test_a_stopped_inspection_reports_what_it_has_seen(make_config, gta2city, tm
 
         return inspecting(*args, advance=advancing, **options)
 
-    inspecting = parts.inspect
-    monkeypatch.setattr(parts, "inspect", signalled)
+    inspecting = pair.inspect
+    monkeypatch.setattr(pair, "inspect", signalled)
     with pytest.raises(Interrupted, match=r"stopped by signal 2; .*inspect.* tells of what was looked at"):
         inspect_pair(config.data, config.cache, tmp_path / "out", workers, Reporter(enabled=False))
     report = json.loads(next((tmp_path / "out").rglob("report.json")).read_text())

@@ -12,7 +12,7 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from recyclelora.data.datasets import Dataset
 from recyclelora.drawing.tiles import ClassColours
-from recyclelora.reports.inspection.report import Part, Report
+from recyclelora.reports.inspection.report import NamedDataset, Report
 from recyclelora.system.errors import UserError
 
 WIDTH = 400
@@ -30,12 +30,12 @@ class Picture:
     overlay: str | None
 
 
-def write_page(report: Report, parts: Sequence[Part], colours: ClassColours, num_samples: int) -> str:
+def write_page(report: Report, entries: Sequence[NamedDataset], colours: ClassColours, num_samples: int) -> str:
     """The page as HTML text.
 
     Args:
         report: what was found
-        parts: the datasets, to read samples from
+        entries: the datasets, to read samples from
         colours: of the classes
         num_samples: pictures of each dataset, spread evenly over it
     """
@@ -50,7 +50,7 @@ def write_page(report: Report, parts: Sequence[Part], colours: ClassColours, num
     return environment.get_template("inspection.html").render(
         report=report, kinds=kinds, shown=SHOWN_DEFECTS, highest=highest or 1.0,
         colours=["#{:02x}{:02x}{:02x}".format(*colour) for colour in colours.colours],
-        pictures={part.name: pictures(part.dataset, colours, num_samples) for part in parts},
+        pictures={entry.name: pictures(entry.dataset, colours, num_samples) for entry in entries},
     )  # fmt: skip
 
 

@@ -89,7 +89,7 @@ class Report:
 
 
 @dataclass(frozen=True)
-class Part:
+class NamedDataset:
     """One dataset of the report: its name there, its role and the dataset."""
 
     name: str
@@ -98,7 +98,7 @@ class Part:
 
 
 def inspect(
-    parts: Sequence[Part],
+    entries: Sequence[NamedDataset],
     classes: Sequence[str],
     *,
     augmentation: Augmentation,
@@ -106,50 +106,52 @@ def inspect(
     advance: Callable[[int], None] = lambda count: None,
     stop: Callable[[], bool] = lambda: False,
 ) -> tuple[list[DatasetReport], list[Defect]]:
-    """Scan every sample of every part.
+    """Scan every sample of every entry.
 
     Args:
-        parts: sources and targets
+        entries: sources and targets
         classes: names by train id
         augmentation: of training; tells how often images of sources are padded
         num_workers: processes; 0 scans in this one
         advance: told how many samples are done
         stop: asked after each sample whether to look at no more
     """
-    scans: dict[str, list[Scan]] = {part.name: [] for part in parts}
-    jobs = [(part, index) for part in parts for index in range(len(part.dataset))]
-    for part, found in _scanned(jobs, num_workers):
-        scans[part.name].append(found)
+    scans: dict[str, list[Scan]] = {entry.name: [] for entry in entries}
+    jobs = [(entry, index) for entry in entries for index in range(len(entry.dataset))]
+    for entry, found in _scanned(jobs, num_workers):
+        scans[entry.name].append(found)
         advance(1)
         if stop():
             break
-    reports = [_summed(part, scans[part.name], len(classes)) for part in parts]
+    reports = [_summed(entry, scans[entry.name], len(classes)) for entry in entries]
     for report in reports:
         if report.role == "source":
             report.padded = _padded(report.sizes, augmentation)
     defects = [defect for found in scans.values() for one in found for defect in one.defects]
-    defects += [defect for part in parts for defect in _few_bits(part, scans[part.name])]
-    defects += [d for part in parts if part.role == "source" for d in _too_small(part, scans[part.name], augmentation)]
-    defects += _duplicates(parts, scans)
+    defects += [defect for entry in entries for defect in _few_bits(entry, scans[entry.name])]
+    defects += [
+        d for entry in entries if entry.role == "source" for d in _too_small(entry, scans[entry.name], augmentation)
+    ]
+    defects += _duplicates(entries, scans)
     if sum(map(len, scans.values())) == len(jobs):
-        defects += _missing_classes(reports, parts, classes)
+        defects += _missing_classes(reports, entries, classes)
     return reports, sorted(defects, key=lambda d: (d.severity, d.dataset, d.kind, d.file))
 
 
-def _scanned(jobs: list[tuple[Part, int]], num_workers: int) -> Iterator[tuple[Part, Scan]]:
+def _scanned(jobs: list[tuple[NamedDataset, int]], num_workers: int) -> Iterator[tuple[NamedDataset, Scan]]:
     if num_workers == 0:
-        for part, index in jobs:
-            yield part, _job((part, index))
+        for entry, index in jobs:
+            yield entry, _job((entry, index))
         return
     with process_pool(num_workers, method="fork") as pool:
         found = pool.map(_job, jobs, chunksize=CHUNK)
-        for (part, _), one in zip(jobs, found, strict=True):
-            yield part, one
+        for (entry, _), one in zip(jobs, found, strict=True):
+            yield entry, one
 
 
-def _job(job: tuple[Part, int]) -> Scan:
-    part, index = job
-    return scan(part.dataset, index, part.name)
+def _job(job: tuple[NamedDataset, int]) -> Scan:
+    entry, index = job
+    return scan(entry.dataset, index, entry.name)
 
 
 def padded_share(size: tuple[int, int], augmentation: Augmentation) -> float:
@@ -166,12 +168,12 @@ def _padded(sizes: Mapping[tuple[int, int], int], augmentation: Augmentation) ->
     return sum(count * padded_share(size, augmentation) for size, count in sizes.items()) / total if total else 0.0
 
 
-def _too_small(part: Part, scans: Sequence[Scan], augmentation: Augmentation) -> list[Defect]:
+def _too_small(entry: NamedDataset, scans: Sequence[Scan], augmentation: Augmentation) -> list[Defect]:
     """Images that fill the crop at no short edge that can be drawn."""
     rows, columns = augmentation.crop
     return [
         Defect(
-            WARNING, "never fills the crop", part.name, one.name,
+            WARNING, "never fills the crop", entry.name, one.name,
             f"{one.size[1]}x{one.size[0]} pixels: padded to {columns}x{rows} in every draw",
         )
         for one in scans
@@ -179,7 +181,7 @@ def _too_small(part: Part, scans: Sequence[Scan], augmentation: Augmentation) ->
     ]  # fmt: skip
 
 
-def _summed(part: Part, scans: Sequence[Scan], num_classes: int) -> DatasetReport:
+def _summed(entry: NamedDataset, scans: Sequence[Scan], num_classes: int) -> DatasetReport:
     sizes: dict[tuple[int, int], int] = {}
     for one in scans:
         if one.size is not None:
@@ -188,38 +190,38 @@ def _summed(part: Part, scans: Sequence[Scan], num_classes: int) -> DatasetRepor
     known = counts[:, :num_classes]
     ignored = 1 - known.sum() / max(1, counts.sum())
     return DatasetReport(
-        part.name, part.role, len(scans), part.dataset.labelled, sizes,
+        entry.name, entry.role, len(scans), entry.dataset.labelled, sizes,
         known.sum(0), (known > 0).sum(0), float(ignored),
     )  # fmt: skip
 
 
-def _few_bits(part: Part, scans: Sequence[Scan]) -> list[Defect]:
+def _few_bits(entry: NamedDataset, scans: Sequence[Scan]) -> list[Defect]:
     """Grey masks of 1, 2 or 4 bits among others of 8 bits: an optimiser may have stored 255 as 1, 3 or 15."""
     if not any(one.bits == 8 for one in scans):
         return []
     return [
-        Defect(WARNING, "grey of few bits", part.name, one.name, f"{one.bits} bits, others have 8: read as 0 to {top}")
+        Defect(WARNING, "grey of few bits", entry.name, one.name, f"{one.bits} bits, others have 8: read as 0 to {top}")
         for one in scans
         if one.bits is not None and (top := (1 << one.bits) - 1) < 255
     ]
 
 
-def _duplicates(parts: Sequence[Part], scans: Mapping[str, Sequence[Scan]]) -> list[Defect]:
+def _duplicates(entries: Sequence[NamedDataset], scans: Mapping[str, Sequence[Scan]]) -> list[Defect]:
     """Equal pictures: an error between training images and a set that is scored, else a warning."""
-    first: dict[str, tuple[Part, str]] = {}
+    first: dict[str, tuple[NamedDataset, str]] = {}
     defects = []
-    for part in parts:  # sources come first
-        for one in scans[part.name]:
+    for entry in entries:  # sources come first
+        for one in scans[entry.name]:
             if one.pixels is None:
                 continue
-            other, name = first.setdefault(one.pixels, (part, one.name))
-            if (other.name, name) == (part.name, one.name):
+            other, name = first.setdefault(one.pixels, (entry, one.name))
+            if (other.name, name) == (entry.name, one.name):
                 continue
-            leaks = other.role == "source" and part.role != "source"
-            if not leaks and other is not part and (_is_corrupted(part.dataset) or _is_corrupted(other.dataset)):
+            leaks = other.role == "source" and entry.role != "source"
+            if not leaks and other is not entry and (_is_corrupted(entry.dataset) or _is_corrupted(other.dataset)):
                 continue  # one set under several corruptions is meant
             severity, kind = (ERROR, "scored image is trained on") if leaks else (WARNING, "duplicate")
-            defects.append(Defect(severity, kind, part.name, one.name, f"the same picture as {other.name}: {name}"))
+            defects.append(Defect(severity, kind, entry.name, one.name, f"the same picture as {other.name}: {name}"))
     return defects
 
 
@@ -227,15 +229,17 @@ def _is_corrupted(dataset: Dataset) -> bool:
     return isinstance(dataset, Corrupted) or (isinstance(dataset, View) and _is_corrupted(dataset.base))
 
 
-def _missing_classes(reports: Sequence[DatasetReport], parts: Sequence[Part], classes: Sequence[str]) -> list[Defect]:
+def _missing_classes(
+    reports: Sequence[DatasetReport], entries: Sequence[NamedDataset], classes: Sequence[str]
+) -> list[Defect]:
     """Classes that no source shows, and those that a labelled dataset defines but never shows."""
     defects = []
     trained = sum((r.pixels for r in reports if r.role == "source"), np.zeros(len(classes), np.int64))
     for index, name in enumerate(classes):
         if trained[index] == 0:
             defects.append(Defect(WARNING, "class never trained", "all sources", name, "no pixel in any source"))
-    for report, part in zip(reports, parts, strict=True):
-        expected = part.dataset.classes if report.labelled else frozenset[int]()
+    for report, entry in zip(reports, entries, strict=True):
+        expected = entry.dataset.classes if report.labelled else frozenset[int]()
         absent = [classes[i] for i in sorted(expected) if i < len(classes) and report.pixels[i] == 0]
         if absent and report.role != "source":
             defects.append(Defect(WARNING, "classes never shown", report.name, "", ", ".join(absent)))

@@ -7,7 +7,7 @@ from pathlib import Path
 from recyclelora.data.build import class_colours
 from recyclelora.data.config import DataConfig
 from recyclelora.reports.inspection.page import write_page
-from recyclelora.reports.inspection.parts import data_report
+from recyclelora.reports.inspection.pair import data_report
 from recyclelora.reports.inspection.tables import tables
 from recyclelora.system.errors import Interrupted, UserError
 from recyclelora.system.progress import Reporter
@@ -25,11 +25,11 @@ def inspect_pair(
         Interrupted: a signal asked to stop; the report tells of what was looked at.
     """
     stop = StopRequest()
-    report, parts = data_report(data, cache, num_workers, reporter, stop)
+    report, datasets = data_report(data, cache, num_workers, reporter, stop)
     folder = output_dir / "inspect" / data.name
     folder.mkdir(parents=True, exist_ok=True)
     write_json(folder / "report.json", report.to_json())
-    write_text(folder / "index.html", write_page(report, parts, class_colours(data), num_samples))
+    write_text(folder / "index.html", write_page(report, datasets, class_colours(data), num_samples))
     for table in tables(report):
         reporter.table(table)
     reporter.note(f"dataset digest: {report.digest}")

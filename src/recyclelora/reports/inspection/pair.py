@@ -1,4 +1,4 @@
-"""The datasets of a ``data=`` option as parts of a report, also where some of them cannot be opened."""
+"""The datasets of a ``data=`` option, opened and scanned, also where some of them cannot be opened."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from recyclelora.data.datasets.files import tolerating
 from recyclelora.data.open import open_one, own_files
 from recyclelora.data.patterns import printable
 from recyclelora.data.preparation import render_scenes, scenes_to_render
-from recyclelora.reports.inspection.report import Part, Report, inspect
+from recyclelora.reports.inspection.report import NamedDataset, Report, inspect
 from recyclelora.reports.inspection.scan import ERROR, WARNING, Defect, relative_name
 from recyclelora.system.errors import UserError
 from recyclelora.system.progress import Reporter
@@ -21,7 +21,7 @@ from recyclelora.system.stopping import StopRequest
 
 def data_report(
     data: DataConfig, cache: str, num_workers: int, reporter: Reporter, stop: StopRequest
-) -> tuple[Report, list[Part]]:
+) -> tuple[Report, list[NamedDataset]]:
     """Open and scan all sources and targets of a pair.
 
     Args:
@@ -34,9 +34,9 @@ def data_report(
     Returns:
         the report, and the datasets that could be opened.
     """
-    parts, defects = open_parts(data, cache)
+    entries, defects = open_datasets(data, cache)
     defects += unused_files(data)
-    datasets = [part.dataset for part in parts]
+    datasets = [entry.dataset for entry in entries]
     jobs = scenes_to_render(datasets)
     if jobs:
         with reporter.bar("rendering streets (once)", len(jobs)) as update:
@@ -44,7 +44,7 @@ def data_report(
     augmentation = build_augmentation(data)
     with stop, reporter.bar("scanning", sum(map(len, datasets))) as update:
         reports, found = inspect(
-            parts, data.classes.names,
+            entries, data.classes.names,
             augmentation=augmentation, num_workers=num_workers, advance=update, stop=stop.requested,
         )  # fmt: skip
     looked_at, every = sum(report.num_images for report in reports), sum(map(len, datasets))
@@ -54,16 +54,16 @@ def data_report(
         whole = digest(datasets) if not any(defect.severity == ERROR for defect in defects) else None
     except UserError:  # the scan has named the file that is not there
         whole = None
-    return Report(data.name, whole, data.classes.names, reports, defects + found), parts
+    return Report(data.name, whole, data.classes.names, reports, defects + found), entries
 
 
-def open_parts(data: DataConfig, cache: str) -> tuple[list[Part], list[Defect]]:
+def open_datasets(data: DataConfig, cache: str) -> tuple[list[NamedDataset], list[Defect]]:
     """Open every dataset that can be opened; what cannot, and images without masks, are defects."""
     labels = Counter(c.label for c in data.sources)
     asked = [("source", _source_name(c, splits=labels[c.label] > 1), c) for c in data.sources]
     asked.append(("source_val", "source_val", data.source_val))
     asked += [("target", c.label, c) for c in data.targets]
-    parts: list[Part] = []
+    entries: list[NamedDataset] = []
     defects: list[Defect] = []
     for role, name, config in asked:
         try:
@@ -73,8 +73,8 @@ def open_parts(data: DataConfig, cache: str) -> tuple[list[Part], list[Defect]]:
             defects.append(Defect(ERROR, "cannot be opened", name, "", str(error)))
             continue
         defects += [Defect(ERROR, problem.kind, name, printable(problem.file), problem.detail) for problem in problems]
-        parts.append(Part(name, role, dataset))
-    return parts, defects
+        entries.append(NamedDataset(name, role, dataset))
+    return entries, defects
 
 
 def unused_files(data: DataConfig) -> list[Defect]:
