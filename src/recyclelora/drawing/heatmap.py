@@ -45,7 +45,7 @@ def cells(picture: Any, form: str, *beside: np.ndarray, fontsize: float = 7, lea
         fontsize: of the numbers
         least: smaller numbers are left out
     """
-    values = np.ma.filled(np.ma.asarray(picture.get_array(), float), np.nan)
+    values: np.ndarray = np.ma.filled(np.ma.asarray(picture.get_array(), float), np.nan)
     for place, value in np.ndenumerate(values):
         if value >= least:
             red, green, blue, _ = picture.cmap(picture.norm(value))
