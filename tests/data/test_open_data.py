@@ -18,7 +18,6 @@ from recyclelora.data.datasets import READERS, Corrupted, Subset, digest, seeded
 from recyclelora.data.labels import CITYSCAPES_CLASSES, IGNORE
 from recyclelora.data.open import describe_datasets, mask_kinds
 from recyclelora.data.preparation import scenes_to_render
-from recyclelora.evaluation.evaluator import build_protocol
 from recyclelora.evaluation.scores import Scores, result_json
 from recyclelora.reports.inspection.writing import inspect_pair
 from recyclelora.runs.identity import Identity, signature
@@ -310,11 +309,11 @@ def test_a_protocol_knows_targets_of_one_dataset_apart(own, tmp_path):
     make_own(tmp_path / "own", [0, 1], save_ids16)
     targets = [{"dataset": "folder", "split": split, "name": split} for split in ("test", "train")]
     config = own(targets=targets, protocol={"name": "mine", "half": ["test"], "sizes": {"source_val": [24, 24]}})
-    protocol = build_protocol(config.data.protocol)
+    protocol = config.data.protocol
     scored = opened(config).scored
     size = {name: protocol.prepared(dataset).load(0).label.shape for name, dataset in scored.items()}
     assert size == {"source_val": (48, 96), "test": (24, 48), "train": (48, 96)}
     shown = {name: protocol.shown_size(protocol.key(dataset), (48, 96)) for name, dataset in scored.items()}
     assert shown == {"source_val": (24, 24), "test": (48, 96), "train": (48, 96)}
-    whole = build_protocol(replace(config.data.protocol, half=["folder"]))
+    whole = replace(config.data.protocol, half=["folder"])
     assert whole.prepared(seeded_subset(scored["train"], 1, 0)).load(0).label.shape == (24, 48)

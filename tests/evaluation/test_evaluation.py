@@ -10,7 +10,8 @@ from conftest import make_cityscapes
 from fixture_data import make_acdc, make_mapillary
 
 from recyclelora.data.datasets import HalfSize, open_dataset
-from recyclelora.evaluation.evaluator import Evaluator, Protocol, build_protocol, fitted
+from recyclelora.data.protocol import ProtocolConfig, fitted
+from recyclelora.evaluation.evaluator import Evaluator
 
 
 class Recorder(torch.nn.Module):
@@ -28,7 +29,7 @@ class Recorder(torch.nn.Module):
         return self.logits(images)
 
 
-def evaluator(protocol: Protocol) -> Evaluator:
+def evaluator(protocol: ProtocolConfig) -> Evaluator:
     return Evaluator(protocol, 19, 255, torch.device("cpu"), nullcontext, lambda tensor: tensor)
 
 
@@ -40,8 +41,8 @@ def test_fitted_sizes_by_hand():
     assert fitted((480, 640), (512, 1024)) == (512, 683)  # small images are enlarged
 
 
-def shipped(make_config, name: str) -> Protocol:
-    return build_protocol(make_config(f"data/protocol={name}").data.protocol)
+def shipped(make_config, name: str) -> ProtocolConfig:
+    return make_config(f"data/protocol={name}").data.protocol
 
 
 def test_the_published_protocols(make_config):
@@ -52,19 +53,20 @@ def test_the_published_protocols(make_config):
     for protocol in (ours, rein):
         assert protocol.shown_size("bdd100k", (720, 1280)) == (720, 1280)
         assert protocol.shown_size("acdc", (1080, 1920)) == (1080, 1920)
-        assert protocol.half == ("mapillary",)
+        assert protocol.half == ["mapillary"]
     # a Mapillary image of 4000x3000 becomes 2000x1500, then as large as fits
     assert ours.shown_size("mapillary", (1500, 2000)) == (1024, 1365)
     assert rein.shown_size("mapillary", (1500, 2000)) == (512, 683)
     large = shipped(make_config, "crop1024")
-    assert (large.window, large.stride, large.half) == (1024, 683, ())
+    assert (large.window, large.stride, large.half) == (1024, 683, [])
 
 
 @pytest.mark.parametrize(("fit", "shown"), [((1024, 2048), (1024, 1536)), ((512, 1024), (512, 768))])
 def test_mapillary_is_scored_at_half_size(fit, shown, tmp_path: Path):
     dataset = open_dataset("mapillary", "val", root=make_mapillary(tmp_path, count=1))
     model = Recorder()
-    confusion = evaluator(Protocol("p", fit={"mapillary": fit}, half=("mapillary",)))(model, dataset)
+    protocol = ProtocolConfig("p", mode="whole", fit={"mapillary": fit}, half=["mapillary"])
+    confusion = evaluator(protocol)(model, dataset)
     assert model.shown == [shown]  # 81x121 -> 40x60 -> as large as fits
     label = HalfSize(dataset).load(0).label
     assert label.shape == (40, 60)
@@ -75,7 +77,7 @@ def test_mapillary_is_scored_at_half_size(fit, shown, tmp_path: Path):
 def test_cityscapes_is_shown_small_and_scored_large(tmp_path: Path):
     dataset = open_dataset("cityscapes", "val", root=make_cityscapes(tmp_path, 1))
     model = Recorder()
-    confusion = evaluator(Protocol("p", sizes={"cityscapes": (48, 96)}))(model, dataset)
+    confusion = evaluator(ProtocolConfig("p", mode="whole", sizes={"cityscapes": (48, 96)}))(model, dataset)
     assert model.shown == [(48, 96)]
     assert confusion.counts.sum() == (dataset.load(0).label != 255).sum()
 
@@ -83,6 +85,6 @@ def test_cityscapes_is_shown_small_and_scored_large(tmp_path: Path):
 def test_what_has_no_labels_is_not_scored(tmp_path: Path):
     dataset = open_dataset("acdc", "test", root=make_acdc(tmp_path, split="test"))
     model, done = Recorder(), []
-    confusion = evaluator(Protocol("p"))(model, dataset, done.append)
+    confusion = evaluator(ProtocolConfig("p", mode="whole"))(model, dataset, done.append)
     assert model.shown == [] and sum(done) == 4
     assert np.isnan(confusion.iou()).all()

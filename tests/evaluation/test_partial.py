@@ -10,8 +10,9 @@ import torch
 from torch import nn
 
 from recyclelora.data.datasets import Sample
+from recyclelora.data.protocol import ProtocolConfig
 from recyclelora.evaluation import partial as partial_module
-from recyclelora.evaluation.evaluator import Evaluator, Protocol
+from recyclelora.evaluation.evaluator import Evaluator
 from recyclelora.evaluation.image_counts import ImageCounts
 from recyclelora.evaluation.partial import PartialCounts
 from recyclelora.models.decoders.decoder import DenseDecoder
@@ -61,7 +62,7 @@ class Noise:
 
 def parts(reduce=lambda t: t, rank=0, world_size=1, batch_size=2, **options):
     model = Segmenter(Pixels(), Argmax(), mean=(0.5,) * 3, std=(1.0,) * 3, ignore_index=255)
-    protocol = Protocol("test", **options)
+    protocol = ProtocolConfig("test", **{"mode": "whole", **options})
     evaluator = Evaluator(
         protocol, 3, 255, torch.device("cpu"), torch.no_grad, reduce, batch_size, rank=rank, world_size=world_size
     )

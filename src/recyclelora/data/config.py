@@ -12,6 +12,7 @@ from recyclelora.data.augment import AugmentConfig
 from recyclelora.data.classes import ClassesConfig
 from recyclelora.data.folder import FolderConfig, class_index
 from recyclelora.data.labels import CITYSCAPES_CLASSES
+from recyclelora.data.protocol import ProtocolConfig
 from recyclelora.system.checks import Problem, above_zero, added, at_least, file_name, nearest, one_of
 from recyclelora.system.plugins import installed
 
@@ -106,47 +107,6 @@ class RareClassesConfig:
             yield from above_zero("temperature", self.temperature)
         yield from at_least("image_pixels", self.image_pixels, 1)
         yield from at_least("crop_pixels", self.crop_pixels, 0)
-
-
-@dataclass
-class ProtocolConfig:
-    """How images are scored: whole or by sliding window.
-
-    ``sizes`` resizes a dataset's images to [height, width]; ``fit`` scales them, keeping their shape, to the largest
-    size within [short edge, long edge]; ``half`` lists datasets that are scored on half-size copies, masks too. All
-    three know a set by its dataset or by its name in results.
-    Test-time augmentation averages probabilities over ``scales`` of the shown size, and with ``flip`` over mirror
-    images.
-    """
-
-    name: str = MISSING
-    mode: str = "slide"
-    window: int = 512
-    stride: int = 341
-    sizes: dict[str, list[int]] = field(default_factory=dict)
-    fit: dict[str, list[int]] = field(default_factory=dict)
-    half: list[str] = field(default_factory=list)
-    scales: list[float] = field(default_factory=lambda: [1.0])
-    flip: bool = False
-
-    def check(self) -> Iterator[Problem]:
-        """Yield every bad value."""
-        yield from one_of("mode", self.mode, ("slide", "whole"))
-        yield from at_least("window", self.window, 1)
-        if not 1 <= self.stride <= self.window:
-            yield "stride", f"must lie between 1 and the window, {self.window}"
-        if not self.scales:
-            yield "scales", "must hold at least one factor, such as 1.0"
-        for scale in self.scales:
-            yield from above_zero("scales", scale)
-        for dataset, size in self.sizes.items():
-            if len(size) != 2 or min(size) < 1:
-                yield f"sizes.{dataset}", "must be [height, width] in pixels"
-        for dataset, size in self.fit.items():
-            if len(size) != 2 or not 1 <= size[0] <= size[1]:
-                yield f"fit.{dataset}", "must be [short edge, long edge] in pixels"
-            if dataset in self.sizes:
-                yield f"fit.{dataset}", "cannot be given beside sizes"
 
 
 @dataclass

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass
 
 import cv2
 import numpy as np
@@ -12,9 +12,9 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from recyclelora.data.config import ProtocolConfig, dataset_names
-from recyclelora.data.datasets import Dataset, HalfSize
+from recyclelora.data.datasets import Dataset
 from recyclelora.data.loaders import eval_loader
+from recyclelora.data.protocol import ProtocolConfig
 from recyclelora.data.transforms import Pair
 from recyclelora.evaluation.image_counts import ImageCounts
 from recyclelora.evaluation.metrics import ConfusionMatrix
@@ -34,65 +34,13 @@ class Stopped(Exception):
 
 
 @dataclass(frozen=True)
-class Protocol:
-    """How images are shown to the model; sizes in pixels. The score is taken at the label's own size."""
-
-    name: str
-    mode: str = "whole"
-    window: int = 512
-    stride: int = 341
-    sizes: dict[str, tuple[int, int]] = field(default_factory=dict)
-    """dataset -> (H, W) its images are resized to"""
-    fit: dict[str, tuple[int, int]] = field(default_factory=dict)
-    """dataset -> (short edge, long edge) within which its images are made as large as their shape allows"""
-    half: tuple[str, ...] = ()
-    """datasets whose images and labels are halved first"""
-    scales: tuple[float, ...] = (1.0,)
-    """factors on the shown size over which probabilities are averaged"""
-    flip: bool = False
-    """whether mirror images count as well"""
-
-    @property
-    def augmented(self) -> bool:
-        """Whether there is anything to average."""
-        return self.flip or self.scales != (1.0,)
-
-    def key(self, dataset: Dataset) -> str:
-        """The name by which the protocol knows a dataset: the one in results where it names that, else the dataset's.
-
-        A set that carries another dataset's name in results is not taken for it.
-        """
-        named = {*self.sizes, *self.fit, *self.half} - set(dataset_names())
-        return dataset.label if dataset.label in named else dataset.name
-
-    def prepared(self, dataset: Dataset) -> Dataset:
-        """The dataset as it is scored: itself, or its half-size copies."""
-        return HalfSize(dataset) if self.key(dataset) in self.half else dataset
-
-    def shown_size(self, dataset: str, size: tuple[int, int]) -> tuple[int, int]:
-        """(H, W) at which an image of ``size`` (H, W) is shown to the model."""
-        if dataset in self.fit:
-            return fitted(size, self.fit[dataset])
-        return self.sizes.get(dataset, size)
-
-
-def build_protocol(protocol: ProtocolConfig) -> Protocol:
-    """The test protocol."""
-    sizes, fit = (
-        {name: (size[0], size[1]) for name, size in given.items()} for given in (protocol.sizes, protocol.fit)
-    )
-    fields = {"sizes": sizes, "fit": fit, "half": tuple(protocol.half), "scales": tuple(protocol.scales)}
-    return Protocol(**(asdict(protocol) | fields))
-
-
-@dataclass(frozen=True)
 class Evaluator:
     """Scores datasets; ``autocast`` gives the precision's context, ``reduce`` sums over processes.
 
     ``window_batch`` sliding windows go through the model at once.
     """
 
-    protocol: Protocol
+    protocol: ProtocolConfig
     num_classes: int
     ignore_index: int
     device: torch.device
@@ -271,12 +219,6 @@ def by_shape(samples: Mapping[int, Pair]) -> list[list[int]]:
     for index, (image, _) in samples.items():
         groups.setdefault(image.shape, []).append(index)
     return list(groups.values())
-
-
-def fitted(size: tuple[int, int], bounds: tuple[int, int]) -> tuple[int, int]:
-    """``size`` (H, W) scaled, up or down, until its short or its long edge reaches ``bounds`` (short, long)."""
-    scale = min(bounds[0] / min(size), bounds[1] / max(size))
-    return max(1, int(size[0] * scale + 0.5)), max(1, int(size[1] * scale + 0.5))
 
 
 def _resized(image: np.ndarray, size: tuple[int, int]) -> np.ndarray:

@@ -27,7 +27,7 @@ from recyclelora.data.identity import content_digest, state_on_disk
 from recyclelora.data.labels import IGNORE
 from recyclelora.data.reading import read_upright
 from recyclelora.drawing.tiles import ClassColours
-from recyclelora.evaluation.evaluator import Evaluator, build_protocol
+from recyclelora.evaluation.evaluator import Evaluator
 from recyclelora.evaluation.partial import PartialCounts
 from recyclelora.evaluation.predictions import Prediction, predict
 from recyclelora.models.segmenter import Segmenter
@@ -117,7 +117,7 @@ class TrainedModel:
         """
         protocol = self.evaluator.protocol
         if shown.size is not None:
-            protocol = dataclasses.replace(protocol, fit={"": (shown.size, sys.maxsize)})
+            protocol = dataclasses.replace(protocol, fit={"": [shown.size, sys.maxsize]})
         height, width = protocol.shown_size("", size)
         if shown.window or (protocol.mode == "whole" and height * width > WHOLE_PIXELS):
             side = shown.window or min(self.config.data.augment.crop)
@@ -305,7 +305,7 @@ def single_evaluator(config: Config, device: torch.device, precision: str, num_w
         return torch.autocast(device.type, AUTOCAST.get(precision), enabled=precision in AUTOCAST)
 
     return Evaluator(
-        build_protocol(config.data.protocol), len(config.data.classes.names), IGNORE,
+        config.data.protocol, len(config.data.classes.names), IGNORE,
         device, autocast, lambda tensor: tensor, config.trainer.eval_batch_size, num_workers,
         window_batch=config.trainer.eval_window_batch,
     )  # fmt: skip

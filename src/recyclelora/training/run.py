@@ -33,7 +33,7 @@ from recyclelora.data.labels import IGNORE
 from recyclelora.data.open import describe_datasets, mask_kinds, own_files, with_first_masks
 from recyclelora.data.preparation import check_labels, render_scenes, scenes_to_render
 from recyclelora.data.soundness import samples_of, sound_files, unusable_files
-from recyclelora.evaluation.evaluator import Evaluator, Stopped, build_protocol
+from recyclelora.evaluation.evaluator import Evaluator, Stopped
 from recyclelora.evaluation.load import Weights, write_run_weights
 from recyclelora.evaluation.predictions import predict_unlabelled
 from recyclelora.evaluation.scores import POINTERS, SHOWN, incomplete, result_json, score_table
@@ -273,7 +273,7 @@ class Run:
         classes = self.config.data.classes
         t = self.config.trainer
         evaluator = Evaluator(
-            build_protocol(self.config.data.protocol), len(classes.names), IGNORE,
+            self.config.data.protocol, len(classes.names), IGNORE,
             self.fabric.device, self.fabric.autocast, lambda tensor: _summed(self.fabric, tensor),
             t.eval_batch_size, t.num_workers, self.fabric.global_rank, self.fabric.world_size, t.eval_window_batch,
         )  # fmt: skip

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 from torch.export import Dim, ExportedProgram
 
-from recyclelora.data.config import ProtocolConfig
+from recyclelora.data.protocol import ProtocolConfig
 from recyclelora.exchange.exports.portable import Portable, Probabilities
 from recyclelora.exchange.exports.source import Source
 from recyclelora.system.errors import UserError
@@ -84,7 +84,7 @@ def trace(source: Source, size: Size | None, precision: torch.dtype = torch.floa
 
 def _augmentation(protocol: ProtocolConfig) -> str | None:
     """What of the run's scoring a program for one image leaves out."""
-    if not protocol.flip and list(protocol.scales) == [1.0]:
+    if not protocol.augmented:
         return None
     return f"looks at each image once: without the protocol's scales={list(protocol.scales)} and flip={protocol.flip}"
 
