@@ -20,7 +20,8 @@ from hydra import compose, initialize_config_dir
 from recyclelora.config.compose import home, register_schemas, typed
 from recyclelora.training.pictures import Pictures
 from recyclelora.training.run import Run
-from recyclelora.training.trainer import Session
+from recyclelora.training.scorer import Scorer
+from recyclelora.training.trainer import Trainer
 
 DEMO_STEPS, DEMO_IMAGES = 160, 40
 """Steps, and images of each set, of ``experiment=demo``."""
@@ -49,8 +50,8 @@ def main() -> None:
     steps = parser.parse_args().steps
     for name in ("start", "evaluation", "finish"):
         timed(Pictures, name, f"pictures_{name}")
-    timed(Session, "score", "score")
-    timed(Session, "fit", "fit")
+    timed(Scorer, "score", "score")
+    timed(Trainer, "fit", "fit")
     register_schemas()
     with tempfile.TemporaryDirectory() as folder, initialize_config_dir(str(home() / "conf")):
         targets = ", ".join(f"{{dataset: streets, split: {look}, name: {look}, subset: {IMAGES}}}" for look in LOOKS)

@@ -142,13 +142,13 @@ def tracked_config(tmp_path: Path, empty_store: Path, tiny_config: Config) -> Co
 
 def stop_after(monkeypatch: pytest.MonkeyPatch, step: int) -> None:
     """Let SIGTERM arrive while step ``step`` runs."""
-    from recyclelora.training.trainer import Session
+    from recyclelora.training.trainer import Trainer
 
-    log = Session.log
+    log = Trainer.log
 
     def logging(self, at, values):
         log(self, at, values)
         if at == step:
             os.kill(os.getpid(), signal.SIGTERM)
 
-    monkeypatch.setattr(Session, "log", logging)
+    monkeypatch.setattr(Trainer, "log", logging)

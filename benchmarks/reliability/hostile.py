@@ -32,9 +32,9 @@ from recyclelora.config.build import user_errors
 from recyclelora.config.compose import load_config, to_yaml
 from recyclelora.data.decode_cache import DecodeCache
 from recyclelora.data.rare_classes import ClassCounts
-from recyclelora.evaluation.load import read_run_weights
 from recyclelora.models.backbones.weights import WeightsFile, read_weights
 from recyclelora.runs.checkpoint import load_checkpoint
+from recyclelora.runs.weights import read_run_weights
 from recyclelora.system.storage import sha256
 
 SECRET = "canary-7f3a91c2"

@@ -15,12 +15,12 @@ from recyclelora.adapters.config import ReinConfig
 from recyclelora.adapters.method import AdapterContext
 from recyclelora.adapters.rein import Rein
 from recyclelora.config.compose import ConfigError
-from recyclelora.evaluation.load import Weights
 from recyclelora.models.backbones.timm import create_backbone
 from recyclelora.models.decoders.linear import LinearDecoder
 from recyclelora.models.segmenter import Segmenter
 from recyclelora.models.state import load_trainable_state, trainable_state
 from recyclelora.runs.checkpoint import load_checkpoint
+from recyclelora.runs.weights import Weights
 from recyclelora.system.errors import Interrupted, UserError
 from recyclelora.training.run import Run
 from recyclelora.training.warm_start import Start, check_start

@@ -18,7 +18,8 @@ from recyclelora.data.build import build_datasets
 from recyclelora.data.open import mask_kinds
 from recyclelora.evaluation.image_counts import ImageCounts
 from recyclelora.evaluation.metrics import iou, mean_iou
-from recyclelora.runs.identity import run_directory
+from recyclelora.runs.directory import METRICS
+from recyclelora.runs.identity import place_of
 from recyclelora.runs.mailbox import VARIABLE
 from recyclelora.sweep.ledger import Ledger
 from recyclelora.system.errors import Interrupted, UserError
@@ -198,7 +199,7 @@ def test_a_kill_before_the_first_checkpoint_leaves_no_doubled_or_torn_points(mak
     config = make_config(*TINY)
     directory = Run.identify(config, None).directory
     directory.path.mkdir(parents=True)
-    directory.metrics.write_text('{"step": 1, "time": 0, "loss_ce": 9.0}\n{"step": 2, "ti')
+    (directory.path / METRICS).write_text('{"step": 1, "time": 0, "loss_ce": 9.0}\n{"step": 2, "ti')
     points = [json.loads(line) for line in (execute(config) / "metrics.jsonl").read_text().splitlines()]
     assert [p["step"] for p in points if "loss_ce" in p] == [1, 2, 3, 4]
     assert points[0]["loss_ce"] < 9
@@ -309,7 +310,7 @@ def test_a_run_goes_on_with_the_masks_of_cityscapes_that_it_has_read(make_config
     assert mask_kinds(now.datasets.scored) == {"cityscapes": "labelTrainIds"}
     read_first = replace(config, data=replace(config.data, cityscapes_labels="labelIds"))
     then = Run.identify(read_first, None)
-    began = run_directory(config, replace(then.identity, dataset_digest=then.files.all_together()), None)
+    began = place_of(config, replace(then.identity, dataset_digest=then.files.all_together()), None).directory
     began.path.mkdir(parents=True)
     (began.path / "config.yaml").write_text(to_yaml(read_first))
     again = Run.identify(config, None)
@@ -375,12 +376,12 @@ def test_streets_train_on_a_machine_with_nothing(make_config):
 
 def test_a_kill_between_the_last_checkpoint_and_its_pointers_changes_nothing(make_config, gta2city, monkeypatch):
     """The pointers follow from the checkpoint, so a run that goes on does not score the one before as its last."""
-    from recyclelora.training import trainer as session
+    from recyclelora.training import trainer
 
     config = make_config(*TINY, "trainer.eval_every=2")
     undisturbed = without_time(execute(config))
     again = make_config(*TINY, "trainer.eval_every=2", "fresh=true")
-    point, calls = session.point, []
+    point, calls = trainer.point, []
 
     def killed(root, pointer, step):
         calls.append(step)
@@ -388,7 +389,7 @@ def test_a_kill_between_the_last_checkpoint_and_its_pointers_changes_nothing(mak
             raise KeyboardInterrupt
         point(root, pointer, step)
 
-    monkeypatch.setattr(session, "point", killed)
+    monkeypatch.setattr(trainer, "point", killed)
     with pytest.raises(KeyboardInterrupt):
         Run.identify(again, None).execute()
     monkeypatch.undo()

@@ -14,7 +14,7 @@ from PIL import Image
 from recyclelora.data.identity import Files
 from recyclelora.evaluation import evaluator as evaluation
 from recyclelora.system.errors import Interrupted, UserError
-from recyclelora.training import trainer as session_module
+from recyclelora.training import scorer
 from recyclelora.training.run import Run
 
 from .test_run import execute, run_dir, without_time
@@ -166,7 +166,7 @@ def test_broken_files_are_named_before_the_first_step(config, gta2city):
 
 def test_files_that_were_found_sound_are_not_looked_at_again(config, gta2city, monkeypatch, make_config):
     execute(config)
-    monkeypatch.setattr("recyclelora.training.run.unusable_files", lambda *_: pytest.fail("looked at again"))
+    monkeypatch.setattr("recyclelora.training.preparation.unusable_files", lambda *_: pytest.fail("looked at again"))
     execute_again = make_config(*TINY, "seed=1")
     Run.identify(execute_again, None).execute()
     os.utime(trained_on(config, 3))
@@ -229,8 +229,8 @@ def test_a_signal_while_images_are_scored_is_heeded_at_the_next_image(make_confi
 
 
 def test_every_evaluation_looks_at_the_files_of_a_set_once(config, monkeypatch):
-    looks, contents = [], session_module.content_digest
-    monkeypatch.setattr(session_module, "content_digest", lambda d: looks.append(d.label) or contents(d))
+    looks, contents = [], scorer.content_digest
+    monkeypatch.setattr(scorer, "content_digest", lambda d: looks.append(d.label) or contents(d))
     run = Run.identify(config, None)
     run.execute()
     assert sorted(looks) == sorted(2 * [d.label for d in run.datasets.scored.values()])  # after step 4, and at the end
@@ -239,14 +239,14 @@ def test_every_evaluation_looks_at_the_files_of_a_set_once(config, monkeypatch):
 def test_scores_of_other_code_or_other_files_are_not_the_result(config, monkeypatch):
     """Kept counts and the history answer one question; a corrected reading of masks is another."""
     with monkeypatch.context() as patch:
-        patch.setattr("recyclelora.training.run.predict_unlabelled", lambda *_, **__: killed(0))
+        patch.setattr("recyclelora.training.result.predict_unlabelled", lambda *_, **__: killed(0))
         with pytest.raises(KeyboardInterrupt):
             Run.identify(config, None).execute()
         seen = evaluating_is(patch, lambda number: None)
         with pytest.raises(KeyboardInterrupt):
             Run.identify(config, None).execute()
         assert not seen  # nothing has changed: the scores of the last evaluation are the result's
-        patch.setattr(session_module, "code_digest", lambda: "corrected")
+        patch.setattr(scorer, "code_digest", lambda: "corrected")
         with pytest.raises(KeyboardInterrupt):
             Run.identify(config, None).execute()
         assert len(seen) == 1 + 3

@@ -41,13 +41,13 @@ def waits(owner, name):
 if stage != "imports":
     from recyclelora.evaluation import evaluator
     from recyclelora.runs import checkpoint
-    from recyclelora.training import run, trainer
+    from recyclelora.training import preparation, run, trainer
     if stage == "decomposition":
         waits(run, "build_model")
     elif stage == "files":
-        waits(run, "unusable_files")
+        waits(preparation, "unusable_files")
     elif stage == "training":
-        waits(trainer.Session, "log")
+        waits(trainer.Trainer, "log")
     elif stage == "saving":
         waits(checkpoint, "write_bytes")
     elif stage == "evaluation":

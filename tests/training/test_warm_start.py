@@ -10,10 +10,10 @@ import torch
 from models.decoders.models import CHANNELS, DEFAULT, SMALL_OPTIONS
 from torch import nn
 
-from recyclelora.evaluation.load import Weights
 from recyclelora.models.state import trainable_state
+from recyclelora.runs.weights import Weights
 from recyclelora.system.errors import UserError
-from recyclelora.training.warm_start import Start, apply_start
+from recyclelora.training.warm_start import WarmStart
 
 BEFORE, NOW = ["road", "sky", "car", "tree"], ["tree", "boat", "road"]
 GONE = ("mask2former", "eomt")
@@ -33,11 +33,11 @@ class Parts(nn.Module):
 
 @pytest.fixture
 def started(tiny_config):
-    def start(decoder: str, classes: list[str]) -> Start:
+    def start(decoder: str, classes: list[str]) -> WarmStart:
         config = copy.deepcopy(tiny_config)
         config.data.classes.names = classes
         trained = {n: t.clone() for n, t in trainable_state(Parts(decoder, classes, 1)).items()}
-        return Start(Path("first"), Weights(trained, {}, 0), config, None, "")
+        return WarmStart(Path("first"), Weights(trained, {}, 0), config, None, "")
 
     return start
 
@@ -51,7 +51,7 @@ def row(state: dict[str, torch.Tensor], name: str, classes: list[str], wanted: s
 def test_rows_go_to_the_classes_of_their_name_and_nothing_else_is_permuted(decoder, now, started):
     start, parts = started(decoder, BEFORE), Parts(decoder, now, 2)
     fresh = {n: t.clone() for n, t in trainable_state(parts).items()}
-    remarks = apply_start(parts, start, now)
+    remarks = start.apply(parts, now)
     state, given = trainable_state(parts), start.weights.trained
     assert torch.equal(state["backbone.lora_a"], given["backbone.lora_a"])
     per_class = parts.decoder.per_class()
@@ -72,5 +72,5 @@ def test_another_rank_is_refused_and_nothing_is_copied(started):
     start, parts = started("linear", BEFORE), Parts("linear", NOW, 2, rank=3)
     before = {n: t.clone() for n, t in trainable_state(parts).items()}
     with pytest.raises(UserError, match=r"init_from=first: backbone\.lora_a is \(4, 6\) there and \(3, 6\) here"):
-        apply_start(parts, start, NOW)
+        start.apply(parts, NOW)
     assert all(torch.equal(tensor, before[name]) for name, tensor in trainable_state(parts).items())

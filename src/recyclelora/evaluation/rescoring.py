@@ -13,9 +13,10 @@ from recyclelora.config.commands import EvaluateConfig
 from recyclelora.data.build import build_datasets, build_targets, class_colours
 from recyclelora.data.open import mask_kinds
 from recyclelora.evaluation.evaluator import Stopped
-from recyclelora.evaluation.load import Question, load, single_evaluator
+from recyclelora.evaluation.load import load, single_evaluator
 from recyclelora.evaluation.metrics import ConfusionMatrix
 from recyclelora.evaluation.predictions import predict_unlabelled
+from recyclelora.evaluation.question import Question
 from recyclelora.evaluation.scores import Scores, incomplete
 from recyclelora.runs.directory import EVALUATIONS, PARTIAL, PREDICTIONS, RECORD
 from recyclelora.system.errors import BrokenFile, Interrupted, UserError

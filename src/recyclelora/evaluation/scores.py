@@ -12,12 +12,10 @@ import numpy as np
 from rich.table import Table
 
 from recyclelora.evaluation.metrics import ConfusionMatrix, as_list, mean_iou
-from recyclelora.system.errors import UserError
+from recyclelora.system.errors import UserError, listed
 from recyclelora.system.storage import read_json, write_json
 
 SOURCE_VAL = "source_val"
-SHOWN = 10
-"""So many files are named in a message."""
 POINTERS = ("last", "best_source", "best_target")
 
 
@@ -134,10 +132,8 @@ class ScoreHistory:
 
 def incomplete(broken: Sequence[UserError], done: str) -> UserError:
     """What ends a command that could not read all images: it has done the rest, and says how to go on."""
-    shown = [f"  {error}" for error in broken[:SHOWN]]
-    more = [f"  and {len(broken) - SHOWN} more"] if len(broken) > SHOWN else []
     head = f"{len(broken)} images cannot be read; {done}, and all others are done:"
-    return UserError("\n".join([head, *shown, *more, "mend them; the same command then does the rest"]))
+    return UserError("\n".join([head, *listed(broken), "mend them; the same command then does the rest"]))
 
 
 def best_step(history: Sequence[Scores], pointer: str) -> int | None:

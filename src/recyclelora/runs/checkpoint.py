@@ -56,6 +56,11 @@ def folder_name(step: int) -> str:
     return f"step_{step:06d}"
 
 
+def step_of(folder: Path) -> int:
+    """The step that a folder is named by."""
+    return int(folder.name.removeprefix("step_"))
+
+
 def save_checkpoint(root: Path, checkpoint: Checkpoint) -> Path:
     """Write a checkpoint below ``root``; returns its folder.
 
@@ -168,7 +173,7 @@ def prune(root: Path, keep: int, pointers: tuple[str, ...]) -> None:
 
 def _folders(root: Path) -> list[Path]:
     """All checkpoints, by step: names alone sort 1,000,000 before 999,999."""
-    return sorted((f for f in root.glob("step_*") if STEP.fullmatch(f.name)), key=lambda f: int(f.name[5:]))
+    return sorted((f for f in root.glob("step_*") if STEP.fullmatch(f.name)), key=step_of)
 
 
 def _remove(folder: Path) -> None:

@@ -120,7 +120,17 @@ def same_but_for_content(config: Config) -> str:
     return signature(config, nothing)
 
 
-def run_directory(config: Config, identity: Identity, trial: int | None, unit: Unit | None = None) -> RunDirectory:
+@dataclass(frozen=True)
+class Place:
+    """Which run a configuration is, and where everything of it lies."""
+
+    identity: Identity
+    signature: str
+    """16 hex digits"""
+    directory: RunDirectory
+
+
+def place_of(config: Config, identity: Identity, trial: int | None, unit: Unit | None = None) -> Place:
     """Where a run belongs.
 
     ``runs/<adapter>-<backbone>-<data>-<signature>``, for a trial of a sweep ``sweeps/<study>/trial_0007-<signature>``,
@@ -129,44 +139,41 @@ def run_directory(config: Config, identity: Identity, trial: int | None, unit: U
     root = Path(config.output_dir).absolute()
     sign = signature(config, identity)
     if unit is not None:
-        sweep = unit.trial.parents[1]
+        path = unit.trial.parents[1] / f"{unit.run_prefix}-{sign}"
         if unit.repeated:
             shared = signature(dataclasses.replace(config, seed=0), identity)
-            return RunDirectory(sweep / f"{unit.run_prefix}-{shared}" / f"seed_{config.seed}")
-        return RunDirectory(sweep / f"{unit.run_prefix}-{sign}")
-    if trial is not None:
+            path = path.with_name(f"{unit.run_prefix}-{shared}") / f"seed_{config.seed}"
+    elif trial is not None:
         if config.study is None:
             raise UserError("study: a multirun needs a name: add -m, or study=<name>")
-        return RunDirectory(root / "sweeps" / str(config.study) / f"trial_{trial:04d}-{sign}")
-    name = f"{config.adapter.name}-{config.backbone.name}-{config.data.name}-{sign}"
-    return RunDirectory(root / "runs" / name)
+        path = root / "sweeps" / str(config.study) / f"trial_{trial:04d}-{sign}"
+    else:
+        path = root / "runs" / f"{config.adapter.name}-{config.backbone.name}-{config.data.name}-{sign}"
+    return Place(identity, sign, RunDirectory(path))
 
 
-def find_run(
-    config: Config, identity: Identity, files: Files, trial: int | None, unit: Unit | None = None
-) -> tuple[RunDirectory, Identity]:
-    """The directory of a run and the identity that it has there.
+def find_run(config: Config, identity: Identity, files: Files, trial: int | None, unit: Unit | None = None) -> Place:
+    """The place of a run.
 
     A run is also found where it began under another identity of the same training: before files that it could not read
     were mended, or under version 0.1.0, to which the scored sets were part of what a training is.
     """
 
-    def place(digest: str) -> tuple[RunDirectory, Identity]:
-        its = dataclasses.replace(identity, dataset_digest=digest)
-        return run_directory(config, its, trial, unit), its
+    def place(digest: str) -> Place:
+        return place_of(config, dataclasses.replace(identity, dataset_digest=digest), trial, unit)
 
     now = place(files.trained_on())
-    if config.fresh or now[0].path.exists():
+    if config.fresh or now.directory.path.exists():
         return now
     earlier = place(files.all_together())
-    if earlier[0].path.exists():
+    if earlier.directory.path.exists():
         return earlier
-    for alike in now[0].alike():
+    for alike in now.directory.alike():
         as_then = unreadable_files(alike)
         if not as_then:
             continue
         for found in (place(files.trained_on(as_then)), place(files.all_together(as_then))):
-            if found[0] == alike:
+            if found.directory == alike:
                 return found
     return now
 
@@ -178,13 +185,12 @@ def earlier_run(config: Config, identity: Identity, files: Files, trial: int | N
     overrides = [override for override in overrides if override.partition("=")[0] not in ignored]
     if not overrides:
         return None
-    run, _ = find_run(before, identity, files, trial)
-    if not run.path.exists():
+    path = find_run(before, identity, files, trial).directory.path
+    if not path.exists():
         return None
-    place = run.path.relative_to(Path(config.output_dir).absolute())
     return (
-        f"{Path(config.output_dir) / place} is the run of this command with the options of version 0.1.0, which this "
-        "one does not touch; "
+        f"{Path(config.output_dir) / path.relative_to(Path(config.output_dir).absolute())} is the run of this command "
+        "with the options of version 0.1.0, which this one does not touch; "
         f"to go on with it, or see its result, add: {shlex.join(overrides)}"
     )
 

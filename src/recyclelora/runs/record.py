@@ -20,7 +20,7 @@ from typing import Any
 from recyclelora.config.compose import load_config, to_yaml
 from recyclelora.config.run import Config
 from recyclelora.runs.directory import CONFIG, RECORD, RunDirectory, RunRecord
-from recyclelora.runs.identity import Identity, same_but_for_content
+from recyclelora.runs.identity import Place, same_but_for_content
 from recyclelora.system.errors import UserError
 from recyclelora.system.redaction import redacted
 from recyclelora.system.storage import locked, read_json, remove_leftovers, set_aside, sha256, write_json, write_text
@@ -61,12 +61,12 @@ def command_line() -> str:
     return redacted(shlex.join([Path(sys.argv[0]).name, *sys.argv[1:]]))
 
 
-def describe(config: Config, identity: Identity, sign: str, extra: dict[str, Any], checkout: Path) -> dict[str, Any]:
+def describe(config: Config, place: Place, extra: dict[str, Any], checkout: Path) -> dict[str, Any]:
     """The content of ``run.json``: command, versions, code, host, data, weights and protocol."""
     from recyclelora.system.hardware import hardware  # imports torch
 
     return {
-        "signature": sign,
+        "signature": place.signature,
         "command": command_line(),
         "started": time.strftime("%Y-%m-%dT%H:%M:%S%z"),
         "adapter": config.adapter.name,
@@ -76,7 +76,7 @@ def describe(config: Config, identity: Identity, sign: str, extra: dict[str, Any
         "seed": config.seed,
         "study": config.study,
         "protocol": config.data.protocol.name,
-        **dataclasses.asdict(identity),
+        **dataclasses.asdict(place.identity),
         **extra,
         "git": git_state(checkout),
         "code_sha256": code_digest(),

@@ -7,11 +7,14 @@ import random
 import re
 from collections.abc import Iterator
 from contextlib import contextmanager
+from datetime import timedelta
 
 import numpy as np
 import torch
 from lightning_fabric import Fabric
 from lightning_fabric.plugins.precision import MixedPrecision, Precision
+from lightning_fabric.strategies.ddp import DDPStrategy
+from lightning_fabric.utilities.exceptions import MisconfigurationException
 
 from recyclelora.system.errors import UserError
 
@@ -70,6 +73,28 @@ def check_launched_processes(devices: int, num_nodes: int) -> None:
             f"torchrun started {started} processes, but trainer.devices={devices} x trainer.num_nodes={num_nodes} "
             f"asks for {devices * num_nodes}; give both the same number"
         )
+
+
+def launched_fabric(
+    accelerator: str, precision: str, *, devices: int, num_nodes: int, stall_timeout: int
+) -> Fabric:  # fmt: skip
+    """All processes of a run, launched, in a resolved precision.
+
+    Raises:
+        UserError: there are no such devices.
+    """
+    resolved = resolve_accelerator(accelerator)
+    several = devices * num_nodes > 1
+    try:
+        fabric = Fabric(
+            accelerator=resolved, devices=devices, num_nodes=num_nodes, plugins=[precision_plugin(precision, resolved)],
+            strategy=DDPStrategy(timeout=timedelta(seconds=stall_timeout)) if several else "auto",
+        )  # fmt: skip
+        fabric.launch()
+    except (RuntimeError, ValueError, MisconfigurationException) as error:
+        asked = f"trainer.accelerator={accelerator} trainer.devices={devices}"
+        raise UserError(f"{asked}: {str(error).splitlines()[0]}") from error
+    return fabric
 
 
 LOST = re.compile(r"gloo|NCCL|Connection (closed|reset)|Timed out|timed out|Broken pipe", re.IGNORECASE)

@@ -2,6 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
+SHOWN = 10
+"""So many files are named in a message."""
+
 
 class UserError(Exception):
     """Something the user can put right: its text says what is wrong, where, and what to do."""
@@ -21,6 +26,12 @@ class BrokenFile(UserError):
 
     def __str__(self) -> str:
         return str(self.args[0])
+
+
+def listed(broken: Sequence[UserError]) -> list[str]:
+    """A line for each of many errors, as far as anybody would read them."""
+    more = [f"  and {len(broken) - SHOWN} more"] if len(broken) > SHOWN else []
+    return [*(f"  {error}" for error in broken[:SHOWN]), *more]
 
 
 class Interrupted(BaseException):

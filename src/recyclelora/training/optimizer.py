@@ -6,6 +6,7 @@ from collections.abc import Iterable
 from typing import Any
 
 import torch
+from rich.table import Table
 from torch import Tensor, nn
 
 from recyclelora.system.parameter_rule import ParameterRule
@@ -55,6 +56,29 @@ def _new_group(rule: ParameterRule, lr: float, weight_decay: float) -> dict[str,
 def adamw(groups: list[dict[str, Any]], *, betas: tuple[float, float], eps: float) -> torch.optim.AdamW:
     """AdamW (Loshchilov and Hutter, 2019) over the groups of :func:`parameter_groups`."""
     return torch.optim.AdamW(groups, betas=betas, eps=eps)
+
+
+def described(optimizer: Any) -> list[dict[str, Any]]:
+    """Every group of an optimizer: name, learning rate and weight decay at the start, number of parameters."""
+    return [
+        {
+            "name": group["name"],
+            "lr": group["base_lr"],
+            "weight_decay": group["base_weight_decay"],
+            "parameters": sum(p.numel() for p in group["params"]),
+        }
+        for group in optimizer.param_groups
+    ]
+
+
+def group_table(groups: list[dict[str, Any]]) -> Table:
+    """What :func:`described` says, for people."""
+    table = Table("parameter group", title="optimizer", title_justify="left")
+    for heading in ("lr", "weight decay", "parameters"):
+        table.add_column(heading, justify="right")
+    for g in groups:
+        table.add_row(g["name"], f"{g['lr']:g}", f"{g['weight_decay']:g}", f"{g['parameters']:,}")
+    return table
 
 
 def optimizer_state(optimizer: torch.optim.Optimizer) -> dict[str, Tensor]:

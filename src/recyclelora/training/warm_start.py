@@ -11,15 +11,15 @@ from torch import Tensor, nn
 
 from recyclelora.config.compose import load_config
 from recyclelora.config.run import Config
-from recyclelora.evaluation.load import Weights, read_run_weights
 from recyclelora.models.state import trainable_state
 from recyclelora.runs.directory import ADAPTER, CONFIG, RECORD
+from recyclelora.runs.weights import Weights, read_run_weights
 from recyclelora.system.errors import UserError
 from recyclelora.system.storage import read_json, sha256
 
 
 @dataclass(frozen=True)
-class Start:
+class WarmStart:
     """Another run's tensors and the classes its decoder knows."""
 
     run_dir: Path
@@ -29,69 +29,63 @@ class Start:
     """of the backbone it was trained on"""
     sha256: str
 
-    @property
-    def classes(self) -> list[str]:
-        """What its decoder tells apart."""
-        return self.config.data.classes.names
+    @classmethod
+    def read(cls, run: str) -> WarmStart:
+        """Read the run named by ``init_from``.
 
+        Raises:
+            UserError: it is not a finished run.
+        """
+        run_dir = Path(run)
+        if not (run_dir / ADAPTER).is_file():
+            raise UserError(f"init_from={run}: not the directory of a finished run (it has no {ADAPTER})")
+        weights_sha256 = read_json(run_dir / RECORD)["weights_sha256"]
+        config = load_config(run_dir / CONFIG)
+        return cls(run_dir, read_run_weights(run_dir), config, weights_sha256, sha256(run_dir / ADAPTER))
 
-def read_start(run: str) -> Start:
-    """Read the run named by ``init_from``.
+    def check(self, config: Config, weights_sha256: str | None) -> None:
+        """Refuse factors that mean something else on this run's backbone or at its scale.
 
-    Raises:
-        UserError: it is not a finished run.
-    """
-    run_dir = Path(run)
-    if not (run_dir / ADAPTER).is_file():
-        raise UserError(f"init_from={run}: not the directory of a finished run (it has no {ADAPTER})")
-    weights_sha256 = read_json(run_dir / RECORD)["weights_sha256"]
-    config = load_config(run_dir / CONFIG)
-    return Start(run_dir, read_run_weights(run_dir), config, weights_sha256, sha256(run_dir / ADAPTER))
+        Raises:
+            UserError: naming what differs.
+        """
+        if self.weights_sha256 != weights_sha256:
+            raise self._unfit(f"trained on other backbone weights ({self.weights_sha256})")
+        for key in ("kind", "alpha", "scale_rule", "scale", "residual", "projection_seed"):
+            there, here = getattr(self.config.adapter, key, None), getattr(config.adapter, key, None)
+            if there != here:
+                raise self._unfit(f"another adapter: {key} is {there} there and {here} here")
 
+    def apply(self, segmenter: nn.Module, classes: Sequence[str]) -> list[str]:
+        """Copy the tensors into a fresh model; what the decoder has per class goes to the classes of the same name.
 
-def check_start(start: Start, config: Config, weights_sha256: str | None) -> None:
-    """Refuse a start whose factors mean something else on this run's backbone or at its scale.
+        Returns:
+            remarks about classes that only one of the two runs has.
 
-    Raises:
-        UserError: naming what differs.
-    """
-    if start.weights_sha256 != weights_sha256:
-        raise UserError(f"init_from={start.run_dir}: trained on other backbone weights ({start.weights_sha256})")
-    for key in ("kind", "alpha", "scale_rule", "scale", "residual", "projection_seed"):
-        there, here = getattr(start.config.adapter, key, None), getattr(config.adapter, key, None)
-        if there != here:
-            raise UserError(f"init_from={start.run_dir}: another adapter: {key} is {there} there and {here} here")
+        Raises:
+            UserError: the adapters differ in layers, ranks or kind.
+        """
+        own, given, known = trainable_state(segmenter), self.weights.trained, self.config.data.classes.names
+        wrong = sorted(own.keys() ^ given.keys())
+        if wrong:
+            raise self._unfit(f"another adapter or decoder, beginning with {wrong[:3]}")
+        per_class = {f"decoder.{name}" for name in segmenter.decoder.per_class()}  # type: ignore[operator, union-attr]
+        fitted = {
+            name: _by_class(value, given[name], known, classes) if name in per_class else given[name]
+            for name, value in own.items()
+        }
+        for name, value in own.items():
+            if fitted[name].shape != value.shape:
+                raise self._unfit(f"{name} is {tuple(given[name].shape)} there and {tuple(value.shape)} here")
+        for name, value in own.items():
+            value.copy_(fitted[name])
+        fresh = [name for name in classes if name not in known]
+        unused = [name for name in known if name not in classes]
+        remarks = [f"classes that start fresh: {', '.join(fresh)}"] if fresh else []
+        return remarks + ([f"classes of {self.run_dir.name} that are not used: {', '.join(unused)}"] if unused else [])
 
-
-def apply_start(segmenter: nn.Module, start: Start, classes: Sequence[str]) -> list[str]:
-    """Copy a start's tensors into a fresh model; what the decoder has per class goes to the classes of the same name.
-
-    Returns:
-        remarks about classes that only one of the two runs has.
-
-    Raises:
-        UserError: the adapters differ in layers, ranks or kind.
-    """
-    own, given = trainable_state(segmenter), start.weights.trained
-    wrong = sorted(own.keys() ^ given.keys())
-    if wrong:
-        raise UserError(f"init_from={start.run_dir}: another adapter or decoder, beginning with {wrong[:3]}")
-    per_class = {f"decoder.{name}" for name in segmenter.decoder.per_class()}  # type: ignore[operator, union-attr]
-    fitted = {
-        name: _by_class(value, given[name], start.classes, classes) if name in per_class else given[name]
-        for name, value in own.items()
-    }
-    for name, value in own.items():
-        if fitted[name].shape != value.shape:
-            raise UserError(
-                f"init_from={start.run_dir}: {name} is {tuple(given[name].shape)} there and {tuple(value.shape)} here"
-            )
-    for name, value in own.items():
-        value.copy_(fitted[name])
-    fresh = [name for name in classes if name not in start.classes]
-    unused = [name for name in start.classes if name not in classes]
-    remarks = [f"classes that start fresh: {', '.join(fresh)}"] if fresh else []
-    return remarks + ([f"classes of {start.run_dir.name} that are not used: {', '.join(unused)}"] if unused else [])
+    def _unfit(self, why: str) -> UserError:
+        return UserError(f"init_from={self.run_dir}: {why}")
 
 
 def _by_class(own: Tensor, given: Tensor, before: Sequence[str], now: Sequence[str]) -> Tensor:

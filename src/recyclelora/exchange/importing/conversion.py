@@ -15,7 +15,6 @@ from recyclelora.adapters.low_rank.inject import LowRank
 from recyclelora.config.build import BACKBONE, build_backbone, build_model, locate_weights, user_errors
 from recyclelora.config.commands import ImportConfig
 from recyclelora.config.run import Config
-from recyclelora.evaluation.load import Weights
 from recyclelora.exchange.importing import recyclelora, rein, soma
 from recyclelora.exchange.importing.frozen import fused, laid_out, num_prefix_positions, strays
 from recyclelora.exchange.importing.keys import Kind, SortedTensors, Tensors, sort
@@ -24,6 +23,7 @@ from recyclelora.models.backbones.loading import fitted_weights, timm_names
 from recyclelora.models.backbones.timm import TimmBackbone
 from recyclelora.models.backbones.weights import WeightsFile, read_weights, sha256_of
 from recyclelora.models.state import trainable_state
+from recyclelora.runs.weights import Weights
 from recyclelora.system.errors import UserError
 
 KINDS: dict[str, Kind] = {kind.name: kind for kind in (rein.KIND, soma.KIND, recyclelora.KIND)}

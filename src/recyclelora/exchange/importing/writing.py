@@ -9,11 +9,11 @@ from pathlib import Path
 from safetensors.torch import save
 
 from recyclelora.config.compose import home
-from recyclelora.evaluation.load import write_run_weights
 from recyclelora.exchange.importing.conversion import Converted
 from recyclelora.runs.directory import BACKBONE
-from recyclelora.runs.identity import Identity, run_directory, signature
+from recyclelora.runs.identity import Identity, place_of
 from recyclelora.runs.record import add_to_record, claimed, describe, record
+from recyclelora.runs.weights import write_run_weights
 from recyclelora.system.devices import resolve_accelerator, resolve_precision
 from recyclelora.system.storage import write_bytes
 
@@ -29,7 +29,8 @@ def write_run(converted: Converted) -> Path:
     pretrained = converted.pretrained.sha256 if converted.pretrained else hashlib.sha256(content or b"").hexdigest()
     precision = resolve_precision(config.trainer.precision, resolve_accelerator(config.trainer.accelerator))
     identity = Identity(pretrained, "", precision, 1, source.sha256)
-    run, sign = run_directory(config, identity, None), signature(config, identity)
+    place = place_of(config, identity, None)
+    run = place.directory
     if content is not None:
         config = dataclasses.replace(
             config, backbone=dataclasses.replace(config.backbone, checkpoint=str(run.path / BACKBONE))
@@ -37,9 +38,9 @@ def write_run(converted: Converted) -> Path:
     with claimed(run, config):
         if content is not None:
             write_bytes(run.path / BACKBONE, content)
-        write_run_weights(run.path, converted.weights, config, signature=sign, weights_sha256=pretrained)
+        write_run_weights(run.path, converted.weights, config, signature=place.signature, weights_sha256=pretrained)
         origin = _origin(converted)
-        record(run, describe(config, identity, sign, origin, home()))
+        record(run, describe(config, place, origin, home()))
         add_to_record(run, origin)
     return run.path
 

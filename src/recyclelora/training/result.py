@@ -1,0 +1,135 @@
+"""The result of a run: the one that is there already, or what is written when the training is done."""
+
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from recyclelora.data.build import class_colours
+from recyclelora.data.open import mask_kinds
+from recyclelora.evaluation.predictions import predict_unlabelled
+from recyclelora.evaluation.scores import POINTERS, Scores, incomplete, result_json, score_table
+from recyclelora.models.state import trainable_state
+from recyclelora.runs.checkpoint import pointed
+from recyclelora.runs.directory import RESULT
+from recyclelora.runs.identity import note_unreadable
+from recyclelora.runs.mailbox import Unit
+from recyclelora.runs.metrics_log import FINAL
+from recyclelora.runs.reuse import take_over
+from recyclelora.runs.weights import Weights, write_run_weights
+from recyclelora.system.hardware import peak_memory_mb
+from recyclelora.system.progress import Reporter, shown
+from recyclelora.system.storage import write_json
+from recyclelora.training.trainer import Trainer
+
+if TYPE_CHECKING:
+    from recyclelora.training.run import Run
+
+
+def known_result(run: Run) -> dict[str, Any] | None:
+    """The result of a run that needs no training and no scoring any more.
+
+    With ``hydra.sweeper.reuse`` also that of the same run elsewhere.
+    """
+    if run.config.fresh:
+        return None
+    result, unit = run.directory.result(), Unit.current()
+    if result is None and unit is not None and unit.reuses:
+        if run.fabric.is_global_zero:
+            origin = take_over(run.directory.path, Path(run.config.output_dir), run.signature)
+            if origin is not None:
+                Reporter().note(f"the same run is finished in {shown(origin)}: its result is taken over")
+        run.fabric.barrier()
+        result = run.directory.result()
+    return None if result is None or _outdated(run, result) else result
+
+
+def _outdated(run: Run, result: dict[str, Any]) -> bool:
+    """Whether a finished run is to be scored again, because its scored sets are not what they were."""
+    then, now = result.get("scored_digests", {}), run.files.scored_digests()
+    changed = [name for name in then if now.get(name, then[name]) != then[name]]
+    if not changed:
+        return False
+    can = pointed(run.directory.checkpoints, POINTERS[0]) is not None
+    Reporter(enabled=run.fabric.is_global_zero).warn(
+        f"{', '.join(changed)}: other files than when this run was scored; "
+        + ("scoring again, the earlier result is kept beside the new one" if can else "its checkpoints are gone")
+    )
+    return can
+
+
+def write_result(run: Run, trainer: Trainer) -> dict[str, Any]:
+    """Score the full sets of a run that has trained, write adapter and pictures, and last of all the result.
+
+    Raises:
+        Stopped: a signal, or the driver of the sweep, wants this run to stop.
+        UserError: images cannot be read; all else is done.
+    """
+    first, scorer, directory = run.fabric.is_global_zero, trainer.scorer, run.directory
+    trainer.hold_kept_weights()
+    if first:  # of use whatever becomes of the scores
+        write_run_weights(
+            directory.path, Weights(trainable_state(trainer.segmenter), trainer.initial, trainer.step), run.config,
+            signature=run.signature, weights_sha256=run.identity.weights_sha256,
+        )  # fmt: skip
+    try:
+        selection = scorer.selected(trainer.step)
+    finally:
+        if first:
+            note_unreadable(directory, run.files, scorer.unreadable_names())
+    result = _content(run, trainer, selection)
+    if first:
+        # on the full sets, where the curves may show subsets: what one compares runs by
+        trainer.metrics.append(trainer.step, selection["last"].points(FINAL))
+        with trainer.reporter.bar("drawing", 1):
+            trainer.pictures.finish(selection["last"], scorer.matrices.get(trainer.step, {}))
+        unread = predict_unlabelled(
+            trainer.segmenter, scorer.evaluator, run.datasets.scored, directory.predictions,
+            class_colours(run.config.data), trainer.reporter, trainer.stop.requested,
+        )  # fmt: skip
+        if unread:
+            raise incomplete(unread, "the training is finished and kept")
+        write_json(directory.path / RESULT, result)
+    run.fabric.barrier()
+    return result
+
+
+def _content(run: Run, trainer: Trainer, selection: dict[str, Scores]) -> dict[str, Any]:
+    """Of ``result.json``."""
+    data = run.config.data
+    about = {
+        "protocol": data.protocol.name,
+        "protocol_settings": dataclasses.asdict(data.protocol),
+        "masks": mask_kinds(run.datasets.scored),
+        "steps": trainer.step,
+        "seconds": round(trainer.seconds, 1),
+        "params": trainer.parameter_counts(),
+        "peak_memory_mb": round(peak_memory_mb(run.fabric.device)),
+        "signature": run.signature,
+        "seed": run.config.seed,
+        "git": (run.description["git"] or {}).get("commit"),
+        **run.digests,
+        "weights_sha256": run.identity.weights_sha256,
+    }
+    return result_json(selection, run.config.objective, data.classes.names, about, run.source_classes)
+
+
+def tell_result(run: Run, result: dict[str, Any], state: str, reporter: Reporter) -> float | None:
+    """Show the scores of a run; returns its objective."""
+    c = run.config
+    title = f"{c.adapter.name} on {c.backbone.name}, {c.data.name}, seed {c.seed} ({state})"
+    note = f"protocol {result['protocol']}, {result['steps']} steps, {result['seconds']:.0f} s"
+    columns = _distinct(result["selection"])
+    reporter.table(score_table(title, columns, note, result.get("source_classes")))
+    reporter.note(f"results and pictures: {shown(run.directory.path)}")
+    value = result["objective"]
+    return None if value is None else float(value)
+
+
+def _distinct(selection: dict[str, dict[str, Any]]) -> dict[str, dict[str, Any]]:
+    """Selected checkpoints that are different ones: a column for each step, named by all that chose it."""
+    steps: dict[int, list[str]] = {}
+    for name, summary in selection.items():
+        steps.setdefault(summary["step"], []).append(name)
+    return {" = ".join(names): selection[names[0]] for names in steps.values()}

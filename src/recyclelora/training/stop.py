@@ -1,0 +1,49 @@
+"""When a run is to stop: a signal to any of its processes says so, or the driver of its sweep."""
+
+from __future__ import annotations
+
+import time
+
+import torch
+from lightning_fabric import Fabric
+
+from recyclelora.runs.mailbox import Unit
+from recyclelora.system.errors import Interrupted, Pruned
+from recyclelora.system.stopping import StopRequest
+
+ASK_UNIT_EVERY = 1.0
+"""Seconds between two looks at what the driver of a sweep wants."""
+
+
+class RunStop(StopRequest):
+    """What a signal or the driver of a sweep has asked of this process, and what all processes agree on."""
+
+    def __init__(self, fabric: Fabric, unit: Unit | None) -> None:
+        super().__init__()
+        self._fabric = fabric
+        self._unit = unit
+        self._looked = 0.0
+
+    def asked(self, *, at_once: bool = False) -> bool:
+        """Whether this process is to stop; the sweep's file is looked at only now and then, unless ``at_once``."""
+        if self.requested():
+            return True
+        if self._unit is None or (not at_once and time.monotonic() - self._looked < ASK_UNIT_EVERY):
+            return False
+        self._looked = time.monotonic()
+        return self._unit.stop_reason() is not None
+
+    def agreed(self, mine: bool) -> bool:
+        """Whether any process says so."""
+        if self._fabric.world_size == 1:
+            return mine
+        votes = self._fabric.all_reduce(torch.tensor(float(mine), device=self._fabric.device), reduce_op="sum")
+        return bool(torch.as_tensor(votes) > 0)
+
+    def as_error(self, step: int, *, fresh: bool) -> Interrupted:
+        """What ends a run that was stopped after ``step`` and has saved everything."""
+        if self._unit is not None and self._unit.stop_reason() == "pruned":
+            return Pruned(f"pruned after step {step}")
+        number = self.received or 0  # 0: another process was asked
+        command = "the same command without fresh=true" if fresh else "the same command"
+        return Interrupted(f"stopped by signal {number} after step {step}; {command} goes on from there", 128 + number)
