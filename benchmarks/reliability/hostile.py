@@ -26,7 +26,7 @@ import yaml
 from harness import TINY, command, composed, run_directory, spawn, train, workspace
 from safetensors.torch import save
 
-from recyclelora.commands.launch import launch
+from recyclelora.commands.launch import launched
 from recyclelora.commands.train import train as train_command
 from recyclelora.config.build import user_errors
 from recyclelora.config.compose import load_config, to_yaml
@@ -246,7 +246,8 @@ def _train(folder: Path, arguments: list[str]) -> None:
         t for t in TINY if t.split("=")[0] not in given and not (t.startswith("data.") and "data=folder" in given)
     ]
     sys.argv = ["train.py", *fitting, "trainer.max_steps=1", *places, *arguments]
-    launch("train", train_command)
+    with launched("train", train_command) as job:
+        job()
 
 
 # --- the figure -----------------------------------------------------------------------------------------------------

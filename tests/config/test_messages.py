@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from recyclelora.commands.launch import launch
+from recyclelora.commands.launch import launched
 
 
 @pytest.mark.parametrize(
@@ -48,8 +48,8 @@ def refused(
 ) -> str:
     """The one line with which a command ends."""
     monkeypatch.setattr(sys, "argv", [f"{command}.py", *arguments])
-    with pytest.raises(SystemExit) as end:
-        launch(command, lambda config, trial: None)
+    with pytest.raises(SystemExit) as end, launched(command, lambda config, trial: None) as job:
+        job()
     assert end.value.code == 2
     (line,) = capsys.readouterr().err.strip().splitlines()
     return line

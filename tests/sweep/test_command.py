@@ -12,7 +12,7 @@ from hydra import compose, initialize_config_dir
 from hydra.core.plugins import Plugins
 from hydra.types import HydraContext
 
-from recyclelora.commands.launch import launch
+from recyclelora.commands.launch import launched
 from recyclelora.config.compose import ConfigError, home, register_schemas
 from recyclelora.sweep.command import checked_arguments, study_name
 from recyclelora.sweep.task import without_secrets
@@ -59,7 +59,8 @@ def test_a_primary_config_of_ones_own_begins_with_the_shipped_one(
 ):
     own = own_config(tmp_path, "mine", "seed: 3\nstudy: x\n")
     monkeypatch.setattr(sys, "argv", ["train.py", flag, *own[1:], "--cfg", "job", "data=streets"])
-    launch("train", lambda config, trial: None)
+    with launched("train", lambda config, trial: None) as job:
+        job()
     out = capsys.readouterr().out
     assert "seed: 3" in out and "study: x" in out
 

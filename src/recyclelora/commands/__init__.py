@@ -23,6 +23,7 @@ def start(command: str, task: Callable[[Any, int | None], float | None], config_
 
             print(screen(task.__module__, config_name or command))
             return
-        from recyclelora.commands.launch import launch
+        from recyclelora.commands.launch import launched
 
-        launch(command, task, config_name=config_name)
+        with launched(command, task, config_name=config_name) as job:
+            job()

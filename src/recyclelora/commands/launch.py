@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Callable
-from contextlib import AbstractContextManager
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -29,8 +29,11 @@ MAY_BE_BUILT = ["logging.StreamHandler", "logging.FileHandler", "logging.NullHan
 """All that Hydra may build from a ``_target_`` or a logging class, wherever it is written."""
 
 
-def launch(command: str, task: Task, *, config_name: str | None = None) -> None:
-    """Compose a configuration with the command line and call ``task``; end the process on a mistake.
+@contextmanager
+def launched(command: str, task: Task, *, config_name: str | None = None) -> Iterator[Callable[[], None]]:
+    """What composes a configuration with the command line and calls ``task``; ends the process on a mistake.
+
+    A context and no function that calls it: the way down to a training step is as short as that.
 
     Args:
         command: its name in messages
@@ -44,8 +47,7 @@ def launch(command: str, task: Task, *, config_name: str | None = None) -> None:
         sys.argv[1:] = checked_arguments(command, sys.argv[1:])
         allow_reading(sys.argv[1:])
         job = Job(command, task)
-        main = hydra.main(str(home() / "conf"), config_name or command, execution_whitelist=MAY_BE_BUILT)
-        main(job)()
+        yield hydra.main(str(home() / "conf"), config_name or command, execution_whitelist=MAY_BE_BUILT)(job)
 
 
 class Job:
