@@ -35,6 +35,7 @@ FENCE = re.compile(r"^```(\w*)\n(.*?)^```$", re.M | re.S)
 RUN_ELSEWHERE = {
     "--config-dir my_conf": "test_docs_data.py, with the folder that the page describes",
     "adapter=bitfit": "test_plugins.py, with the package installed",
+    "losses=": "test_seams.py, with the package installed",
 }
 """Commands that need something of the user's own, and the test that runs them."""
 

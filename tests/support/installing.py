@@ -2,8 +2,13 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
 import tomllib
 from pathlib import Path
+
+from recyclelora.config.compose import home
 
 
 def install(source: Path, name: str, entry_points: dict[str, dict[str, str]], site: Path) -> None:
@@ -26,3 +31,11 @@ def install_project(project: Path, site: Path) -> Path:
     (package,) = (project / "src").iterdir()
     install(package, described["name"], described["entry-points"], site)
     return site
+
+
+def command(script: str, folder: Path, site: Path | None, *overrides: str) -> subprocess.CompletedProcess[str]:
+    """Run one of the commands with what ``site`` holds installed."""
+    paths = [str(site)] if site else []
+    environment = os.environ | {"PYTHONPATH": os.pathsep.join([*paths, os.environ.get("PYTHONPATH", "")])}
+    arguments = [sys.executable, str(home() / script), *overrides]
+    return subprocess.run(arguments, cwd=folder, env=environment, capture_output=True, text=True, timeout=240)

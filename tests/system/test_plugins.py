@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 import json
-import os
-import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 from conftest import TINY
-from installing import install, install_project
+from installing import command, install, install_project
 
 from recyclelora.config.compose import home
 from recyclelora.system.errors import UserError
@@ -23,13 +21,6 @@ EXAMPLE = home() / "examples/bitfit_adapter"
 def site(tmp_path: Path) -> Path:
     """A site folder that holds the example, with the entry points of its pyproject."""
     return install_project(EXAMPLE, tmp_path / "site")
-
-
-def command(script: str, folder: Path, site: Path | None, *overrides: str) -> subprocess.CompletedProcess[str]:
-    paths = [str(site)] if site else []
-    environment = os.environ | {"PYTHONPATH": os.pathsep.join([*paths, os.environ.get("PYTHONPATH", "")])}
-    arguments = [sys.executable, str(home() / script), *overrides]
-    return subprocess.run(arguments, cwd=folder, env=environment, capture_output=True, text=True, timeout=240)
 
 
 @pytest.mark.slow

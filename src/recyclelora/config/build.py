@@ -27,6 +27,7 @@ from recyclelora.models.backbones.weights import (
     find_weights,
     read_weights,
 )
+from recyclelora.models.extra_losses import ExtraLoss
 from recyclelora.models.segmenter import Segmenter
 from recyclelora.system.errors import UserError
 from recyclelora.system.parameter_rule import ParameterRule
@@ -97,11 +98,12 @@ def build_model(
         lent = None if adapted.query is None else adapted.query()
         num_classes = len(config.data.classes.names)
         decoder = build_decoder(config.decoder, channels, num_classes, lent, adapted.query_features)
+        extra_losses = [build_loss(options, channels, num_classes) for options in config.losses.values()]
     segmenter = Segmenter(
         backbone, decoder,
         mean=config.backbone.mean, std=config.backbone.std, ignore_index=IGNORE,
         padding_index=PADDING if config.data.augment.padding == "last" else None,
-        query=adapted.query, penalty=adapted.penalty,
+        query=adapted.query, penalty=adapted.penalty, extra_losses=extra_losses,
     )  # fmt: skip
     rules = {BACKBONE + name: replace(rule, group=f"adapter.{rule.group}") for name, rule in adapted.rules.items()}
     rules |= decoder_rules(decoder, getattr(config.decoder, "lr_mult", 1.0))
@@ -186,6 +188,18 @@ def build_decoder(
         )
     decoder: nn.Module = options.build(channels, num_classes, *lent)
     return decoder
+
+
+def build_loss(options: Any, channels: list[int], num_classes: int) -> ExtraLoss:
+    """The loss that options describe, for these levels and classes.
+
+    Raises:
+        ValueError: it has parameters, which nothing would train or store.
+    """
+    loss: ExtraLoss = options.build(channels, num_classes)
+    if isinstance(loss, nn.Module) and list(loss.parameters()):
+        raise ValueError(f"losses.{options.name}: must have no parameters of its own: they would never learn")
+    return loss
 
 
 def decoder_rules(decoder: nn.Module, lr_mult: float) -> dict[str, ParameterRule]:

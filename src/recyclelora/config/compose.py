@@ -85,7 +85,8 @@ def register_schemas() -> None:
         for kind, schema in (built_in | own).items():
             store.store(group=f"schema/{group}", name=kind, node=schema, replace=True)
         for kind, schema in own.items():
-            store.store(group=group, name=kind, node=schema, replace=True)
+            package = f"{group}.{kind}" if group == "losses" else group
+            store.store(group=group, name=kind, node=schema, package=package, replace=True)
 
 
 def option_kinds() -> dict[str, tuple[dict[str, type], dict[str, type]]]:
@@ -93,6 +94,7 @@ def option_kinds() -> dict[str, tuple[dict[str, type], dict[str, type]]]:
     return {
         "adapter": (ADAPTERS, option_plugins("recyclelora.adapters", ADAPTERS, "method")),
         "decoder": (DECODERS, option_plugins("recyclelora.decoders", DECODERS, "build")),
+        "losses": ({}, option_plugins("recyclelora.losses", (), "build")),
     }
 
 
@@ -176,7 +178,11 @@ def load_config(path: Path) -> Config:
         assert isinstance(raw, DictConfig)
         schema = OmegaConf.structured(Config)
         for group, (built_in, own) in option_kinds().items():
-            schema[group] = OmegaConf.structured(_schema(path, group, raw[group].kind, built_in | own))
+            if group == "losses":
+                for name, options in raw.get("losses", {}).items():
+                    schema.losses[name] = OmegaConf.structured(_schema(path, group, options.kind, own))
+            else:
+                schema[group] = OmegaConf.structured(_schema(path, group, raw[group].kind, built_in | own))
         merged = OmegaConf.merge(schema, raw)
     except FileNotFoundError as error:
         raise ConfigError(f"{path}: no such file") from error

@@ -11,7 +11,7 @@ from omegaconf import MISSING
 from recyclelora.config.training import OptimizerConfig, TrackingConfig, TrainerConfig
 from recyclelora.data.config import DataConfig
 from recyclelora.models.backbones.config import BackboneConfig
-from recyclelora.system.checks import Problem, at_least, file_name, one_of
+from recyclelora.system.checks import Problem, added, at_least, file_name, one_of
 
 # OmegaConf reads these annotations at run time and wants Optional[...], not "... | None".
 # ruff: noqa: UP045
@@ -36,11 +36,14 @@ class Config:
     factor_cache_gib: float = 4.0
     study: Optional[str] = None
     fresh: bool = False
+    losses: dict[str, Any] = added(dict)
+    """added to the decoder's, by name: options of the group ``losses``, which other packages fill"""
 
     def check(self) -> Iterator[Problem]:
         yield from one_of("objective", self.objective, ("source_val", "target_mean"))
         yield from at_least("seed", self.seed, 0)
         plain = [name for name in ("adapter", "decoder") if not is_dataclass(getattr(self, name))]
+        plain += [f"losses.{name}" for name, options in self.losses.items() if not is_dataclass(options)]
         for name in plain:  # their fields may be anything, for options of other packages: OmegaConf does not look
             yield name, "must be an option of this group, such as a file in conf/ describes it"
         if "adapter" not in plain:

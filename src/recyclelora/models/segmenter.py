@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
+
+from recyclelora.models.extra_losses import ExtraLoss, LossInputs, with_extras
 
 
 class Segmenter(nn.Module):
@@ -21,6 +24,7 @@ class Segmenter(nn.Module):
             None where there are none
         query: gives the queries (num_queries, width) that an adapter lends the decoder
         penalty: gives the loss of the adapter itself
+        extra_losses: added to the decoder's
     """
 
     mean: Tensor
@@ -37,6 +41,7 @@ class Segmenter(nn.Module):
         padding_index: int | None = None,
         query: Callable[[], Tensor] | None = None,
         penalty: Callable[[], Tensor] | None = None,
+        extra_losses: Sequence[ExtraLoss] = (),
     ) -> None:
         super().__init__()
         self.backbone = backbone
@@ -45,6 +50,8 @@ class Segmenter(nn.Module):
         self.padding_index = padding_index
         self.query = query
         self.penalty = penalty
+        self.extra_losses = tuple(extra_losses)
+        self.step = 0
         self.register_buffer("mean", 255 * torch.tensor(mean).view(1, 3, 1, 1), persistent=False)
         self.register_buffer("std", 255 * torch.tensor(std).view(1, 3, 1, 1), persistent=False)
 
@@ -61,10 +68,21 @@ class Segmenter(nn.Module):
         if self.padding_index is not None:
             outside = labels == self.padding_index
             normalised = normalised.masked_fill(outside[:, None], 0.0)
-        features = self.backbone(self._padded(normalised))
-        truth = self._padded_labels(labels)
-        losses: dict[str, Tensor] = self.decoder.losses(features, truth, self.ignore_index, self._query(), norm)  # type: ignore[operator]
-        return losses if self.penalty is None else losses | {"loss_adapter": self.penalty()}
+        padded, truth, query = self._padded(normalised), self._padded_labels(labels), self._query()
+        features = self.backbone(padded)
+        losses: dict[str, Tensor] = self.decoder.losses(features, truth, self.ignore_index, query, norm)  # type: ignore[operator]
+        if self.penalty is not None:
+            losses = losses | {"loss_adapter": self.penalty()}
+        if not self.extra_losses:
+            return losses
+        size = (truth.shape[-2], truth.shape[-1])
+        scored = partial(self.decoder, features, size, query)
+        inputs = LossInputs(padded, truth, self.ignore_index, features, self.step, scored)
+        return with_extras(losses, self.extra_losses, inputs)
+
+    def begin_step(self, step: int) -> None:
+        """Tell the losses how many steps are finished."""
+        self.step = step
 
     def counts(self, labels: Tensor) -> Tensor:
         """What the losses of labels (B, H, W) are divided by; see :meth:`.decoders.decoder.Decoder.counts`."""

@@ -66,6 +66,7 @@ def fit(
     accumulate: int = 1,
     counts: Callable[[Tensor], Tensor] | None = None,
     grad_clip: float | None = None,
+    before_step: Callable[[int], None] = lambda step: None,
     after_step: Callable[[int], None] | None = None,
 ) -> int:
     """Train from ``start`` finished steps to ``cadence.max_steps``.
@@ -73,7 +74,8 @@ def fit(
     Every batch is cut into ``accumulate`` parts of equal size whose gradients are averaged before the step. What losses
     are divided by depends on the labels, so it is counted over all parts first: ``counts`` gives it for the labels of
     one part, and the model takes the mean as third argument; the step is then that of the whole batch.
-    ``after_step`` is called with the number of finished steps while the gradients of the last are still there.
+    ``before_step`` and ``after_step`` are called with the number of finished steps, the latter while the gradients of
+    the last are still there.
 
     Returns:
         the number of finished steps, smaller than ``max_steps`` when a stop was requested; a checkpoint is then saved.
@@ -88,6 +90,7 @@ def fit(
         meter.data_arrived()
         schedule.apply(optimizer, step)
         seed_step(seed, step, fabric.global_rank)
+        before_step(step)
         losses = _backward(fabric, model, images, labels, accumulate, counts)
         norm = _finite_norm(fabric, optimizer, parameters, losses, step)
         if grad_clip is not None and norm is not None:

@@ -174,7 +174,7 @@ class Trainer:
                 fit(
                     self.fabric, self.wrapped, self.optimizer, build_schedule(c), self._batches(loader), self.cadence,
                     self, seed=c.seed, start=self.step, accumulate=t.accumulate, counts=self.segmenter.counts,
-                    grad_clip=t.grad_clip, after_step=self._after_step,
+                    grad_clip=t.grad_clip, before_step=self.segmenter.begin_step, after_step=self._after_step,
                 )  # fmt: skip
         return self.step == t.max_steps and not self.stop.agreed(self.stop.requested())
 
