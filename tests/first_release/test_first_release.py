@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import os
 import platform
+import shutil
 import subprocess
 import sys
 import tarfile
@@ -124,6 +125,24 @@ def test_a_sweep_goes_on_where_its_driver_died(left: Path):
     assert "3 complete" in done.stdout
     assert len(list(sweep.glob("trial_*/result.json"))) == 3
     assert {path: path.read_bytes() for path in before} == before
+
+
+@pytest.mark.slow
+def test_without_its_code_an_unfinished_trial_goes_on_with_the_options_of_its_version(left: Path):
+    sweep = left / "outputs/sweeps/ranks"
+    shutil.rmtree(sweep / "snapshot")
+    (sweep / "ledger/0001/unit_0/outcome.json").unlink(missing_ok=True)
+    (sweep / "trial_0001-17a229f2e5d88d74/result.json").unlink()
+    overrides = [*COMMAND, "adapter.main.rank=2,3,4", "study=ranks", "trainer.max_steps=2", "trainer.eval_every=2"]
+    folders = ["data.root=data", "output_dir=outputs", "cache=cache", "n_jobs=1", "snapshot=off"]
+    done = subprocess.run(
+        [sys.executable, home() / "train.py", "-m", *overrides, *REST, *THEN, *folders],
+        capture_output=True, text=True, env={**os.environ, "OMP_NUM_THREADS": "1"},
+    )  # fmt: skip
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "trial_0001: begun by an earlier version, and trained as then: " in " ".join(done.stdout.split())
+    assert (sweep / "trial_0001-17a229f2e5d88d74/result.json").exists()  # the run that it was
+    assert len(list(sweep.glob("trial_*/result.json"))) == 3
 
 
 def test_a_logged_model_loads_and_predicts_the_same(left: Path):

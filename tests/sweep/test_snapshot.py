@@ -1,12 +1,14 @@
 """The code that a sweep keeps."""
 
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 from hydra import compose, initialize_config_dir
+from installing import install, install_project
 
 from recyclelora.config.compose import home, register_schemas
 from recyclelora.sweep import snapshot
@@ -96,3 +98,29 @@ def test_a_home_that_cannot_be_written_does_not_keep_a_sweep_from_beginning(tmp_
     monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path / "state"))
     snapshot.note_own(tmp_path)
     assert not snapshot.is_noted(tmp_path)
+
+
+def test_packages_that_add_something_are_part_of_it(tmp_path: Path):
+    """Upgrading one later changes no later trial; one module, one package, and one in a namespace."""
+    site, project = tmp_path / "site", tmp_path / "spaces"
+    install_project(home() / "examples/bitfit_adapter", site)
+    (project / "inner").mkdir(parents=True)
+    (project / "inner/__init__.py").touch()
+    (project / "other.py").touch()
+    install(project, "in-a-namespace", {"recyclelora.conf": {"a": "spaces.inner"}}, site)
+    (tmp_path / "alone.py").write_text("X = 1\n")
+    install(tmp_path / "alone.py", "alone", {"recyclelora.metrics": {"b": "alone:X"}}, site)
+    install(tmp_path / "gone.py", "gone", {"recyclelora.metrics": {"c": "gone:X"}}, site)
+    code = f"import pathlib, recyclelora.sweep.snapshot as s; s._copy(pathlib.Path({str(tmp_path / 'snapshot')!r}))"
+    paths = os.pathsep.join([str(site), *filter(None, [os.environ.get("PYTHONPATH")])])
+    subprocess.run([sys.executable, "-c", code], check=True, env={**os.environ, "PYTHONPATH": paths})
+    source = tmp_path / "snapshot/src"
+    shutil.rmtree(site)
+    assert (source / "bitfit_adapter/conf/adapter").is_dir() and (source / "alone.py").read_text() == "X = 1\n"
+    assert [path.name for path in (source / "spaces").iterdir()] == ["inner"]
+    shown = "import importlib.metadata as m; print(m.entry_points(group='recyclelora.adapters')['bitfit'].load())"
+    done = subprocess.run(
+        [sys.executable, "-c", shown], check=True, capture_output=True, text=True,
+        env={**os.environ, "PYTHONPATH": str(source)},
+    )  # fmt: skip
+    assert "bitfit_adapter" in done.stdout

@@ -22,14 +22,15 @@ from recyclelora.sweep import snapshot
 from recyclelora.sweep.batches import through_launcher
 from recyclelora.sweep.driver import Driver
 from recyclelora.sweep.dry_run import dry_run
+from recyclelora.sweep.earlier import fit_grid, go_on_as_then
 from recyclelora.sweep.executors import make_executor, read_options
 from recyclelora.sweep.folder import began, make_folder, only_driver, own_place
 from recyclelora.sweep.goals import TUNED
 from recyclelora.sweep.ledger import Ledger
 from recyclelora.sweep.planning import Plan, check_options, described, listed, make_plan, validate
-from recyclelora.sweep.record import options_since, other_values, record
+from recyclelora.sweep.record import brought_back, options_since, other_values, record, refuse_others
 from recyclelora.sweep.samplers import make_pruner
-from recyclelora.sweep.search import best_trials, fit_grid
+from recyclelora.sweep.search import best_trials
 from recyclelora.sweep.steering import one_at_a_time
 from recyclelora.sweep.storage import forget, shown, storage_url
 from recyclelora.sweep.study import open_study
@@ -127,8 +128,11 @@ class Sweep:
         ledger = Ledger(folder)
         about = described(options, self.plan, self.config, self.directions, self.name)
         since = dict(options_since(self.config))
-        moved = fit_grid(ledger, self.plan) if (widened := other_values(folder, about, since)) else []
+        plan = replace(self.plan, brought_back=brought_back(self.plan.space.fixed, since))
+        refuse_others(folder, about, since)
+        moved = fit_grid(ledger, plan) if (widened := other_values(folder, about, since)) else []
         record(folder, about, since)
+        moved += go_on_as_then(ledger, plan)
         OmegaConf.save(task.config, folder / "multirun.yaml")  # as Hydra's own sweeper does
         study, mended = self._study(ledger, widened, about["created"])
         executor = make_executor(
@@ -139,7 +143,7 @@ class Sweep:
                 for remark in [*self.remarks, *moved, *mended]:
                     table.event(remark)
                 rebuild = None if self.plan.shared else lambda: self._in_memory(ledger)
-                driver = Driver(self.plan, study, ledger, executor, table, rebuild)
+                driver = Driver(plan, study, ledger, executor, table, rebuild)
                 start = time.monotonic()
                 driver.run()
                 executor.close()

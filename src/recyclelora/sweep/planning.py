@@ -51,6 +51,17 @@ class Plan:
     """other drivers may work on the same study"""
     identity: Callable[[Sequence[str]], str] = repr
     """a run's overrides -> equal for those that would train the same"""
+    brought_back: list[str] = field(default_factory=list)
+    """overrides that give options younger than the sweep the meaning that they had before they were added"""
+
+    def in_full(self, overrides: list[str]) -> list[str]:
+        """A run's overrides with those of ``brought_back``, also where they are older than these options."""
+        given = {_key(text) for text in overrides}
+        return [*overrides, *(text for text in self.brought_back if _key(text) not in given)]
+
+
+def _key(override: str) -> str:
+    return override.lstrip("+").partition("=")[0]
 
 
 def check_options(options: Mapping[str, Any]) -> None:

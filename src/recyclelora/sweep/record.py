@@ -21,7 +21,7 @@ MAY_CHANGE = ("name", "n_trials", "command", "created", "pruner", "warm_start", 
 """Entries of ``study.json`` with which the same study may go on; a renamed folder is the same study."""
 
 GRID_MAY_CHANGE = ("space", "sampler")
-"""The same of a grid, which takes more values, or fewer; see ``search.fit_grid``."""
+"""The same of a grid, which takes more values, or fewer; see ``earlier.fit_grid``."""
 
 
 class StudyRecord(TypedDict):
@@ -93,8 +93,13 @@ def options_since(config: DictConfig, path: str = "config") -> Iterator[tuple[st
             yield from options_since(child, f"{path}.{name}")
 
 
-def record(folder: Path, about: dict[str, Any], since: Mapping[str, Any]) -> None:
-    """Write ``study.json``; a study goes on only with what it was begun with.
+def brought_back(fixed: Mapping[str, str], since: Mapping[str, Any]) -> list[str]:
+    """The overrides of a command, by key, that set options which earlier versions do not know."""
+    return [text for key, text in fixed.items() if f"config.{key.lstrip('+')}" in since]
+
+
+def refuse_others(folder: Path, about: Mapping[str, Any], since: Mapping[str, Any]) -> None:
+    """Let a study go on only with what it was begun with.
 
     Args:
         folder: of the sweep
@@ -104,26 +109,30 @@ def record(folder: Path, about: dict[str, Any], since: Mapping[str, Any]) -> Non
     Raises:
         UserError: naming what differs, and what gives younger options the meaning that they had before they were added.
     """
-    path = folder / "study.json"
     stored = _stored(folder)
-    if stored is not None:
-        free = (*MAY_CHANGE, *(GRID_MAY_CHANGE if is_grid(stored) and is_grid(about) else ()))
-        asked = {key: value for key, value in about.items() if key not in free}
-        then = _with_options_since(stored, about, since)
-        differences = {key: both for name in asked for key, both in _differences(name, then.get(name), asked[name])}
-        if differences:
-            lines = [f"  {_short(key)}: was {was}, now {now}" for key, (was, now) in list(differences.items())[:10]]
-            back = [f"{_short(key)}={as_override(was)}" for key, (was, _) in differences.items() if key in since]
-            if back:
-                lines.append(f"  to go on with newer options as they were then, add: {shlex.join(back)}")
-            raise UserError(
-                f"{folder.name}: was begun with other settings; give it another name with study=, or start over with "
-                "fresh=true:\n" + "\n".join(lines)
-            )
-        about["created"] = stored["created"]
-    else:
-        about["created"] = time.strftime("%Y-%m-%dT%H:%M:%S%z")
-    write_json(path, about)
+    if stored is None:
+        return
+    free = (*MAY_CHANGE, *(GRID_MAY_CHANGE if is_grid(stored) and is_grid(about) else ()))
+    asked = {key: value for key, value in about.items() if key not in free}
+    then = _with_options_since(stored, about, since)
+    differences = {key: both for name in asked for key, both in _differences(name, then.get(name), asked[name])}
+    if differences:
+        lines = [f"  {_short(key)}: was {was}, now {now}" for key, (was, now) in list(differences.items())[:10]]
+        back = [f"{_short(key)}={as_override(was)}" for key, (was, _) in differences.items() if key in since]
+        if back:
+            lines.append(f"  to go on with newer options as they were then, add: {shlex.join(back)}")
+        raise UserError(
+            f"{folder.name}: was begun with other settings; give it another name with study=, or start over with "
+            "fresh=true:\n" + "\n".join(lines)
+        )
+
+
+def record(folder: Path, about: dict[str, Any], since: Mapping[str, Any]) -> None:
+    """Write ``study.json``; see :func:`refuse_others`."""
+    refuse_others(folder, about, since)
+    stored = _stored(folder)
+    about["created"] = time.strftime("%Y-%m-%dT%H:%M:%S%z") if stored is None else stored["created"]
+    write_json(folder / "study.json", about)
 
 
 def _with_options_since(stored: Any, about: Mapping[str, Any], since: Mapping[str, Any], path: str = "") -> Any:

@@ -7,13 +7,14 @@ from typing import Any
 
 import optuna
 from optuna.distributions import distribution_to_json
+from optuna.trial import TrialState
 
 from recyclelora.runs.mailbox import CONFIRM
 from recyclelora.sweep.ledger import COMPLETE, FAILED, Ledger, Trial
 from recyclelora.sweep.planning import Plan, units_of
 from recyclelora.sweep.samplers import seed_of
 from recyclelora.sweep.steering import one_at_a_time
-from recyclelora.sweep.study import handle_of, never_written, same_as, waiting
+from recyclelora.sweep.study import handle_of, same_as
 from recyclelora.system.errors import UserError
 
 MOST_ASKED = 100
@@ -157,7 +158,7 @@ class Search:
         return self._identities[mark]
 
     def _identity_of(self, trial: Trial) -> str:
-        return trial.identity or self._identity(trial.units[0])
+        return trial.identity or self._identity(self.plan.in_full(trial.units[0]))
 
     def _written(self, point: dict[str, Any], *, plan: int | None = None, retry_of: int | None = None) -> Trial:
         """A trial at a given point, written down."""
@@ -173,9 +174,9 @@ class Search:
             self.study.sampler = (
                 optuna.samplers.RandomSampler(seed=seed_of(0, number)) if at_random else self.plan.sampler(number)
             )
-        if orphans := never_written(self.study, self.searched):
+        if orphans := _never_written(self.study, self.searched):
             return handle_of(self.study, orphans[0])  # the same point: the next one follows from the ledger alone
-        if point is not None and not waiting(self.study):
+        if point is not None and not _waiting(self.study):
             self.study.enqueue_trial(point)
         return self.study.ask()
 
@@ -213,27 +214,12 @@ def best_trials(trials: Sequence[Trial], directions: Sequence[str]) -> list[Tria
     return sorted(kept, key=lambda t: (t.values or [0.0])[0], reverse=directions[0] == "maximize")
 
 
-def fit_grid(ledger: Ledger, plan: Plan) -> list[str]:
-    """Find the trials of a grid that has other values now: each keeps its result at the point that it is.
+def _never_written(study: optuna.Study, trials: Sequence[Trial]) -> list[int]:
+    """Numbers of trials that a driver asked for and was killed before it wrote them down."""
+    known = {trial.number for trial in trials}
+    return [t.number for t in study.get_trials(deepcopy=False, states=(TrialState.RUNNING,)) if t.number not in known]
 
-    Args:
-        ledger: with the trials of the grid as it was
-        plan: the grid as it is
 
-    Returns:
-        remarks.
-    """
-    places = {
-        plan.identity(units_of(plan.space.overrides(point), plan.seeds)[0]): index
-        for index, point in enumerate(plan.planned)
-    }
-    outside = 0
-    for trial in (t for t in ledger.trials() if not t.confirms and t.retry_of is None):
-        trial.identity = trial.identity or plan.identity(trial.units[0])
-        trial.plan = places.get(trial.identity)
-        trial.params = {} if trial.plan is None else plan.planned[trial.plan]
-        distributions = plan.space.distributions
-        trial.distributions = {key: distribution_to_json(distributions[key]) for key in trial.params}
-        outside += trial.plan is None
-        trial.save()
-    return [f"{outside} earlier trials are not in this grid any more; their results stay"] if outside else []
+def _waiting(study: optuna.Study) -> bool:
+    """Whether a point is queued in the study that no driver has taken: one was killed in that moment."""
+    return bool(study.get_trials(deepcopy=False, states=(TrialState.WAITING,)))

@@ -12,6 +12,8 @@ import re
 import shutil
 import sys
 from collections.abc import Sequence
+from importlib.metadata import EntryPoint
+from importlib.util import find_spec
 from pathlib import Path
 
 from omegaconf import DictConfig, OmegaConf
@@ -20,6 +22,7 @@ from recyclelora.config.compose import home
 from recyclelora.config.option_files import TRUSTED, trusted
 from recyclelora.runs.record import PACKAGES, git_state
 from recyclelora.system.errors import UserError
+from recyclelora.system.plugins import plug_ins
 from recyclelora.system.storage import append_text, make_folder, set_aside, write_json
 
 VARIABLE = "RECYCLELORA_SNAPSHOT"
@@ -144,7 +147,7 @@ def _override(sweep: Path) -> str:
 
 
 def _copy(folder: Path) -> None:
-    """Copy package, plugin and configuration; complete or not at all."""
+    """Copy package, plug-ins and configuration; complete or not at all."""
     temporary = folder.with_name(f".snapshot.{os.getpid()}")
     try:
         _fill(temporary)
@@ -161,9 +164,38 @@ def _fill(temporary: Path) -> None:
     shutil.rmtree(temporary, ignore_errors=True)
     for package in PACKAGES:
         shutil.copytree(source / package, temporary / "src" / package, ignore=SKIPPED)
+    for entry in plug_ins():
+        _keep(entry, temporary / "src")
     for name in FOLDERS:
         shutil.copytree(home() / name, temporary / name, dirs_exist_ok=True)
     options = _config_dir(sys.argv[1:])
     if options is not None and options.is_dir():
         shutil.copytree(options, temporary / OPTIONS, ignore=SKIPPED)
     write_json(temporary / "git.json", git_state(home()))
+
+
+def _keep(entry: EntryPoint, source: Path) -> None:
+    """Copy what an installed package adds: the package or module that an entry point names, and its metadata.
+
+    What it depends on is not copied; a package that is not to be found says so where it is used.
+    """
+    for name in itertools.accumulate(entry.module.split("."), "{}.{}".format):
+        try:
+            spec = find_spec(name)
+        except (ImportError, ValueError):
+            return
+        if spec is None or spec.origin is not None:  # None: a namespace, in which others live, too
+            break
+    if spec is None or spec.origin is None:
+        return
+    code, place = Path(spec.origin), source / name.replace(".", "/")
+    if spec.submodule_search_locations:
+        shutil.copytree(code.parent, place, ignore=SKIPPED, dirs_exist_ok=True)
+    else:
+        make_folder(place.parent)
+        shutil.copy2(code, place.parent)
+    if entry.dist is not None:
+        metadata = source / f"{entry.dist.name.replace('-', '_')}-{entry.dist.version}.dist-info"
+        make_folder(metadata)
+        for file in ("METADATA", "entry_points.txt"):
+            (metadata / file).write_text(entry.dist.read_text(file) or "", encoding="utf-8")

@@ -245,17 +245,6 @@ def _agree(study: optuna.Study, trials: Sequence[Trial], first: int) -> None:
             tell(study, trial)
 
 
-def never_written(study: optuna.Study, trials: Sequence[Trial]) -> list[int]:
-    """Numbers of trials that a driver asked for and was killed before it wrote them down."""
-    known = {trial.number for trial in trials}
-    return [t.number for t in study.get_trials(deepcopy=False, states=(TrialState.RUNNING,)) if t.number not in known]
-
-
-def waiting(study: optuna.Study) -> bool:
-    """Whether a point is queued in the study that no driver has taken: one was killed in that moment."""
-    return bool(study.get_trials(deepcopy=False, states=(TrialState.WAITING,)))
-
-
 def tell(study: optuna.Study, trial: Trial) -> None:
     """Tell the study how a trial ended."""
     handle = handle_of(study, trial.number)

@@ -64,6 +64,12 @@ def installed(group: str) -> tuple[EntryPoint, ...]:
     return tuple(entry_points(group=group))
 
 
+def plug_ins() -> list[EntryPoint]:
+    """Everything that installed packages add, to whatever seam."""
+    groups = [group for group in entry_points().groups if group.startswith("recyclelora.")]
+    return [entry for group in sorted(groups) for entry in installed(group)]
+
+
 def _free(entry: EntryPoint, built_in: Container[str]) -> Any:
     """What an entry point names, under a name that is free."""
     if entry.name in built_in:

@@ -241,7 +241,15 @@ def test_where_nobody_can_say_a_job_is_lost_only_after_a_long_silence(fake: Fake
     [
         ("PENDING", "PartitionTimeLimit", "hydra.launcher.timeout_min=60"),
         ("PENDING", "QOSMaxWallDurationPerJobLimit", "hydra.launcher.timeout_min=60"),
-        ("PENDING", "AssocGrpGRESMinutes", "hydra.launcher.account"),
+        ("PENDING", "QOSTimeLimit", "hydra.launcher.timeout_min=60"),
+        ("PENDING", "AssocMaxGRESMinutesPerJob", "hydra.launcher.timeout_min=60, gres"),
+        ("PENDING", "QOSMaxCpuMinutesPerJobLimit", "hydra.launcher.timeout_min=60, gres"),
+        ("PENDING", "AssocGrpGRESMinutes", "hydra.launcher.account, qos"),
+        ("PENDING", "QOSGrpCPUMinutesLimit", "hydra.launcher.account, qos"),
+        ("PENDING", "AssocGrpWallLimit", "hydra.launcher.account, qos"),
+        ("PENDING", "QOSMaxGRESPerNode", "hydra.launcher.mem_gb"),
+        ("PENDING", "QOSMinGRES", "hydra.launcher.mem_gb"),
+        ("PENDING", "PartitionMaxNodes", "hydra.launcher.nodes"),
         ("PENDING", "QOSMaxGRESPerJob", "hydra.launcher.mem_gb"),
         ("PENDING", "JobHeldUser", "scontrol release 101"),
         ("PENDING", "launch failed requeued held", "scancel 101"),
@@ -260,12 +268,31 @@ def test_what_will_not_start_says_what_to_change(fake: FakeSlurm, executor, stat
 
 
 @pytest.mark.parametrize(
-    "reason", ["Priority", "Resources", "BeginTime", "QOSMaxJobsPerUserLimit", "AssocGrpCpuLimit", "Dependency"]
+    "reason",
+    [
+        "Priority",
+        "Resources",
+        "BeginTime",
+        "Dependency",
+        "QOSMaxJobsPerUserLimit",
+        "QOSMaxGRESPerUser",
+        "AssocGrpCpuLimit",
+        "AssocGrpGRES",
+        "AssocGrpCPURunMinutesLimit",
+        "QOSGrpGRESRunMinutes",
+        "QOSGrpNodeLimit",
+    ],
 )
 def test_what_passes_by_itself_is_only_shown(fake: FakeSlurm, executor: SlurmExecutor, reason: str):
     job, _ = submitted(executor)
     fake.queue(listed(job, "PENDING", reason))
     assert status(executor, job) == Status(Stage.QUEUED, reason)
+
+
+def test_scontrol_writes_the_same_reasons_with_underscores(fake: FakeSlurm, executor: SlurmExecutor):
+    job, _ = submitted(executor)
+    fake.says("scontrol", f"JobId={job} JobState=PENDING Reason=launch_failed_requeued_held Dependency=(null)\n")
+    assert f"scancel {job}" in (status(executor, job).reason or "")
 
 
 def test_the_shipped_time_limit_fits_the_partition(fake: FakeSlurm, tmp_path: Path):

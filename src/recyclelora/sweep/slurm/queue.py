@@ -31,10 +31,13 @@ TEMPORARY = 75
 """Exit code of a job that could not begin its trial (EX_TEMPFAIL)."""
 REASONS = (
     (r"PartitionTimeLimit", "the partition allows less than hydra.launcher.timeout_min={limit}"),
-    (r"WallDuration|MaxWall", "the account or QOS allows less than hydra.launcher.timeout_min={limit}"),
-    (r"PartitionNodeLimit", "the partition does not give so many nodes: hydra.launcher.nodes"),
-    (r"Minutes", "the account's budget is used up: hydra.launcher.account"),
-    (r"PerJob|MaxMemPerLimit|MinCpu|MinGRES|MinMemory|MinTRES",
+    (r"WallDuration|(Association|QOS)TimeLimit",
+     "the account or QOS allows less than hydra.launcher.timeout_min={limit}"),
+    (r"MinutesPerJob",
+     "the account or QOS allows less of time limit and size together: hydra.launcher.timeout_min={limit}, gres, nodes"),
+    (r"Partition(Node|Max|Min)", "the partition does not give so many nodes: hydra.launcher.nodes"),
+    (r"(?<!Run)Minutes|GrpWall", "the budget of the account or QOS is used up: hydra.launcher.account, qos"),
+    (r"PerJob|PerNode|MaxMemPerLimit|QOSMin",
      "the account or QOS allows other sizes of jobs: hydra.launcher.mem_gb, cpus_per_task, gres, nodes, qos"),
     (r"InvalidAccount|AccountNotAllowed|AssocNotAllowed", "hydra.launcher.account is not allowed here"),
     (r"InvalidQOS|QOSNotAllowed|QOSUsageThreshold", "hydra.launcher.qos is not allowed here"),
@@ -50,7 +53,8 @@ REASONS = (
      "a node could not start it: 'scontrol release {job}' tries again, 'scancel {job}' lets the sweep submit it anew"),
     (r"Held", "held: 'scontrol release {job}' lets it start"),
 )  # fmt: skip
-"""Pattern over SLURM's reason -> what to do; ``{limit}`` in minutes, ``{job}`` its number."""
+"""Pattern over SLURM's reason, as squeue prints it or, with ``_`` for spaces, scontrol -> what to do; ``{limit}`` in
+minutes, ``{job}`` its number. Limits of a group without ``PerJob`` pass as its other jobs end, budgets do not."""
 
 
 @dataclass(frozen=True)
