@@ -2,8 +2,8 @@
 
     python docs/generate_config.py
 
-A key's meaning stands in the docstring of its dataclass, its allowed values in the dataclass's ``check()``, an option's
-purpose in the comment at the head of its file.
+A key's meaning stands behind its field, its allowed values in the dataclass's ``check()``, an option's purpose in the
+comment at the head of its file.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ import sys
 import textwrap
 import typing
 from collections.abc import Iterator
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -189,19 +190,38 @@ def _dataclasses_in(hint: Any) -> Iterator[tuple[type, str]]:
 
 def _described(kind: type) -> str:
     """A dataclass's docstring as Markdown."""
-    text = re.sub(r":\w+:`([^`]+)`", r"`\1`", inspect.getdoc(kind) or "")
-    return text.replace("``", "`") + "\n"
+    return _markdown(inspect.getdoc(kind) or "") + "\n"
+
+
+def _markdown(text: str) -> str:
+    return re.sub(r":\w+:`([^`]+)`", r"`\1`", text).replace("``", "`")
 
 
 def _table(kind: type, skip: set[str] = frozenset()) -> str:
-    """Key, type, default and allowed values of every field."""
-    limits = allowed(kind)
+    """Key, type, default, allowed values and meaning of every field."""
+    limits, means = allowed(kind), meanings(kind)
     rows = [
-        f"| `{field.name}` | {_type(str(field.type))} | {_shown(_default(field))} | {limits.get(field.name, '')} |"
+        f"| `{field.name}` | {_type(str(field.type))} | {_shown(_default(field))} | {limits.get(field.name, '')} "
+        f"| {means.get(field.name, '')} |"
         for field in dataclasses.fields(kind)
         if field.name not in skip
     ]
-    return "\n".join(["| key | type | default | allowed |", "|---|---|---|---|", *rows, ""]) if rows else ""
+    return (
+        "\n".join(["| key | type | default | allowed | meaning |", "|---|---|---|---|---|", *rows, ""]) if rows else ""
+    )
+
+
+def meanings(kind: type) -> dict[str, str]:
+    """The string behind every field, also of base classes, as Markdown."""
+    found: dict[str, str] = {}
+    for owner in reversed([owner for owner in kind.__mro__ if dataclasses.is_dataclass(owner)]):
+        (tree,) = ast.parse(textwrap.dedent(inspect.getsource(owner))).body
+        assert isinstance(tree, ast.ClassDef)
+        for field, behind in pairwise(tree.body):
+            match field, behind:
+                case ast.AnnAssign(target=ast.Name(id=name)), ast.Expr(value=ast.Constant(value=str(text))):
+                    found[name] = _markdown(inspect.cleandoc(text)).replace("\n", " ").replace("|", "\\|")
+    return found
 
 
 def _field(kind: type, name: str) -> dataclasses.Field[Any]:

@@ -49,6 +49,22 @@ def test_every_key_is_on_the_page(generator):
             assert f"| `{field.name}` |" in page or f"## `{field.name}`" in page or field.name == "kind", field.name
 
 
+def test_every_key_has_a_meaning(generator):
+    kinds = [
+        Config,
+        *(kind for group, kinds in generator.GROUPS.items() for kind in kinds if group not in ("adapter", "decoder")),
+        *generator.COMMANDS.values(),
+    ]
+    kinds += [inner for kind in kinds for _, inner in generator._inner(kind)]
+    missing = {
+        f"{kind.__name__}.{field.name}"
+        for kind in kinds
+        for field in dataclasses.fields(kind)
+        if field.name not in generator.meanings(kind) and field.name not in ("kind", *generator.GROUPS)
+    }
+    assert not missing
+
+
 def test_allowed_values_come_from_the_checks(generator):
     assert generator.allowed(BranchConfig)["lr_mult"] == "above 0"
     assert generator.allowed(BranchConfig)["rank"] == "at least 1"
@@ -70,6 +86,11 @@ def test_head_comments_and_types_in_words(generator, tmp_path: Path):
         """Of ``x``."""
 
         x: Optional[list[int]] = None  # noqa: UP045
+        """of ``this | that``,
+        or none"""
 
-    assert generator._table(Kind).splitlines()[2] == "| `x` | `list[int]` or `null` | `null` |  |"
+    assert (
+        generator._table(Kind).splitlines()[2]
+        == "| `x` | `list[int]` or `null` | `null` |  | of `this \\| that`, or none |"
+    )
     assert generator._described(Kind) == "Of `x`.\n"

@@ -20,13 +20,18 @@ from recyclelora.system.plugins import installed
 
 @dataclass
 class EvaluateConfig:
-    """Scoring a finished run again, on its own targets or on those of another ``data`` option."""
+    """Scoring a finished run again."""
 
     run: str = MISSING
+    """a finished run's directory"""
     data: Optional[DataConfig] = None
+    """whose targets are scored; null: the run's own"""
     checkpoint: str = "last"
+    """which of the run's checkpoints"""
     num_workers: int = 2
+    """processes that read images"""
     accelerator: str = "auto"
+    """``auto`` takes what is there"""
 
     def check(self) -> Iterator[Problem]:
         """Yield every bad value."""
@@ -37,22 +42,26 @@ class EvaluateConfig:
 
 @dataclass
 class PredictConfig:
-    """Masks, overlays and confidence for unlabelled images; ``input`` is a folder or a list of images.
-
-    ``size`` is the short edge in pixels at which images are shown to the model (null: their own), ``window`` the side
-    of the squares into which larger images are cut (null: as in training), ``batch`` how many of these go through the
-    model at once (null: as in the run's evaluations). Images of more than ``max_megapixels`` are refused.
-    """
+    """Masks, overlays and confidence for unlabelled images."""
 
     run: str = MISSING
+    """a finished run's directory"""
     input: Any = MISSING
+    """a folder or a list of images"""
     output: Optional[str] = None
+    """folder that is written; null: inside the run"""
     checkpoint: str = "last"
+    """which of the run's checkpoints"""
     accelerator: str = "auto"
+    """``auto`` takes what is there"""
     size: Optional[int] = None
+    """short edge in pixels at which images are shown to the model; null: their own"""
     window: Optional[int] = None
+    """side of the squares into which larger images are cut; null: as in training"""
     batch: Optional[int] = None
+    """so many of these go through the model at once; null: as in the run's evaluations"""
     max_megapixels: float = 50.0
+    """larger images are refused"""
 
     def check(self) -> Iterator[Problem]:
         """Yield every bad value."""
@@ -66,22 +75,26 @@ class PredictConfig:
 
 @dataclass
 class AnalyzeConfig:
-    """Looking at what training did; ``run`` is a run directory or a list of them.
-
-    ``images`` is a folder or a list whose features are compared (null: the first image of source validation and of
-    every target; ``features=false``: none), ``subspaces`` decomposes every pretrained weight, ``blocks`` are shown as
-    cosine maps (null: the first, the middle and the last), ``figures=false`` writes tables only.
-    """
+    """Looking at what training did."""
 
     run: Any = MISSING
+    """a run directory or a list of them"""
     output: Optional[str] = None
+    """folder that is written; null: ``analysis`` inside the run, or beside several"""
     checkpoint: str = "last"
+    """which of the run's checkpoints"""
     features: bool = True
+    """whether features are compared"""
     figures: bool = True
+    """whether pictures are drawn beside the tables"""
     images: Any = None
+    """folder or list whose features are compared; null: the first image of source validation and of every target"""
     subspaces: bool = True
+    """whether every pretrained weight is decomposed"""
     blocks: Optional[list[int]] = None
+    """that are shown as cosine maps; null: the first, the middle and the last"""
     accelerator: str = "auto"
+    """``auto`` takes what is there"""
 
     def check(self) -> Iterator[Problem]:
         """Yield every bad value."""
@@ -94,13 +107,18 @@ class AnalyzeConfig:
 
 @dataclass
 class InspectConfig:
-    """Looking at the data of a ``data`` option; ``num_samples`` pictures of each dataset are shown on the page."""
+    """Looking at the data of a ``data`` option."""
 
     data: DataConfig = field(default_factory=DataConfig)
+    """sources and targets"""
     num_workers: int = 4
+    """processes that read images"""
     num_samples: int = 8
+    """pictures of each dataset on the page"""
     output_dir: str = "outputs"
+    """the page is ``inspect/<data>/index.html`` in it"""
     cache: str = MISSING
+    """folder of what is computed once"""
 
     def check(self) -> Iterator[Problem]:
         """Yield every bad value."""
@@ -110,19 +128,22 @@ class InspectConfig:
 
 @dataclass
 class ReportConfig:
-    """Comparing the runs of a ``sweep`` folder, or ``runs``: a list of run directories or a pattern.
-
-    ``reference`` names the group that the others are compared with, ``selection`` the checkpoint that counts,
-    ``resamples`` the draws of the bootstrap (0: none), ``max_rows`` the rows of ``table.md`` and ``table.tex``.
-    """
+    """Comparing the runs of a sweep, or others."""
 
     sweep: Optional[str] = None
+    """a sweep's folder"""
     runs: Any = None
+    """a list of run directories, or a pattern"""
     reference: Optional[str] = None
+    """group that the others are compared with; null: the frozen backbone, or the best"""
     selection: str = "last"
+    """checkpoint that counts"""
     resamples: int = 1000
+    """draws of the bootstrap; 0: none"""
     max_rows: int = 20
+    """of ``table.md`` and ``table.tex``"""
     output: Optional[str] = None
+    """folder that is written; null: ``report`` in the sweep"""
 
     def check(self) -> Iterator[Problem]:
         """Yield every bad value."""
@@ -138,18 +159,20 @@ class ReportConfig:
 
 @dataclass
 class RepeatConfig:
-    """Training again what a finished ``run`` trained, in ``output_dir``, and comparing.
-
-    ``data_root``, ``folder_root`` and ``cache`` say where these are now, if not where they were; ``anyway`` goes on
-    where code, packages, data or weights are others than then.
-    """
+    """Training again what a finished run trained, and comparing."""
 
     run: str = MISSING
+    """a finished run's directory"""
     output_dir: str = "outputs/repeats"
+    """holds the new run"""
     data_root: Optional[str] = None
+    """where the datasets are now; null: where they were"""
     folder_root: Optional[str] = None
+    """where the own data are now; null: where they were"""
     cache: Optional[str] = None
+    """folder of what is computed once, now; null: as then"""
     anyway: bool = False
+    """whether to go on where code, packages, data or weights are others than then"""
 
 
 EXPORT_FORMATS = ("timm", "peft", "segmenter", "onnx")
@@ -164,19 +187,21 @@ def installed_formats() -> tuple[str, ...]:
 
 @dataclass
 class ExportConfig:
-    """A finished run for users without this project.
-
-    ``size`` [height, width] fixes the image size of ``segmenter`` and ``onnx``, null leaves it open; it is what the
-    position embedding of ``timm`` and ``peft`` is laid out for, null the run's; ``precision`` is that of ``onnx``;
-    ``output`` is the folder that is written, ``<run>/export/<format>`` without one.
-    """
+    """A finished run for users without this project."""
 
     run: str = MISSING
+    """a finished run's directory"""
     format: str = MISSING
+    """whose format"""
     output: Optional[str] = None
+    """folder that is written; null: ``export/<format>`` inside the run"""
     checkpoint: str = "last"
+    """which of the run's checkpoints"""
     size: Optional[list[int]] = None
+    """[height, width] of ``segmenter`` and ``onnx`` (null leaves it open), and what the position embedding of ``timm``
+    and ``peft`` is laid out for (null: as in the run)"""
     precision: str = "fp32"
+    """of ``onnx``"""
 
     def check(self) -> Iterator[Problem]:
         """Yield every bad value."""
@@ -206,7 +231,9 @@ class ImportConfig(Config):
     """Turning a released checkpoint into a run directory; everything but these two keys describes that run."""
 
     checkpoint: str = MISSING
+    """file, as it was released"""
     kind: str = MISSING
+    """whose it is"""
 
     def check(self) -> Iterator[Problem]:
         """Yield every bad value."""

@@ -19,25 +19,43 @@ from recyclelora.system.checks import Problem, added, at_least, file_name, one_o
 
 @dataclass
 class Config:
-    """One training run. ``objective`` is what a sweep maximises: source_val, or target_mean (tuned on targets)."""
+    """One training run."""
 
     backbone: BackboneConfig = field(default_factory=BackboneConfig)
+    """the pretrained model"""
     adapter: Any = MISSING
+    """what of it trains, and how"""
     decoder: Any = MISSING
+    """from features to classes"""
     data: DataConfig = field(default_factory=DataConfig)
+    """sources and targets"""
     trainer: TrainerConfig = field(default_factory=TrainerConfig)
+    """how long and on what"""
     optimizer: OptimizerConfig = field(default_factory=OptimizerConfig)
+    """how weights change"""
     tracking: TrackingConfig = field(default_factory=TrackingConfig)
+    """who is told"""
     seed: int = 0
+    """of everything that is drawn in training"""
     objective: str = "source_val"
+    """what a sweep maximises; ``target_mean`` is tuned on targets"""
     init_from: Optional[str] = None
+    """finished run whose adapter and decoder this one starts from; null begins anew"""
     output_dir: str = "outputs"
+    """holds ``runs`` and ``sweeps``"""
     cache: str = MISSING
+    """folder of what is computed once"""
     factor_cache_gib: float = 4.0
+    """bound on the decomposed weights that are kept there"""
     study: Optional[str] = None
+    """sweep that the run is a trial of; set by the sweep"""
     fresh: bool = False
+<<<<<<< HEAD
     losses: dict[str, Any] = added(dict)
     """added to the decoder's, by name: options of the group ``losses``, which other packages fill"""
+=======
+    """whether a run that is there is renamed and begun anew"""
+>>>>>>> 77cb9f9 (docs/config.md says what every key means, from the string behind its field)
 
     def check(self) -> Iterator[Problem]:
         yield from one_of("objective", self.objective, ("source_val", "target_mean"))

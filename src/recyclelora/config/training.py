@@ -22,37 +22,50 @@ ACCELERATORS = ("auto", "cpu", "cuda", "mps")
 
 @dataclass
 class TrainerConfig:
-    """How long, on what, and how often. Steps are optimizer steps; ``batch_size`` is over all devices together.
-
-    ``accumulate`` cuts a batch into that many parts, one after the other; ``ema`` is the momentum of averaged weights,
-    which are then the ones that are scored and kept, and ``ema_start`` the step up to which they are the weights
-    themselves; ``checkpointing`` recomputes the backbone's activations in the
-    backward pass; ``compile`` hands the backbone to torch.compile; ``num_figures`` images of each set are shown at the
-    end, and 0 draws no pictures at all. With several devices a process that waits longer than ``stall_timeout`` seconds
-    for the others gives up; that must outlast the start, and drawing by the first alone.
-    """
+    """How long, on what, and how often."""
 
     max_steps: int = 40_000
+    """optimizer steps"""
     batch_size: int = 4
+    """over all devices together"""
     num_workers: int = 4
+    """processes that read training images, of each device"""
     accelerator: str = "auto"
+    """``auto`` takes what is there"""
     devices: int = 1
+    """of each node"""
     num_nodes: int = 1
+    """machines"""
     stall_timeout: int = 1800
+    """seconds after which a process gives up on the others: longer than the start, and than drawing by the first"""
     precision: str = "32-true"
+    """of the computation; ``auto`` takes bf16 where the GPU has it"""
     accumulate: int = 1
+    """so many parts of a batch, one after the other"""
     grad_clip: Optional[float] = None
+    """largest norm of the gradient; null leaves it as it is"""
     ema: Optional[float] = None
+    """momentum of averaged weights, which are then scored and kept; null averages none"""
     ema_start: int = added(0)
+    """step up to which averaged weights are the weights themselves"""
     checkpointing: bool = False
+    """whether the backward pass recomputes the backbone's activations"""
     compile: bool = False
+    """whether torch.compile gets the backbone"""
     log_every: int = 50
+    """steps between two points of the training curves"""
     eval_every: int = 4_000
+    """steps between two evaluations of all sets"""
     eval_batch_size: int = 1
+    """images at once in evaluations"""
     eval_window_batch: int = 4
+    """windows at once in evaluations"""
     eval_images: Optional[int] = None
+    """so many images of each set, drawn once, in evaluations during training; null scores all"""
     checkpoint_every: Optional[int] = None
+    """steps between two checkpoints, beside those of evaluations; null: only those"""
     num_figures: int = 3
+    """images of each set that are shown at the end; 0 draws no pictures at all"""
 
     def check(self) -> Iterator[Problem]:
         """Yield every bad value."""
@@ -85,25 +98,33 @@ class TrainerConfig:
 
 @dataclass
 class OptimizerConfig:
-    """AdamW, a learning-rate schedule after a warm-up, and cosine annealing of the weight decay.
-
-    ``lr_end`` is the fraction of the learning rate that the schedule ends at, ``warmup_ratio`` the one it starts from.
-    With ``reach_ends`` the last step has ``lr_end`` itself, and the last one of the warm-up the full rate, as mmengine
-    counts; without, they would be those of the step after.
-    """
+    """AdamW, a learning-rate schedule after a warm-up, and cosine annealing of the weight decay."""
 
     lr: float = 1e-4
+    """learning rate that the schedule starts from"""
     weight_decay: float = 0.05
+    """at the start"""
     weight_decay_end: Optional[float] = 1e-5
+    """at the end; null keeps it as it is"""
     betas: list[float] = field(default_factory=lambda: [0.9, 0.999])
+    """AdamW's"""
     eps: float = 1e-8
+    """AdamW's"""
     schedule: str = "poly"
+    """of the learning rate"""
     power: float = 0.9
+    """of the schedule ``poly``"""
     lr_end: float = 0.0
+    """share of the learning rate that the schedule ends at"""
     warmup: str = "linear"
+    """how the learning rate rises"""
     warmup_steps: int = 0
+    """before the schedule"""
     warmup_ratio: float = 1e-6
+    """share of the learning rate that the warm-up starts from"""
     reach_ends: bool = added(False)
+    """whether the last steps of schedule and warm-up have ``lr_end`` and the full rate themselves, as mmengine counts;
+    else the step after would"""
 
     def check(self) -> Iterator[Problem]:
         """Yield every bad value."""
@@ -130,18 +151,21 @@ ELSEWHERE = "and is stored with the run: use the environment variable MLFLOW_TRA
 
 @dataclass
 class TrackingConfig:
-    """Whether MLflow mirrors the run; ``uri`` null means MLFLOW_TRACKING_URI, else SQLite in the outputs folder.
-
-    ``tensorboard`` and ``wandb`` do the same for those who live there; each needs the extra of its name.
-    ``model`` uploads the adapter of a finished run (of a sweep: of its best trial) as a model that MLflow can load.
-    """
+    """What mirrors the run, beside its own files."""
 
     mlflow: bool = True
+    """whether MLflow does"""
     experiment: Optional[str] = None
+    """its experiment; null takes the name of the sweep or of the data"""
     uri: Optional[str] = None
+    """of MLflow; null means MLFLOW_TRACKING_URI, else SQLite in the outputs folder"""
     tensorboard: bool = False
+    """whether TensorBoard does; needs the extra of its name"""
     wandb: bool = False
+    """whether Weights & Biases does; needs the extra of its name"""
     model: bool = True
+    """whether the adapter of a finished run (of a sweep: of its best trial) is uploaded as a model that MLflow can
+    load"""
 
     def check(self) -> Iterator[Problem]:
         """Yield every bad value; a password here would be stored with the run."""

@@ -14,33 +14,51 @@ LIGHT_CORRUPTIONS = ("blur", "noise", "jpeg")
 class AugmentConfig:
     """The published training augmentation, in its order, then options that are off at probability 0. Sizes in pixels.
 
-    Probabilities: ``flip``, ``photometric`` (for each of its four parts), and each option's own name. Small images are
-    padded ``first`` (black, before flip and colours) or ``last`` (0 behind the normalisation). Hues turn by -``hue`` to
-    ``hue``, which ``hue_half_open`` leaves out.
-    :mod:`recyclelora.data.extras` tells what an option does.
+    :mod:`recyclelora.data.extras` tells what those options do.
     """
 
     crop: list[int] = field(default_factory=lambda: [512, 512])
+    """[height, width] that the model sees"""
     short_edges: list[int] = field(default_factory=list)
+    """one is drawn for the short edge of each image"""
     max_long_edge: int = 2048
+    """of a resized image"""
     max_class_ratio: float = 0.75
+    """largest share of one class in a crop, else it is drawn again"""
     max_redraws: int = 10
+    """of a crop"""
     flip: float = 0.5
+    """probability of a mirror image"""
     brightness: float = 32.0
+    """largest shift of grey levels"""
     contrast: list[float] = field(default_factory=lambda: [0.5, 1.5])
+    """[low, high] of the factor"""
     saturation: list[float] = field(default_factory=lambda: [0.5, 1.5])
+    """[low, high] of the factor"""
     hue: int = 18
+    """largest turn, of 180 once around"""
     hue_half_open: bool = added(False)
+    """whether +``hue`` itself is never drawn, as in mmsegmentation"""
     photometric: float = 0.5
+    """probability of each of the four changes above"""
     padding: str = added("first")
+    """of small images: ``first`` (black, before flip and colours) or ``last`` (0 behind the normalisation)"""
     style_jitter: float = 0.0
+    """probability of other means and deviations of the colours"""
     style_strength: float = 0.3
+    """of these changes"""
     style_mix: float = 0.0
+    """probability of means and deviations of the colours moved towards another image's"""
     fourier: float = 0.0
+    """probability of low frequencies moved towards another image's"""
     fourier_beta: float = 0.01
+    """frequencies below this share of the crop's shorter side are low"""
     class_mix: float = 0.0
+    """probability of half of another image's classes pasted in"""
     corruption: float = 0.0
+    """probability of one of ``corruption_kinds``"""
     corruption_kinds: list[str] = field(default_factory=lambda: [*LIGHT_CORRUPTIONS])
+    """that are drawn from"""
 
     def check(self) -> Iterator[Problem]:
         """Yield every bad value."""

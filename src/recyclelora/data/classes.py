@@ -16,15 +16,14 @@ MAX_CLASSES = 254
 
 @dataclass
 class ClassesConfig:
-    """The classes that are told apart: index = train id.
-
-    Without ``colours`` different ones are made. ``ignore_index`` is the id of unlabelled pixels in a user's own masks;
-    inside the program they are always 255.
-    """
+    """The classes that are told apart: index = train id."""
 
     names: list[str] = MISSING
+    """by train id"""
     colours: list[list[int]] = field(default_factory=list)
+    """[red, green, blue] of each in pictures; [] has different ones made"""
     ignore_index: int = 255
+    """id of unlabelled pixels in a user's own masks; inside the program they are always 255"""
 
     def __post_init__(self) -> None:
         if not self.colours and isinstance(self.names, list):

@@ -29,11 +29,14 @@ COMMON_CORRUPTIONS = (
 
 @dataclass
 class CorruptionConfig:
-    """A corruption of ImageNet-C, made while images are read; severity 1 to 5, drawn by ``seed`` and image name."""
+    """A corruption of ImageNet-C, made while images are read."""
 
     name: str = MISSING
+    """which one"""
     severity: int = 3
+    """1 to 5"""
     seed: int = 0
+    """with the name of an image it decides what is drawn"""
 
     def check(self) -> Iterator[Problem]:
         """Yield every bad value."""
@@ -60,19 +63,22 @@ def dataset_names() -> tuple[str, ...]:
 
 @dataclass
 class DatasetConfig:
-    """One split of one dataset.
-
-    ``variant`` is the condition, density, corruption or label version of a dataset that has several; ``subset`` draws
-    that many images, seeded by ``data.subset_seed``; ``weight`` is a source's share, ``corruption`` is made on the fly.
-    """
+    """One split of one dataset."""
 
     dataset: str = MISSING
+    """``folder``, ``streets``, or whose download it is"""
     split: str = MISSING
+    """as the dataset defines it, or a name in ``folder.splits``"""
     name: Optional[str] = None
+    """in results; null makes one of dataset, variant and corruption"""
     variant: Optional[str] = None
+    """condition, density, corruption or label version of a dataset that has several"""
     subset: Optional[int] = None
+    """so many images, drawn by ``data.subset_seed``; null takes all"""
     weight: Optional[float] = None
+    """a source's share of the samples; null: by its number of images"""
     corruption: Optional[CorruptionConfig] = None
+    """made on the fly; null leaves the images as they are"""
 
     @property
     def label(self) -> str:
@@ -92,14 +98,14 @@ class DatasetConfig:
 
 @dataclass
 class RareClassesConfig:
-    """Rare-class sampling as in DAFormer, off while ``temperature`` is null; DAFormer's is 0.01.
-
-    ``image_pixels`` of a class make an image one of its images, and its crop should show ``crop_pixels`` of it.
-    """
+    """Rare-class sampling as in DAFormer."""
 
     temperature: Optional[float] = None
+    """how evenly classes are drawn; null draws images instead, DAFormer's is 0.01"""
     image_pixels: int = 3000
+    """of a class make an image one of its images"""
     crop_pixels: int = 1500
+    """of the class that a crop should show"""
 
     def check(self) -> Iterator[Problem]:
         """Yield every bad value."""
@@ -110,28 +116,83 @@ class RareClassesConfig:
 
 
 @dataclass
-class DataConfig:
-    """Where training images come from and on which unseen streets the model is scored.
-
-    ``decode_cache`` keeps up to so many GB of decoded samples below the cache folder. ``orientation`` is needed for
-    photographs with an EXIF orientation whose masks fit both ways: ``turned`` or ``stored``. ``cityscapes_labels`` is
-    the kind of Cityscapes' masks that is read where ``labelIds`` and ``labelTrainIds`` are there.
-    """
+<<<<<<< HEAD
+=======
+class ProtocolConfig:
+    """How images are scored. ``sizes``, ``fit`` and ``half`` know a set by its dataset or by its name in results."""
 
     name: str = MISSING
+    """in results"""
+    mode: str = "slide"
+    """``slide`` a window over an image, or show it ``whole``"""
+    window: int = 512
+    """side of the sliding window in pixels"""
+    stride: int = 341
+    """pixels from one window to the next"""
+    sizes: dict[str, list[int]] = field(default_factory=dict)
+    """dataset -> [height, width] that its images are resized to"""
+    fit: dict[str, list[int]] = field(default_factory=dict)
+    """dataset -> [short edge, long edge] that its images are scaled into, keeping their shape"""
+    half: list[str] = field(default_factory=list)
+    """datasets that are scored on half-size copies, masks too"""
+    scales: list[float] = field(default_factory=lambda: [1.0])
+    """of the shown size, over which probabilities are averaged"""
+    flip: bool = False
+    """whether probabilities are averaged over mirror images, too"""
+
+    def check(self) -> Iterator[Problem]:
+        """Yield every bad value."""
+        yield from one_of("mode", self.mode, ("slide", "whole"))
+        yield from at_least("window", self.window, 1)
+        if not 1 <= self.stride <= self.window:
+            yield "stride", f"must lie between 1 and the window, {self.window}"
+        if not self.scales:
+            yield "scales", "must hold at least one factor, such as 1.0"
+        for scale in self.scales:
+            yield from above_zero("scales", scale)
+        for dataset, size in self.sizes.items():
+            if len(size) != 2 or min(size) < 1:
+                yield f"sizes.{dataset}", "must be [height, width] in pixels"
+        for dataset, size in self.fit.items():
+            if len(size) != 2 or not 1 <= size[0] <= size[1]:
+                yield f"fit.{dataset}", "must be [short edge, long edge] in pixels"
+            if dataset in self.sizes:
+                yield f"fit.{dataset}", "cannot be given beside sizes"
+
+
+@dataclass
+>>>>>>> 77cb9f9 (docs/config.md says what every key means, from the string behind its field)
+class DataConfig:
+    """Where training images come from and on which unseen streets the model is scored."""
+
+    name: str = MISSING
+    """of the pair; names run directories"""
     root: str = MISSING
+    """folder that holds one folder for each dataset"""
     decode_cache: Optional[float] = None
+    """GB of decoded samples kept below the cache folder; null keeps none"""
     classes: ClassesConfig = field(default_factory=ClassesConfig)
+    """that are told apart"""
     sources: list[DatasetConfig] = field(default_factory=list)
+    """that are trained on"""
     source_val: DatasetConfig = field(default_factory=DatasetConfig)
+    """held out of the sources"""
     targets: list[DatasetConfig] = field(default_factory=list)
+    """that are scored and never trained on"""
     subset_seed: int = 0
+    """draws subsets and held-out splits, independent of ``seed``"""
     rare_classes: RareClassesConfig = field(default_factory=RareClassesConfig)
+    """draws images with rare classes more often"""
     augment: AugmentConfig = field(default_factory=AugmentConfig)
+    """what is done to training images"""
     protocol: ProtocolConfig = field(default_factory=ProtocolConfig)
+    """how images are scored"""
     folder: Optional[FolderConfig] = None
+    """your own images and masks; null where no dataset is ``folder``"""
     orientation: Optional[str] = added(None)
+    """``turned`` or ``stored``: how masks lie under photographs whose EXIF orientation fits both ways"""
     cityscapes_labels: str = added("labelIds")
+    """kind of Cityscapes' masks that is read where both are there"""
 
     def check(self) -> Iterator[Problem]:
         """Yield every bad value."""

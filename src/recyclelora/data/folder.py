@@ -23,17 +23,16 @@ MAX_ID = (1 << 16) - 1
 
 @dataclass
 class CodingConfig:
-    """How masks are stored.
-
-    ``kind`` is ``ids`` (8 or 16 bits) or ``colours``. ``ids`` maps stored ids, and ``colours`` maps "#rrggbb" or
-    "r,g,b", to a class: its name, its train id, or ``ignore``. Without a map, masks hold train ids or the colours of
-    ``data.classes``. What is not named is a defect (``others: refuse``) or unlabelled (``others: ignore``).
-    """
+    """How masks are stored. A class is given by its name, its train id, or ``ignore``."""
 
     kind: str = "ids"
+    """what pixels hold: ``ids`` of 8 or 16 bits, or ``colours``"""
     ids: dict[int, Any] = field(default_factory=dict)
+    """stored id -> class; without any, masks hold train ids"""
     colours: dict[str, Any] = field(default_factory=dict)
+    """"#rrggbb" or "r,g,b" -> class, beside or instead of those of ``data.classes``"""
     others: str = "refuse"
+    """what is not named: a defect (``refuse``) or unlabelled (``ignore``)"""
 
     def check(self) -> Iterator[Problem]:
         """Yield every bad value."""
@@ -51,8 +50,11 @@ class SplitConfig:
     """Patterns relative to ``data.folder.root``; an image and its mask are paired by what the wildcards match."""
 
     images: str = MISSING
+    """pattern of the images"""
     masks: Optional[str] = None
+    """pattern of their masks; null for images that can only be predicted"""
     coding: Optional[CodingConfig] = None
+    """of these masks; null takes ``folder.coding``"""
 
     def check(self) -> Iterator[Problem]:
         """Yield every bad value."""
@@ -65,11 +67,14 @@ class SplitConfig:
 
 @dataclass
 class FolderConfig:
-    """A user's own data: ``splits`` of any names, of which one without masks can only be predicted."""
+    """A user's own data."""
 
     root: str = MISSING
+    """folder of all splits"""
     splits: dict[str, SplitConfig] = field(default_factory=dict)
+    """by any names"""
     coding: CodingConfig = field(default_factory=CodingConfig)
+    """of all masks but those of splits with their own"""
 
 
 def parse_colour(text: str) -> Optional[tuple[int, int, int]]:

@@ -18,26 +18,35 @@ from recyclelora.system.checks import Problem, added, at_least, file_name, one_o
 
 @dataclass
 class BackboneConfig:
-    """A vision foundation model as timm knows it, and how it is resampled to the patch size it runs at.
-
-    ``image_size`` (height, width) is what the position embedding is laid out for; null takes the training crop. Images
-    of another size get it resampled from the ``pretrained`` grid, or, as in the first release, a second time from what
-    is ``laid_out``, by timm.
-    """
+    """A vision foundation model as timm knows it, and how it is resampled to the patch size it runs at."""
 
     name: str = MISSING
+    """names run directories"""
     model: str = MISSING
+    """one of timm's architectures"""
     hub: Optional[str] = None
+    """timm's name of the pretrained weights; null: none are downloaded"""
     patch_size: int = 16
+    """in pixels, to which the patch embedding is resampled"""
     image_size: Optional[list[int]] = None
+    """[height, width] that the position embedding is laid out for; null takes the training crop"""
     pretrained: bool = True
+    """whether weights are loaded; false stays random"""
     checkpoint: Optional[str] = None
+    """file with the weights; null looks for them in the Hugging Face cache and hub"""
     levels: Optional[list[int]] = None
+    """four blocks whose features the decoder gets; null: by the model's depth"""
     resampling: str = "bicubic"
+    """of the patch embedding: ``bicubic``, or timm's own"""
     mean: list[float] = field(default_factory=lambda: [0.485, 0.456, 0.406])
+    """of red, green and blue, in 0..1, that images are normalised by"""
     std: list[float] = field(default_factory=lambda: [0.229, 0.224, 0.225])
+    """of red, green and blue"""
     model_args: dict[str, Any] = field(default_factory=dict)
+    """further arguments of timm's create_model"""
     positions: str = added("laid_out")
+    """what images of another size get resampled: the ``pretrained`` grid, or, as in the first release, a second time
+    what is ``laid_out``"""
 
     def check(self) -> Iterator[Problem]:
         """Yield every bad value."""
