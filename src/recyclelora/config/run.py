@@ -50,12 +50,9 @@ class Config:
     study: Optional[str] = None
     """sweep that the run is a trial of; set by the sweep"""
     fresh: bool = False
-<<<<<<< HEAD
+    """whether a run that is there is renamed and begun anew"""
     losses: dict[str, Any] = added(dict)
     """added to the decoder's, by name: options of the group ``losses``, which other packages fill"""
-=======
-    """whether a run that is there is renamed and begun anew"""
->>>>>>> 77cb9f9 (docs/config.md says what every key means, from the string behind its field)
 
     def check(self) -> Iterator[Problem]:
         yield from one_of("objective", self.objective, ("source_val", "target_mean"))

@@ -116,52 +116,6 @@ class RareClassesConfig:
 
 
 @dataclass
-<<<<<<< HEAD
-=======
-class ProtocolConfig:
-    """How images are scored. ``sizes``, ``fit`` and ``half`` know a set by its dataset or by its name in results."""
-
-    name: str = MISSING
-    """in results"""
-    mode: str = "slide"
-    """``slide`` a window over an image, or show it ``whole``"""
-    window: int = 512
-    """side of the sliding window in pixels"""
-    stride: int = 341
-    """pixels from one window to the next"""
-    sizes: dict[str, list[int]] = field(default_factory=dict)
-    """dataset -> [height, width] that its images are resized to"""
-    fit: dict[str, list[int]] = field(default_factory=dict)
-    """dataset -> [short edge, long edge] that its images are scaled into, keeping their shape"""
-    half: list[str] = field(default_factory=list)
-    """datasets that are scored on half-size copies, masks too"""
-    scales: list[float] = field(default_factory=lambda: [1.0])
-    """of the shown size, over which probabilities are averaged"""
-    flip: bool = False
-    """whether probabilities are averaged over mirror images, too"""
-
-    def check(self) -> Iterator[Problem]:
-        """Yield every bad value."""
-        yield from one_of("mode", self.mode, ("slide", "whole"))
-        yield from at_least("window", self.window, 1)
-        if not 1 <= self.stride <= self.window:
-            yield "stride", f"must lie between 1 and the window, {self.window}"
-        if not self.scales:
-            yield "scales", "must hold at least one factor, such as 1.0"
-        for scale in self.scales:
-            yield from above_zero("scales", scale)
-        for dataset, size in self.sizes.items():
-            if len(size) != 2 or min(size) < 1:
-                yield f"sizes.{dataset}", "must be [height, width] in pixels"
-        for dataset, size in self.fit.items():
-            if len(size) != 2 or not 1 <= size[0] <= size[1]:
-                yield f"fit.{dataset}", "must be [short edge, long edge] in pixels"
-            if dataset in self.sizes:
-                yield f"fit.{dataset}", "cannot be given beside sizes"
-
-
-@dataclass
->>>>>>> 77cb9f9 (docs/config.md says what every key means, from the string behind its field)
 class DataConfig:
     """Where training images come from and on which unseen streets the model is scored."""
 
