@@ -14,7 +14,7 @@ from recyclelora.testing import check_decoder, check_loss
 from recyclelora.config.build import build_model
 from recyclelora.config.compose import ConfigError, home, load_config, to_yaml, validate
 from recyclelora.models.state import trainable_state
-from recyclelora.runs.identity import trains_as
+from recyclelora.runs.identity import earlier_run, trains_as
 from recyclelora.system.checks import identity_fields
 from recyclelora.system.plugins import installed
 
@@ -77,6 +77,10 @@ def test_a_loss_is_part_of_a_runs_identity_only_where_it_is_used(config, tmp_pat
     assert trains_as(config) != used
     config.losses = {}
     assert trains_as(config) != used and "losses" not in identity_fields(config)
+
+
+def test_no_run_of_the_first_release_is_taken_for_one_with_a_loss(config):
+    assert earlier_run(config, None, None, None) is None
 
 
 def test_stored_options_come_back_and_are_checked(config, tmp_path):

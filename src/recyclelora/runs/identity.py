@@ -180,6 +180,8 @@ def find_run(config: Config, identity: Identity, files: Files, trial: int | None
 
 def earlier_run(config: Config, identity: Identity, files: Files, trial: int | None) -> str | None:
     """A sentence on the run that version 0.1.0 began for the same command, whose shipped options had other values."""
+    if config.losses:  # that version had none besides the decoder's
+        return None
     before, overrides = before_additions(config)
     ignored = (*NOT_IDENTITY, *_without_effect(config, identity))
     overrides = [override for override in overrides if override.partition("=")[0] not in ignored]
