@@ -1,4 +1,4 @@
-"""A decoder and a loss of other packages: the examples, installed as a package manager would."""
+"""An adapter, a decoder and a loss of other packages: the examples, installed as a package manager would."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import pytest
 import torch
 from conftest import TINY
 from installing import command, install_project
-from recyclelora.testing import check_decoder, check_loss
+from recyclelora.testing import check_adapter, check_decoder, check_loss
 
 from recyclelora.config.build import build_model
 from recyclelora.config.compose import ConfigError, home, load_config, to_yaml, validate
@@ -21,13 +21,19 @@ from recyclelora.system.plugins import installed
 
 @pytest.fixture
 def site(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
-    """A site folder with both examples, on the path of this process."""
-    for name in ("mlp_decoder", "smoothness_loss"):
+    """A site folder with the examples, on the path of this process."""
+    for name in ("bitfit_adapter", "mlp_decoder", "smoothness_loss"):
         install_project(home() / "examples" / name, tmp_path / "site")
     monkeypatch.syspath_prepend(tmp_path / "site")
     installed.cache_clear()
     yield tmp_path / "site"
     installed.cache_clear()
+
+
+def test_the_example_adapter_keeps_what_an_adapter_promises(site):
+    from bitfit_adapter import BitFitConfig
+
+    check_adapter(BitFitConfig(norms=True), tolerance=0)
 
 
 def test_the_example_decoder_keeps_what_a_decoder_promises(site):

@@ -34,7 +34,6 @@ class EvaluateConfig:
     """``auto`` takes what is there"""
 
     def check(self) -> Iterator[Problem]:
-        """Yield every bad value."""
         yield from one_of("checkpoint", self.checkpoint, ("last", "best_source", "best_target"))
         yield from one_of("accelerator", self.accelerator, ACCELERATORS)
         yield from at_least("num_workers", self.num_workers, 0)
@@ -64,7 +63,6 @@ class PredictConfig:
     """larger images are refused"""
 
     def check(self) -> Iterator[Problem]:
-        """Yield every bad value."""
         yield from one_of("checkpoint", self.checkpoint, ("last", "best_source", "best_target"))
         yield from one_of("accelerator", self.accelerator, ACCELERATORS)
         for name, least in (("size", 16), ("window", 16), ("batch", 1)):
@@ -97,7 +95,6 @@ class AnalyzeConfig:
     """``auto`` takes what is there"""
 
     def check(self) -> Iterator[Problem]:
-        """Yield every bad value."""
         runs = self.run if isinstance(self.run, list) else [self.run]
         if not runs or not all(isinstance(run, str) for run in runs):
             yield "run", "must be a run directory or a list of run directories"
@@ -121,7 +118,6 @@ class InspectConfig:
     """folder of what is computed once"""
 
     def check(self) -> Iterator[Problem]:
-        """Yield every bad value."""
         yield from at_least("num_workers", self.num_workers, 0)
         yield from at_least("num_samples", self.num_samples, 0)
 
@@ -146,7 +142,6 @@ class ReportConfig:
     """folder that is written; null: ``report`` in the sweep"""
 
     def check(self) -> Iterator[Problem]:
-        """Yield every bad value."""
         runs = self.runs if isinstance(self.runs, list) else [self.runs]
         if (self.sweep is None) == (self.runs is None):
             yield "sweep", "give either sweep=<sweep dir> or runs=[<run dir>,...]"
@@ -204,7 +199,6 @@ class ExportConfig:
     """of ``onnx``"""
 
     def check(self) -> Iterator[Problem]:
-        """Yield every bad value."""
         yield from one_of("format", self.format, EXPORT_FORMATS, installed_formats())
         yield from one_of("checkpoint", self.checkpoint, ("last", "best_source", "best_target"))
         yield from one_of("precision", self.precision, ("fp32", "fp16"))
@@ -236,7 +230,6 @@ class ImportConfig(Config):
     """whose it is"""
 
     def check(self) -> Iterator[Problem]:
-        """Yield every bad value."""
         yield from super().check()
         yield from one_of("kind", self.kind, tuple(KINDS))
         wanted = KINDS.get(self.kind, self.adapter.kind)

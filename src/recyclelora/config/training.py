@@ -68,7 +68,6 @@ class TrainerConfig:
     """images of each set that are shown at the end; 0 draws no pictures at all"""
 
     def check(self) -> Iterator[Problem]:
-        """Yield every bad value."""
         for name in (
             "max_steps", "batch_size", "devices", "num_nodes", "accumulate", "log_every", "eval_every",
             "eval_batch_size", "eval_window_batch", "stall_timeout",
@@ -127,7 +126,6 @@ class OptimizerConfig:
     else the step after would"""
 
     def check(self) -> Iterator[Problem]:
-        """Yield every bad value."""
         yield from above_zero("lr", self.lr)
         yield from above_zero("eps", self.eps)
         yield from at_least("weight_decay", self.weight_decay, 0)
@@ -168,12 +166,11 @@ class TrackingConfig:
     load"""
 
     def check(self) -> Iterator[Problem]:
-        """Yield every bad value; a password here would be stored with the run."""
         if self._holds_password():
-            yield "uri", f"holds a password, {ELSEWHERE}"
+            yield "uri", f"holds a password, {ELSEWHERE}"  # it would be stored with the run
 
     def check_new(self) -> Iterator[Problem]:
-        """Yield what a new run is refused for, but runs of earlier versions may hold."""
+        """What a new run is refused for, but runs of earlier versions may hold."""
         if self.uri is not None and not self._holds_password() and redacted(self.uri) != self.uri:
             yield "uri", f"holds a password or token, {ELSEWHERE}"
 

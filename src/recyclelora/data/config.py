@@ -39,7 +39,6 @@ class CorruptionConfig:
     """with the name of an image it decides what is drawn"""
 
     def check(self) -> Iterator[Problem]:
-        """Yield every bad value."""
         yield from one_of("name", self.name, COMMON_CORRUPTIONS)
         if not 1 <= self.severity <= 5:
             yield "severity", "must lie between 1 and 5"
@@ -88,7 +87,6 @@ class DatasetConfig:
         return self.name or "_".join(parts).replace("/", "_")
 
     def check(self) -> Iterator[Problem]:
-        """Yield every bad value."""
         yield from file_name("name", self.label)
         if self.subset is not None:
             yield from at_least("subset", self.subset, 1)
@@ -108,7 +106,6 @@ class RareClassesConfig:
     """of the class that a crop should show"""
 
     def check(self) -> Iterator[Problem]:
-        """Yield every bad value."""
         if self.temperature is not None:
             yield from above_zero("temperature", self.temperature)
         yield from at_least("image_pixels", self.image_pixels, 1)
@@ -149,7 +146,6 @@ class DataConfig:
     """kind of Cityscapes' masks that is read where both are there"""
 
     def check(self) -> Iterator[Problem]:
-        """Yield every bad value."""
         yield from file_name("name", self.name)
         if self.orientation is not None:
             yield from one_of("orientation", self.orientation, ("turned", "stored"))

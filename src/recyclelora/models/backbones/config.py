@@ -49,7 +49,6 @@ class BackboneConfig:
     what is ``laid_out``"""
 
     def check(self) -> Iterator[Problem]:
-        """Yield every bad value."""
         yield from file_name("name", self.name)
         if not re.fullmatch(r"[\w.]+", self.model):  # timm would fetch "hf-hub:..." and read a path
             yield "model", "must be the name of one of timm's architectures, such as vit_large_patch14_dinov2"
