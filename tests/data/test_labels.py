@@ -3,6 +3,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+from recyclelora.data import labels
 from recyclelora.data.datasets.mapillary import VERSIONS
 from recyclelora.data.labels import (
     CITYSCAPES_IDS,
@@ -110,3 +111,19 @@ def test_a_users_table():
     assert explicit_table({}, 3, {9}, ignore_others=False)[[0, 1, 2, 3, 9]].tolist() == [0, 1, 2, UNKNOWN, IGNORE]
     assert explicit_table({255: 1, 0: 0}, 2, {255}, ignore_others=False)[255] == 1  # masks of 0 and 255
     assert table_classes(table) == {0, 1}
+
+
+def test_datasets_of_other_classes_meet_by_name_and_by_what_a_class_contains():
+    names = ["road", "vehicles", "green"]
+    contains = {"vehicles": ["car", "truck", "bicyclist"], "green": ["vegetation", "terrain"]}
+    city = labels.by_name(names, labels.CITYSCAPES_CLASSES, contains)
+    assert {labels.CITYSCAPES_CLASSES[own]: to for own, to in enumerate(city) if to != 255} == {
+        "road": 0, "car": 1, "truck": 1, "vegetation": 2, "terrain": 2,
+    }  # fmt: skip
+    camvid = labels.by_name(names, labels.CAMVID_CLASSES, contains)
+    assert {labels.CAMVID_CLASSES[own]: to for own, to in enumerate(camvid) if to != 255} == {
+        "road": 0, "car": 1, "bicyclist": 1, "vegetation": 2,
+    }  # fmt: skip
+    assert labels.by_name(labels.CAMVID_CLASSES, labels.CAMVID_CLASSES) is None
+    assert labels.by_name([*labels.CITYSCAPES_CLASSES, "more"]) is None
+    assert labels.by_name(labels.CITYSCAPES_CLASSES, contains={"road": ["sidewalk"]})[1] == 0

@@ -7,8 +7,9 @@ from typing import Any
 import numpy as np
 import pytest
 from conftest import TINY, compose_config, make_cityscapes, make_gta, save_rgb
-from fixture_data import make_acdc, make_everything, make_own, save_ids16
+from fixture_data import make_acdc, make_camvid, make_everything, make_idd_lite, make_own, save_ids16
 from omegaconf import OmegaConf
+from PIL import Image
 
 from recyclelora.config.compose import ConfigError, load_config, to_yaml, typed
 from recyclelora.data.build import build_datasets
@@ -317,3 +318,46 @@ def test_a_protocol_knows_targets_of_one_dataset_apart(own, tmp_path):
     assert shown == {"source_val": (24, 24), "test": (48, 96), "train": (48, 96)}
     whole = replace(config.data.protocol, half=["folder"])
     assert whole.prepared(seeded_subset(scored["train"], 1, 0)).load(0).label.shape == (24, 48)
+
+
+def test_pairs_of_photographs_meet_in_the_classes_of_the_pair(make_config, tmp_path):
+    make_camvid(tmp_path / "data")
+    make_idd_lite(tmp_path / "data", split="train")
+    make_idd_lite(tmp_path / "data")
+    dusk = opened(make_config("data=camvid_dusk", "backbone=vit_tiny_test", "decoder=linear"))
+    assert [len(d) for d in dusk.sources] == [1, 2]
+    assert {name: len(d) for name, d in dusk.scored.items()} == {"source_val": 2, "dusk": 3, "other_town": 1}
+    config = make_config("data=idd2camvid", "backbone=vit_tiny_test", "decoder=linear")
+    pair = opened(config)
+    target = pair.scored["dusk"]
+    assert target.classes == frozenset(range(7))
+    own = np.asarray(Image.open(target.items[0].label))
+    to = [6, 5, 4, 0, 1, 5, 4, 4, 3, 2, 2, IGNORE]  # sky, building, pole, ... of CamVid in IDD-Lite's order
+    np.testing.assert_array_equal(target.load(0).label, np.array(to)[own])
+
+
+def test_a_class_that_holds_an_absent_one_and_another_is_there(make_config, tmp_path):
+    make_everything(tmp_path / "data")
+    green = [
+        "data.classes.names=[road,green]",
+        "data.classes.colours=[]",
+        "+data.classes.contains.green=[vegetation,terrain]",
+    ]
+    source = opened(make_config(*TINY, "data=synthia2cbm", *green)).sources[0]
+    assert source.classes == {0, 1}
+    only = ["data.classes.names=[road,terrain]", "data.classes.colours=[]"]
+    assert opened(make_config(*TINY, "data=synthia2cbm", *only)).sources[0].classes == {0}
+
+
+@pytest.mark.parametrize(
+    ("classes", "told"),
+    [
+        ("names=[road,sign]", "have no class 'sign'"),
+        ("contains.cars=[car]", "'cars' is no class.*did you mean car"),
+        ("contains.road=[sidewalk]", "'sidewalk' is a class of its own"),
+        ("contains.road=[kerb]", "have no class 'kerb'"),
+    ],
+)
+def test_classes_that_no_dataset_has_are_refused(make_config, classes, told):
+    with pytest.raises(ConfigError, match=told):
+        make_config(*TINY, "data=gta2city", f"++data.classes.{classes}", "data.classes.colours=[]")

@@ -16,6 +16,7 @@ from conftest import make_cityscapes, make_gta, picture, save_palette, save_rgb
 from PIL import Image
 from scipy.io import savemat
 
+from recyclelora.data.datasets.camvid import COLOURS
 from recyclelora.data.datasets.mapillary import VERSIONS
 
 SIZE = (48, 96)
@@ -224,3 +225,40 @@ def make_everything(root: Path) -> Path:
     make_bdd100k(root, count=1)
     make_mapillary(root, count=1)
     return make_acdc(root)
+
+
+CAMVID_FRAMES = {
+    "train": ("0001TP_006690", "0001TP_008520", "0006R0_f00930", "0016E5_00901", "0016E5_08640"),
+    "val": ("0016E5_07959", "0016E5_08159"),
+    "test": ("0001TP_008550", "Seq05VD_f00000"),
+}
+"""Names of real frames at both ends of SegNet's splits."""
+
+
+def make_camvid(root: Path, *, full: bool = False) -> Path:
+    """SegNet's copies with ids, 11 for what has no class; or the ``full`` download, whose masks are painted."""
+    rng = np.random.default_rng(11)
+    palette = [bytes.fromhex(colour) for painted in COLOURS.values() for colour in painted] + [bytes(3)]
+    for split, frames in CAMVID_FRAMES.items():
+        for frame in frames:
+            ids = blocks(rng, range(len(palette) if full else 12)).astype(np.uint8)
+            image = f"701_StillsRaw_full/{frame}.png" if full else f"{split}/{frame}.png"
+            save_rgb(root / "camvid" / image, picture(rng, ids))
+            if full:
+                colours = np.array([list(colour) for colour in palette], np.uint8)
+                save_rgb(root / f"camvid/LabeledApproved_full/{frame}_L.png", colours[ids])
+            else:
+                save_rgb(root / f"camvid/{split}annot/{frame}.png", ids)
+    return root
+
+
+def make_idd_lite(root: Path, *, split: str = "val", count: int = 2) -> Path:
+    """With instances, which must not be picked up; names with and without ``frame``."""
+    rng = np.random.default_rng(12)
+    for index in range(count):
+        ids = blocks(rng, [*range(7), 255]).astype(np.uint8)
+        stem = f"{201 + index}/{'frame' * (index % 2)}{index:04d}"
+        save_jpeg(root / f"idd_lite/leftImg8bit/{split}/{stem}_image.jpg", picture(rng, ids))
+        save_rgb(root / f"idd_lite/gtFine/{split}/{stem}_label.png", ids)
+        save_rgb(root / f"idd_lite/gtFine/{split}/{stem}_inst_label.png", ids)
+    return root

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 
 from omegaconf import MISSING
 
-from recyclelora.system.checks import Problem
+from recyclelora.system.checks import Problem, added, nearest
 
 MAX_CLASSES = 254
 """Train ids fit 8 bits beside the marks of unlabelled pixels and of unknown ids."""
@@ -24,6 +24,8 @@ class ClassesConfig:
     """[red, green, blue] of each in pictures; [] has different ones made"""
     ignore_index: int = 255
     """id of unlabelled pixels in a user's own masks; inside the program they are always 255"""
+    contains: dict[str, list[str]] = added(dict)
+    """further classes of datasets that one of these holds: {car: [truck, bus]}; all else is read by name"""
 
     def __post_init__(self) -> None:
         if not self.colours and isinstance(self.names, list):
@@ -39,6 +41,15 @@ class ClassesConfig:
             yield "colours", "must be [r, g, b] with values from 0 to 255"
         if not len(self.names) <= self.ignore_index <= 255:
             yield "ignore_index", f"must lie between {len(self.names)} and 255"
+        inner = [name for names in self.contains.values() for name in names]
+        for name in self.contains:
+            if name not in self.names:
+                yield "contains", f"{name!r} is no class{nearest(name, self.names)}"
+        for name in dict.fromkeys(inner):
+            if inner.count(name) > 1:
+                yield "contains", f"{name!r} is in two classes"
+            elif name in self.names and name not in self.contains.get(name, []):
+                yield "contains", f"{name!r} is a class of its own"
 
 
 def distinct_colours(count: int) -> list[list[int]]:

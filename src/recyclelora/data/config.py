@@ -11,7 +11,7 @@ from omegaconf import MISSING
 from recyclelora.data.augment import AugmentConfig
 from recyclelora.data.classes import ClassesConfig
 from recyclelora.data.folder import FolderConfig, class_index
-from recyclelora.data.labels import CITYSCAPES_CLASSES
+from recyclelora.data.labels import CITYSCAPES_CLASSES, OWN_CLASSES
 from recyclelora.data.protocol import ProtocolConfig
 from recyclelora.system.checks import Problem, above_zero, added, at_least, file_name, nearest, one_of
 from recyclelora.system.plugins import installed
@@ -46,10 +46,13 @@ class CorruptionConfig:
 
 
 DATASETS = (
-    "acdc", "bdd100k", "cityscapes", "cityscapes_c", "dark_zurich", "foggy_cityscapes", "folder", "gta", "idd",
-    "mapillary", "muses", "rainy_cityscapes", "streets", "synthia", "urbansyn",
+    "acdc", "bdd100k", "camvid", "cityscapes", "cityscapes_c", "dark_zurich", "foggy_cityscapes", "folder", "gta",
+    "idd", "idd_lite", "mapillary", "muses", "rainy_cityscapes", "streets", "synthia", "urbansyn",
 )  # fmt: skip
 """Every dataset that is read without another package."""
+
+EVERY_CLASS = frozenset(CITYSCAPES_CLASSES).union(*OWN_CLASSES.values())
+"""What they hold."""
 
 READER_GROUP = "recyclelora.datasets"
 """Entry points of installed packages: a dataset's name and the function that finds its files."""
@@ -177,25 +180,27 @@ class DataConfig:
         yield from self._check_class_names()
 
     def _check_class_names(self) -> Iterator[Problem]:
-        """Yield names that the datasets do not have: all but a user's own are read to Cityscapes' classes, by name."""
+        """Yield names that no dataset has: all but a user's own are read to classes of theirs, by name.
+
+        What an installed package reads is not known before it is opened.
+        """
         datasets = {config.dataset for config in (*self.sources, self.source_val, *self.targets)}
-        names = self.classes.names
-        if not datasets - {"folder"}:
+        names, contains = self.classes.names, self.classes.contains
+        if "folder" in datasets or datasets - {*DATASETS}:
             return
         if sorted(names) == sorted(CITYSCAPES_CLASSES) and tuple(names) != CITYSCAPES_CLASSES:
             yield "classes.names", "are Cityscapes' classes in another order than theirs: leave them as they are"
-        strange = [name for name in names if name not in CITYSCAPES_CLASSES]
-        if strange and "folder" not in datasets:
+        known = list(dict.fromkeys(name for d in sorted(datasets) for name in OWN_CLASSES.get(d, CITYSCAPES_CLASSES)))
+        wanted = {name: (name, *contains.get(name, ())) for name in names}
+        strange = [name for name, meant in wanted.items() if not set(meant) & set(known)]
+        strange += [inner for inners in contains.values() for inner in inners if inner not in EVERY_CLASS]
+        if strange:
             others = ", ".join(repr(name) for name in strange[:3])
             yield (
                 "classes.names",
-                (
-                    f"{', '.join(sorted(datasets))} have no class {others}{nearest(strange[0], CITYSCAPES_CLASSES)}; "
-                    f"known: {', '.join(CITYSCAPES_CLASSES)}"
-                ),
+                f"{', '.join(sorted(datasets))} have no class {others}{nearest(strange[0], known)}; "
+                f"known: {', '.join(known)}",
             )
-        if set(strange) == set(names):
-            yield "classes.names", f"holds no class of {', '.join(sorted(datasets - {'folder'}))}"
 
     def _check_folder(self) -> Iterator[Problem]:
         """Yield what does not fit between ``folder``, the classes and the splits that are asked for."""

@@ -13,7 +13,7 @@ import numpy as np
 from recyclelora.data.datasets.base import Dataset, FolderDataset
 from recyclelora.data.datasets.views import View
 
-NOT_READING = ("items", "indices", "root", "name", "cache", "cache_dir", "masks", "title", "train_ids")
+NOT_READING = ("items", "indices", "root", "name", "cache", "cache_dir", "masks", "title", "train_ids", "class_names")
 """Fields that say which samples there are, or where they lie, but not how they are read."""
 
 

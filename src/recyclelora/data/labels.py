@@ -6,7 +6,7 @@ Mapillary's tables are beside its class names, in ``datasets/mapillary_classes.p
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 import numpy as np
 
@@ -24,7 +24,7 @@ CITYSCAPES_CLASSES = (
     "road", "sidewalk", "building", "wall", "fence", "pole", "traffic light", "traffic sign", "vegetation", "terrain",
     "sky", "person", "rider", "car", "truck", "bus", "train", "motorcycle", "bicycle",
 )  # fmt: skip
-"""Names of the 19 train ids, which are what every dataset but a user's own is read to."""
+"""Names of the 19 train ids, which are what most datasets are read to."""
 
 CITYSCAPES_IDS = {
     7: 0, 8: 1, 11: 2, 12: 3, 13: 4, 17: 5, 19: 6, 20: 7, 21: 8, 22: 9, 23: 10, 24: 11, 25: 12, 26: 13, 27: 14, 28: 15,
@@ -80,16 +80,36 @@ def table_classes(table: np.ndarray) -> frozenset[int]:
     return frozenset(int(train) for train in np.unique(table) if train < UNKNOWN)
 
 
-def by_name(names: Sequence[str]) -> tuple[int, ...] | None:
-    """For each of Cityscapes' train ids the place of its name in a run's class list, 255 where that does not have it.
+CAMVID_CLASSES = (
+    "sky", "building", "pole", "road", "sidewalk", "vegetation", "sign", "fence", "car", "person", "bicyclist",
+)  # fmt: skip
+"""SegNet's 11 classes of CamVid in their order. ``sign`` holds traffic lights, ``bicyclist`` what is ridden, ``car``
+all that drives; the others mean what Cityscapes' of the same name mean."""
 
-    None where nothing changes: the list begins with all of them in their order. So is a list that has all of them in
-    another order: version 0.1.0 read those by number, and new runs are refused.
+IDD_LITE_CLASSES = ("drivable", "non-drivable", "living things", "vehicles", "roadside objects", "far objects", "sky")
+"""IDD-Lite's, in their order."""
+
+OWN_CLASSES = {"camvid": CAMVID_CLASSES, "idd_lite": IDD_LITE_CLASSES}
+"""Datasets that are not read to Cityscapes' classes, and what they are read to."""
+
+
+def by_name(
+    names: Sequence[str],
+    own: Sequence[str] = CITYSCAPES_CLASSES,
+    contains: Mapping[str, Sequence[str]] | None = None,
+) -> tuple[int, ...] | None:
+    """For each of a dataset's ``own`` classes its place in a run's class list, 255 where that does not have it.
+
+    ``contains`` names further classes of datasets that one of the run's holds. None where nothing changes: the list
+    begins with all of them in their order. So is one with all of Cityscapes' in another order: version 0.1.0 read
+    those by number, and new runs are refused.
     """
-    if tuple(names[: len(CITYSCAPES_CLASSES)]) == CITYSCAPES_CLASSES or sorted(names) == sorted(CITYSCAPES_CLASSES):
+    if own is CITYSCAPES_CLASSES and not contains and sorted(names) == sorted(own):
         return None
     places = {name: index for index, name in enumerate(names)}
-    return tuple(places.get(name, IGNORE) for name in CITYSCAPES_CLASSES)
+    places |= {inner: places[name] for name, inners in (contains or {}).items() for inner in inners}
+    found = tuple(places.get(name, IGNORE) for name in own)
+    return None if found == tuple(range(len(own))) else found
 
 
 def renumbered(table: np.ndarray, train_ids: Sequence[int]) -> np.ndarray:

@@ -65,13 +65,29 @@ def open_one(config: DatasetConfig, data: DataConfig, cache: str, title: str | N
         )  # fmt: skip
     if isinstance(dataset, FolderDataset | StreetsDataset):
         dataset = replace(dataset, title=title)
-        train_ids = None if config.dataset == "folder" else by_name(data.classes.names)
-        dataset = dataset if train_ids is None else dataset.numbered(train_ids)
+        dataset = dataset if config.dataset == "folder" else to_classes(dataset, data)
     dataset = kept_decoded(dataset, Path(cache) / "decoded", data.decode_cache)
     if config.corruption is not None:
         c = config.corruption
         dataset = Corrupted(dataset, c.name, c.severity, c.seed)
     return seeded_subset(dataset, config.subset, data.subset_seed)
+
+
+def to_classes(dataset: FolderDataset | StreetsDataset, data: DataConfig) -> FolderDataset | StreetsDataset:
+    """A dataset read to a run's classes.
+
+    Raises:
+        UserError: it has none of them.
+    """
+    train_ids = by_name(data.classes.names, dataset.class_names, data.classes.contains)
+    if train_ids is None:
+        return dataset
+    if set(train_ids) == {IGNORE}:
+        raise UserError(
+            f"{dataset.name}: data.classes.names has none of its classes ({', '.join(dataset.class_names)}); "
+            "data.classes.contains says what they are here: {<class>: [<class of the dataset>, ...]}"
+        )
+    return dataset.numbered(train_ids)
 
 
 def open_own(split: str, data: DataConfig) -> FolderDataset:

@@ -7,14 +7,17 @@ import numpy as np
 import pytest
 from conftest import make_cityscapes, make_gta, save_rgb
 from fixture_data import (
+    CAMVID_FRAMES,
     RAINS,
     make_acdc,
     make_bdd100k,
+    make_camvid,
     make_cityscapes_c,
     make_dark_zurich,
     make_foggy_cityscapes,
     make_gta_split,
     make_idd,
+    make_idd_lite,
     make_mapillary,
     make_muses,
     make_rainy_cityscapes,
@@ -42,6 +45,8 @@ MAKERS = {
     "dark_zurich": (make_dark_zurich, "val", None, 2),
     "idd": (make_idd, "val", None, 2),
     "muses": (make_muses, "val", None, 8),
+    "camvid": (make_camvid, "train", None, 5),
+    "idd_lite": (make_idd_lite, "val", None, 2),
 }
 """dataset -> (fixture, split, variant, images)"""
 
@@ -274,3 +279,32 @@ def test_drives_go_with_the_samples_of_a_subset(tmp_path: Path):
     found = whole.drives()
     assert found is not None and len(found) == len(whole)
     assert Subset(whole, (0, 2)).drives() == [found[0], found[2]]
+
+
+@pytest.mark.parametrize("full", [False, True], ids=["segnet", "full"])
+def test_camvid_has_segnets_splits_whichever_copy_is_there(tmp_path: Path, full: bool):
+    make_camvid(tmp_path, full=full)
+    for split, frames in CAMVID_FRAMES.items():
+        opened = open_dataset("camvid", split, root=tmp_path)
+        assert tuple(item.image.stem for item in opened.items) == frames
+    dusk = open_dataset("camvid", "all", root=tmp_path, variant="0001TP")
+    assert len(dusk) == 3 and set(dusk.drives()) == {"0001TP"}
+    assert {item.image.name[:6] for item in dusk.items} == {"0001TP"}
+    with pytest.raises(UserError, match="frames of Seq05VD in the split train"):
+        open_dataset("camvid", "train", root=tmp_path, variant="Seq05VD")
+
+
+def test_camvids_colours_are_gathered_to_the_eleven_classes_of_its_copies(tmp_path: Path):
+    make_camvid(tmp_path / "full", full=True)
+    opened = open_dataset("camvid", "all", root=tmp_path / "full")
+    item = opened.items[0]
+    painted, label = np.asarray(Image.open(item.label)), opened.load(0).label
+    # by hand, from the dataset's label_colors.txt
+    for colour, name in {
+        (128, 128, 128): "sky", (64, 192, 0): "building", (0, 0, 64): "pole", (128, 0, 192): "road",
+        (64, 192, 128): "sidewalk", (192, 192, 0): "vegetation", (0, 64, 64): "sign", (64, 64, 128): "fence",
+        (192, 128, 192): "car", (192, 128, 64): "person", (192, 0, 192): "bicyclist",
+    }.items():  # fmt: skip
+        here = (painted == colour).all(-1)
+        assert not here.any() or set(label[here]) == {opened.class_names.index(name)}, name
+    assert set(label[(painted == 0).all(-1)]) <= {IGNORE}

@@ -21,9 +21,11 @@ from recyclelora.data.datasets.base import (
     digest,
 )
 from recyclelora.data.datasets.bdd100k import bdd100k
+from recyclelora.data.datasets.camvid import camvid
 from recyclelora.data.datasets.cityscapes import cityscapes, cityscapes_c, foggy_cityscapes, rainy_cityscapes
 from recyclelora.data.datasets.gta import gta
 from recyclelora.data.datasets.idd import idd
+from recyclelora.data.datasets.idd_lite import idd_lite
 from recyclelora.data.datasets.mapillary import mapillary
 from recyclelora.data.datasets.muses import muses
 from recyclelora.data.datasets.own import OwnSplit, own_folder
@@ -55,12 +57,14 @@ __all__ = [
 READERS: dict[str, Reader] = {
     "acdc": acdc,
     "bdd100k": bdd100k,
+    "camvid": camvid,
     "cityscapes": cityscapes,
     "cityscapes_c": cityscapes_c,
     "dark_zurich": dark_zurich,
     "foggy_cityscapes": foggy_cityscapes,
     "gta": gta,
     "idd": idd,
+    "idd_lite": idd_lite,
     "mapillary": mapillary,
     "muses": muses,
     "rainy_cityscapes": rainy_cityscapes,

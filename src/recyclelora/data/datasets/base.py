@@ -11,7 +11,7 @@ from typing import Protocol
 
 import numpy as np
 
-from recyclelora.data.labels import IGNORE, renumbered, table_classes
+from recyclelora.data.labels import CITYSCAPES_CLASSES, IGNORE, renumbered, table_classes
 from recyclelora.data.orientation import UPRIGHT, turned
 from recyclelora.data.patterns import printable
 from recyclelora.data.reading import ReadIds, fit_label, read_image, read_indices, read_label
@@ -146,6 +146,8 @@ class FolderDataset:
     """a run's train id in the place of each of the dataset's own, where the run has another class list"""
     drive: str | None = None
     """regular expression over an image's path below the root, whose groups name the drive that it is a frame of"""
+    class_names: tuple[str, ...] = CITYSCAPES_CLASSES
+    """what its own train ids mean"""
 
     def __len__(self) -> int:
         return len(self.items)
@@ -167,7 +169,8 @@ class FolderDataset:
 
     def numbered(self, train_ids: tuple[int, ...]) -> FolderDataset:
         """The same files read to other train ids: ``train_ids[t]``, or 255, in the place of t."""
-        absent = frozenset(train_ids[own] for own in self.absent)
+        there = {train_ids[own] for own in range(len(train_ids)) if own not in self.absent}
+        absent = frozenset(train_ids[own] for own in self.absent) - there  # several may be one class of the run
         return replace(self, table=renumbered(self.table, train_ids), absent=absent, train_ids=train_ids)
 
     def load(self, index: int) -> Sample:

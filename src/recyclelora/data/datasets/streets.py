@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import ClassVar
 
 import cv2
 import numpy as np
@@ -12,7 +13,7 @@ import numpy as np
 from recyclelora.data import streets
 from recyclelora.data.datasets.base import Sample, classes_entry
 from recyclelora.data.datasets.files import check_choice
-from recyclelora.data.labels import IGNORE, renumbered
+from recyclelora.data.labels import CITYSCAPES_CLASSES, IGNORE, renumbered
 from recyclelora.system.filecache import FileCache
 
 NUM_CLASSES = 19
@@ -59,6 +60,7 @@ class StreetsDataset:
     """the name in results, where it is another one"""
     train_ids: tuple[int, ...] | None = None
     """a run's train id in the place of each of the 19, where the run has another class list"""
+    class_names: ClassVar[tuple[str, ...]] = CITYSCAPES_CLASSES
 
     def __len__(self) -> int:
         return streets.num_scenes(self.look, self.split)

@@ -1,0 +1,101 @@
+"""Anytime-valid decisions, held against integrals computed by scipy and against simulation."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import pytest
+from scipy import integrate, stats
+
+from recyclelora.reports.anytime import PRECISION, anytime_p, confidence_sequence, decide, log_e, more_needed
+
+
+def bayes_factor(values: np.ndarray) -> float:
+    """Of a normal effect size against none, 1 / sigma a priori: noncentral t over central t, mixed numerically."""
+    n = len(values)
+    t = values.mean() / (values.std(ddof=1) / math.sqrt(n))
+    prior = stats.norm(0, 1 / math.sqrt(PRECISION))
+
+    def likelihood(delta: float) -> float:
+        return float(stats.nct.pdf(t, n - 1, math.sqrt(n) * delta) * prior.pdf(delta))
+
+    mixed, _ = integrate.quad(likelihood, -12, 12, limit=400, points=[values.mean() / values.std(ddof=1)])
+    return mixed / float(stats.t.pdf(t, n - 1))
+
+
+@pytest.mark.parametrize("effect", [0.0, 0.7, 2.0])
+def test_the_e_process_is_the_mixed_ratio_of_t_densities(effect: float):
+    values = np.random.default_rng(3).normal(effect, 1.0, 7)
+    for n in (2, 3, 7):
+        assert math.exp(log_e(values)[n - 1]) == pytest.approx(bayes_factor(values[:n]), rel=1e-4)
+
+
+def test_one_difference_says_nothing_and_the_scale_does_not_matter():
+    values = np.array([0.4, 0.1, 0.5, 0.3])
+    assert log_e(values)[0] == pytest.approx(0.0)
+    np.testing.assert_allclose(log_e(values), log_e(-300 * values))
+    assert anytime_p([0.4]) is None
+    assert anytime_p([0.4, 0.4, 0.4]) is None  # no spread: nothing is known of how far others would be
+    assert anytime_p([0.0, 0.0]) == 1.0
+    assert not log_e(np.zeros(3)).any()
+
+
+def test_stopping_whenever_it_says_so_is_wrong_in_less_than_one_case_of_twenty():
+    rng = np.random.default_rng(0)
+    for draws in (rng.standard_normal((4000, 40)), rng.standard_t(3, (4000, 40)), rng.laplace(size=(4000, 40))):
+        reached = (log_e(draws) >= math.log(20)).any(1).mean()
+        assert reached < 0.05
+
+
+def test_looking_again_never_takes_a_decision_back():
+    first = [1.0, 1.1, 0.9, 1.05, 1.0, 0.95]
+    p = anytime_p(first)
+    assert p is not None and p < 0.05
+    assert anytime_p([*first, -3.0, -3.0]) == p
+
+
+def test_the_interval_holds_exactly_the_means_that_are_not_refused():
+    values = np.random.default_rng(1).normal(0.3, 0.5, 9)
+    low, high = confidence_sequence(values, 0.05)
+    for end in (low, high):
+        assert log_e(values - end)[-1] == pytest.approx(math.log(20), rel=1e-9)
+    assert log_e(values - (low + high) / 2)[-1] < math.log(20)
+    assert confidence_sequence(values[:2]) is None  # two seeds bound nothing at this level
+    assert confidence_sequence([0.3]) is None
+
+
+def test_the_estimate_of_seeds_is_where_like_differences_decide():
+    values = [0.8, 1.6, 0.4, 1.2]
+    more = more_needed(values, 0.05)
+    assert more and more_needed(values * 10, 0.05) == 0
+    mean, sd = np.mean(values), np.std(values, ddof=1)
+
+    def like(n: int) -> float:
+        standard = np.resize([1.0, -1.0], n - n % 2)
+        standard = np.append(standard, 0.0) if n % 2 else standard
+        return float(log_e(mean + sd * standard / standard.std(ddof=1))[-1])
+
+    assert like(4 + more) >= math.log(20) > like(4 + more - 1)
+    assert more_needed([0.01, -0.01, 0.012, -0.0099], 0.05) is None
+    assert more_needed([1.0], 0.05) is None
+
+
+def test_a_race_adjusts_for_its_candidates_and_says_what_it_knows():
+    rng = np.random.default_rng(2)
+    found = decide(
+        {
+            "far": list(rng.normal(4.0, 0.5, 7)),
+            "behind": list(rng.normal(-4.0, 0.5, 7)),
+            "near": [0.5, -0.2, 0.6, 0.1],
+            "alone": [2.0],
+        }
+    )
+    assert [found[name].verdict for name in found] == ["better", "worse", "undecided", "undecided"]
+    assert str(found["far"]) == "better, decided after 7 seeds"
+    assert found["near"].more > 4 and str(found["near"]).endswith(f"about {found['near'].more} more would decide")
+    assert str(found["alone"]) == "undecided after 1 seed"
+    alone = decide({"far": [1.0, 1.2, 0.8, 1.1]})["far"]
+    among = decide({"far": [1.0, 1.2, 0.8, 1.1], **{str(k): [0.1, -0.1] for k in range(17)}})["far"]
+    assert alone.p * 18 == pytest.approx(among.p)
+    assert alone.verdict == "better" and among.verdict == "undecided"
