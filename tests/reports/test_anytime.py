@@ -83,19 +83,14 @@ def test_the_estimate_of_seeds_is_where_like_differences_decide():
 
 def test_a_race_adjusts_for_its_candidates_and_says_what_it_knows():
     rng = np.random.default_rng(2)
-    found = decide(
-        {
-            "far": list(rng.normal(4.0, 0.5, 7)),
-            "behind": list(rng.normal(-4.0, 0.5, 7)),
-            "near": [0.5, -0.2, 0.6, 0.1],
-            "alone": [2.0],
-        }
+    far, behind, near, alone = decide(
+        [list(rng.normal(4.0, 0.5, 7)), list(rng.normal(-4.0, 0.5, 7)), [0.5, -0.2, 0.6, 0.1], [2.0]]
     )
-    assert [found[name].verdict for name in found] == ["better", "worse", "undecided", "undecided"]
-    assert str(found["far"]) == "better, decided after 7 seeds"
-    assert found["near"].more > 4 and str(found["near"]).endswith(f"about {found['near'].more} more would decide")
-    assert str(found["alone"]) == "undecided after 1 seed"
-    alone = decide({"far": [1.0, 1.2, 0.8, 1.1]})["far"]
-    among = decide({"far": [1.0, 1.2, 0.8, 1.1], **{str(k): [0.1, -0.1] for k in range(17)}})["far"]
-    assert alone.p * 18 == pytest.approx(among.p)
-    assert alone.verdict == "better" and among.verdict == "undecided"
+    assert [d.verdict for d in (far, behind, near, alone)] == ["better", "worse", "undecided", "undecided"]
+    assert str(far) == "better, decided after 7 seeds"
+    assert near.more > 4 and str(near) == f"undecided after 4 seeds, about {near.more} more would decide"
+    assert str(alone) == "undecided after 1 seed"
+    (single,) = decide([[1.0, 1.2, 0.8, 1.1]])
+    among = decide([[1.0, 1.2, 0.8, 1.1], *([0.1, -0.1] for _ in range(17))])[0]
+    assert single.p * 18 == pytest.approx(among.p)
+    assert single.verdict == "better" and among.verdict == "undecided"

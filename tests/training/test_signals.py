@@ -28,7 +28,9 @@ del sys.argv[1:3]
 
 def reached():
     marker.touch()
-    time.sleep(2)
+    until = time.monotonic() + 60
+    while not marker.with_suffix(".sent").exists() and time.monotonic() < until:
+        time.sleep(0.02)
 
 def waits(owner, name):
     inner = getattr(owner, name)
@@ -100,9 +102,15 @@ def start(tmp_path: Path, options: list[str]):
             process.wait()
 
 
+def go_on(process: subprocess.Popen[str]) -> None:
+    """Let a run leave the stage at which it waits: all signals are sent."""
+    Path(process.args[3]).with_suffix(".sent").touch()
+
+
 def stopped(process: subprocess.Popen[str], number: signal.Signals, *, group: bool) -> str:
     """Signal a process, or its group; returns what it said on stderr when it ended."""
     (os.killpg if group else os.kill)(process.pid, number)
+    go_on(process)
     _, err = process.communicate(timeout=120)
     assert process.returncode == 128 + number, err
     assert "Traceback" not in err, err
@@ -163,6 +171,7 @@ def test_two_quick_ctrl_cs_during_a_save_leave_no_half_one(tmp_path: Path, start
     os.kill(process.pid, signal.SIGINT)
     time.sleep(0.5)
     os.kill(process.pid, signal.SIGINT)
+    go_on(process)
     _, err = process.communicate(timeout=60)
     assert process.returncode == 130 and "Ctrl-C again leaves at once" in err
     (run,) = (tmp_path / "outputs/runs").iterdir()
@@ -174,6 +183,7 @@ def test_a_worker_that_is_killed_costs_no_step(tmp_path: Path, start):
     process = start("saving", 2)
     for child in Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split():
         os.kill(int(child), signal.SIGKILL)
+    go_on(process)
     _, err = process.communicate(timeout=120)
     assert process.returncode == 2 and "Traceback" not in err, err
     assert "a data worker was killed" in err

@@ -11,7 +11,7 @@ variance", theorem 4.7).
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -117,24 +117,23 @@ class Decision:
         return f"undecided {after}" + (f", about {self.more} more would decide" if self.more else "")
 
 
-def decide(differences: Mapping[str, Sequence[float]], alpha: float = ALPHA) -> dict[str, Decision]:
+def decide(differences: Sequence[Sequence[float]], alpha: float = ALPHA) -> list[Decision]:
     """Decide every candidate against the reference; the chance of any false claim among all stays below ``alpha``.
 
     Candidates may have different numbers of seeds, and may have stopped whenever their decision was known: p values
     that hold at any time go through Holm's procedure as others do.
 
     Args:
-        differences: candidate minus reference on their common seeds, in the order in which these were run
+        differences: of each candidate minus the reference on their common seeds, in the order in which these were run
         alpha: of all claims together
     """
-    adjusted = dict(zip(differences, holm([anytime_p(values) for values in differences.values()]), strict=True))
-    left = sum(p is None or p > alpha for p in adjusted.values())
-    decisions = {}
-    for name, values in differences.items():
-        p = adjusted[name]
+    adjusted = holm([anytime_p(values) for values in differences])
+    left = sum(p is None or p > alpha for p in adjusted)
+    decisions = []
+    for values, p in zip(differences, adjusted, strict=True):
         if p is not None and p <= alpha:
-            decisions[name] = Decision("better" if np.mean(values) > 0 else "worse", len(values), 0, p)
+            decisions.append(Decision("better" if np.mean(values) > 0 else "worse", len(values), 0, p))
         else:
             more = more_needed(values, alpha / max(left, 1))
-            decisions[name] = Decision("undecided", len(values), more if more is None else max(more, 1), p)
+            decisions.append(Decision("undecided", len(values), more if more is None else max(more, 1), p))
     return decisions

@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
+from recyclelora.reports.anytime import Decision, decide
 from recyclelora.reports.bootstrap import Bootstrap
 from recyclelora.reports.grouping import group_names
 from recyclelora.reports.groups import MEAN, Group, Scored
@@ -30,6 +31,7 @@ class Difference:
         pooled_p_holm: the same with the spread of all groups but outliers; the two that are compared stay in.
         bootstrap: 95 % interval of the same difference when what was scored is drawn anew.
         bootstrap_over: what is drawn: ``images``, ``drives``, both by target, or ``classes``.
+        race: of `MEAN`, what may be said by somebody who looks after every seed and stops when it is enough.
     """
 
     group: Group
@@ -39,6 +41,7 @@ class Difference:
     pooled_p_holm: float | None = None
     bootstrap: tuple[float, float] | None = None
     bootstrap_over: str | None = None
+    race: Decision | None = None
 
     @property
     def verdict(self) -> str:
@@ -175,7 +178,11 @@ def _differences(reference: Group, groups: Sequence[Group], bootstrap: Bootstrap
     found = [_difference(group, reference, bootstrap) for group in groups if group is not reference]
     adjusted = holm([d.scores[MEAN].p if MEAN in d.scores else None for d in found])
     pooled = holm([_pooled(d, reference, groups) for d in found])
-    return [replace(d, p_holm=p, pooled_p_holm=q) for d, p, q in zip(found, adjusted, pooled, strict=True)]
+    races = decide([_paired(d.group, reference, MEAN, d.seeds) for d in found])
+    return [
+        replace(d, p_holm=p, pooled_p_holm=q, race=race if MEAN in d.scores else None)
+        for d, p, q, race in zip(found, adjusted, pooled, races, strict=True)
+    ]
 
 
 def _pooled(difference: Difference, reference: Group, groups: Sequence[Group]) -> float | None:
@@ -200,12 +207,15 @@ def _difference(group: Group, reference: Group, bootstrap: Bootstrap) -> Differe
     seeds = sorted(set(group.seeds) & set(reference.seeds))
     scores = {}
     for name in dict.fromkeys(name for run in group.runs for name in run.scores):
-        mine, theirs = group.values(name), reference.values(name)
-        paired = [mine[seed] - theirs[seed] for seed in seeds if seed in mine and seed in theirs]
-        if paired:
+        if paired := _paired(group, reference, name, seeds):
             scores[name] = t_interval(paired)
     interval, over = bootstrap.interval(group, reference, seeds)
     return Difference(group, seeds, scores, bootstrap=interval, bootstrap_over=over)
+
+
+def _paired(group: Group, reference: Group, name: str, seeds: Sequence[int]) -> list[float]:
+    mine, theirs = group.values(name), reference.values(name)
+    return [mine[seed] - theirs[seed] for seed in seeds if seed in mine and seed in theirs]
 
 
 def _winner(groups: Sequence[Group], bootstrap: Bootstrap) -> str:

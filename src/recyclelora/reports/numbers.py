@@ -23,6 +23,7 @@ def groups_csv(c: Comparison) -> str:
     header += ["objective", "backbone_trainable", "decoder", "total", "seconds", "peak_memory_mb"]
     header += ["common_seeds", "difference", "t_low", "t_high", "p", "p_holm", "pooled_p_holm"]
     header += ["bootstrap_low", "bootstrap_high", "bootstrap_over", "verdict"]
+    header += ["anytime_p_holm", "anytime_verdict", "more_seeds"]
     rows = []
     for group in [*c.groups, *c.search]:
         ranked = any(group is g for g in c.groups)
@@ -35,11 +36,12 @@ def groups_csv(c: Comparison) -> str:
         row += [group.about("seconds"), group.about("peak_memory_mb")]
         d = c.difference(group)
         if d is None:
-            row += [None] * 11
+            row += [None] * 14
         else:
             main, (low, high) = d.scores.get(MEAN), d.bootstrap or (None, None)
             row += [" ".join(map(str, d.seeds)), *((main.mean, main.low, main.high, main.p) if main else [None] * 4)]
             row += [d.p_holm, d.pooled_p_holm, low, high, d.bootstrap_over, d.verdict]
+            row += [d.race.p, d.race.verdict, d.race.more] if d.race else [None] * 3
         rows.append(row)
     return _csv(header, rows)
 

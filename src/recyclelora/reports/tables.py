@@ -42,7 +42,7 @@ def differences(c: Comparison) -> Table:
     over = "/".join(sorted({d.bootstrap_over for d in c.differences if d.bootstrap_over})) or "images"
     columns = [
         "group", "common seeds", "difference", "95% t-interval", "p (Holm)", "pooled p (Holm)",
-        f"95% bootstrap over {over}", "verdict",
+        f"95% bootstrap over {over}", "verdict", "looking after every seed",
     ]  # fmt: skip
     rows = []
     for d in c.differences:
@@ -59,10 +59,11 @@ def differences(c: Comparison) -> Table:
             Cell(interval, main.low if main else None), Cell(_p(d.p_holm), d.p_holm),
             Cell(_p(d.pooled_p_holm), d.pooled_p_holm),
             Cell(boot, d.bootstrap and d.bootstrap[0]), Cell(d.verdict, d.verdict),
+            Cell(str(d.race or MISSING), d.race and d.race.p),
         ])  # fmt: skip
     reference = c.reference.name if c.reference else MISSING
     title = f"Mean of targets minus that of {reference}, points of mIoU, paired seeds ({c.basis})"
-    return Table("differences", title, columns, [False, *[True] * 6, False], rows)
+    return Table("differences", title, columns, [False, *[True] * 6, False, False], rows)
 
 
 def target_differences(c: Comparison) -> Table:
