@@ -59,7 +59,7 @@ def differences(c: Comparison) -> Table:
             Cell(interval, main.low if main else None), Cell(_p(d.p_holm), d.p_holm),
             Cell(_p(d.pooled_p_holm), d.pooled_p_holm),
             Cell(boot, d.bootstrap and d.bootstrap[0]), Cell(d.verdict, d.verdict),
-            Cell(str(d.race or MISSING), d.race and d.race.p),
+            Cell(MISSING) if d.race is None else Cell(str(d.race), d.race.p),
         ])  # fmt: skip
     reference = c.reference.name if c.reference else MISSING
     title = f"Mean of targets minus that of {reference}, points of mIoU, paired seeds ({c.basis})"
