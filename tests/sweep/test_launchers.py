@@ -47,7 +47,7 @@ def test_every_key_reaches_sbatch(tmp_path: Path):
         additional_parameters={"mail-type": "END"}, setup=["module load cuda"], srun_args=["--cpu-bind=none"],
         python="apptainer exec --nv 'an image.sif' python",
     )  # fmt: skip
-    script = executor.script(Work(7, tmp_path / "unit", 1, []))
+    script = executor.script([Work(7, tmp_path / "unit", 1, [])])
     assert flags(script) >= {
         "job-name=study-0007", "partition=gpu", "qos=high", "constraint='a100|h100'", "reservation=r",
         "account='a b'", "gres=gpu:1", "cpus-per-task=8", "mem=1536MB", "time=90", "signal=USR2@60", "exclusive",
@@ -64,7 +64,7 @@ def test_scripts_carry_paths_but_no_secrets(tmp_path: Path, monkeypatch: pytest.
     monkeypatch.setenv("PYTHONPATH", "/a b/src")
     monkeypatch.setenv("MLFLOW_TRACKING_PASSWORD", "s3cr3t")
     work = Work(0, tmp_path, 1, ["data.root='$(touch here)'"])
-    for script in (slurm(tmp_path).script(work), driver_script(["python", "a; b"], tmp_path, SlurmOptions(), "s")):
+    for script in (slurm(tmp_path).script([work]), driver_script(["python", "a; b"], tmp_path, SlurmOptions(), "s")):
         assert "export PYTHONPATH='/a b/src'" in script.splitlines()
         assert "s3cr3t" not in script and "touch here" not in script
     assert "python 'a; b' &" in script
@@ -80,7 +80,7 @@ def test_the_drivers_job_has_its_own_resources(tmp_path: Path):
 
 
 def test_requeue_can_be_left_to_the_driver(tmp_path: Path):
-    found = flags(slurm(tmp_path, requeue=False).script(Work(0, tmp_path, 1, [])))
+    found = flags(slurm(tmp_path, requeue=False).script([Work(0, tmp_path, 1, [])]))
     assert "no-requeue" in found and "requeue" not in found
 
 

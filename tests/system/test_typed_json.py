@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, NotRequired, TypedDict
 
@@ -67,3 +68,27 @@ def test_another_kind_of_content_is_named(tmp_path: Path, value: object):
         read(tmp_path, value)
     with pytest.raises(UserError, match=r"a\.json: name is missing"):
         read(tmp_path, {})
+
+
+@dataclass
+class Tried:
+    job: str
+    began: bool = True
+
+
+class Tries(TypedDict):
+    values: list[Tried]
+
+
+def test_a_dataclass_is_a_schema_whose_defaults_need_not_be_there(tmp_path: Path):
+    path = tmp_path / "a.json"
+    for value, words in [
+        ({"values": [{}]}, r"values\[0\].job is missing"),
+        ({}, "values is missing"),
+        ({"values": [{"job": "a", "began": 1}]}, r"values\[0\].began is 1, not true or false"),
+    ]:
+        path.write_text(json.dumps(value))
+        with pytest.raises(UserError, match=words):
+            read_record(path, Tries)
+    path.write_text('{"values": [{"job": "a"}]}')
+    assert read_record(path, Tries) == {"values": [{"job": "a"}]}

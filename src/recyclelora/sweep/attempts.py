@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import NotRequired, TypedDict
 
 MOST_ATTEMPTS = 100
 """However each of them ended."""
@@ -12,24 +11,9 @@ MOST_FALSE_STARTS = 3
 """In a row: jobs that died before their unit began."""
 
 
-class AttemptRecord(TypedDict):
-    """An entry of ``state.json``."""
-
-    unit: int
-    attempt: int
-    job: str
-    submitted: str
-    ended: NotRequired[str | None]
-    reason: NotRequired[str | None]
-    node_fault: NotRequired[bool]
-    excused: NotRequired[bool]
-    began: NotRequired[bool]
-    reached: NotRequired[int | None]
-
-
 @dataclass
 class Attempt:
-    """One try of one unit."""
+    """One try of one unit; also how ``state.json`` keeps it."""
 
     unit: int
     attempt: int

@@ -19,17 +19,9 @@ from recyclelora.config.compose import ConfigError, home
 from recyclelora.system.checks import file_name
 
 SHORT = (
-    "n_trials",
-    "n_jobs",
-    "repeats",
-    "max_failures",
-    "retry_failed",
-    "confirm",
-    "dry_run",
-    "detach",
-    "snapshot",
+    "n_trials", "n_jobs", "repeats", "max_failures", "retry_failed", "confirm", "dry_run", "detach", "snapshot",
     "reuse",
-)
+)  # fmt: skip
 """Keys of ``hydra.sweeper`` that may be written without it in a sweep's command."""
 
 CHOSEN_WITH_A_SLASH = ("hydra.sweeper=", "hydra.launcher=")

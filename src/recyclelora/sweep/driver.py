@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import functools
+import os
 from collections.abc import Callable
 from pathlib import Path
 from types import FrameType
@@ -16,7 +17,7 @@ from recyclelora.sweep.ledger import Ledger, Trial
 from recyclelora.sweep.planning import Plan
 from recyclelora.sweep.search import Search
 from recyclelora.sweep.settling import WORSE, Settling
-from recyclelora.sweep.steering import Requests, alive, driver_name, lives, one_at_a_time
+from recyclelora.sweep.steering import Requests, alive, lives, one_at_a_time
 from recyclelora.sweep.submitting import Submitting
 from recyclelora.sweep.view import Pruning, View
 from recyclelora.system.errors import UserError
@@ -47,7 +48,7 @@ class Driver:
     ) -> None:  # fmt: skip
         """Args: ``rebuild`` makes the study anew in memory; None where several drivers share its database."""
         self.plan, self.study, self.ledger, self.executor, self.observer = plan, study, ledger, executor, observer
-        self.search = Search(plan, study, ledger, driver_name())
+        self.search = Search(plan, study, ledger, f"{os.uname().nodename}-{os.getpid()}")
         self.pruning = Pruning(study)
         self.submitting = Submitting(executor, self._say)
         self.requests = Requests(ledger.sweep, plan.n_trials)

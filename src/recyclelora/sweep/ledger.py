@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any, Literal, NotRequired, TypedDict
 
 from recyclelora.runs.mailbox import CONFIRM, Outcome, Started, read_outcome, read_started, run_prefix, settles
-from recyclelora.sweep.attempts import Attempt, AttemptRecord
+from recyclelora.sweep.attempts import Attempt
 from recyclelora.system.errors import UserError
 from recyclelora.system.storage import set_aside, write_json
 from recyclelora.system.typed_json import Time, read_record
@@ -57,7 +57,7 @@ class StateRecord(TypedDict):
     values: list[float] | None
     reason: str | None
     finished: Time | None
-    attempts: list[AttemptRecord]
+    attempts: list[Attempt]
     constraints: NotRequired[list[float] | None]
     driver: NotRequired[str | None]
 
@@ -264,7 +264,8 @@ def read_trial(folder: Path) -> Trial:
         state = read_record(path, StateRecord)
         if state["state"] == COMPLETE and not state["values"]:
             raise UserError(f"{path}: values is {state['values']}, though state is complete")
-        if any(not 0 <= attempt["unit"] < len(units) for attempt in state["attempts"]):
+        attempts: Any = state["attempts"]  # as they are in the file
+        if any(not 0 <= attempt["unit"] < len(units) for attempt in attempts):
             raise UserError(f"{path}: attempts is of units that the trial does not have")
     except UserError as error:
         trial.remark = f"{error}; what its jobs have said counts instead"
@@ -274,7 +275,7 @@ def read_trial(folder: Path) -> Trial:
     known = {f.name for f in fields(Attempt)}
     trial.state, trial.values, trial.reason = state["state"], state["values"], state["reason"]
     trial.finished, trial.constraints, trial.driver = state["finished"], state.get("constraints"), state.get("driver")
-    trial.attempts = [Attempt(**{k: v for k, v in a.items() if k in known}) for a in state["attempts"]]  # type: ignore[arg-type]
+    trial.attempts = [Attempt(**{k: v for k, v in a.items() if k in known}) for a in attempts]
     return trial
 
 

@@ -130,36 +130,34 @@ class LocalExecutor:
             if child.answer is not None and child.answer.poll():
                 self._receive(child.folder, child.answer)
                 child.answer = None
-            code = child.process.exitcode
-            if code == UNTOLD and child.server:
-                child.untold = child.untold or now
-                if not _lives(child.server):
-                    self._look_after(job, child, now)
-                    continue
-                if now - child.untold < 1.0:  # a server that is being killed lets go of its pipes first
-                    continue
-            if code is not None:
-                child.process.join()
-                self._ended[job] = _explain(code, child.timed_out, self._timeout)
+            end = self._end(job, child, now)
+            if end is not None:
+                self._ended[job] = end
                 del self._running[job]
             elif child.asked is not None and now - child.asked > PATIENCE:
-                child.process.kill()
+                _send(job, signal.SIGKILL)
             elif self._timeout is not None and child.asked is None and now - child.began > self._timeout:
                 child.timed_out, child.asked = True, now
-                child.process.terminate()
+                _send(job, signal.SIGTERM)
 
-    def _look_after(self, job: str, child: _Process, now: float) -> None:
-        """Watch a process itself, since the server that would tell its end was killed."""
-        if not _lives(job):
-            reason = "its end is unknown: the process that trials are forked from was killed"
-            unknown = Status(Stage.GONE, reason, node_fault=True, excused=True)
-            self._ended[job] = _explain(UNTOLD, True, self._timeout) if child.timed_out else unknown
-            del self._running[job]
-        elif child.asked is not None and now - child.asked > PATIENCE:
-            _send(job, signal.SIGKILL)
-        elif self._timeout is not None and child.asked is None and now - child.began > self._timeout:
-            child.timed_out, child.asked = True, now
-            _send(job, signal.SIGTERM)
+    def _end(self, job: str, child: _Process, now: float) -> Status | None:
+        """How a process has ended; None while it runs."""
+        code = child.process.exitcode
+        if code == UNTOLD and child.server:
+            child.untold = child.untold or now
+            if not _lives(child.server):  # it was killed, and tells nothing: the process itself is looked at
+                if _lives(job):
+                    return None
+                if child.timed_out:
+                    return _explain(UNTOLD, True, self._timeout)
+                reason = "its end is unknown: the process that trials are forked from was killed"
+                return Status(Stage.GONE, reason, node_fault=True, excused=True)
+            if now - child.untold < 1.0:  # a server that is being killed lets go of its pipes first
+                return None
+        if code is None:
+            return None
+        child.process.join()
+        return _explain(code, child.timed_out, self._timeout)
 
     def _receive(self, folder: Path, answer: Connection) -> None:
         """Take what a child sends back; one that died, or did not get to its task's end, sends nothing."""

@@ -19,11 +19,10 @@ from optuna.trial import FrozenTrial
 from recyclelora.config.launchers import LocalOptions, SlurmOptions
 from recyclelora.config.option_files import place_chosen_by
 from recyclelora.sweep import snapshot
-from recyclelora.sweep.batches import through_launcher
 from recyclelora.sweep.driver import Driver
 from recyclelora.sweep.dry_run import dry_run
 from recyclelora.sweep.earlier import fit_grid, go_on_as_then
-from recyclelora.sweep.executors import make_executor, read_options
+from recyclelora.sweep.executors import make_executor, read_options, through_launcher
 from recyclelora.sweep.folder import began, make_folder, only_driver, own_place
 from recyclelora.sweep.goals import TUNED
 from recyclelora.sweep.ledger import Ledger

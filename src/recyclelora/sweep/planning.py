@@ -21,6 +21,8 @@ from recyclelora.sweep.task import HydraTask
 from recyclelora.system.errors import UserError
 
 DEFAULT_TRIALS = 20
+AS_GIVEN = ("max_retries", "max_failures", "retry_failed", "confirm", "confirm_by", "confirm_seeds")
+"""Options that are part of the plan as they are."""
 
 
 @dataclass(frozen=True)
@@ -66,13 +68,11 @@ def _key(override: str) -> str:
 
 def check_options(options: Mapping[str, Any]) -> None:
     """Refuse values that make no sense, all at once."""
-    bad = [f"hydra.sweeper.{k}={options[k]}: must be at least 1" for k in ("n_jobs", "repeats") if options[k] < 1]
-    bad += [f"hydra.sweeper.{k}={options[k]}: must not be negative"
-            for k in ("max_retries", "confirm") if options[k] < 0]  # fmt: skip
-    if options["n_trials"] is not None and options["n_trials"] < 1:
-        bad.append(f"hydra.sweeper.n_trials={options['n_trials']}: must be at least 1")
-    if options["max_failures"] is not None and options["max_failures"] < 1:
-        bad.append(f"hydra.sweeper.max_failures={options['max_failures']}: must be at least 1")
+    least = {"n_jobs": 1, "repeats": 1, "n_trials": 1, "max_failures": 1, "max_retries": 0, "confirm": 0}
+    bad = [
+        f"hydra.sweeper.{key}={options[key]}: must {'be at least 1' if low else 'not be negative'}"
+        for key, low in least.items() if options[key] is not None and options[key] < low
+    ]  # fmt: skip
     bad += [
         f"hydra.sweeper.{part}={options[part]}: parts are chosen with a slash: hydra/sweeper/{part}={options[part]}"
         for part in ("sampler", "pruner") if options[part] is not None and not isinstance(options[part], Mapping)
@@ -207,10 +207,7 @@ def make_plan(
         space, n_trials, planned, ask if searching else None,
         seeds=[seed + i for i in range(options["repeats"])] if options["repeats"] > 1 else None,
         prunes=kind is not None, across_repeats=kind == "wilcoxon",
-        constraints=constraints, max_retries=options["max_retries"], max_failures=options["max_failures"],
-        retry_failed=options["retry_failed"], confirm=options["confirm"],
-        confirm_by=options["confirm_by"], confirm_seeds=options["confirm_seeds"],
-        shared=shared,
+        constraints=constraints, shared=shared, **{key: options[key] for key in AS_GIVEN},
     )  # fmt: skip
 
 

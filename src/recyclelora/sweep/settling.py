@@ -17,7 +17,7 @@ from recyclelora.sweep.ledger import COMPLETE, FAILED, PRUNED, WAITING, Trial, n
 from recyclelora.sweep.planning import Plan
 from recyclelora.sweep.search import Search
 from recyclelora.sweep.study import tell, tell_late
-from recyclelora.sweep.submitting import Units, Waiting
+from recyclelora.sweep.submitting import Units
 from recyclelora.sweep.view import Pruning, View
 from recyclelora.system.errors import UserError
 
@@ -45,11 +45,12 @@ class Settling:
     ) -> None:  # fmt: skip
         self.plan, self.search, self.executor, self.view, self.pruning = plan, search, executor, view, pruning
         self.say, self.stopped = say, stopped
-        self.waiting = Waiting(say)
         self.jobs: dict[str, Units] = {}
         """running jobs -> their units"""
         self.queue: Units = []
         """units to submit"""
+        self._waits: dict[str, str | None] = {}
+        """why jobs wait in the queue, as it was last written down"""
         self._looked_back = 0.0
         self._judged: set[Path] = set()
         """folders of trials whose outcomes, all complete, have been made values of, or could not be"""
@@ -64,11 +65,23 @@ class Settling:
         for job, status in self.executor.status(list(self.jobs)).items():
             if status.stage == Stage.QUEUED and all(_unwanted(trial, unit) for trial, unit in self.jobs[job]):
                 self.executor.cancel([job])  # it would start only to see that it is to stop
-            self.waiting.note(job, self.jobs[job], status)
+            self._note_wait(job, status)
             if status.stage != Stage.GONE:
                 continue
             for trial, unit in self.jobs.pop(job):
                 self._settle_unit(trial, unit, status)
+
+    def _note_wait(self, job: str, status: Status) -> None:
+        """Write down why a job waits, for those who look from other shells; say what waits for a person."""
+        reason = status.reason if status.stage == Stage.QUEUED else None
+        if self._waits.get(job) == reason:
+            return
+        self._waits[job] = reason
+        for trial, unit in self.jobs[job]:
+            Unit(trial.unit_folder(unit)).waits(reason)
+        if status.stuck:
+            numbers = ", ".join(str(trial.number) for trial, _ in self.jobs[job])
+            self.say(f"job {job} (trial {numbers}) cannot start: {reason}")
 
     def _settle_unit(self, trial: Trial, unit: int, status: Status) -> None:
         """A unit's job is gone: take its outcome, try again, or give the trial up."""

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import os
 from collections.abc import Iterator
 from pathlib import Path
 from typing import NotRequired, TypedDict
@@ -18,11 +17,6 @@ DRIVERS = "drivers"
 """Folder with a lock for each living driver."""
 CONTROL = "control.json"
 """Another number of trials that somebody asks for from another shell."""
-
-
-def driver_name() -> str:
-    """This process as a driver: host and process."""
-    return f"{os.uname().nodename}-{os.getpid()}"
 
 
 @contextlib.contextmanager

@@ -1,13 +1,12 @@
-"""The driver's dealings with the executor before a unit runs: what is not taken is put back, what waits says why."""
+"""How units are handed to an executor: what it does not take at present is put back, and tried again."""
 
 from __future__ import annotations
 
 import time
 from collections.abc import Callable, Sequence
 
-from recyclelora.runs.mailbox import Unit
 from recyclelora.sweep.attempts import Attempt
-from recyclelora.sweep.execution import Executor, NotNow, Stage, Status, Work
+from recyclelora.sweep.execution import Executor, NotNow, Work
 from recyclelora.sweep.ledger import RUNNING, Trial, now
 
 PAUSES = 5.0, 300.0
@@ -72,27 +71,3 @@ def _undo(units: Units, states: Sequence[str]) -> None:
         trial.attempts.remove(trial.attempts_of(unit)[-1])
         trial.state = state
         trial.save_state()
-
-
-class Waiting:
-    """Why jobs wait in the queue, written down for those who look from other shells.
-
-    Args:
-        say: prints a line
-    """
-
-    def __init__(self, say: Callable[[str], None]) -> None:
-        self.say = say
-        self._known: dict[str, str | None] = {}
-
-    def note(self, job: str, units: Units, status: Status) -> None:
-        """Note how a job stands; say what waits for a person."""
-        reason = status.reason if status.stage == Stage.QUEUED else None
-        if self._known.get(job) == reason:
-            return
-        self._known[job] = reason
-        for trial, unit in units:
-            Unit(trial.unit_folder(unit)).waits(reason)
-        if status.stuck:
-            numbers = ", ".join(str(trial.number) for trial, _ in units)
-            self.say(f"job {job} (trial {numbers}) cannot start: {reason}")

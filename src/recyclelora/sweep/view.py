@@ -53,7 +53,10 @@ class View:
         began, failures = time.monotonic(), 0
         while True:
             try:
-                return self._called(call, failures)
+                found = call()
+                if failures and not self._in_memory:
+                    self.say("the study's storage answers again")
+                return found
             except FAILURES as error:
                 if self._in_memory:
                     raise
@@ -63,12 +66,6 @@ class View:
                     self._replace(error)
                 elif not self._pause(error, failures):
                     return otherwise
-
-    def _called(self, call: Callable[[], T], failures: int) -> T:
-        found = call()
-        if failures and not self._in_memory:
-            self.say("the study's storage answers again")
-        return found
 
     def _pause(self, error: Exception, failures: int) -> bool:
         """Wait a growing time; False when the driver is to end."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import datetime
 import functools
 import math
@@ -28,7 +29,7 @@ def read_record(path: Path, schema: type[T]) -> T:
 
     Args:
         path: of the file
-        schema: a TypedDict; fields that it does not know are a later version's, and left alone
+        schema: a TypedDict or dataclass; fields that it does not know are a later version's, and left alone
 
     Raises:
         UserError: it cannot be read, or a field is missing or of another type; names file and field.
@@ -44,15 +45,15 @@ def misfits(value: Any, kind: Any, name: str = "") -> Iterator[str]:
     origin, inner = get_origin(kind), get_args(kind)
     if kind is Any:
         return
-    if is_schema(kind):
+    if is_schema(kind) or dataclasses.is_dataclass(kind):
         if not isinstance(value, dict):
             yield f"{name or 'its content'} is {_brief(value)}, not an object"
             return
         for key, field in _fields(kind).items():
-            full, required = f"{name}.{key}" if name else key, get_origin(field) is not NotRequired
+            full, optional = f"{name}.{key}" if name else key, get_origin(field) is NotRequired
             if key in value:
-                yield from misfits(value[key], field if required else get_args(field)[0], full)
-            elif required:
+                yield from misfits(value[key], get_args(field)[0] if optional else field, full)
+            elif not optional and (is_schema(kind) or not hasattr(kind, key)):  # a dataclass may have a default
                 yield f"{full} is missing"
     elif origin in (Union, UnionType):
         if all(next(misfits(value, arm, name), None) for arm in inner):

@@ -303,10 +303,10 @@ def test_the_shipped_time_limit_fits_the_partition(fake: FakeSlurm, tmp_path: Pa
     )
     for keys, minutes in (({}, 480), ({"partition": "long"}, 1440), ({"partition": "cpu"}, 1440),
                           ({"partition": "long,short"}, 480), ({"timeout_min": 600}, 600)):  # fmt: skip
-        script = executor_of(tmp_path, **{"timeout_min": None, **keys}).script(Work(0, tmp_path, 1, []))
+        script = executor_of(tmp_path, **{"timeout_min": None, **keys}).script([Work(0, tmp_path, 1, [])])
         assert f"#SBATCH --time={minutes}" in script.splitlines()
     fake.says("scontrol", "", "Unable to contact slurm controller", 1)
-    assert "#SBATCH --time=1440" in executor_of(tmp_path, timeout_min=None).script(Work(0, tmp_path, 1, []))
+    assert "#SBATCH --time=1440" in executor_of(tmp_path, timeout_min=None).script([Work(0, tmp_path, 1, [])])
 
 
 # --- what excludes each other -----------------------------------------------------------------------------------------
@@ -316,7 +316,7 @@ def test_one_of_two_options_that_sbatch_does_not_take_together(tmp_path: Path):
     shipped = {"cpus_per_task": 8, "gres": "gpu:1", "mem_gb": 64}
     given = {"mem_per_cpu": "4G", "cpus_per_gpu": 8, "gpus_per_task": 2, "exclusive": False}
     script = executor_of(tmp_path, **shipped, **given, additional_parameters={"contiguous": False}).script(
-        Work(0, tmp_path, 1, [])
+        [Work(0, tmp_path, 1, [])]
     )
     flags = {
         line.split("=")[0].removeprefix("#SBATCH --") for line in script.splitlines() if line.startswith("#SBATCH")

@@ -90,7 +90,7 @@ class SlurmExecutor:
         self._cancel_doubtful()
         name = uuid.uuid4().hex
         script, pickle = self._private / f"{name}.sh", self._private / f"{name}.pkl"
-        script.write_text(self._text(work), encoding="utf-8")
+        script.write_text(self.script(work), encoding="utf-8")
         o = self.options
         DelayedSubmission(SlurmJob(self.task, self.objectives, list(work), o.max_num_timeout, o.signal_delay_s)).dump(
             pickle
@@ -127,11 +127,8 @@ class SlurmExecutor:
             script.unlink(missing_ok=True)
             self._doubtful.remove(script)
 
-    def script(self, work: Work) -> str:
-        """The text that would be given to sbatch for a unit."""
-        return self._text([work])
-
-    def _text(self, work: Sequence[Work]) -> str:
+    def script(self, work: Sequence[Work]) -> str:
+        """The text that sbatch gets for a job of some units."""
         left_out = sorted(self.left_out)
         return trial_script(self.options, self.folder, self._name(work), len(work), self.limit_min, left_out)
 

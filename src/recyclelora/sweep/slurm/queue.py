@@ -7,7 +7,7 @@ import os
 import re
 import shutil
 import signal
-from collections.abc import Collection, Sequence
+from collections.abc import Collection
 from dataclasses import dataclass
 
 from recyclelora.sweep.execution import FROM_OUTSIDE, Stage, Status
@@ -124,26 +124,25 @@ def look_closer(job: str) -> JobState | None:
         )  # fmt: skip
     if "invalid job id" not in (answer.out + answer.error).lower():
         raise Unanswered
-    return look_back([job]).get(job)
+    return look_back(job)
 
 
 class Unanswered(Exception):
     """None of SLURM's programs could say what has become of a job."""
 
 
-def look_back(jobs: Sequence[str]) -> dict[str, JobState]:
-    """States of jobs that the controller has forgotten, from accounting; empty where there is none."""
+def look_back(wanted: str) -> JobState | None:
+    """A job that the controller has forgotten, from accounting; None where there is none."""
     if shutil.which("sacct") is None:
-        return {}
-    command = ["sacct", "--noheader", "--parsable2", "--allocations", f"--jobs={','.join(jobs)}"]
+        return None
+    command = ["sacct", "--noheader", "--parsable2", "--allocations", f"--jobs={wanted}"]
     answer = ask([*command, "--format=JobID,State,ExitCode,NodeList"])
-    found: dict[str, JobState] = {}
     for line in (answer or "").splitlines():
         job, state, exit_code, nodes, *_ = [*line.split("|"), "", "", ""]
-        if job in jobs and state:
+        if job == wanted and state:
             code, _, number = exit_code.partition(":")
-            found[job] = JobState(state.split(" ")[0], "", _whole(code), _whole(number), node=_single(nodes))
-    return found
+            return JobState(state.split(" ")[0], "", _whole(code), _whole(number), node=_single(nodes))
+    return None
 
 
 def word(about: str, key: str) -> str:
@@ -163,7 +162,7 @@ def minutes_allowed(partition: str | None) -> int | None:
     for line in (answer or "").splitlines():
         default, name = word(line, "Default") == "YES", word(line, "PartitionName")
         limit = in_seconds(word(line, "MaxTime"))
-        if limit is not None and (default if partition is None else name in _names(partition)):
+        if limit is not None and (default if partition is None else name in re.split(r"\s*,\s*", partition.strip())):
             limits.append(limit // 60)
     return min(limits, default=None)
 
@@ -179,10 +178,6 @@ def in_seconds(text: str) -> int | None:
         return None
     days, hours, minutes, rest = (int(part or 0) for part in found.groups())
     return ((24 * days + hours) * 60 + minutes) * 60 + rest
-
-
-def _names(partition: str) -> list[str]:
-    return [name.strip() for name in partition.split(",")]
 
 
 def _whole(text: str) -> int:
