@@ -61,7 +61,6 @@ class AugmentConfig:
     """that are drawn from"""
 
     def check(self) -> Iterator[Problem]:
-        """Yield every bad value."""
         if len(self.crop) != 2 or min(self.crop) < 1:
             yield "crop", "must be [height, width] in pixels"
         if not self.short_edges or min(self.short_edges) < 1:

@@ -32,7 +32,6 @@ class ClassesConfig:
             self.colours = distinct_colours(len(self.names))
 
     def check(self) -> Iterator[Problem]:
-        """Yield every bad value."""
         if not 2 <= len(self.names) <= MAX_CLASSES or len(set(self.names)) != len(self.names):
             yield "names", f"must be 2 to {MAX_CLASSES} different names"
         if len(self.colours) != len(self.names):

@@ -35,7 +35,6 @@ class CodingConfig:
     """what is not named: a defect (``refuse``) or unlabelled (``ignore``)"""
 
     def check(self) -> Iterator[Problem]:
-        """Yield every bad value."""
         yield from one_of("kind", self.kind, ("ids", "colours"))
         yield from one_of("others", self.others, ("refuse", "ignore"))
         if not all(0 <= stored <= MAX_ID for stored in self.ids):
@@ -57,7 +56,6 @@ class SplitConfig:
     """of these masks; null takes ``folder.coding``"""
 
     def check(self) -> Iterator[Problem]:
-        """Yield every bad value."""
         if self.masks is not None and wildcards(self.images) != wildcards(self.masks):
             yield "masks", f"must have the same wildcards as images={self.images!r}"
         for name in ("images", "masks"):
