@@ -97,11 +97,13 @@ def test_several_runs_side_by_side(runs):
         "effective_rank", "rank_efficiency", "relative_size", "similarity_between_runs", "spectra", "update_shares",
     }  # fmt: skip
     labels = {row["run"] for row in read(folder / "rank.csv")}
-    assert labels == {"recyclelora 4+2 seed 0", "recyclelora 4+2 seed 1", "lora 4 seed 0", "full seed 0"}
+    assert labels == {
+        "adapter=recyclelora, seed 0", "adapter=recyclelora, seed 1", "adapter=lora, seed 0", "adapter=full, seed 0",
+    }  # fmt: skip
     summary = json.loads((folder / "summary.json").read_text())
-    assert summary["configurations"]["recyclelora 4+2"]["seeds"] == [0, 1]
+    assert summary["configurations"]["adapter=recyclelora"]["seeds"] == [0, 1]
     alike = summary["grassmann_between_runs"]
-    assert alike["recyclelora 4+2 seed 0 | recyclelora 4+2 seed 1"]["a"] < 1
+    assert alike["adapter=recyclelora, seed 0 | adapter=recyclelora, seed 1"]["a"] < 1
     for picture in folder.glob("*.png"):
         assert np.asarray(Image.open(picture)).std() > 1
 

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from recyclelora.reports.groups import MEAN, SOURCE, Group, Scored, mean_per_class
+from recyclelora.reports.groups import MEAN, SOURCE, Scored, ScoredGroup, mean_per_class
 from recyclelora.reports.statistics import image_weights, percentiles, resampled_mean, resampled_miou
 
 
@@ -29,7 +29,7 @@ class Bootstrap:
         """what tells a target's images from others -> the drives of these images"""
 
     def interval(
-        self, group: Group, reference: Group, seeds: Sequence[int]
+        self, group: ScoredGroup, reference: ScoredGroup, seeds: Sequence[int]
     ) -> tuple[tuple[float, float] | None, str | None]:
         """The 95 % interval, and what was drawn for it: images, drives, or classes."""
         mine, theirs = ([run for run in g.runs if run.seed in seeds] for g in (group, reference))
@@ -56,7 +56,7 @@ class Bootstrap:
 
     @staticmethod
     def _by_seed(runs: Sequence[Scored], replicates: np.ndarray) -> np.ndarray:
-        """Mean over seeds of the runs' replicates, as `Group.values` counts them, (resamples,)."""
+        """Mean over seeds of the runs' replicates, as `ScoredGroup.values` counts them, (resamples,)."""
         by_seed: dict[int, list[np.ndarray]] = {}
         for run, values in zip(runs, replicates, strict=False):
             by_seed.setdefault(run.seed, []).append(values)

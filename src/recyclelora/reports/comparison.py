@@ -9,8 +9,8 @@ import numpy as np
 
 from recyclelora.reports.anytime import Decision, decide
 from recyclelora.reports.bootstrap import Bootstrap
-from recyclelora.reports.grouping import group_names
-from recyclelora.reports.groups import MEAN, Group, Scored
+from recyclelora.reports.grouping import grouped
+from recyclelora.reports.groups import MEAN, Scored, ScoredGroup
 from recyclelora.reports.protocols import protocols
 from recyclelora.reports.records import Study
 from recyclelora.reports.statistics import Interval, alike, holm, pooled_p, t_interval
@@ -34,7 +34,7 @@ class Difference:
         race: of `MEAN`, what may be said by somebody who looks after every seed and stops when it is enough.
     """
 
-    group: Group
+    group: ScoredGroup
     seeds: list[int]
     scores: dict[str, Interval]
     p_holm: float | None = None
@@ -75,12 +75,12 @@ class Comparison:
 
     study: Study
     selection: str
-    groups: list[Group]
-    reference: Group | None
+    groups: list[ScoredGroup]
+    reference: ScoredGroup | None
     reference_reason: str
     differences: list[Difference]
     winner: str
-    search: list[Group]
+    search: list[ScoredGroup]
     targets: list[str]
     protocols: list[str]
     tuned_on_targets: bool
@@ -98,7 +98,7 @@ class Comparison:
         parts = [f"protocol {' and '.join(self.protocols) or 'unknown'}", f"checkpoint {self.selection}{chosen}"]
         return ", ".join([*parts, "tuned on targets"] if self.tuned_on_targets else parts)
 
-    def difference(self, group: Group) -> Difference | None:
+    def difference(self, group: ScoredGroup) -> Difference | None:
         """Of one group; None for the reference."""
         return next((d for d in self.differences if d.group is group), None)
 
@@ -120,11 +120,11 @@ def compare(study: Study, selection: str, reference: str | None, resamples: int)
     scored = [s for s in scored if selection in s.result["selection"]]
     groups = _grouped(scored)
     confirmed = [g for g in groups if any(run.trial.confirms for run in g.runs)]
-    ranked, search = groups, list[Group]()
+    ranked, search = groups, list[ScoredGroup]()
     if confirmed:
-        ranked = [Group(g.name, [r for r in g.runs if r.trial.confirms], g.config) for g in confirmed]
+        ranked = [ScoredGroup(g.name, [r for r in g.runs if r.trial.confirms], g.config) for g in confirmed]
         search = [
-            Group(g.name, kept, g.config) for g in groups if (kept := [r for r in g.runs if not r.trial.confirms])
+            ScoredGroup(g.name, kept, g.config) for g in groups if (kept := [r for r in g.runs if not r.trial.confirms])
         ]
     ranked.sort(key=lambda g: (not g.feasible, g.objective is None, -(g.objective or 0.0)))
     chosen, why = _reference(ranked, reference)
@@ -149,16 +149,12 @@ def compare(study: Study, selection: str, reference: str | None, resamples: int)
     )  # fmt: skip
 
 
-def _grouped(scored: Sequence[Scored]) -> list[Group]:
-    members: dict[str, list[Scored]] = {}
-    for run in scored:
-        members.setdefault(run.run.key, []).append(run)
-    configs = [runs[0].run.config for runs in members.values()]
-    groups = [Group(n, runs, c) for n, runs, c in zip(group_names(configs), members.values(), configs, strict=True)]
+def _grouped(scored: Sequence[Scored]) -> list[ScoredGroup]:
+    groups = [ScoredGroup(g.name, g.runs, g.config) for g in grouped(scored, lambda one: one.run.config)]
     return [g if g.feasible else replace(g, name=f"{g.name} (breaks a constraint)") for g in groups]
 
 
-def _reference(groups: Sequence[Group], wanted: str | None) -> tuple[Group | None, str]:
+def _reference(groups: Sequence[ScoredGroup], wanted: str | None) -> tuple[ScoredGroup | None, str]:
     """The group that was asked for, the frozen backbone, or the best by objective."""
     if wanted is not None:
         hits = [g for g in groups if g.name == wanted] or [g for g in groups if wanted in g.name]
@@ -173,7 +169,7 @@ def _reference(groups: Sequence[Group], wanted: str | None) -> tuple[Group | Non
     return (groups[0], "the best by objective") if groups else (None, "")
 
 
-def _differences(reference: Group, groups: Sequence[Group], bootstrap: Bootstrap) -> list[Difference]:
+def _differences(reference: ScoredGroup, groups: Sequence[ScoredGroup], bootstrap: Bootstrap) -> list[Difference]:
     """Of every other group, with the p values adjusted for all of them."""
     found = [_difference(group, reference, bootstrap) for group in groups if group is not reference]
     adjusted = holm([d.scores[MEAN].p if MEAN in d.scores else None for d in found])
@@ -185,7 +181,7 @@ def _differences(reference: Group, groups: Sequence[Group], bootstrap: Bootstrap
     ]
 
 
-def _pooled(difference: Difference, reference: Group, groups: Sequence[Group]) -> float | None:
+def _pooled(difference: Difference, reference: ScoredGroup, groups: Sequence[ScoredGroup]) -> float | None:
     """`pooled_p` over the groups that have the seeds of a difference.
 
     Others whose spread is an outlier are left out; the two that are compared are not: a collapsed run of theirs is a
@@ -203,7 +199,7 @@ def _pooled(difference: Difference, reference: Group, groups: Sequence[Group]) -
     return pooled_p([difference.scores[MEAN].mean], scores[kept])[0]
 
 
-def _difference(group: Group, reference: Group, bootstrap: Bootstrap) -> Difference:
+def _difference(group: ScoredGroup, reference: ScoredGroup, bootstrap: Bootstrap) -> Difference:
     seeds = sorted(set(group.seeds) & set(reference.seeds))
     scores = {}
     for name in dict.fromkeys(name for run in group.runs for name in run.scores):
@@ -213,12 +209,12 @@ def _difference(group: Group, reference: Group, bootstrap: Bootstrap) -> Differe
     return Difference(group, seeds, scores, bootstrap=interval, bootstrap_over=over)
 
 
-def _paired(group: Group, reference: Group, name: str, seeds: Sequence[int]) -> list[float]:
+def _paired(group: ScoredGroup, reference: ScoredGroup, name: str, seeds: Sequence[int]) -> list[float]:
     mine, theirs = group.values(name), reference.values(name)
     return [mine[seed] - theirs[seed] for seed in seeds if seed in mine and seed in theirs]
 
 
-def _winner(groups: Sequence[Group], bootstrap: Bootstrap) -> str:
+def _winner(groups: Sequence[ScoredGroup], bootstrap: Bootstrap) -> str:
     """Whether the best by objective is better than every other on the targets."""
     if len(groups) < 2:
         return "There is nothing to compare." if groups else "No run has finished yet."

@@ -13,7 +13,8 @@ import matplotlib as mpl
 
 from recyclelora.drawing.style import GREY
 from recyclelora.reports.comparison import Comparison
-from recyclelora.reports.groups import MEAN, SOURCE, Group
+from recyclelora.reports.grouping import wrapped
+from recyclelora.reports.groups import MEAN, SOURCE, ScoredGroup
 from recyclelora.sweep.goals import is_miou
 
 INK = "#1b1c1d"
@@ -68,7 +69,7 @@ def write(figure: Any, folder: Path, name: str) -> str:
     )
 
 
-def shown(c: Comparison) -> list[Group]:
+def shown(c: Comparison) -> list[ScoredGroup]:
     """The first groups, and always the reference."""
     first = c.groups[:MOST_GROUPS]
     return first if c.reference is None or c.reference in first else [*first[:-1], c.reference]
@@ -79,22 +80,9 @@ def left_out(c: Comparison) -> str:
     return f" The first {MOST_GROUPS} of {len(c.groups)} groups." if len(c.groups) > MOST_GROUPS else ""
 
 
-def marked_name(group: Group, c: Comparison) -> str:
+def marked_name(group: ScoredGroup, c: Comparison) -> str:
     """A group's name for an axis; the reference has a star."""
     return wrapped(group.name) + (" *" if group is c.reference and len(c.groups) > 1 else "")
-
-
-def wrapped(name: str, width: int = 42) -> str:
-    """A name on several lines, broken at its commas."""
-    lines = [""]
-    for part in name.split(", "):
-        joined = f"{lines[-1]}, {part}" if lines[-1] else part
-        if len(joined) > width and lines[-1]:
-            lines[-1] += ","
-            lines.append(part)
-        else:
-            lines[-1] = joined
-    return "\n".join(lines)
 
 
 def on_paper(colour: str) -> str:

@@ -16,8 +16,8 @@ from recyclelora.reports.drawing import (
     on_paper,
     shown,
     subplots,
-    wrapped,
 )
+from recyclelora.reports.grouping import wrapped
 from recyclelora.reports.groups import MEAN, SOURCE
 
 VERDICTS = {"better": GREEN, "worse": VERMILLION}

@@ -3,12 +3,34 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Generic, TypeVar
+
+Run = TypeVar("Run")
 
 ABSENT = object()
 CONTENT = ("backbone.weights", "data.digest", "init_from.sha256")
 """Hashes of what the configuration names: said only where nothing else tells two configurations apart."""
+
+
+@dataclass(frozen=True)
+class Group(Generic[Run]):
+    """Runs that differ by the seed only."""
+
+    name: str
+    runs: list[Run]
+    config: dict[str, Any] = field(repr=False)
+
+
+def grouped(runs: Iterable[Run], config_of: Callable[[Run], dict[str, Any]]) -> list[Group[Run]]:
+    """Runs by their configuration without the seed, in the order of their first."""
+    members: dict[str, list[Run]] = {}
+    for run in runs:
+        members.setdefault(json.dumps(config_of(run), sort_keys=True, default=str), []).append(run)
+    configs = [config_of(found[0]) for found in members.values()]
+    named = zip(group_names(configs), members.values(), configs, strict=True)
+    return [Group(name, found, config) for name, found, config in named]
 
 
 def varying(configs: Sequence[dict[str, Any]]) -> list[str]:
@@ -63,6 +85,19 @@ def short_key(key: str) -> str:
     if key.endswith(".name") and not key[:-5].rsplit(".", 1)[-1].isdigit():
         return key[:-5].rsplit(".", 1)[-1]
     return key if section == "decoder" else rest or section
+
+
+def wrapped(name: str, width: int = 42) -> str:
+    """A name on several lines, broken at its commas."""
+    lines = [""]
+    for part in name.split(", "):
+        joined = f"{lines[-1]}, {part}" if lines[-1] else part
+        if len(joined) > width and lines[-1]:
+            lines[-1] += ","
+            lines.append(part)
+        else:
+            lines[-1] = joined
+    return "\n".join(lines)
 
 
 def value_text(value: Any) -> str:

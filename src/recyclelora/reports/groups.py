@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
@@ -11,6 +11,7 @@ import numpy as np
 
 from recyclelora.evaluation.image_counts import ImageCounts
 from recyclelora.evaluation.metrics import iou
+from recyclelora.reports.grouping import Group
 from recyclelora.reports.records import Run, Trial
 from recyclelora.reports.statistics import mean_and_sd
 from recyclelora.runs.directory import RunDirectory
@@ -76,12 +77,8 @@ class Scored:
 
 
 @dataclass(frozen=True)
-class Group:
-    """Finished runs that differ by the seed only."""
-
-    name: str
-    runs: list[Scored]
-    config: dict[str, Any] = field(repr=False)
+class ScoredGroup(Group[Scored]):
+    """Finished runs that differ by the seed only, and what their scores come to."""
 
     @property
     def seeds(self) -> list[int]:

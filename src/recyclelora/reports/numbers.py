@@ -9,7 +9,7 @@ from typing import Any
 
 from recyclelora.reports.comparison import Comparison
 from recyclelora.reports.grouping import value_text
-from recyclelora.reports.groups import MEAN, SOURCE, Group
+from recyclelora.reports.groups import MEAN, SOURCE, ScoredGroup
 from recyclelora.reports.records import Run, Trial
 from recyclelora.reports.space import axes
 
@@ -78,7 +78,7 @@ def _run_row(c: Comparison, trial: Trial, run: Run | None, by_run: dict[int, Any
     return [*row, result["seconds"], result["peak_memory_mb"], result["signature"], path]
 
 
-def _tuned(c: Comparison, group: Group) -> bool:
+def _tuned(c: Comparison, group: ScoredGroup) -> bool:
     return c.study.tuned_on_targets or group.tuned_on_targets
 
 

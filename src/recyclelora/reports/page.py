@@ -17,7 +17,7 @@ from recyclelora.drawing.tiles import panel_columns
 from recyclelora.reports import tables
 from recyclelora.reports.charts import Chart
 from recyclelora.reports.comparison import Comparison
-from recyclelora.reports.groups import Group, Scored
+from recyclelora.reports.groups import Scored, ScoredGroup
 from recyclelora.runs.directory import RunDirectory
 
 SHOWN_GROUPS = 6
@@ -98,7 +98,7 @@ def predictions(c: Comparison) -> list[Strip]:
     return strips
 
 
-def _of_seed(group: Group, seed: int) -> Scored:
+def _of_seed(group: ScoredGroup, seed: int) -> Scored:
     return next((run for run in group.runs if run.seed == seed), group.runs[0])
 
 

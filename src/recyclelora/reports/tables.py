@@ -10,7 +10,7 @@ import numpy as np
 from recyclelora.evaluation.scores import POINTERS
 from recyclelora.reports.comparison import Comparison
 from recyclelora.reports.grouping import value_text
-from recyclelora.reports.groups import MEAN, SOURCE, Group
+from recyclelora.reports.groups import MEAN, SOURCE, ScoredGroup
 from recyclelora.reports.space import axes, pareto_front
 from recyclelora.reports.table import Cell, Table
 from recyclelora.sweep.goals import is_miou
@@ -18,7 +18,7 @@ from recyclelora.sweep.goals import is_miou
 MISSING = "–"
 
 
-def scores(c: Comparison, groups: Sequence[Group], kind: str = "") -> Table:
+def scores(c: Comparison, groups: Sequence[ScoredGroup], kind: str = "") -> Table:
     """mIoU of every target, parameters and cost; one row a group."""
     names = [MEAN, SOURCE, *c.targets]
     columns = ["group", "seeds", *names, "trained parameters", "decoder", "time", "memory"]
@@ -162,7 +162,7 @@ def _numeric(columns: Sequence[str]) -> list[bool]:
     return [False] + [True] * (len(columns) - 1)
 
 
-def _spread(group: Group, name: str) -> Cell:
+def _spread(group: ScoredGroup, name: str) -> Cell:
     mean, sd = group.score(name)
     if mean is None:
         return Cell(MISSING)

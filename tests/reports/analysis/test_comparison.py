@@ -8,7 +8,14 @@ import pytest
 import torch
 
 from recyclelora.drawing.style import line
-from recyclelora.reports.analysis.compare import Measurement, grouped, overlaps, run_labels, spread, with_fused_qkv
+from recyclelora.reports.analysis.compare import (
+    Measurement,
+    by_configuration,
+    overlaps,
+    run_labels,
+    spread,
+    with_fused_qkv,
+)
 from recyclelora.reports.analysis.summary import comparison, summary
 from recyclelora.reports.analysis.tables import COLUMNS, Row, mean_by, scalar_means, select, write_csv
 
@@ -19,10 +26,11 @@ LATER = replace(UNDEFINED, value=0.75)
 EYE = torch.eye(6, dtype=torch.float64)
 
 
-def measurement(name: str, seed: int = 0, signature: str = "aaaa1", value: float = 1.0, space=EYE[:, :2], **changes):
+def measurement(name: str, seed: int = 0, rank: int = 16, value: float = 1.0, space=EYE[:, :2], **changes):
     tables = {"size": [replace(ROW, value=value)]}
     spaces = {"blocks.0.attn.qkv": {"b": space, "a": space}}
-    return replace(Measurement(name, "lora 16", signature, seed, "weights", tables, spaces), **changes)
+    config = {"adapter.name": "lora", "adapter.main.rank": rank}
+    return replace(Measurement(name, config, seed, "weights", tables, spaces), **changes)
 
 
 def test_csv_round_trip(tmp_path):
@@ -63,31 +71,36 @@ def test_summaries_hold_headlines():
 
 def test_seeds_of_one_configuration_are_one_group():
     runs = [
-        measurement("r1", seed=0, value=1.0), measurement("r2", seed=1, value=3.0),
-        measurement("r3", signature="bbbb1"), measurement("r4", signature="cccc1", title="soma 16"),
+        measurement("r2", seed=1, value=3.0), measurement("r1", seed=0, value=1.0),
+        measurement("r3", rank=32), measurement("r4", config={"adapter.name": "full"}),
     ]  # fmt: skip
-    groups = grouped(runs)
-    assert [group.label for group in groups] == ["lora 16 (aaaa)", "lora 16 (bbbb)", "soma 16"]
-    found = comparison(groups, [])["configurations"]["lora 16 (aaaa)"]
+    groups = by_configuration(runs)
+    assert [group.name for group in groups] == [
+        "adapter=lora, main.rank=16",
+        "adapter=lora, main.rank=32",
+        "adapter=full",
+    ]
+    found = comparison(groups, [])["configurations"]["adapter=lora, main.rank=16"]
     assert found["runs"] == ["r1", "r2"] and found["seeds"] == [0, 1]
     assert found["quantities"]["relative_norm/all/update"] == {"mean": 2.0, "std": pytest.approx(2**0.5)}
-    assert list(run_labels(groups))[:2] == ["lora 16 (aaaa) seed 0", "lora 16 (aaaa) seed 1"]
+    first, second, *_ = run_labels(groups)
+    assert (first, second) == ("adapter=lora, main.rank=16, seed 0", "adapter=lora, main.rank=16, seed 1")
     assert spread([math.nan, 2.0]) == (2.0, 0.0) and math.isnan(spread([])[0])
 
 
 def test_separate_q_k_and_v_count_as_qkv():
     parts = [replace(ROW, layer=f"blocks.0.attn.qkv.{part}", type=part) for part in "qkv"]
     run = measurement("r", tables={"size": [*parts, LATER]})
-    (group,) = with_fused_qkv(grouped([run]))
+    (group,) = with_fused_qkv(by_configuration([run]))
     assert [row.type for row in group.runs[0].tables["size"]] == ["qkv", "qkv", "qkv", "fc1"]
     assert run.tables["size"][0].type == "q"
 
 
 def test_one_seed_twice_keeps_both_runs():
-    labels = run_labels(grouped([measurement("run-0001"), measurement("run-0002")]))
+    labels = run_labels(by_configuration([measurement("run-0001"), measurement("run-0002")]))
     assert {label: run.name for label, run in labels.items()} == {
-        "lora 16 seed 0 (0001)": "run-0001",
-        "lora 16 seed 0 (0002)": "run-0002",
+        "adapter=lora, seed 0 (0001)": "run-0001",
+        "adapter=lora, seed 0 (0002)": "run-0002",
     }
 
 

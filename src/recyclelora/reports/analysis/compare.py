@@ -13,6 +13,7 @@ from torch import Tensor
 
 from recyclelora.adapters.subspaces import grassmann_similarity, random_similarity
 from recyclelora.reports.analysis.tables import Row, Tables, mean, select
+from recyclelora.reports.grouping import Group, grouped
 
 
 @dataclass(frozen=True)
@@ -21,46 +22,31 @@ class Measurement:
 
     Attributes:
         name: of its directory.
-        title: of its configuration without the seed, such as ``recyclelora 32+4``.
-        signature: equal for runs that differ by the seed only.
+        config: equal for runs that differ by the seed only, as `records.Run` has it.
         weights: hash of the pretrained weights.
         spaces: see `measure.Measured`.
     """
 
     name: str
-    title: str
-    signature: str
+    config: dict[str, Any]
     seed: int
     weights: str | None
     tables: Tables
     spaces: Mapping[str, Mapping[str, Tensor]]
 
 
-@dataclass(frozen=True)
-class Group:
-    """Runs of one configuration with different seeds."""
-
-    label: str
-    runs: tuple[Measurement, ...]
-
-    def values(self, table: str, **wanted: Any) -> list[list[Row]]:
-        """The wanted rows of each run."""
-        return [select(run.tables.get(table, []), **wanted) for run in self.runs]
+MeasuredGroup = Group[Measurement]
 
 
-def grouped(runs: Sequence[Measurement]) -> list[Group]:
-    """Runs by configuration, in their order; groups of one title get their signature's first digits behind it."""
-    groups: dict[str, list[Measurement]] = {}
-    for run in runs:
-        groups.setdefault(run.signature, []).append(run)
-    titles = [members[0].title for members in groups.values()]
-    return [
-        Group(
-            title if titles.count(title) == 1 else f"{title} ({signature[:4]})",
-            tuple(sorted(members, key=lambda run: run.seed)),
-        )
-        for title, (signature, members) in zip(titles, groups.items(), strict=True)
-    ]
+def by_configuration(runs: Sequence[Measurement]) -> list[MeasuredGroup]:
+    """Groups of runs that differ by the seed only, which is ascending in each."""
+    groups = grouped(runs, lambda run: run.config)
+    return [replace(group, runs=sorted(group.runs, key=lambda run: run.seed)) for group in groups]
+
+
+def rows_of(group: MeasuredGroup, table: str, **wanted: Any) -> list[list[Row]]:
+    """The wanted rows of each run."""
+    return [select(run.tables.get(table, []), **wanted) for run in group.runs]
 
 
 def fused(tables: Tables) -> Tables:
@@ -71,18 +57,18 @@ def fused(tables: Tables) -> Tables:
     }
 
 
-def with_fused_qkv(groups: Sequence[Group]) -> list[Group]:
+def with_fused_qkv(groups: Sequence[MeasuredGroup]) -> list[MeasuredGroup]:
     """Every group with `fused` tables."""
-    return [Group(group.label, tuple(replace(run, tables=fused(run.tables)) for run in group.runs)) for group in groups]
+    return [replace(group, runs=[replace(run, tables=fused(run.tables)) for run in group.runs]) for group in groups]
 
 
-def run_labels(groups: Sequence[Group]) -> dict[str, Measurement]:
-    """``recyclelora 32+4 seed 0`` -> run; a seed that appears twice in a group gets the directory's last digits."""
+def run_labels(groups: Sequence[MeasuredGroup]) -> dict[str, Measurement]:
+    """``main.rank=32, seed 0`` -> run; a seed that appears twice in a group gets the directory's last digits."""
     labels: dict[str, Measurement] = {}
     for group in groups:
         seeds = [run.seed for run in group.runs]
         for run in group.runs:
-            label = f"{group.label} seed {run.seed}"
+            label = f"{group.name}, seed {run.seed}"
             labels[label if seeds.count(run.seed) == 1 else f"{label} ({run.name[-4:]})"] = run
     return labels
 

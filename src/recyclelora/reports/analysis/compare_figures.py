@@ -11,16 +11,17 @@ import numpy as np
 
 from recyclelora.drawing import style
 from recyclelora.drawing.heatmap import cells, heatmap
-from recyclelora.reports.analysis.compare import Group, Measurement, Overlap, spread, with_fused_qkv
+from recyclelora.reports.analysis.compare import MeasuredGroup, Measurement, Overlap, rows_of, spread, with_fused_qkv
 from recyclelora.reports.analysis.layers import ALL, INIT, TRAINED, UPDATE
 from recyclelora.reports.analysis.measure import CURVE_STEPS, SIDES
 from recyclelora.reports.analysis.tables import Row, mean, mean_by, select
+from recyclelora.reports.grouping import wrapped
 
 Points = dict[Any, tuple[float, float]]
 """x -> mean and standard deviation over seeds."""
 
 
-def draw(groups: Sequence[Group], found: Sequence[Overlap], runs: dict[str, Measurement], folder: Path) -> None:
+def draw(groups: Sequence[MeasuredGroup], found: Sequence[Overlap], runs: dict[str, Measurement], folder: Path) -> None:
     """Write every comparison that the measurements allow."""
     together = with_fused_qkv(groups)
     efficiency_bars(groups, folder / "rank_efficiency.png")
@@ -34,7 +35,7 @@ def draw(groups: Sequence[Group], found: Sequence[Overlap], runs: dict[str, Meas
         similarity_between_runs(found, adapted, folder / "similarity_between_runs.png")
 
 
-def efficiency_bars(groups: Sequence[Group], path: Path) -> None:
+def efficiency_bars(groups: Sequence[MeasuredGroup], path: Path) -> None:
     """Mean rank efficiency over all layers at the three stages; a dot for each seed."""
     stages = (INIT, TRAINED, UPDATE)
     panel = (max(6.5, 1.4 * len(groups) + 1.5), 3.4)
@@ -42,7 +43,7 @@ def efficiency_bars(groups: Sequence[Group], path: Path) -> None:
     axis = axes[0, 0]
     for shift, stage in zip((-0.27, 0, 0.27), stages, strict=True):
         for x, group in enumerate(groups):
-            wanted = group.values("rank", branch=ALL, stage=stage, quantity="rank_efficiency")
+            wanted = rows_of(group, "rank", branch=ALL, stage=stage, quantity="rank_efficiency")
             seeds = [mean(row.value for row in rows) for rows in wanted]
             _bar(axis, x + shift, seeds, stage, "zero matrix" if any(wanted) else "no factors")
     axis.set_xticks(range(len(groups)), [_wrapped(group) for group in groups], fontsize=9)
@@ -66,15 +67,15 @@ def _bar(axis: Any, x: float, seeds: Sequence[float], stage: str, otherwise: str
     axis.text(x, centre + deviation + 0.02, f"{centre:.2f}", ha="center", va="bottom", fontsize=8)
 
 
-def effective_rank(groups: Sequence[Group], path: Path) -> None:
+def effective_rank(groups: Sequence[MeasuredGroup], path: Path) -> None:
     """Effective rank over the blocks; rows: B A, and the update."""
     types = _types(groups, "rank")
     figure, axes = style.grid(2, len(types), "Effective rank of all branches together", sharex=True, sharey="row")
     for r, stage in enumerate((TRAINED, UPDATE)):
         for c, kind in enumerate(types):
             for index, group in enumerate(groups):
-                rows = group.values("rank", branch=ALL, stage=stage, quantity="effective_rank", type=kind)
-                _line(axes[r, c], _over(rows, "block"), index, group.label)
+                rows = rows_of(group, "rank", branch=ALL, stage=stage, quantity="effective_rank", type=kind)
+                _line(axes[r, c], _over(rows, "block"), index, group.name)
             style.heading(axes[r, c], kind)
             style.whole_numbers(axes[r, c])
         _from_zero(axes[r, 0])
@@ -83,14 +84,14 @@ def effective_rank(groups: Sequence[Group], path: Path) -> None:
     style.save(figure, path)
 
 
-def relative_size(groups: Sequence[Group], path: Path) -> None:
+def relative_size(groups: Sequence[MeasuredGroup], path: Path) -> None:
     """||delta W||_F / ||W0||_F in percent over the blocks."""
     types = _types(groups, "size")
     figure, axes = style.grid(1, len(types), "Size of the weight update", sharey=True)
     for c, kind in enumerate(types):
         for index, group in enumerate(groups):
-            rows = group.values("size", quantity="relative_norm", type=kind)
-            _line(axes[0, c], _over(rows, "block", 100), index, group.label)
+            rows = rows_of(group, "size", quantity="relative_norm", type=kind)
+            _line(axes[0, c], _over(rows, "block", 100), index, group.name)
         style.heading(axes[0, c], kind)
         axes[0, c].set_yscale("log")
         style.whole_numbers(axes[0, c])
@@ -100,7 +101,7 @@ def relative_size(groups: Sequence[Group], path: Path) -> None:
     style.save(figure, path)
 
 
-def spectra(groups: Sequence[Group], path: Path) -> None:
+def spectra(groups: Sequence[MeasuredGroup], path: Path) -> None:
     """Singular values relative to the largest, mean over blocks."""
     types = _types(groups, "spectra")
     figure, axes = style.grid(
@@ -109,9 +110,9 @@ def spectra(groups: Sequence[Group], path: Path) -> None:
     for r, stage in enumerate((TRAINED, UPDATE)):
         for c, kind in enumerate(types):
             for index, group in enumerate(groups):
-                rows = [_relative(part) for part in group.values("spectra", stage=stage, type=kind)]
+                rows = [_relative(part) for part in rows_of(group, "spectra", stage=stage, type=kind)]
                 points = {i + 1: value for i, value in _over(rows, "index").items()}
-                _line(axes[r, c], points, index, group.label, marked=False)
+                _line(axes[r, c], points, index, group.name, marked=False)
             style.heading(axes[r, c], kind)
             axes[r, c].set_yscale("log")
             axes[r, c].set_ylim(1e-3, 1.2)
@@ -121,7 +122,7 @@ def spectra(groups: Sequence[Group], path: Path) -> None:
     style.save(figure, path)
 
 
-def update_shares(groups: Sequence[Group], path: Path) -> None:
+def update_shares(groups: Sequence[MeasuredGroup], path: Path) -> None:
     """Cumulative energy of the update along W0's singular directions, mean over blocks."""
     types = _types(groups, "shares")
     figure, axes = style.grid(
@@ -131,9 +132,9 @@ def update_shares(groups: Sequence[Group], path: Path) -> None:
         for c, kind in enumerate(types):
             axis = axes[r, c]
             for index, group in enumerate(groups):
-                rows = group.values("shares", quantity=f"{side}_cumulative_share", type=kind)
-                _line(axis, _steps(rows), index, group.label, marked=False)
-            chance = group.values("shares", quantity=f"{side}_cumulative_random", type=kind)
+                rows = rows_of(group, "shares", quantity=f"{side}_cumulative_share", type=kind)
+                _line(axis, _steps(rows), index, group.name, marked=False)
+            chance = rows_of(group, "shares", quantity=f"{side}_cumulative_random", type=kind)
             line = _steps(chance)
             axis.plot(
                 list(line), [value for value, _ in line.values()], ":", color="black", lw=1.3, label="random matrix"
@@ -156,7 +157,7 @@ def similarity_between_runs(found: Sequence[Overlap], runs: list[str], path: Pat
         1, 2, "Grassmann similarity of adapters between runs",
         "mean over layers; in brackets what two random subspaces have", (size + 0.9, size), sharey=True,
     )  # fmt: skip
-    names = [run.replace(" seed", "\nseed") for run in runs]
+    names = [wrapped(run, 24) for run in runs]
     picture = None
     for axis, side in zip(axes.flat, SIDES, strict=True):
         values, chance = _similarity_tables(found, runs, side)
@@ -172,7 +173,7 @@ def similarity_between_runs(found: Sequence[Overlap], runs: list[str], path: Pat
 # --- parts ------------------------------------------------------------------------------------------------------------
 
 
-def _types(groups: Sequence[Group], table: str) -> list[str]:
+def _types(groups: Sequence[MeasuredGroup], table: str) -> list[str]:
     """Layer types of all runs in the order of their first appearance."""
     rows = [row for group in groups for run in group.runs for row in run.tables.get(table, [])]
     return list(dict.fromkeys(row.type for row in rows))
@@ -224,9 +225,9 @@ def _from_zero(axis: Any) -> None:
         axis.set_ylim(bottom=0)
 
 
-def _wrapped(group: Group) -> str:
+def _wrapped(group: MeasuredGroup) -> str:
     seeds = len(group.runs)
-    return f"{group.label.replace(' ', chr(10), 1)}\n({seeds} seed{'s' if seeds > 1 else ''})"
+    return f"{wrapped(group.name, 24)}\n({seeds} seed{'s' if seeds > 1 else ''})"
 
 
 def _similarity_tables(found: Sequence[Overlap], runs: list[str], side: str) -> tuple[np.ndarray, np.ndarray]:

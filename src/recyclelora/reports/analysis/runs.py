@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import hashlib
 import time
 from collections.abc import Iterator, Sequence
@@ -25,15 +24,15 @@ from recyclelora.data.reading import read_upright
 from recyclelora.evaluation.load import TrainedModel, load
 from recyclelora.models.backbones.timm import TimmBackbone
 from recyclelora.reports.analysis import compare_figures, run_figures
-from recyclelora.reports.analysis.compare import Measurement, grouped, overlaps, run_labels
+from recyclelora.reports.analysis.compare import Measurement, by_configuration, overlaps, run_labels
 from recyclelora.reports.analysis.feature_figures import captions, feature_change, feature_picture
 from recyclelora.reports.analysis.features import LevelView, compare_features, feature_rows, fitted
 from recyclelora.reports.analysis.layers import changed_layers
 from recyclelora.reports.analysis.measure import Measured, measure
 from recyclelora.reports.analysis.summary import comparison, group_table, run_table, summary
 from recyclelora.reports.analysis.tables import Tables, write_csv
+from recyclelora.reports.records import read_run
 from recyclelora.runs.directory import ANALYSIS, is_finished
-from recyclelora.runs.identity import Identity, signature
 from recyclelora.system.errors import UserError
 from recyclelora.system.progress import Reporter
 from recyclelora.system.storage import folder_inside, write_json
@@ -229,10 +228,10 @@ def compare_runs(runs: Sequence[str], config: AnalyzeConfig) -> None:
     measurements = [m for m in measurements if m.tables]
     if not measurements:
         raise UserError("run: none of these runs has changed a weight of its backbone")
-    groups = grouped(measurements)
+    groups = by_configuration(measurements)
     labels = run_labels(groups)
     found = overlaps(labels)
-    folder = _output(config, *_comparison_folder(runs, [g.label for g in groups]))
+    folder = _output(config, *_comparison_folder(runs, [g.config["adapter.name"] for g in groups]))
     if config.figures:
         with reporter.bar("drawing", 1):
             compare_figures.draw(groups, found, labels, folder)
@@ -245,18 +244,15 @@ def compare_runs(runs: Sequence[str], config: AnalyzeConfig) -> None:
 
 
 def _measurement(run: str, opened: Opened, measured: Measured) -> Measurement:
-    without_seed = dataclasses.replace(opened.config, seed=0)
-    sign = signature(without_seed, Identity(opened.weights_sha256, "", "", 0))
-    name = Path(run).resolve().name
-    return Measurement(
-        name, title(opened.config), sign, opened.config.seed, opened.weights_sha256, measured.tables, measured.spaces
-    )
+    path = Path(run).resolve()
+    weights = opened.weights_sha256
+    return Measurement(path.name, read_run(path).config, opened.config.seed, weights, measured.tables, measured.spaces)
 
 
-def _comparison_folder(runs: Sequence[str], labels: Sequence[str]) -> tuple[Path, str]:
+def _comparison_folder(runs: Sequence[str], adapters: Sequence[str]) -> tuple[Path, str]:
     """``outputs/analysis/<adapters>-<hash of the runs>``, in the outputs that hold the first run."""
     paths = [Path(run).resolve() for run in runs]
     outputs = next((p.parent for p in paths[0].parents if p.name in ("runs", "sweeps")), Path("outputs"))
     digest = hashlib.sha256("\n".join(sorted(path.name for path in paths)).encode()).hexdigest()[:8]
-    names = "-".join(dict.fromkeys(label.split()[0] for label in labels))
+    names = "-".join(dict.fromkeys(adapters))
     return outputs / ANALYSIS, f"{names[:60]}-{digest}"

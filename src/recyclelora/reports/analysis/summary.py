@@ -8,7 +8,7 @@ from typing import Any
 
 from rich.table import Table
 
-from recyclelora.reports.analysis.compare import Group, Overlap, fused, spread
+from recyclelora.reports.analysis.compare import MeasuredGroup, Overlap, fused, spread
 from recyclelora.reports.analysis.layers import ALL, INIT, TRAINED, UPDATE
 from recyclelora.reports.analysis.tables import Tables, distinct, mean, scalar_means, select
 
@@ -48,16 +48,16 @@ def summary(about: Mapping[str, Any], tables: Tables) -> dict[str, Any]:
     return {**about, "metrics": metrics, "quantities": quantities}
 
 
-def comparison(groups: Sequence[Group], found: Sequence[Overlap]) -> dict[str, Any]:
+def comparison(groups: Sequence[MeasuredGroup], found: Sequence[Overlap]) -> dict[str, Any]:
     """The content of a comparison's ``summary.json``: mean and deviation over the seeds of every configuration."""
     pairs: dict[str, dict[str, float]] = {}
     for pair in dict.fromkeys(overlap.runs for overlap in found):
         part = [o for o in found if o.runs == pair]
         pairs[" | ".join(pair)] = {side: mean(o.similarity for o in part if o.side == side) for side in ("b", "a")}
-    return {"configurations": {group.label: _group(group) for group in groups}, "grassmann_between_runs": pairs}
+    return {"configurations": {group.name: _group(group) for group in groups}, "grassmann_between_runs": pairs}
 
 
-def _group(group: Group) -> dict[str, Any]:
+def _group(group: MeasuredGroup) -> dict[str, Any]:
     seeds = [scalar_means(run.tables) for run in group.runs]
     names = dict.fromkeys(name for seed in seeds for name in seed)
     values = {name: spread([seed[name]["mean"] for seed in seeds if name in seed]) for name in names}
@@ -75,9 +75,9 @@ def run_table(title: str, tables: Tables) -> Table:
     return _table(title, {name: ([tables], wanted) for name, wanted in (columns | {"all": {}}).items()})
 
 
-def group_table(title: str, groups: Sequence[Group]) -> Table:
+def group_table(title: str, groups: Sequence[MeasuredGroup]) -> Table:
     """Means over all layers: a column for each configuration, with the deviation over its seeds."""
-    return _table(title, {group.label: ([run.tables for run in group.runs], {}) for group in groups})
+    return _table(title, {group.name: ([run.tables for run in group.runs], {}) for group in groups})
 
 
 def _table(title: str, columns: Mapping[str, tuple[Sequence[Tables], Mapping[str, str]]]) -> Table:
