@@ -30,7 +30,7 @@ CONFIRM = "confirm"
 """Kind of a trial that reruns a good one on fresh seeds; its folders begin with it."""
 
 
-class Outcome(TypedDict):
+class AttemptEnd(TypedDict):
     """``outcome.json``: how an attempt ended."""
 
     attempt: int
@@ -247,7 +247,7 @@ def ended(folder: Path, attempt: int) -> bool:
     return outcome is not None and settles(outcome, attempt)
 
 
-def settles(outcome: Outcome, attempt: int) -> bool:
+def settles(outcome: AttemptEnd, attempt: int) -> bool:
     """Whether an outcome is that of an attempt, or the late success of another, which makes it needless."""
     return outcome["attempt"] == attempt or outcome["status"] in ("complete", "pruned")
 
@@ -258,9 +258,9 @@ def began(folder: Path, attempt: int) -> bool:
     return started is not None and started["attempt"] == attempt
 
 
-def read_outcome(folder: Path) -> Outcome | None:
+def read_outcome(folder: Path) -> AttemptEnd | None:
     """How an attempt at a unit ended; None where none has said so, or its record is no longer what was written."""
-    return _read(folder / "outcome.json", Outcome)
+    return _read(folder / "outcome.json", AttemptEnd)
 
 
 def read_started(folder: Path) -> Started | None:

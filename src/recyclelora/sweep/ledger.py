@@ -13,7 +13,7 @@ from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any, Literal, NotRequired, TypedDict
 
-from recyclelora.runs.mailbox import CONFIRM, Outcome, Started, read_outcome, read_started, run_prefix, settles
+from recyclelora.runs.mailbox import CONFIRM, AttemptEnd, Started, read_outcome, read_started, run_prefix, settles
 from recyclelora.sweep.attempts import Attempt
 from recyclelora.system.errors import UserError
 from recyclelora.system.storage import set_aside, write_json
@@ -134,11 +134,11 @@ class Trial:
         """All tries of a unit, the first one first."""
         return [attempt for attempt in self.attempts if attempt.unit == unit]
 
-    def said(self, unit: int) -> Outcome | None:
+    def said(self, unit: int) -> AttemptEnd | None:
         """How an attempt of a unit, not always the latest, ended; None where none has said so."""
         return read_outcome(self.unit_folder(unit))
 
-    def outcome(self, unit: int) -> Outcome | None:
+    def outcome(self, unit: int) -> AttemptEnd | None:
         """How the latest attempt of a unit ended, if it did and said so; or an earlier one that succeeded after all."""
         found, latest = self.said(unit), self.attempts_of(unit)
         return found if found and latest and settles(found, latest[-1].attempt) else None
@@ -153,7 +153,7 @@ class Trial:
         started = None if latest.job else read_started(self.unit_folder(unit))
         return started["job"] if started is not None and started["attempt"] == latest.attempt else latest.job
 
-    def outcomes(self) -> list[Outcome | None]:
+    def outcomes(self) -> list[AttemptEnd | None]:
         """Of every unit."""
         return [self.outcome(unit) for unit in range(len(self.units))]
 
@@ -281,7 +281,7 @@ def read_trial(folder: Path) -> Trial:
 
 def _attempts_by_jobs(trial: Trial, unit: int) -> Iterator[Attempt]:
     """The tries of a unit as its jobs have written them down; those before the latest by number only."""
-    said: list[Outcome | Started | None] = [trial.said(unit), read_started(trial.unit_folder(unit))]
+    said: list[AttemptEnd | Started | None] = [trial.said(unit), read_started(trial.unit_folder(unit))]
     latest = max((record["attempt"] for record in said if record is not None), default=0)
     for number in range(1, latest + 1):
         yield Attempt(unit, number, "", trial.asked, None if number == latest else now())

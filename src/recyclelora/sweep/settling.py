@@ -9,7 +9,7 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
-from recyclelora.runs.mailbox import CANCELLED, Outcome, Unit, began, reached
+from recyclelora.runs.mailbox import CANCELLED, AttemptEnd, Unit, began, reached
 from recyclelora.sweep.attempts import MOST_FALSE_STARTS, Attempt, tries_again
 from recyclelora.sweep.execution import Executor, Stage, Status
 from recyclelora.sweep.goals import means, violations
@@ -169,7 +169,7 @@ class Settling:
                 else:
                     self.queue.append((trial, self.wanted(trial)[0]))
 
-    def _complete(self, trial: Trial, outcomes: list[Outcome]) -> None:
+    def _complete(self, trial: Trial, outcomes: list[AttemptEnd]) -> None:
         """The means over its units are the trial's values."""
         self._judged.add(trial.folder)
         wanted = None if trial.confirms else len(self.search.directions)
@@ -199,7 +199,7 @@ def _unwanted(trial: Trial, unit: int) -> bool:
     return Unit(trial.unit_folder(unit)).stop_reason() == CANCELLED
 
 
-def _final(outcome: Outcome) -> bool:
+def _final(outcome: AttemptEnd) -> bool:
     """Whether a unit need not run again."""
     return str(outcome["status"]) != "interrupted"
 

@@ -12,7 +12,7 @@ import optuna
 from optuna.exceptions import StorageInternalError
 from sqlalchemy.exc import SQLAlchemyError
 
-from recyclelora.runs.mailbox import Outcome, Unit, read_reports
+from recyclelora.runs.mailbox import AttemptEnd, Unit, read_reports
 from recyclelora.sweep.ledger import PRUNED, Trial
 from recyclelora.sweep.study import handle_of
 
@@ -122,7 +122,7 @@ class Pruning:
             Unit(folder).ask_to_stop(PRUNED)
         return prune
 
-    def worse_so_far(self, trial: Trial, outcomes: Sequence[Outcome]) -> bool:
+    def worse_so_far(self, trial: Trial, outcomes: Sequence[AttemptEnd]) -> bool:
         """Whether a trial's finished repeats are enough to give it up."""
         handle = handle_of(self.study, trial.number)
         for index, outcome in enumerate(outcomes):

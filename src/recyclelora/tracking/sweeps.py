@@ -15,7 +15,7 @@ from recyclelora.config.compose import load_config
 from recyclelora.config.run import Config
 from recyclelora.runs.directory import CONFIG, RECORD, is_finished, is_run
 from recyclelora.runs.end import RunEnd, run_end
-from recyclelora.runs.mailbox import CONFIRM, Outcome
+from recyclelora.runs.mailbox import CONFIRM, AttemptEnd
 from recyclelora.runs.metrics_log import FINAL
 from recyclelora.sweep.ledger import ENDED, FAILED, PRUNED, Ledger, Trial
 from recyclelora.sweep.record import read_study
@@ -343,7 +343,7 @@ def _finished(trial: Trial) -> int:
     return milliseconds(trial.finished) or 0
 
 
-def _outcome(trial: Trial, run: str) -> Outcome | None:
+def _outcome(trial: Trial, run: str) -> AttemptEnd | None:
     """What the job of the run directory ``run`` (relative to the sweep) said last."""
     said = (trial.said(unit) for unit in range(len(trial.units)))
     return next((outcome for outcome in said if outcome is not None and outcome.get("run_dir") == run), None)
