@@ -6,6 +6,7 @@
 run=            the run directory
 data=           one of the data options below (default: the run's own data)
 checkpoint=     last (default), best_source or best_target
+metrics=        further metrics of installed packages, [name,...] (default: those of the run)
 num_workers=    processes that read images (default 2)
 accelerator=    auto (default), cpu or gpu
 
@@ -30,12 +31,14 @@ def evaluate(config: EvaluateConfig, trial: int | None = None) -> float | None:
         Interrupted: a signal asked to stop; what was counted is kept.
     """
     from recyclelora.evaluation.rescoring import rescore
-    from recyclelora.evaluation.scores import score_table
+    from recyclelora.evaluation.scores import figure_table, score_table
     from recyclelora.system.progress import Reporter
 
     reporter = Reporter()
     found = rescore(config, reporter)
     reporter.table(score_table(found.title, {config.checkpoint: found.summary}, source_classes=found.source_classes))
+    if figures := figure_table({config.checkpoint: found.summary}):
+        reporter.table(figures)
     reporter.note(f"written: {found.path}")
     return found.target_mean
 

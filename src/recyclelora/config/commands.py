@@ -8,7 +8,7 @@ from typing import Any, Optional
 
 from omegaconf import MISSING
 
-from recyclelora.config.run import Config
+from recyclelora.config.run import Config, not_installed
 from recyclelora.config.training import ACCELERATORS
 from recyclelora.data.config import DataConfig
 from recyclelora.system.checks import Problem, above_zero, at_least, one_of
@@ -32,11 +32,14 @@ class EvaluateConfig:
     """processes that read images"""
     accelerator: str = "auto"
     """``auto`` takes what is there"""
+    metrics: Optional[list[str]] = None
+    """further metrics of installed packages; null: those of the run"""
 
     def check(self) -> Iterator[Problem]:
         yield from one_of("checkpoint", self.checkpoint, ("last", "best_source", "best_target"))
         yield from one_of("accelerator", self.accelerator, ACCELERATORS)
         yield from at_least("num_workers", self.num_workers, 0)
+        yield from not_installed(self.metrics or ())
 
 
 @dataclass

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, is_dataclass
 from typing import Any, Optional
 
@@ -11,10 +11,24 @@ from omegaconf import MISSING
 from recyclelora.config.training import OptimizerConfig, TrackingConfig, TrainerConfig
 from recyclelora.data.config import DataConfig
 from recyclelora.models.backbones.config import BackboneConfig
-from recyclelora.system.checks import Problem, added, at_least, file_name, one_of
+from recyclelora.system.checks import Problem, added, at_least, file_name, nearest, one_of
+from recyclelora.system.plugins import plugins
 
 # OmegaConf reads these annotations at run time and wants Optional[...], not "... | None".
 # ruff: noqa: UP045
+
+
+METRICS = "recyclelora.metrics"
+"""Entry points of this group: further metrics by name, see :mod:`recyclelora.evaluation.extra_metrics`."""
+
+
+def not_installed(metrics: Sequence[str]) -> Iterator[Problem]:
+    """Names of metrics that no installed package offers."""
+    names = list(plugins(METRICS, ())) if metrics else []
+    for name in metrics:
+        if name not in names:
+            offered = f"they offer {', '.join(names)}" if names else "they offer none"
+            yield "metrics", f"no installed package offers {name!r}{nearest(name, names)}; {offered}"
 
 
 @dataclass
@@ -53,6 +67,8 @@ class Config:
     """whether a run that is there is renamed and begun anew"""
     losses: dict[str, Any] = added(dict)
     """added to the decoder's, by name: options of the group ``losses``, which other packages fill"""
+    metrics: list[str] = added(list)
+    """further ones, of installed packages, that every evaluation computes"""
 
     def check(self) -> Iterator[Problem]:
         yield from one_of("objective", self.objective, ("source_val", "target_mean"))
@@ -74,6 +90,9 @@ class Config:
                 )
         if not plain:
             yield from self._check_together()
+
+    def check_new(self) -> Iterator[Problem]:
+        yield from not_installed(self.metrics)
 
     def _check_together(self) -> Iterator[Problem]:
         """What adapter, decoder, data and trainer must agree on."""

@@ -13,6 +13,8 @@ from recyclelora.config.commands import EvaluateConfig
 from recyclelora.data.build import build_datasets, build_targets, class_colours
 from recyclelora.data.open import mask_kinds
 from recyclelora.evaluation.evaluator import Stopped
+from recyclelora.evaluation.extra_metrics import ExtraMetrics
+from recyclelora.evaluation.image_counts import ImageCounts
 from recyclelora.evaluation.load import load, single_evaluator
 from recyclelora.evaluation.metrics import ConfusionMatrix
 from recyclelora.evaluation.predictions import predict_unlabelled
@@ -59,16 +61,20 @@ def rescore(config: EvaluateConfig, reporter: Reporter) -> Evaluation:
     evaluations = folder_inside(run, EVALUATIONS)
     path, kept = evaluations / f"{name}.json", evaluations / PARTIAL / name
     began = time.perf_counter()
-    matrices = _counted(question, kept, folder_inside(run, PREDICTIONS) / name, config.num_workers, reporter)
+    matrices, images = _counted(question, kept, folder_inside(run, PREDICTIONS) / name, config.num_workers, reporter)
     shutil.rmtree(kept, ignore_errors=True)
     scores = Scores.of(model.step, matrices)
     held = about.get("source_classes")
+    wanted = model.config.metrics if config.metrics is None else config.metrics
+    metrics = ExtraMetrics(wanted, names, reporter.warn)
+    figures = {name: row for name, counts in images.items() if (row := metrics.of(counts))}
     summary = {
         **scores.summary(None if held is None else {names.index(held_name) for held_name in held}),
         "step": scores.step,
         "checkpoint": config.checkpoint,
         "masks": mask_kinds(scored),
         "iou_per_class": scores.iou_per_class,
+        **({"metrics": figures} if figures else {}),
         **question.to_json(),
         "seconds": round(time.perf_counter() - began, 1),
     }
@@ -78,8 +84,8 @@ def rescore(config: EvaluateConfig, reporter: Reporter) -> Evaluation:
 
 def _counted(
     question: Question, kept: Path, predictions: Path, num_workers: int, reporter: Reporter
-) -> dict[str, ConfusionMatrix]:
-    """The matrix of every set, with ``kept`` counts where there are any; what has no labels is predicted only.
+) -> tuple[dict[str, ConfusionMatrix], dict[str, ImageCounts]]:
+    """The matrix of every set and of its images, with ``kept`` counts where there are any; no labels: predicted only.
 
     Raises:
         UserError: images cannot be read; all others are counted.
@@ -90,6 +96,7 @@ def _counted(
     device = next(model.segmenter.parameters()).device
     evaluator = single_evaluator(run_config, device, question.precision, num_workers)
     matrices: dict[str, ConfusionMatrix] = {}
+    images = {name: ImageCounts(evaluator.num_classes) for name in scored}
     broken: list[BrokenFile] = []
     stop = StopRequest()
     try:
@@ -98,7 +105,7 @@ def _counted(
                 for key, dataset in scored.items():
                     partial = question.kept(kept, key, evaluator.batch_size)
                     matrices[key] = evaluator(
-                        model.segmenter, dataset, update, partial, broken=broken, stop=stop.requested
+                        model.segmenter, dataset, update, partial, images[key], broken, stop.requested
                     )
             colours = class_colours(question.data)
             unread = predict_unlabelled(
@@ -111,4 +118,4 @@ def _counted(
         ) from None
     if broken or unread:
         raise incomplete([*broken, *unread], "nothing is written yet")
-    return matrices
+    return matrices, images

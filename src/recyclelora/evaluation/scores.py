@@ -196,6 +196,17 @@ def score_table(
     return table
 
 
+def figure_table(selection: dict[str, dict[str, Any]]) -> Table | None:
+    """Figures of further metrics: one row a figure and set, one column a selected checkpoint; None without any."""
+    found: list[dict[str, dict[str, float]]] = [summary.get("metrics", {}) for summary in selection.values()]
+    every = dict.fromkeys((name, key) for figures in found for name, row in figures.items() for key in row)
+    table = Table("", *selection, title="further metrics", title_justify="left")
+    for name, key in every:
+        values = [figures.get(name, {}).get(key) for figures in found]
+        table.add_row(f"{key}, {name}", *("" if value is None else f"{value:.4g}" for value in values))
+    return table if every else None
+
+
 def _add_rows(table: Table, summaries: Sequence[dict[str, Any]], remark: str) -> None:
     """One row a target, their mean, and the source validation."""
     for name in summaries[0]["targets"]:

@@ -51,6 +51,12 @@ class Scored:
         return {name: float(value) for name, value in found.items() if value is not None}
 
     @cached_property
+    def figures(self) -> dict[str, float]:
+        """``<figure>, <set>`` -> value of further metrics."""
+        found = self.result["selection"][self.selection].get("metrics", {})
+        return {f"{key}, {name}": float(value) for name, row in found.items() for key, value in row.items()}
+
+    @cached_property
     def images(self) -> dict[str, ImageCounts]:
         """The counts of single images of each target, as far as they were kept."""
         summary = self.result["selection"][self.selection]

@@ -12,6 +12,7 @@ from recyclelora.reports.grouping import value_text
 from recyclelora.reports.groups import MEAN, SOURCE, ScoredGroup
 from recyclelora.reports.records import Run, Trial
 from recyclelora.reports.space import axes
+from recyclelora.reports.tables import figure_names
 
 
 def groups_csv(c: Comparison) -> str:
@@ -53,12 +54,16 @@ def runs_csv(c: Comparison) -> str:
     header = ["trial", "kind", "state", "reason", "group", "seed", "tuned_on_targets", "protocol", "checkpoint", "step"]
     header += [_slug(name) for name in names] + ["objective", "backbone_trainable", "decoder", "total", "seconds"]
     header += ["peak_memory_mb", "signature", "path", *(axis.key for axis in space)]
+    figures = figure_names(c)
+    header += [name.replace(", ", "/") for name in figures]
     by_run = {id(s.run): (s, g) for g in [*c.groups, *c.search] for s in g.runs}
     rows = []
     for index, trial in enumerate(c.study.trials):
         params = [None if axis.values[index] is None else value_text(axis.values[index]) for axis in space]
         runs: list[Run | None] = [*trial.runs] or [None]
-        rows += [[*_run_row(c, trial, run, by_run, names), *params] for run in runs]
+        for run in runs:
+            known = by_run[id(run)][0].figures if id(run) in by_run else {}
+            rows.append([*_run_row(c, trial, run, by_run, names), *params, *map(known.get, figures)])
     return _csv(header, rows)
 
 

@@ -52,7 +52,7 @@ def write_page(c: Comparison, charts: Sequence[Chart], resamples: int) -> str:
         search_charts=[by_name[name] for name in SEARCH_CHARTS if name in by_name],
         scores=tables.scores(c, c.groups), search=tables.scores(c, c.search, "Search: mIoU in %") if c.search else None,
         differences=tables.differences(c), target_differences=tables.target_differences(c),
-        selections=tables.selections(c), trials=tables.trials(c), bad=bad, strips=strips,
+        selections=tables.selections(c), figures=tables.figures(c), trials=tables.trials(c), bad=bad, strips=strips,
         sets=list(dict.fromkeys(s.set for s in strips)),
         shown_groups=list(dict.fromkeys(s.group for s in strips if s.group)),
         relative=lambda path: _relative(path, c.study.folder), command=command_line(c),

@@ -12,6 +12,7 @@ from recyclelora.reports.comparison import Comparison
 from recyclelora.reports.grouping import value_text
 from recyclelora.reports.groups import MEAN, SOURCE, ScoredGroup
 from recyclelora.reports.space import axes, pareto_front
+from recyclelora.reports.statistics import mean_and_sd
 from recyclelora.reports.table import Cell, Table
 from recyclelora.sweep.goals import is_miou
 
@@ -103,6 +104,27 @@ def selections(c: Comparison) -> Table:
     title = f"Mean of targets, mIoU in %, by choice of the checkpoint ({about})"
     columns = ["group", "last", "best_source", "best_target (chosen on the targets)"]
     return Table("selections", title, columns, [False, True, True, True], rows)
+
+
+def figures(c: Comparison) -> Table:
+    """Further metrics of each group; no rows without any."""
+    names = figure_names(c)
+    rows = []
+    for group in c.groups if names else ():
+        cells = [Cell(group.name, group.name)]
+        for name in names:
+            mean, sd = mean_and_sd([run.figures[name] for run in group.runs if name in run.figures])
+            around = "" if sd is None else f" ± {sd:.2g}"
+            cells.append(Cell(MISSING if mean is None else f"{mean:.4g}{around}", mean))
+        rows.append(cells)
+    columns = ["group", *names]
+    title = f"Further metrics, mean ± standard deviation over runs ({c.basis})"
+    return Table("figures", title, columns, _numeric(columns), rows)
+
+
+def figure_names(c: Comparison) -> list[str]:
+    """What further metrics any run has."""
+    return list(dict.fromkeys(name for g in [*c.groups, *c.search] for run in g.runs for name in run.figures))
 
 
 def trials(c: Comparison) -> Table:

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 FREE = (
     "output_dir", "cache", "study", "fresh", "tracking", "factor_cache_gib", "data.root", "data.folder.root",
     "data.decode_cache", "trainer.num_workers", "trainer.log_every", "trainer.num_figures", "trainer.checkpoint_every",
-    "trainer.eval_window_batch", "trainer.stall_timeout", "data.cityscapes_labels",
+    "trainer.eval_window_batch", "trainer.stall_timeout", "data.cityscapes_labels", "metrics",
 )  # fmt: skip
 """Keys that do not change what is computed, except by the files that are read, which are part of the data's digest."""
 

@@ -18,8 +18,10 @@ LATEST = 4e10
 
 EVALUATION_SHARE = "evaluation_share"
 """In the point of every evaluation."""
-FINAL = "final_miou"
-"""Prefix of the scores that a run ends with."""
+ENDING = "final_"
+"""Begins the names of the figures that a run ends with."""
+FINAL = f"{ENDING}miou"
+"""Prefix of the scores among them."""
 
 
 def total_loss(values: Mapping[str, float]) -> float | None:

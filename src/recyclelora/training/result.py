@@ -8,14 +8,15 @@ from typing import TYPE_CHECKING, Any
 
 from recyclelora.data.build import class_colours
 from recyclelora.data.open import mask_kinds
+from recyclelora.evaluation.extra_metrics import ExtraMetrics, points
 from recyclelora.evaluation.predictions import predict_unlabelled
-from recyclelora.evaluation.scores import POINTERS, Scores, incomplete, result_json, score_table
+from recyclelora.evaluation.scores import POINTERS, Scores, figure_table, incomplete, result_json, score_table
 from recyclelora.models.state import trainable_state
 from recyclelora.runs.checkpoint import pointed
 from recyclelora.runs.directory import RESULT
 from recyclelora.runs.identity import note_unreadable
 from recyclelora.runs.mailbox import Unit
-from recyclelora.runs.metrics_log import FINAL
+from recyclelora.runs.metrics_log import ENDING, FINAL
 from recyclelora.runs.reuse import take_over
 from recyclelora.runs.weights import Weights, write_run_weights
 from recyclelora.system.hardware import peak_memory_mb
@@ -42,7 +43,22 @@ def known_result(run: Run) -> dict[str, Any] | None:
                 Reporter().note(f"the same run is finished in {shown(origin)}: its result is taken over")
         run.fabric.barrier()
         result = run.directory.result()
-    return None if result is None or _outdated(run, result) else result
+    if result is None or _outdated(run, result):
+        return None
+    if run.fabric.is_global_zero and _add_figures(run, result["selection"]):
+        write_json(run.directory.path / RESULT, result)  # metrics that were not asked for when it was scored
+    return result
+
+
+def _add_figures(run: Run, selection: dict[str, Any]) -> bool:
+    """Add to every selected checkpoint the figures of further metrics that its kept counts give; whether any is new."""
+    metrics = ExtraMetrics(run.config.metrics, run.config.data.classes.names, Reporter().warn)
+    before = [summary.get("metrics") for summary in selection.values()]
+    for summary in selection.values():
+        if figures := metrics.of_folder(run.directory.image_counts / str(summary["step"])):
+            known = summary.get("metrics", {})
+            summary["metrics"] = {name: known.get(name, {}) | row for name, row in figures.items()}
+    return before != [summary.get("metrics") for summary in selection.values()]
 
 
 def _outdated(run: Run, result: dict[str, Any]) -> bool:
@@ -81,7 +97,9 @@ def write_result(run: Run, trainer: Trainer) -> dict[str, Any]:
     result = _content(run, trainer, selection)
     if first:
         # on the full sets, where the curves may show subsets: what one compares runs by
-        trainer.metrics.append(trainer.step, selection["last"].points(FINAL))
+        _add_figures(run, result["selection"])
+        figures = result["selection"]["last"].get("metrics", {})
+        trainer.metrics.append(trainer.step, selection["last"].points(FINAL) | points(figures, ENDING))
         with trainer.reporter.bar("drawing", 1):
             trainer.pictures.finish(selection["last"], scorer.matrices.get(trainer.step, {}))
         unread = predict_unlabelled(
@@ -122,6 +140,8 @@ def tell_result(run: Run, result: dict[str, Any], state: str, reporter: Reporter
     note = f"protocol {result['protocol']}, {result['steps']} steps, {result['seconds']:.0f} s"
     columns = _distinct(result["selection"])
     reporter.table(score_table(title, columns, note, result.get("source_classes")))
+    if figures := figure_table(columns):
+        reporter.table(figures)
     reporter.note(f"results and pictures: {shown(run.directory.path)}")
     value = result["objective"]
     return None if value is None else float(value)

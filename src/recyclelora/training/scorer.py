@@ -16,6 +16,7 @@ from recyclelora.data.datasets import Dataset, seeded_subset
 from recyclelora.data.identity import content_digest, state_on_disk
 from recyclelora.data.labels import IGNORE
 from recyclelora.evaluation.evaluator import Evaluator
+from recyclelora.evaluation.extra_metrics import ExtraMetrics, Figures
 from recyclelora.evaluation.image_counts import ImageCounts
 from recyclelora.evaluation.metrics import ConfusionMatrix
 from recyclelora.evaluation.partial import PartialCounts
@@ -49,6 +50,8 @@ class Scorer:
     """step -> set -> what this launch counted last"""
     unreadable: dict[str, list[BrokenFile]] = field(default_factory=dict)
     """set -> what could not be read when it was scored last"""
+    figures: Figures = field(default_factory=dict)
+    """of further metrics, when the sets were scored last"""
 
     def __post_init__(self) -> None:
         t, data, fabric = self.config.trainer, self.config.data, self.fabric
@@ -57,6 +60,7 @@ class Scorer:
             t.eval_batch_size, t.num_workers, fabric.global_rank, fabric.world_size, t.eval_window_batch,
         )  # fmt: skip
         self.history = ScoreHistory(self.directory.scores)
+        self.metrics = ExtraMetrics(self.config.metrics, data.classes.names, self.reporter.warn)
 
     def evaluate(self, step: int) -> Scores:
         """Score all sets, on a seeded subset where ``trainer.eval_images`` says so, into the history.
@@ -84,20 +88,23 @@ class Scorer:
             Stopped: a signal, or the driver of the sweep, wants this run to stop.
         """
         matrices: dict[str, ConfusionMatrix] = {}
-        self.unreadable = {}
+        counted = whole or bool(self.config.metrics)
+        self.unreadable, self.figures = {}, {}
         weights = tensors_digest(trainable_state(self.segmenter))
         with self.reporter.bar("evaluating", sum(map(len, sets.values()))) as update:
             for name, dataset in sets.items():
                 partial = self._partial(step, name, contents[name], weights)
-                images = ImageCounts(self.evaluator.num_classes, dataset.drives()) if whole else None
+                images = ImageCounts(self.evaluator.num_classes, dataset.drives()) if counted else None
                 mine: list[BrokenFile] = []
                 matrices[name] = self.evaluator(self.segmenter, dataset, update, partial, images, mine, self.stop.asked)
                 broken = gathered(mine)
                 if broken:
                     self.unreadable[name] = broken
                     self._tell_unreadable(step, name, dataset, broken)
-                elif images and self.fabric.is_global_zero:
+                elif whole and images and self.fabric.is_global_zero:
                     images.save(self.directory.image_counts / str(step) / f"{name}.safetensors")
+                if images and self.fabric.is_global_zero and (figures := self.metrics.of(images)):
+                    self.figures[name] = figures
         self.matrices[step] = matrices
         return Scores.of(step, matrices)
 

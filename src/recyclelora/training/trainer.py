@@ -16,6 +16,7 @@ from recyclelora.config.run import Config
 from recyclelora.data.build import Datasets, build_augmentation, build_extras, build_rare_classes
 from recyclelora.data.loaders import Batch, StepSampler, TrainStream, train_loader
 from recyclelora.data.workers import Loader
+from recyclelora.evaluation.extra_metrics import points
 from recyclelora.evaluation.scores import POINTERS, best_step, objective
 from recyclelora.models.state import load_trainable_state, trainable_state
 from recyclelora.runs.checkpoint import Checkpoint, point, prune, save_checkpoint
@@ -232,7 +233,7 @@ class Trainer:
                     self.unit.report(step, objective(scores, self.config.objective))
                 now = time.perf_counter()
                 share = (self._evaluating + now - began) / (now - self.began)
-                self.metrics.append(step, {**scores.points(), EVALUATION_SHARE: share})
+                self.metrics.append(step, {**scores.points(), **points(self.scorer.figures), EVALUATION_SHARE: share})
                 self.scorer.history.write()
                 self._point(step)
                 prune(self.directory.checkpoints, KEPT_CHECKPOINTS, POINTERS)

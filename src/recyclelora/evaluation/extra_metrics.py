@@ -1,0 +1,79 @@
+"""Metrics of other packages: further figures of a scored set, from the confusion matrices of its images."""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Protocol
+
+import numpy as np
+
+from recyclelora.config.run import METRICS
+from recyclelora.evaluation.image_counts import ImageCounts
+from recyclelora.system.plugins import plugins
+
+Figures = dict[str, dict[str, float]]
+"""Scored set -> figure -> value."""
+
+NAME = re.compile(r"(?!loss|miou$|final_|metrics$)[A-Za-z][\w.+-]*")
+"""Of a figure: it names curves beside those of mIoU and of the losses."""
+
+
+class Metric(Protocol):
+    """What an entry point of the group ``recyclelora.metrics`` names."""
+
+    def __call__(self, matrix: np.ndarray, images: ImageCounts, classes: Sequence[str]) -> Mapping[str, float]:
+        """Figures of one set by name; what is not finite is left out.
+
+        Args:
+            matrix: pixels of the set, int64 (K, K): rows are the ground truth, columns the prediction
+            images: the same of every single image, ``images.dense()`` is int64 (images, K, K)
+            classes: K names by train id
+        """
+        ...
+
+
+@dataclass(frozen=True)
+class ExtraMetrics:
+    """The metrics that ``metrics=[...]`` names; ``warn`` hears of those that fail, which ends nothing."""
+
+    names: Sequence[str]
+    classes: Sequence[str]
+    warn: Callable[[str], None]
+
+    @cached_property
+    def _offered(self) -> dict[str, Metric]:
+        return plugins(METRICS, ())
+
+    def of(self, images: ImageCounts) -> dict[str, float]:
+        """The figures of one set; none where nothing was counted."""
+        matrix, found = images.total(), dict[str, float]()
+        for name in self.names if matrix.any() else ():
+            try:
+                if name not in self._offered:
+                    raise LookupError("no installed package offers it")
+                figures = {
+                    key: float(value) for key, value in self._offered[name](matrix, images, self.classes).items()
+                }
+                wrong = [key for key in figures if not NAME.fullmatch(key)]
+                if wrong:
+                    raise ValueError(f"{wrong[0]!r} cannot name a figure")
+                found |= {key: value for key, value in figures.items() if math.isfinite(value)}
+            except Exception as error:  # whatever a foreign function raises: hours of training are worth more
+                self.warn(f"metric {name} is left out: {type(error).__name__}: {error}")
+        return found
+
+    def of_folder(self, folder: Path) -> Figures:
+        """Of every set whose images' counts lie in ``<folder>/<set>.safetensors``."""
+        paths = sorted(folder.glob("*.safetensors")) if self.names else []
+        found = {path.stem: self.of(ImageCounts.load(path)) for path in paths}
+        return {name: figures for name, figures in found.items() if figures}
+
+
+def points(figures: Figures, prefix: str = "") -> dict[str, float]:
+    """``<figure>/<set>`` -> value, for the curves."""
+    return {f"{prefix}{key}/{name}": value for name, row in figures.items() for key, value in row.items()}
