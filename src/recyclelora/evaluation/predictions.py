@@ -49,40 +49,6 @@ def save_prediction(folder: Path, name: str, image: np.ndarray, prediction: Pred
     save_png((255 * prediction.confidence).astype("uint8"), folder / "confidence" / f"{name}.png")
 
 
-def predict_dataset(
-    segmenter: Segmenter,
-    evaluator: Evaluator,
-    dataset: Dataset,
-    folder: Path,
-    classes: ClassColours,
-    advance: Callable[[int], None],
-    stop: Callable[[], bool] = lambda: False,
-) -> list[UserError]:
-    """Write the predictions of a whole dataset, under the names of its images; ``advance`` is told of each.
-
-    Returns:
-        what could not be read; all else is written.
-
-    Raises:
-        Stopped: ``stop``, asked before each image, said so.
-    """
-    segmenter.eval()
-    shown = evaluator.protocol.prepared(dataset)
-    broken: list[UserError] = []
-    for index in range(len(shown)):
-        if stop():
-            raise Stopped
-        try:
-            sample = shown.load(index)
-        except UserError as error:
-            broken.append(error)
-        else:
-            prediction = predict(segmenter, evaluator, sample.image, evaluator.protocol.key(dataset))
-            save_prediction(folder, str(PurePosixPath(sample.name).with_suffix("")), sample.image, prediction, classes)
-        advance(1)
-    return broken
-
-
 def predict_unlabelled(
     segmenter: Segmenter,
     evaluator: Evaluator,
@@ -95,15 +61,29 @@ def predict_unlabelled(
     """Write the predictions of every dataset that has no labels to be scored with to ``folder/<name>``, and say so.
 
     Returns:
-        what could not be read; all else is written.
+        what could not be read; all else is written, under the names of the images.
 
     Raises:
         Stopped: ``stop``, asked before each image, said so.
     """
-    broken: list[UserError] = []
+    protocol, broken = evaluator.protocol, list[UserError]()
     for name, dataset in datasets.items():
-        if not dataset.labelled:
-            with reporter.bar(f"predicting {name}", len(dataset)) as update:
-                broken += predict_dataset(segmenter, evaluator, dataset, folder / name, classes, update, stop)
-            reporter.note(f"{name} has no labels and is not scored; predictions: {shown(folder / name)}")
+        if dataset.labelled:
+            continue
+        segmenter.eval()
+        prepared, key, place = protocol.prepared(dataset), protocol.key(dataset), folder / name
+        with reporter.bar(f"predicting {name}", len(dataset)) as update:
+            for index in range(len(prepared)):
+                if stop():
+                    raise Stopped
+                try:
+                    sample = prepared.load(index)
+                except UserError as error:
+                    broken.append(error)
+                else:
+                    prediction = predict(segmenter, evaluator, sample.image, key)
+                    stem = str(PurePosixPath(sample.name).with_suffix(""))
+                    save_prediction(place, stem, sample.image, prediction, classes)
+                update(1)
+        reporter.note(f"{name} has no labels and is not scored; predictions: {shown(place)}")
     return broken

@@ -7,10 +7,12 @@ room knows files only: training imports it.
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import sys
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, NotRequired, TypedDict, TypeVar
@@ -99,10 +101,7 @@ class Unit:
 
     def stop_reason(self) -> str | None:
         """Why the driver wants this run to stop: ``pruned`` or ``cancelled``; None when it should go on."""
-        try:
-            return str(json.loads((self.folder / "stop.json").read_text(encoding="utf-8"))["reason"])
-        except (OSError, ValueError, LookupError, TypeError):
-            return None
+        return _noted(self.folder / "stop.json", "reason", str)
 
     def ask_to_stop(self, reason: str) -> None:
         """Let the run stop at its next step.
@@ -118,21 +117,16 @@ class Unit:
         Written by the driver for a job in the queue, and by a job that waits for an earlier one of its unit.
         """
         path = self.folder / "waits.json"
-        try:
+        with contextlib.suppress(OSError):
             if reason is not None:
                 path.write_text(json.dumps({"reason": reason, "time": round(time.time(), 1)}), encoding="utf-8")
             else:
                 path.unlink(missing_ok=True)
-        except OSError:
-            pass
 
     @property
     def waits_for(self) -> str | None:
         """Why it does not run; None where it does, or nobody has said."""
-        try:
-            return str(json.loads((self.folder / "waits.json").read_text(encoding="utf-8"))["reason"])
-        except (OSError, ValueError, KeyError, TypeError):
-            return None
+        return _noted(self.folder / "waits.json", "reason", str)
 
     # --- what the job says --------------------------------------------------------------------------------------------
 
@@ -185,11 +179,9 @@ class Unit:
         """Tell how far training is, for the driver's table; losing this must not end a run."""
         temporary = self.folder / ".progress.tmp"
         text = json.dumps({"step": step, "of": of, "loss": loss, "time": round(time.time(), 1)})
-        try:
+        with contextlib.suppress(OSError):
             temporary.write_text(text, encoding="utf-8")
             temporary.replace(self.folder / "progress.json")
-        except OSError:
-            pass
 
     def outcome(self, status: str, *, attempt: int, seconds: float, **more: Any) -> None:
         """Write how the attempt ended; the last thing a job does.
@@ -280,7 +272,12 @@ def _read(path: Path, schema: type[T]) -> T | None:
 
 def reached(folder: Path) -> int | None:
     """The last step that a unit has told of, over all its attempts."""
+    return _noted(folder / "progress.json", "step", int)
+
+
+def _noted(path: Path, key: str, kind: Callable[[Any], T]) -> T | None:
+    """A value of a small note; None where there is none, or it is just being written."""
     try:
-        return int(json.loads((folder / "progress.json").read_text())["step"])
-    except (OSError, ValueError, KeyError, TypeError):
+        return kind(json.loads(path.read_text(encoding="utf-8"))[key])
+    except (OSError, ValueError, LookupError, TypeError):
         return None

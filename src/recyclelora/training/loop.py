@@ -67,13 +67,12 @@ def fit(
     counts: Callable[[Tensor], Tensor] | None = None,
     grad_clip: float | None = None,
     before_step: Callable[[int], None] = lambda step: None,
-    after_step: Callable[[int], None] | None = None,
+    after_step: Callable[[int], None] = lambda step: None,
 ) -> int:
     """Train from ``start`` finished steps to ``cadence.max_steps``.
 
-    Every batch is cut into ``accumulate`` parts of equal size whose gradients are averaged before the step. What losses
-    are divided by depends on the labels, so it is counted over all parts first: ``counts`` gives it for the labels of
-    one part, and the model takes the mean as third argument; the step is then that of the whole batch.
+    Every batch is cut into ``accumulate`` equal parts whose gradients are averaged. What losses are divided by depends
+    on the labels: ``counts`` gives it for those of one part, and the model takes the mean over all as third argument.
     ``before_step`` and ``after_step`` are called with the number of finished steps, the latter while the gradients of
     the last are still there.
 
@@ -84,8 +83,7 @@ def fit(
         UserError: a loss or gradient is not finite; nothing was changed by that step.
     """
     parameters = [p for group in optimizer.param_groups for p in group["params"]]
-    meter = _Meter()
-    step = start
+    meter, step = _Meter(), start
     for images, labels in batches:
         meter.data_arrived()
         schedule.apply(optimizer, step)
@@ -99,14 +97,11 @@ def fit(
         step += 1
         if norm is None:  # they overflowed: nobody may learn from them
             optimizer.zero_grad(set_to_none=False)
-        if after_step is not None:
-            after_step(step)
+        after_step(step)
         optimizer.zero_grad()
         meter.step_done(losses if norm is None else {**losses, "grad_norm": norm})
         if cadence.due(step, cadence.log_every):
-            groups = optimizer.param_groups
-            decay = max(group["weight_decay"] for group in groups)
-            hooks.log(step, {**_of_all(fabric, meter.averages()), "lr": groups[0]["lr"], "weight_decay": decay})
+            hooks.log(step, {**_of_all(fabric, meter.averages()), **_rates(optimizer)})
         stop, scored = hooks.stop_requested(), cadence.due(step, cadence.eval_every)
         # before each evaluation too: it takes long, and the best one must be there to go back to
         if cadence.due(step, cadence.checkpoint_every) or scored or stop:
@@ -141,6 +136,12 @@ def _backward(
         for name, value in losses.items():
             means[name] = means.get(name, 0.0) + value.detach() / len(parts)
     return means
+
+
+def _rates(optimizer: Optimizer) -> dict[str, float]:
+    """The first group's learning rate, and the largest weight decay."""
+    groups = optimizer.param_groups
+    return {"lr": groups[0]["lr"], "weight_decay": max(group["weight_decay"] for group in groups)}
 
 
 def _of_all(fabric: Fabric, values: dict[str, float]) -> dict[str, float]:
