@@ -24,7 +24,9 @@ RESULT = "result.json"
 """Written last: a run with it is finished. :class:`ResultRecord`"""
 ENDED = "ended.json"
 """Of a launch that ended without a result; gone as soon as the run goes on."""
-CHECKPOINTS, FIGURES, PREDICTIONS, EVALUATIONS = "checkpoints", "figures", "predictions", "evaluations"
+CHECKPOINTS, FIGURES, EVALUATIONS = "checkpoints", "figures", "evaluations"
+PREDICTIONS = "predictions"
+"""One folder for each target without labels."""
 PARTIAL = "partial"
 """Inside the evaluations: what is kept of one that may be stopped."""
 ANALYSIS, EXPORTS = "analysis", "export"
@@ -96,11 +98,6 @@ class RunDirectory:
     def figures(self) -> Path:
         """PNG pictures."""
         return self.path / FIGURES
-
-    @property
-    def predictions(self) -> Path:
-        """One folder for each target without labels."""
-        return self.path / PREDICTIONS
 
     @property
     def image_counts(self) -> Path:

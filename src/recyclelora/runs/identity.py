@@ -125,6 +125,7 @@ class Place:
     """Which run a configuration is, and where everything of it lies."""
 
     identity: Identity
+    """what makes it this run"""
     signature: str
     """16 hex digits"""
     directory: RunDirectory

@@ -13,7 +13,7 @@ from recyclelora.evaluation.predictions import predict_unlabelled
 from recyclelora.evaluation.scores import POINTERS, Scores, figure_table, incomplete, result_json, score_table
 from recyclelora.models.state import trainable_state
 from recyclelora.runs.checkpoint import pointed
-from recyclelora.runs.directory import RESULT
+from recyclelora.runs.directory import PREDICTIONS, RESULT
 from recyclelora.runs.identity import note_unreadable
 from recyclelora.runs.mailbox import Unit
 from recyclelora.runs.metrics_log import ENDING, FINAL
@@ -103,7 +103,7 @@ def write_result(run: Run, trainer: Trainer) -> dict[str, Any]:
         with trainer.reporter.bar("drawing", 1):
             trainer.pictures.finish(selection["last"], scorer.matrices.get(trainer.step, {}))
         unread = predict_unlabelled(
-            trainer.segmenter, scorer.evaluator, run.datasets.scored, directory.predictions,
+            trainer.segmenter, scorer.evaluator, run.datasets.scored, directory.path / PREDICTIONS,
             class_colours(run.config.data), trainer.reporter, trainer.stop.requested,
         )  # fmt: skip
         if unread:

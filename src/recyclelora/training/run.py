@@ -28,7 +28,7 @@ from recyclelora.data.open import describe_datasets, own_files, with_first_masks
 from recyclelora.evaluation.evaluator import Stopped
 from recyclelora.models.backbones.weights import WeightsFile
 from recyclelora.runs.checkpoint import Checkpoint, newest_checkpoint
-from recyclelora.runs.directory import LOG, RESULT, RunDirectory, is_finished
+from recyclelora.runs.directory import LOG, RESULT, is_finished
 from recyclelora.runs.end import noted_end
 from recyclelora.runs.identity import Identity, Place, earlier_run, find_run, note_unreadable
 from recyclelora.runs.mailbox import Unit
@@ -46,7 +46,7 @@ from recyclelora.training.warm_start import WarmStart
 
 
 @dataclass(frozen=True)
-class Run:
+class Run(Place):
     """A configuration with all that decides which run it is."""
 
     config: Config
@@ -55,7 +55,6 @@ class Run:
     files: Files
     weights: WeightsFile | None
     start: WarmStart | None
-    place: Place
     remark: str | None = None
     """what the user should know before it begins"""
 
@@ -87,7 +86,9 @@ class Run:
             start.sha256 if start else None,
         )  # fmt: skip
         place = find_run(config, identity, files, trial, unit)
-        run = cls(config, fabric, datasets, files, weights, start, place)
+        run = cls(
+            **vars(place), config=config, fabric=fabric, datasets=datasets, files=files, weights=weights, start=start
+        )
         run = run._with_masks_read_so_far(trial, unit) or run
         if unit is not None:
             if fabric.is_global_zero:
@@ -110,22 +111,7 @@ class Run:
         place = find_run(config, identity, files, trial, unit)
         if not place.directory.path.exists():
             return None
-        return dataclasses.replace(self, config=config, datasets=datasets, files=files, place=place)
-
-    @property
-    def directory(self) -> RunDirectory:
-        """Where it writes."""
-        return self.place.directory
-
-    @property
-    def identity(self) -> Identity:
-        """What makes it this run."""
-        return self.place.identity
-
-    @property
-    def signature(self) -> str:
-        """16 hex digits."""
-        return self.place.signature
+        return dataclasses.replace(self, **vars(place), config=config, datasets=datasets, files=files)
 
     @functools.cached_property
     def source_classes(self) -> frozenset[int] | None:
@@ -151,7 +137,7 @@ class Run:
             "source_classes": None if held is None else [names[index] for index in sorted(held)],
             **self.digests,
         }
-        return describe(self.config, self.place, extra, home())
+        return describe(self.config, self, extra, home())
 
     # --- its way ------------------------------------------------------------------------------------------------------
 
