@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import copy
 import logging
+from functools import partial
 
 import pytest
 import torch
@@ -70,7 +71,7 @@ def train(model: Pixels, steps: int, precision: str = "32-true", after_step=None
     groups = parameter_groups(model.named_parameters(), rules, lr=0.01, weight_decay=0.0)
     wrapped, optimizer = fabric.setup(model, adamw(groups, betas=(0.9, 0.999), eps=1e-8))
     log = Log()
-    hook = None if after_step is None else (lambda step: after_step(step, fabric))
+    hook = partial(after_step, fabric=fabric) if after_step else (lambda step: None)
     fit(
         fabric, wrapped, optimizer, Schedule(steps), batches(steps), Cadence(steps, 1, steps, steps), log,
         seed=0, after_step=hook, counts=model.counts, **options,
