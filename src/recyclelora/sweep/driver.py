@@ -16,9 +16,8 @@ from recyclelora.sweep.execution import Executor
 from recyclelora.sweep.ledger import Ledger, Trial
 from recyclelora.sweep.planning import Plan
 from recyclelora.sweep.search import Search
-from recyclelora.sweep.settling import WORSE, Settling
+from recyclelora.sweep.settling import WORSE, Settling, Submitting
 from recyclelora.sweep.steering import Requests, alive, lives, one_at_a_time
-from recyclelora.sweep.submitting import Submitting
 from recyclelora.sweep.view import Pruning, View
 from recyclelora.system.errors import UserError
 from recyclelora.system.stopping import stopping_by

@@ -122,6 +122,11 @@ class Trial:
         return LONG_NUMBER.sub(lambda found: f"{float(found[0]):.4g}", ", ".join(self.overrides)) or "-"
 
     @property
+    def found(self) -> str:
+        """Its values, for people."""
+        return ", ".join(f"{value:.4f}" for value in self.values or ())
+
+    @property
     def run_prefix(self) -> str:
         """How the folders of its runs begin: ``trial_0007`` or ``confirm_0007``."""
         return run_prefix(self.folder)

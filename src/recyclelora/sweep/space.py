@@ -66,7 +66,7 @@ class Space:
         params: dict[str, Any] = {}
         for key, distribution in self.distributions.items():
             if self.active(key, params):
-                params[key] = suggest(trial, key, distribution)
+                params[key] = trial._suggest(key, distribution)
         return params
 
     def grid(self) -> list[dict[str, Any]]:
@@ -105,16 +105,6 @@ class Space:
             choices = {str(v): v for v in _ends(self.distributions[other])}
             met |= {**self._met(other), other: choices.get(values[0], values[0])}
         return met
-
-
-def suggest(trial: Trial, key: str, distribution: BaseDistribution) -> Any:
-    """Ask for one parameter."""
-    if isinstance(distribution, CategoricalDistribution):
-        return trial.suggest_categorical(key, distribution.choices)
-    if isinstance(distribution, IntDistribution):
-        return trial.suggest_int(key, distribution.low, distribution.high, step=distribution.step, log=distribution.log)
-    assert isinstance(distribution, FloatDistribution)
-    return trial.suggest_float(key, distribution.low, distribution.high, step=distribution.step, log=distribution.log)
 
 
 def discrete(key: str, distribution: BaseDistribution) -> Sequence[Any]:

@@ -57,13 +57,13 @@ class SweepTable:
         """Draw the live table anew, at most once a second."""
         if self._live is None or time.monotonic() - self._drawn < EVERY:
             return
-        self._drawn = time.monotonic()
+        self._drawn, best = time.monotonic(), best_trials(driver.search.searched, driver.search.directions)
         table = Table("trial", "what", "step", "loss", "last value", "time", "job", title=self._headline(driver.search))
         for job, units in driver.units.jobs.items():
             for trial, unit in units:
                 table.add_row(*running_row(trial, unit, job))
-        best = best_line(driver.search)
-        self._live.update(Group(table, best) if best else table, refresh=True)
+        below = (f"best so far: {trial.found} by trial {trial.number} ({trial.what})" for trial in best[:1])
+        self._live.update(Group(table, *below), refresh=True)
 
     def _headline(self, search: Search) -> str:
         counts = count_states(list(search.trials.values()))
@@ -120,15 +120,6 @@ def running_row(trial: Trial, unit: int, job: str) -> list[str]:
         f"waits: {waits}" if (waits := Unit(folder).waits_for) else _minutes(folder),
         job,
     ]
-
-
-def best_line(search: Search) -> str:
-    """The best so far."""
-    best = best_trials(search.searched, search.directions)
-    if not best:
-        return ""
-    values = ", ".join(f"{value:.4f}" for value in best[0].values or ())
-    return f"best so far: {values} by trial {best[0].number} ({best[0].what})"
 
 
 def _progress(folder: Path) -> dict[str, Any] | None:

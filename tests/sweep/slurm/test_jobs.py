@@ -129,7 +129,7 @@ def test_scancel_ends_a_job_for_good(cluster: Cluster, tmp_path: Path):
     running, folder = sweep.submit("do=step", "steps=1000")
     cluster.until(lambda: (folder / "starts.txt").exists())
     cluster.ask("scancel", running)
-    assert sweep.end(running) == [Status(Stage.GONE, "cancelled (scancel)", node_fault=True)]
+    assert sweep.end(running) == [Status(Stage.GONE, "cancelled (scancel)", node_fault=True, excused=True)]
     assert (folder / "saved.txt").exists() and not (folder / "outcome.json").exists()
     time.sleep(4)
     assert cluster.job(running)["JobState"] == "CANCELLED"
@@ -185,7 +185,7 @@ def test_a_lost_node_without_requeue_is_the_nodes_fault(cluster: Cluster, tmp_pa
     cluster.kill_node(node)
     cluster.ask("scontrol", "update", f"nodename={node}", "state=down", "reason=lost")
     try:
-        assert sweep.end(job) == [Status(Stage.GONE, "the node failed", node_fault=True)]
+        assert sweep.end(job) == [Status(Stage.GONE, "the node failed", node_fault=True, excused=True)]
     finally:
         cluster.start_node(node)
         cluster.until(lambda: "idle" in cluster.ask("sinfo", "-h", "-n", node, "-o", "%t"))

@@ -91,19 +91,17 @@ def driver_script(command: Sequence[str], sweep: Path, options: SlurmOptions, st
         "signal": "B:USR2@60",
     }
     flags = [f"#SBATCH --{key}={shlex.quote(str(value))}" for key, value in wanted.items() if value is not None]
-    return "\n".join(
-        [
-            "#!/bin/bash",
-            *flags,
-            "#SBATCH --requeue",
-            *exports(),
-            *(o.setup or []),
-            "trap 'scontrol requeue \"$SLURM_JOB_ID\"' USR2",
-            f"{shlex.join(command)} &",
-            "child=$!",
-            "trap 'kill -TERM \"$child\"' TERM",
-            'while kill -0 "$child" 2>/dev/null; do wait "$child"; code=$?; done',
-            'exit "$code"',
-            "",
-        ]
-    )
+    return "\n".join([
+        "#!/bin/bash",
+        *flags,
+        "#SBATCH --requeue",
+        *exports(),
+        *(o.setup or []),
+        "trap 'scontrol requeue \"$SLURM_JOB_ID\"' USR2",
+        f"{shlex.join(command)} &",
+        "child=$!",
+        "trap 'kill -TERM \"$child\"' TERM",
+        'while kill -0 "$child" 2>/dev/null; do wait "$child"; code=$?; done',
+        'exit "$code"',
+        "",
+    ])  # fmt: skip
