@@ -26,8 +26,10 @@ import scipy
 import scipy.linalg
 from threadpoolctl import threadpool_info, threadpool_limits
 
-from recyclelora.adapters.linalg.factor_cache import FactorCache, available_cores, factorize
+from recyclelora.adapters.linalg.factor_cache import factorize
+from recyclelora.adapters.linalg.factor_store import FactorCache
 from recyclelora.adapters.linalg.rrqr import decompose
+from recyclelora.system.cores import available_cores
 
 LEADING, TRAILING = 4, 32
 MODELS = {"S": (384, 12), "B": (768, 12), "L": (1024, 24), "g": (1536, 40)}  # width, blocks

@@ -4,7 +4,8 @@ import torch
 from torch import nn
 
 from recyclelora.adapters.linalg.rrqr import rrqr
-from recyclelora.adapters.low_rank.inits import INITIALIZERS, LayerWeight, branch_rng
+from recyclelora.adapters.low_rank.factors import LayerWeight, branch_rng
+from recyclelora.adapters.low_rank.inits import INITIALIZERS
 from recyclelora.adapters.low_rank.layer import Branch, LowRankLinear
 
 SCALE = 1 / 6

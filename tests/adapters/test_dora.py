@@ -4,7 +4,7 @@ from torch import nn
 
 from recyclelora.adapters.config import DoraConfig
 from recyclelora.adapters.dora import DoRA, DoRALinear
-from recyclelora.adapters.low_rank.inits import Factors
+from recyclelora.adapters.low_rank.factors import Factors
 from recyclelora.adapters.method import AdapterContext
 
 from .models import tiny_vit

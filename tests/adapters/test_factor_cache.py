@@ -7,7 +7,8 @@ import numpy as np
 import pytest
 import torch
 
-from recyclelora.adapters.linalg.factor_cache import FactorCache, factorize, weight_key
+from recyclelora.adapters.linalg.factor_cache import factorize, weight_key
+from recyclelora.adapters.linalg.factor_store import FactorCache
 from recyclelora.adapters.linalg.rrqr import RankDeficientWarning, rrqr
 
 

@@ -5,7 +5,8 @@ import torch
 
 from recyclelora.adapters.linalg.rrqr import RankDeficientWarning, rrqr
 from recyclelora.adapters.low_rank.config import INITS
-from recyclelora.adapters.low_rank.inits import INITIALIZERS, LayerWeight, branch_rng
+from recyclelora.adapters.low_rank.factors import LayerWeight, branch_rng
+from recyclelora.adapters.low_rank.inits import INITIALIZERS
 
 SCALE = 0.25
 

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from recyclelora.adapters.config import AdaLoraConfig
-from recyclelora.adapters.low_rank.inits import branch_rng
+from recyclelora.adapters.low_rank.factors import branch_rng
 from recyclelora.adapters.method import Adapted, AdapterContext
 from recyclelora.adapters.rank_budget import BudgetSchedule, RankAllocator
 from recyclelora.adapters.replacing import AdaptedLinear, check_rank, replace, selected_linears

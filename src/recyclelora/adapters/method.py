@@ -12,7 +12,8 @@ from typing import Protocol
 
 from torch import Tensor, nn
 
-from recyclelora.adapters.linalg.factor_cache import FactorCache, Progress
+from recyclelora.adapters.linalg.factor_cache import Progress
+from recyclelora.adapters.linalg.factor_store import FactorCache
 from recyclelora.adapters.state import ParameterRule
 
 

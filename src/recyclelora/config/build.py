@@ -13,7 +13,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from recyclelora.adapters.linalg.factor_cache import FactorCache, Progress
+from recyclelora.adapters.linalg.factor_cache import Progress
+from recyclelora.adapters.linalg.factor_store import FactorCache
 from recyclelora.adapters.method import Adapted, AdapterContext, TrainingState
 from recyclelora.adapters.state import initial_state
 from recyclelora.config.run import Config

@@ -6,7 +6,6 @@ Factors are stored by the sha256 of everything they depend on and by the number 
 from __future__ import annotations
 
 import hashlib
-import os
 import warnings
 from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor, as_completed
@@ -27,8 +26,7 @@ from recyclelora.adapters.linalg.rrqr import (
     decompose,
     deficiency_message,
 )
-
-__all__ = ["FactorCache", "Progress", "Weight", "available_cores", "factorize", "weight_key"]
+from recyclelora.system.cores import available_cores
 
 Weight = Array | torch.Tensor
 Progress = Callable[[int, int, str], None]  # (finished layers, all layers, name of the layer just finished)
@@ -76,11 +74,6 @@ def factorize(
             message = deficiency_message(name, tuple(weight.shape), results[name].rank)
             warnings.warn(message, RankDeficientWarning, stacklevel=2)
     return {name: results[name] for name in weights}
-
-
-def available_cores() -> int:
-    """Cores this process may use (a container or SLURM may grant fewer than the machine has)."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def weight_key(weight: Weight, precision: Precision, pivoting: str = "") -> str:

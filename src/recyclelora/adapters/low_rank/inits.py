@@ -10,12 +10,10 @@ from collections.abc import Callable
 
 import numpy as np
 
-from recyclelora.adapters.low_rank.factors import Factors, LayerWeight, branch_rng
+from recyclelora.adapters.low_rank.factors import Factors, LayerWeight
 from recyclelora.adapters.low_rank.init_qr import qr, rrqr_major, rrqr_major_values, rrqr_minor, rrqr_minor_values
 from recyclelora.adapters.low_rank.init_random import gaussian, kaiming, orthogonal, orthonormal
 from recyclelora.adapters.low_rank.init_svd import svd_major, svd_minor, svd_minor_left, svd_minor_unloaded
-
-__all__ = ["INITIALIZERS", "RRQR_MAJOR", "RRQR_MINOR", "Factors", "Initializer", "LayerWeight", "branch_rng"]
 
 Initializer = Callable[[LayerWeight, int, np.random.Generator], Factors]
 

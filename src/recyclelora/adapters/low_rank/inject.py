@@ -11,16 +11,18 @@ from dataclasses import dataclass
 from threadpoolctl import threadpool_limits
 from torch import nn
 
-from recyclelora.adapters.linalg.factor_cache import available_cores, factorize
+from recyclelora.adapters.linalg.factor_cache import factorize
 from recyclelora.adapters.linalg.rrqr import RRQR
 from recyclelora.adapters.low_rank.config import BranchConfig, LowRankConfig
-from recyclelora.adapters.low_rank.inits import INITIALIZERS, RRQR_MAJOR, RRQR_MINOR, Factors, LayerWeight, branch_rng
+from recyclelora.adapters.low_rank.factors import Factors, LayerWeight, branch_rng
+from recyclelora.adapters.low_rank.inits import INITIALIZERS, RRQR_MAJOR, RRQR_MINOR
 from recyclelora.adapters.low_rank.layer import Branch, LowRankLinear, SplitQKV, split_rows
 from recyclelora.adapters.method import Adapted, AdapterContext
 from recyclelora.adapters.replacing import check_rank, replace, selected_linears
 from recyclelora.adapters.selection import role
 from recyclelora.adapters.state import ParameterRule, low_rank_layers
 from recyclelora.system.checks import accept
+from recyclelora.system.cores import available_cores
 
 SVD_MAJOR, SVD_MINOR = ("svd_major",), ("svd_minor", "svd_minor_left")
 OPPOSITE = ((RRQR_MAJOR, RRQR_MINOR), (SVD_MAJOR, SVD_MINOR))

@@ -25,8 +25,8 @@ from typing import Any
 import torch
 from torch import nn
 
+from recyclelora.adapters.low_rank.factors import Factors
 from recyclelora.adapters.low_rank.fused import autocasted, fused_low_rank
-from recyclelora.adapters.low_rank.inits import Factors
 
 LOW_PRECISION = (torch.bfloat16, torch.float16)
 Conversion = Callable[[torch.Tensor], torch.Tensor]
