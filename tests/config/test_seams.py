@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import json
 from pathlib import Path
 
@@ -75,6 +76,17 @@ def test_a_loss_changes_nothing_that_is_stored(config):
     with_loss = trainable_state(build_model(config, None).segmenter)
     config.losses = {}
     assert with_loss.keys() == trainable_state(build_model(config, None).segmenter).keys()
+
+
+def test_a_loss_works_under_autocast_and_leaves_copies_and_scores_alone(config):
+    segmenter = build_model(config, None).segmenter.eval()
+    segmenter.begin_step(10)
+    images, labels = torch.rand(2, 3, 64, 96) * 255, torch.ones(2, 64, 96).long()
+    with torch.autocast("cpu", torch.bfloat16):
+        losses = segmenter(images, labels)
+    torch.stack(list(losses.values())).sum().backward()
+    assert all(torch.isfinite(p.grad).all() for p in segmenter.parameters() if p.requires_grad)
+    assert torch.equal(copy.deepcopy(segmenter)(images), segmenter(images))
 
 
 def test_a_loss_is_part_of_a_runs_identity_only_where_it_is_used(config, tmp_path):
