@@ -275,3 +275,13 @@ def test_full_fine_tuning_spares_one_dimensional_parameters_unless_everything_de
         rules = Full(FullConfig(decay_all=decay_all)).apply(model, AdapterContext()).rules
         assert {name for name, rule in rules.items() if rule.weight_decay == 0.0} == (set() if decay_all else spared)
         assert {rule.lr_mult for rule in rules.values()} == {0.1} and len(rules) == len(list(model.parameters()))
+
+
+def test_what_packages_of_the_first_release_import_is_there():
+    from recyclelora.adapters.method import Setting
+    from recyclelora.adapters.replacing import AdaptedLinear, replace, selected_linears
+    from recyclelora.adapters.state import ParameterRule, Unmergeable, uniform_rules
+
+    assert Setting(seed=1, max_steps=2, has_queries=True) == AdapterContext(1, 2, has_queries=True)
+    assert ParameterRule(0.5, None, "all").lr_mult == 0.5
+    assert all(map(callable, (AdaptedLinear, replace, selected_linears, Unmergeable, uniform_rules)))
