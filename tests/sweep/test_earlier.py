@@ -57,6 +57,13 @@ def test_what_had_not_ended_goes_on_as_it_was_begun_and_says_so(ledger: Ledger):
     assert go_on_as_then(ledger, plan(1, 3)) == []
 
 
+def test_only_what_was_done_before_is_brought_back():
+    since = {"config.a": False, "config.b.c": 0, "config.d": None, "config.e": [1], "config.f": "x"}
+    same = {"a": "a=False", "b.c": "b.c=0.0", "d": "d=null", "e": "e=[1]", "+f": "+f=x", "g": "g=1"}
+    assert brought_back(same, since) == ["a=False", "b.c=0.0", "d=null", "e=[1]", "+f=x"]
+    assert brought_back({"a": "a=true", "b.c": "b.c=3", "f": "f=y"}, since) == []
+
+
 def test_what_is_refused_changes_nothing(tmp_path: Path):
     about = {"directions": ["maximize"], "objectives": ["v"], "n_trials": 1, "command": "", "config": {"a": 1}}
     record(tmp_path, dict(about), {})

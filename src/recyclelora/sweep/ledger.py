@@ -1,7 +1,7 @@
 """The ledger: one folder a trial, plain JSON, written atomically; the truth about a sweep.
 
-``trial.json`` says what was asked, ``state.json`` what has become of it, ``unit_<i>/`` is the job's (see ``unit.py``).
-A killed driver finds everything here, and Optuna's study can be rebuilt from it.
+``trial.json`` says what was asked, ``state.json`` what has become of it, ``unit_<i>/`` is the job's, see
+``runs/mailbox.py``. A killed driver finds everything here, and Optuna's study can be rebuilt from it.
 """
 
 from __future__ import annotations

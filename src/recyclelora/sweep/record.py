@@ -9,6 +9,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, Literal, NotRequired, TypedDict
 
+import yaml
 from omegaconf import DictConfig, OmegaConf
 
 from recyclelora.runs.identity import FREE
@@ -94,8 +95,9 @@ def options_since(config: DictConfig, path: str = "config") -> Iterator[tuple[st
 
 
 def brought_back(fixed: Mapping[str, str], since: Mapping[str, Any]) -> list[str]:
-    """The overrides of a command, by key, that set options which earlier versions do not know."""
-    return [text for key, text in fixed.items() if f"config.{key.lstrip('+')}" in since]
+    """The overrides of a command, by key, that set options which earlier versions do not know to what those did."""
+    values = {text: f"config.{key.lstrip('+')}" for key, text in fixed.items()}
+    return [t for t, key in values.items() if key in since and yaml.safe_load(t.partition("=")[2]) == since[key]]
 
 
 def refuse_others(folder: Path, about: Mapping[str, Any], since: Mapping[str, Any]) -> None:
