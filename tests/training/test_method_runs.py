@@ -23,7 +23,7 @@ from recyclelora.runs.checkpoint import load_checkpoint
 from recyclelora.runs.weights import Weights
 from recyclelora.system.errors import Interrupted, UserError
 from recyclelora.training.run import Run
-from recyclelora.training.warm_start import Start, check_start
+from recyclelora.training.warm_start import WarmStart
 
 from .test_run import execute, stop_after, without_time
 
@@ -113,10 +113,10 @@ def test_a_link_is_refused_where_the_decoder_has_no_queries(make_config, gta2cit
 
 def test_vera_does_not_start_from_vectors_of_other_projections(make_config):
     first, again = (make_config(*PLAIN, "adapter=vera", f"adapter.projection_seed={seed}") for seed in (0, 1))
-    start = Start(Path("first"), Weights({}, {}, 0), first, None, "")
-    check_start(start, first, None)
+    start = WarmStart(Path("first"), Weights({}, {}, 0), first, None, "")
+    start.check(first, None)
     with pytest.raises(UserError, match="projection_seed is 0 there and 1 here"):
-        check_start(start, again, None)
+        start.check(again, None)
 
 
 class QueryDecoder(LinearDecoder):

@@ -1,7 +1,6 @@
-"""Which run it is, and which code it is made of."""
+"""Which run it is."""
 
 import json
-import subprocess
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -10,28 +9,11 @@ from omegaconf import DictConfig, OmegaConf
 
 from recyclelora.commands.launch import Job
 from recyclelora.config.compose import load_config
-from recyclelora.runs.directory import RunDirectory
 from recyclelora.runs.identity import FREE, Identity, signature, trains_as
-from recyclelora.runs.record import git_state
 from recyclelora.system.checks import added, before_additions, identity_fields
 
 FIRST_RELEASE = Path(__file__).parents[1] / "first_release/configs"
 SIGNATURES: dict[str, str] = json.loads((FIRST_RELEASE / "signatures.json").read_text())
-
-
-def test_a_diff_that_is_no_utf8_is_kept(tmp_path: Path):
-    def git(*arguments: str) -> None:
-        identity = ["-c", "user.name=a", "-c", "user.email=a@b"]
-        subprocess.run(["git", "-C", str(tmp_path), *identity, *arguments], check=True, capture_output=True)
-
-    git("init")
-    (tmp_path / "notes.txt").write_text("plain\n")
-    git("add", "notes.txt")
-    git("commit", "-m", "first")
-    (tmp_path / "notes.txt").write_bytes(b"caf\xe9\n")
-    state = git_state(tmp_path)
-    assert state is not None and len(state["commit"]) == 40
-    assert "-plain" in state["diff"] and "+caf\ufffd" in state["diff"]
 
 
 @pytest.mark.parametrize("name", sorted(SIGNATURES))
@@ -99,13 +81,3 @@ def test_a_sweep_asks_for_what_may_train_otherwise(make_config):
 def test_a_users_own_folder_is_told_apart_by_its_place(make_config):
     here, there = make_config("data=folder"), make_config("data=folder", "data.folder.root=elsewhere")
     assert trains_as(here) != trains_as(there)
-
-
-@pytest.mark.parametrize("name", ["soma-tiny-gta2city-{}", "sweep/trial_0007-{}", "sweep/trial_0007-{}/seed_1"])
-def test_runs_alike_differ_in_their_signatures_alone(tmp_path: Path, name: str):
-    run = RunDirectory(tmp_path / name.format(16 * "0"))
-    assert run.alike() == []
-    for sign in (16 * "f", "no_signature", "0" * 15):
-        (tmp_path / name.format(sign)).mkdir(parents=True)
-    (tmp_path / name.format(16 * "f")).with_name("another").mkdir()
-    assert run.alike() == [RunDirectory(tmp_path / name.format(16 * "f"))]
