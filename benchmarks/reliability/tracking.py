@@ -36,7 +36,7 @@ from faulty_proxy import FaultyProxy
 from recyclelora.config.compose import default_config, to_yaml
 from recyclelora.runs.metrics_log import MetricsLog
 from recyclelora.system.storage import write_json, write_text
-from recyclelora.tracking import mirrored
+from recyclelora.tracking.process import followed
 
 WAYS = ("files", "here", "mlflow_sync", "mlflow_async")
 MODES = ("healthy", "flaky", "full", "absent", "absent_long")
@@ -67,7 +67,7 @@ def train(way: str, run_dir: Path, url: str, steps: int) -> dict[str, float]:
 
     began = time.perf_counter()
     if way in ("files", "here"):
-        with mirrored(run_dir, way == "here", url):
+        with followed(run_dir, ["mlflow"] if way == "here" else [], url):
             first, last, cpu = loop(log.append)
     else:
         mlflow.set_tracking_uri(url)

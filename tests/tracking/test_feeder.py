@@ -17,9 +17,10 @@ import pytest
 import requests
 from tracked import client_of, finish, finished_run, history, run_files, trial
 
+from recyclelora.config.training import TrackingConfig
 from recyclelora.runs.metrics_log import MetricsLog
-from recyclelora.tracking import Feeder, mirrored, mirrored_sweep, send
 from recyclelora.tracking.follow import pause, sync
+from recyclelora.tracking.process import Follower, asked_for, followed, send
 
 
 def command(*arguments) -> subprocess.CompletedProcess:
@@ -31,7 +32,7 @@ def command(*arguments) -> subprocess.CompletedProcess:
 
 def test_a_run_is_mirrored_while_it_trains_with_samples_of_its_machine(tracked_config):
     path = finished_run(tracked_config, finished=False)
-    with mirrored(path, True) as feeder:
+    with followed(path, ["mlflow"]) as (feeder,):
         deadline = time.monotonic() + 60
         while not (path / "mlflow.json").exists() and time.monotonic() < deadline:
             time.sleep(0.1)
@@ -48,10 +49,9 @@ def test_a_run_is_mirrored_while_it_trains_with_samples_of_its_machine(tracked_c
 def test_a_job_of_a_sweep_only_writes_files(tracked_config, monkeypatch):
     path = finished_run(tracked_config)
     monkeypatch.setenv("RECYCLELORA_UNIT", "/somewhere/ledger/0000/unit_0")
-    with mirrored(path, True) as feeder:
-        assert feeder is None
-    with mirrored_sweep(path, False) as feeder:
-        assert feeder is None
+    assert asked_for(TrackingConfig(mlflow=True)) == []
+    with followed(path, []) as followers:
+        assert followers == []
     assert not (path / "mlflow.log").exists()
 
 
@@ -59,7 +59,7 @@ def test_one_feeder_sends_a_sweep_that_has_not_begun(tracked_config):
     sweep = Path(tracked_config.output_dir) / "sweeps" / "mine"
     sweep.mkdir(parents=True)
     config = replace(tracked_config, study="mine")
-    with mirrored_sweep(sweep, True) as feeder:
+    with followed(sweep, ["mlflow"]) as (feeder,):
         for number in (0, 1):
             run_files(sweep / f"trial_{number:04d}-{number:016x}", config)
             trial(sweep, number, "complete", 0.5)
@@ -73,7 +73,7 @@ def test_a_server_that_is_not_there_only_costs_a_bounded_wait(tracked_config, mo
     tracked_config.tracking.uri = "http://127.0.0.1:9"
     path = finished_run(tracked_config)
     began = time.monotonic()
-    feeder = Feeder(path, "http://127.0.0.1:9")
+    feeder = Follower("mlflow", path, "http://127.0.0.1:9")
     assert time.monotonic() - began < 1
     assert feeder.finish(timeout=30.0) is False
     assert "not sent yet" in (path / "mlflow.log").read_text() or feeder.process.returncode != 0
@@ -96,7 +96,7 @@ def test_no_password_of_the_address_is_written_anywhere(tracked_config, monkeypa
     monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://me:canary@127.0.0.1:9")
     done = command("sync", path)
     assert done.returncode == 1 and "canary" not in done.stderr + done.stdout
-    Feeder(path).finish(timeout=30.0)
+    Follower("mlflow", path).finish(timeout=30.0)
     for file in Path(tracked_config.output_dir).rglob("*"):
         assert not file.is_file() or b"canary" not in file.read_bytes(), file
     assert (path / "mlflow.log").read_text()
@@ -151,7 +151,7 @@ def test_links_inside_a_run_are_not_followed(tracked_config, tmp_path):
 
 @pytest.mark.parametrize("needed", ["mlflow", "torch"])
 def test_training_starts_the_feeder_without_importing(needed):
-    code = f"import sys, recyclelora.tracking; sys.exit({needed!r} in sys.modules)"
+    code = f"import sys, recyclelora.tracking.process; sys.exit({needed!r} in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], env=os.environ, check=False).returncode == 0
 
 
@@ -217,9 +217,9 @@ def test_odd_answers_are_one_line(tracked_config, odd, body, words):
 def test_a_server_that_drips_bytes_is_given_up(tracked_config, odd, monkeypatch):
     handler, address = odd
     handler.drips = True
-    monkeypatch.setattr("recyclelora.tracking.store.WHOLE_SECONDS", 1.0)
+    monkeypatch.setattr("recyclelora.tracking.mlflow.deadline.WHOLE_SECONDS", 1.0)
     monkeypatch.setattr(requests.Session, "request", requests.Session.request)  # put back afterwards
     began = time.monotonic()
     with pytest.raises(Exception, match="no whole answer within 1 s"):
-        sync(finished_run(tracked_config), address)
+        sync(finished_run(tracked_config), to=address)
     assert time.monotonic() - began < 20

@@ -17,7 +17,8 @@ from tracked import client_of
 
 import recyclelora
 from recyclelora.config.compose import ConfigError
-from recyclelora.tracking.follow import register, sync
+from recyclelora.tracking.follow import sync
+from recyclelora.tracking.mlflow.passes import register
 from recyclelora.training.run import Run
 
 

@@ -19,7 +19,7 @@ from mlflow_server import serving
 from tracked import client_of, outcome, trial
 
 from recyclelora.tracking.follow import sync
-from recyclelora.tracking.views import MODEL_TRAINING
+from recyclelora.tracking.mlflow.views import MODEL_TRAINING
 from recyclelora.training.run import Run
 
 pytestmark = pytest.mark.browser

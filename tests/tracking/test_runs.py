@@ -17,8 +17,9 @@ from recyclelora.runs.metrics_log import MetricsLog
 from recyclelora.system.errors import UserError
 from recyclelora.system.storage import locked
 from recyclelora.tracking.description import changes, flat_parameters, run_name
-from recyclelora.tracking.follow import run_sender, sync
-from recyclelora.tracking.store import Store
+from recyclelora.tracking.follow import sync
+from recyclelora.tracking.mlflow.passes import run_sender
+from recyclelora.tracking.mlflow.store import Store
 
 
 @pytest.fixture
@@ -248,3 +249,16 @@ def test_the_experiment_shows_runs_and_is_named_after_the_data(run):
     _, client, sent = run
     experiment = client.get_experiment(sent.info.experiment_id)
     assert experiment.name == "gta2city" and experiment.tags["mlflow.experimentKind"] == "custom_model_development"
+
+
+def test_values_that_no_chart_can_show_are_announced_in_one_line(config, capsys):
+    path = finished_run(config, points=((1, 0.5), (2, math.inf)))
+    with (path / "metrics.jsonl").open("a") as file:
+        file.write('{"step": 3, "time": 1.0, "loss_ce": "broken", "lr": 0.5}\n')
+    run_id = sync(path)
+    assert history(client_of(config), run_id, "lr") == [(3, 0.5)]
+    said = [line for line in capsys.readouterr().out.splitlines() if line.startswith("left out")]
+    assert said == [
+        "left out, as no chart can show it: loss_ce = inf at step 2; miou/day = inf at step 2; "
+        "loss_ce at step 3 is no number"
+    ]

@@ -18,7 +18,8 @@ from tracked import finished_run
 import recyclelora
 from recyclelora.runs.end import RunEnd, run_end
 from recyclelora.runs.metrics_log import MetricsLog
-from recyclelora.tracking.follow import run_sender, sync
+from recyclelora.tracking.follow import sync
+from recyclelora.tracking.mlflow.passes import run_sender
 
 PROXY = Path(recyclelora.__file__).parents[2] / "benchmarks/reliability/faulty_proxy.py"
 
@@ -55,7 +56,7 @@ def test_every_point_arrives_once_through_a_server_that_fails(tracked_config, se
             run_sender(path, proxy.url).send(run_end(path))
             break
     proxy.mode = "healthy"
-    run_id = sync(path, proxy.url)
+    run_id = sync(path, to=proxy.url)
     client = mlflow.MlflowClient(f"http://127.0.0.1:{server}")
     experiment = client.get_experiment_by_name("gta2city").experiment_id
     assert [run.info.run_id for run in client.search_runs([experiment])] == [run_id]

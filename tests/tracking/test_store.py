@@ -7,7 +7,7 @@ from mlflow.exceptions import MlflowException
 from pytest import fixture, raises
 
 from recyclelora.system.errors import UserError
-from recyclelora.tracking.store import Store
+from recyclelora.tracking.mlflow.store import Store
 
 STREETS = Dataset(name="streets (train)", digest="0123456789abcdef", source_type="local", source="{}")
 

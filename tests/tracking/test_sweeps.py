@@ -14,7 +14,7 @@ from tracked import client_of, history, outcome, run_files, trial
 from recyclelora.sweep.ledger import Ledger
 from recyclelora.system.storage import locked
 from recyclelora.tracking.follow import sync
-from recyclelora.tracking.sweeps import SweepSender
+from recyclelora.tracking.mlflow.sweeps import SweepSender
 
 
 @pytest.fixture

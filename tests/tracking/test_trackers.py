@@ -18,8 +18,8 @@ from recyclelora.config.compose import to_yaml
 from recyclelora.runs.metrics_log import MetricsLog, read_points
 from recyclelora.system.errors import Interrupted, UserError
 from recyclelora.tracking.feed import Feed
+from recyclelora.tracking.follow import sync
 from recyclelora.tracking.process import asked_for
-from recyclelora.tracking.trackers import sync
 from recyclelora.training.run import Run
 
 Curves = dict[str, list[tuple[int, float]]]
@@ -103,12 +103,12 @@ def run_dir(make_config) -> Path:
 
 @pytest.mark.parametrize("kind", READERS)
 def test_every_point_and_picture_arrives_once_however_often_it_is_sent(kind, run_dir):
-    sync(kind, run_dir)
+    sync(run_dir, kind)
     MetricsLog(run_dir / "metrics.jsonl").append(3, {"loss_ce": 0.125})
     with (run_dir / "metrics.jsonl").open("a") as file:
         file.write('{"step": 4, "ti')  # a line that is being written
     for _ in range(2):
-        sync(kind, run_dir)
+        sync(run_dir, kind)
     curves, pictures = READERS[kind](run_dir)
     assert curves == expected(run_dir)
     assert curves["loss_ce"] == [(1, 1.0), (2, 0.5), (3, 0.125)]
@@ -118,7 +118,7 @@ def test_every_point_and_picture_arrives_once_however_often_it_is_sent(kind, run
 
 @pytest.mark.parametrize("kind", READERS)
 def test_parameters_are_there_to_compare_by(kind, run_dir):
-    sync(kind, run_dir)
+    sync(run_dir, kind)
 
     def known() -> bool:  # W&B's own process writes a moment later
         files = [path for path in run_dir.rglob("*") if "events" in path.name or path.suffix == ".wandb"]

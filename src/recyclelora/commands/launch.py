@@ -78,9 +78,10 @@ class Job:
     @staticmethod
     def beside(folder: Path, node: DictConfig) -> AbstractContextManager[Any]:
         """What runs beside a whole sweep: the process that feeds MLflow from the files of all its runs."""
-        from recyclelora.tracking import mirrored_sweep
+        from recyclelora.tracking.process import asked_for, followed
 
-        return mirrored_sweep(folder, bool(node.tracking.mlflow), node.tracking.uri)
+        kinds = [kind for kind in asked_for(node.tracking) if kind == "mlflow"]  # others follow each run
+        return followed(folder, kinds, node.tracking.uri)
 
     @staticmethod
     def explain(error: Exception) -> str:

@@ -1,6 +1,7 @@
-"""Send runs to MLflow once more, register an adapter there, look at runs in its pages.
+"""Send runs to a tracker once more, register an adapter in MLflow, look at runs in its pages.
 
     recyclelora track sync outputs/runs/<run> ...          # what is missing, of runs or of whole sweeps
+    recyclelora track sync outputs/runs/<run> --tracker wandb
     recyclelora track register outputs/runs/<run> name=streets-segmenter
     recyclelora track ui outputs --port 5000
 
@@ -13,9 +14,12 @@ import argparse
 import sys
 from pathlib import Path
 
-from recyclelora.commands.clear_line import show_what_can_be_shown
-from recyclelora.tracking.follow import explained, follow, register, sync
-from recyclelora.tracking.ui import serve
+from recyclelora.commands.clear_line import one_clear_line
+from recyclelora.system.extras import require
+from recyclelora.tracking.follow import explained, follow, sync
+from recyclelora.tracking.mlflow.deadline import leave
+from recyclelora.tracking.process import KINDS
+from recyclelora.tracking.trackers import known_trackers
 
 
 def main() -> None:
@@ -24,32 +28,46 @@ def main() -> None:
         prog="recyclelora track", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     actions = parser.add_subparsers(dest="action", required=True)
+    asked = {
+        "sync": actions.add_parser("sync", help="send what a tracker does not have"),
+        "follow": actions.add_parser("follow", help="send until standard input closes; runs start it themselves"),
+        "register": actions.add_parser("register", help="make a run's adapter a version of a model in MLflow"),
+        "ui": actions.add_parser("ui", help="MLflow's pages, on this machine only"),
+    }
+    for action in ("sync", "follow", "register"):
+        asked[action].add_argument("folders", nargs="+" if action == "sync" else 1, type=Path, metavar="DIRECTORY")
+        asked[action].add_argument("--to", metavar="ADDRESS", help="of MLflow, whatever the runs ask for")
     for action in ("sync", "follow"):
-        command = actions.add_parser(action)
-        command.add_argument("folders", nargs="+" if action == "sync" else 1, type=Path, metavar="DIRECTORY")
-        command.add_argument("--to", metavar="ADDRESS", help="of MLflow, whatever the runs ask for")
-    command = actions.add_parser("register")
-    command.add_argument("--to", metavar="ADDRESS", help="of MLflow, whatever the run asks for")
-    command.add_argument("folders", nargs=1, type=Path, metavar="RUN_DIRECTORY")
-    command.add_argument("name", metavar="name=MODEL", help="the name in the model registry")
-    command = actions.add_parser("ui")
-    command.add_argument("folders", nargs="?", default=Path("outputs"), type=Path, metavar="OUTPUTS")
-    command.add_argument("--port", default=5000, type=int)
-    arguments = parser.parse_args()
-    show_what_can_be_shown()
-    if arguments.action == "ui":
-        serve(arguments.folders, arguments.port)
-    if arguments.action == "follow":
-        sys.exit(0 if follow(arguments.folders[0]) else 1)
-    failed = False
-    for folder in arguments.folders:
-        try:
-            if arguments.action == "sync":
-                print(f"{folder}: MLflow run {sync(folder, arguments.to)}")
-            else:
-                name = arguments.name.removeprefix("name=")
-                print(f"{folder}: version {register(folder, name, arguments.to)} of model {name}")
-        except Exception as error:  # a server may fail in any way; the other runs are still to be sent
-            failed = True
-            print(f"{arguments.action}: {folder}: {explained(error)}", file=sys.stderr)
-    sys.exit(1 if failed else 0)
+        asked[action].add_argument("--tracker", choices=known_trackers(), default="mlflow")
+    asked["register"].add_argument("name", metavar="name=MODEL", help="the name in the model registry")
+    asked["ui"].add_argument("folders", nargs="?", default=Path("outputs"), type=Path, metavar="OUTPUTS")
+    asked["ui"].add_argument("--port", default=5000, type=int)
+    given = parser.parse_args()
+    kind = getattr(given, "tracker", "mlflow")
+    with one_clear_line("track"):
+        if kind in KINDS:
+            require(f"recyclelora track {given.action}", kind, kind)
+        if given.action == "ui":
+            from recyclelora.tracking.mlflow.ui import serve
+
+            serve(given.folders, given.port)
+        if given.action == "follow":
+            leave(0 if follow(given.folders[0], kind) else 1)
+        leave(max([_tried(given, folder, kind) for folder in given.folders]))
+
+
+def _tried(given: argparse.Namespace, folder: Path, kind: str) -> int:
+    """Send or register one folder; the exit code."""
+    from recyclelora.tracking.mlflow.passes import register
+
+    try:
+        if given.action == "register":
+            name = given.name.removeprefix("name=")
+            print(f"{folder}: version {register(folder, name, given.to)} of model {name}")
+        else:
+            sent = sync(folder, kind, given.to)
+            print(f"{folder}: MLflow run {sent}" if kind == "mlflow" else f"{folder}: sent to {kind}")
+    except Exception as error:  # a server may fail in any way; the other runs are still to be sent
+        print(f"{given.action}: {folder}: {explained(error, kind)}", file=sys.stderr)
+        return 1
+    return 0

@@ -7,7 +7,8 @@ from dataclasses import dataclass, field
 from typing import Optional
 from urllib.parse import urlsplit
 
-from recyclelora.system.checks import Problem, above_zero, added, at_least, one_of
+from recyclelora.system.checks import Problem, above_zero, added, at_least, nearest, one_of
+from recyclelora.system.plugins import installed
 from recyclelora.system.redaction import redacted
 
 # OmegaConf reads these annotations at run time and wants Optional[...], not "... | None".
@@ -146,6 +147,9 @@ class OptimizerConfig:
 ELSEWHERE = "and is stored with the run: use the environment variable MLFLOW_TRACKING_URI"
 """What to do with an address that holds a secret."""
 
+TRACKER_GROUP = "recyclelora.trackers"
+"""Entry points of this group: name -> function of a run directory, see :class:`recyclelora.tracking.feed.Tracker`."""
+
 
 @dataclass
 class TrackingConfig:
@@ -164,6 +168,8 @@ class TrackingConfig:
     model: bool = True
     """whether the adapter of a finished run (of a sweep: of its best trial) is uploaded as a model that MLflow can
     load"""
+    trackers: list[str] = added(list)
+    """further ones, of installed packages, by their names"""
 
     def check(self) -> Iterator[Problem]:
         if self._holds_password():
@@ -171,6 +177,10 @@ class TrackingConfig:
 
     def check_new(self) -> Iterator[Problem]:
         """What a new run is refused for, but runs of earlier versions may hold."""
+        known = [entry.name for entry in installed(TRACKER_GROUP)]
+        for name in self.trackers:
+            if name not in known:
+                yield "trackers", f"no installed package brings {name}{nearest(name, known)}"
         if self.uri is not None and not self._holds_password() and redacted(self.uri) != self.uri:
             yield "uri", f"holds a password or token, {ELSEWHERE}"
 

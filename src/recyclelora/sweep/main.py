@@ -137,7 +137,7 @@ class Sweep:
         executor = make_executor(
             launcher, task, options["objectives"], folder, options["n_jobs"], self.name
         ) or through_launcher(context, task.function, task.config, options)  # fmt: skip
-        with _feeding(task.function, folder, self.config) as feeder:
+        with _feeding(task.function, folder, self.config) as followers:
             with SweepTable(self.name, tuned=about["tuned_on_targets"]) as table:
                 for remark in [*self.remarks, *moved, *mended]:
                     table.event(remark)
@@ -147,8 +147,9 @@ class Sweep:
                 driver.run()
                 executor.close()
             code = _finish(driver, table, folder, about, self.url, time.monotonic() - start)
-        if feeder is not None and not feeder.sent:
-            table.event(f"MLflow does not have everything; later: python -m recyclelora.tracking sync {folder}")
+        for follower in followers:
+            if not follower.sent:
+                table.event(follower.unsent())
         if code:
             sys.exit(code)
         returns = getattr(executor, "returns", {})
@@ -197,7 +198,7 @@ def _launcher(config: DictConfig) -> dict[str, Any]:
 def _feeding(function: TaskFunction, folder: Path, config: DictConfig) -> contextlib.AbstractContextManager[Any]:
     """What the task wants to run beside a whole sweep, such as the process that feeds MLflow."""
     feed = getattr(function, "beside", None)
-    return contextlib.nullcontext() if feed is None else feed(folder, config)
+    return contextlib.nullcontext([]) if feed is None else feed(folder, config)
 
 
 def _finish(

@@ -1,20 +1,14 @@
-"""MLflow as a view of the run directory.
+"""Trackers (MLflow, TensorBoard, W&B, those of installed packages) as views of the run directory.
 
-Training only appends to ``metrics.jsonl`` and writes files: they are the outbox. A process of its own mirrors them into
-MLflow: a server that is slow, gone or broken can neither delay nor stop a run, and ``python -m recyclelora.tracking
-sync <run or sweep directory>`` sends later whatever is missing, each point once. The rooms, from training to MLflow:
+Training only appends to ``metrics.jsonl`` and writes files: they are the outbox. A process of its own for each tracker
+mirrors them: a server that is slow, gone or broken can neither delay nor stop a run, and ``recyclelora track sync``
+sends later whatever is missing, each point once. From training to the trackers:
 
-``feeder``      starts that process for a run or a sweep; all that training needs, and it imports no MLflow
-``follow``      the process: sends every few seconds until training ends
-``runs``        one run directory -> one MLflow run;  ``sweeps``: one sweep directory -> a parent with nested runs
-``outbox``      points and files that MLflow does not have yet
-``description`` names, parameters, tags, data sets of a run
-``models``      the adapter as an MLflow model;  ``pyfunc``: loads it
-``store``       the MLflow store itself: address, experiments, runs found or created once
+``process``     starts those processes for a run or a sweep; all that training needs, and it imports no tracker
+``follow``      the process: sends every few seconds until training ends;  also ``sync``
+``trackers``    name of a tracker -> what sends one pass to it
+``feed``        what is new in a run directory, told to a tracker exactly once
+``tensorboard``, ``wandb``, ``mlflow``          the trackers;  ``pyfunc``: loads what was logged to MLflow
 
 Only this package knows MLflow.
 """
-
-from recyclelora.tracking.feeder import Feeder, mirrored, mirrored_sweep, send
-
-__all__ = ["Feeder", "mirrored", "mirrored_sweep", "send"]

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import json
 import re
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Protocol
 
 from recyclelora.runs.directory import FIGURES, METRICS
 from recyclelora.runs.metrics_log import point_of
@@ -47,7 +49,12 @@ class Feed:
     pictures: dict[str, int] = field(default_factory=dict)
     """file name -> time of change, in nanoseconds, of the picture that was shown"""
     offset: int = 0
-    """bytes of ``metrics.jsonl`` that were read"""
+    """bytes of the file that were read"""
+    inode: int = 0
+    """of the file that they were read from"""
+    file: str = METRICS
+    left_out: list[str] = field(default_factory=list)
+    """values that are no numbers, in words"""
 
     def forward(self, tracker: Tracker) -> None:
         """Tell a tracker what it does not have yet; whatever it raises, nothing is lost or told twice."""
@@ -55,28 +62,37 @@ class Feed:
         self._pictures(tracker)
         tracker.flush()
 
-    def _points(self, tracker: Tracker) -> None:
-        path = self.run_dir / METRICS
+    def points(self) -> Iterator[tuple[int, float, dict[str, float]]]:
+        """Step, time and values of the points that were not read before; one is read when the next is asked for."""
+        path = self.run_dir / self.file
         if not is_own_file(self.run_dir, path):
             return
-        if path.stat().st_size < self.offset:  # set back to a checkpoint: later points are known by their steps
-            self.offset = 0
+        status = path.stat()
+        if status.st_ino != self.inode or status.st_size < self.offset:
+            self.inode, self.offset = (
+                status.st_ino,
+                0,
+            )  # set back: later points are known by their steps
         with path.open("rb") as file:
             file.seek(self.offset)
             for line in file:
                 if not line.endswith(b"\n"):
                     break  # being written
-                point = point_of(line.decode(errors="replace"))
+                text = line.decode(errors="replace")
+                point = point_of(text)
                 if point is not None:
-                    self._point(tracker, point)
+                    step, time = int(point.pop("step")), float(point.pop("time"))
+                    yield step, time, point
+                    others = json.loads(text).keys() - {*point, "step", "time"}
+                    self.left_out += [f"{name} at step {step} is no number" for name in sorted(others)]
                 self.offset += len(line)
 
-    def _point(self, tracker: Tracker, point: dict[str, Any]) -> None:
-        step, time = int(point.pop("step")), float(point.pop("time"))
-        new = {name: value for name, value in point.items() if step > self.steps.get(name, -1)}
-        if new:
-            tracker.point(step, time, new)
-            self.steps |= dict.fromkeys(new, step)
+    def _points(self, tracker: Tracker) -> None:
+        for step, time, point in self.points():
+            new = {name: value for name, value in point.items() if step > self.steps.get(name, -1)}
+            if new:
+                tracker.point(step, time, new)
+                self.steps |= dict.fromkeys(new, step)
 
     def _pictures(self, tracker: Tracker) -> None:
         """Pictures of a step go by its number, the others by the step that was reached."""

@@ -1,19 +1,46 @@
-"""``python -m recyclelora.trackers sync <tensorboard or wandb> <run dir>...``: bring runs to a tracker, also later."""
+"""Name of a tracker -> what sends one pass of a run to it; trackers of installed packages are found by their names."""
 
 from __future__ import annotations
 
-import argparse
-import os
-import sys
-import time
+from collections.abc import Callable
 from pathlib import Path
 
+from recyclelora.config.training import TRACKER_GROUP
 from recyclelora.runs.directory import is_finished
-from recyclelora.system.errors import UserError
+from recyclelora.system.plugins import installed, plugins
 from recyclelora.tracking.feed import Tracker
 from recyclelora.tracking.process import KINDS
 
-POLL_SECONDS = 2.0
+Send = Callable[[bool], None]
+"""send(last): one pass; ``last`` when nothing more comes."""
+
+
+def known_trackers() -> tuple[str, ...]:
+    """Those built in, then those of installed packages."""
+    return (*KINDS, *(entry.name for entry in installed(TRACKER_GROUP)))
+
+
+def sender(kind: str, folder: Path) -> Send:
+    """What sends one pass of a run, or to MLflow also of a sweep.
+
+    Raises:
+        UserError: no such tracker, or the package that brings it is broken.
+    """
+    if kind == "mlflow":
+        from recyclelora.tracking.mlflow.passes import passes
+
+        return passes(folder)
+    tracker: Tracker | None = None
+
+    def send(last: bool) -> None:
+        nonlocal tracker
+        tracker = tracker or open_tracker(kind, folder)
+        tracker.feed.forward(tracker)
+        if last:
+            tracker.close(is_finished(folder))
+            announce(tracker.feed.left_out)
+
+    return send
 
 
 def open_tracker(kind: str, run_dir: Path) -> Tracker:
@@ -22,57 +49,16 @@ def open_tracker(kind: str, run_dir: Path) -> Tracker:
         from recyclelora.tracking.tensorboard import TensorBoard
 
         return TensorBoard(run_dir)
-    from recyclelora.tracking.wandb import WeightsAndBiases
+    if kind == "wandb":
+        from recyclelora.tracking.wandb import WeightsAndBiases
 
-    return WeightsAndBiases(run_dir)
-
-
-def sync(kind: str, run_dir: Path) -> None:
-    """Bring a run as it is to a tracker."""
-    tracker = open_tracker(kind, run_dir)
-    tracker.feed.forward(tracker)
-    tracker.close(is_finished(run_dir))
+        return WeightsAndBiases(run_dir)
+    opened: Tracker = plugins(TRACKER_GROUP, KINDS)[kind](run_dir)
+    return opened
 
 
-def follow(kind: str, run_dir: Path) -> bool:
-    """Forward again and again until standard input closes, then once more; True when nothing is left."""
-    os.set_blocking(sys.stdin.fileno(), False)
-    tracker: Tracker | None = None
-    while True:
-        last = sys.stdin.buffer.read(1) == b""
-        done = False
-        try:
-            tracker = tracker or open_tracker(kind, run_dir)
-            tracker.feed.forward(tracker)
-            if last:
-                tracker.close(is_finished(run_dir))
-            done = True
-        except Exception as error:  # whatever a tracker does, training must not notice
-            print(f"{time.strftime('%H:%M:%S')} not sent yet: {type(error).__name__}: {error}", flush=True)
-        if last:
-            return done
-        time.sleep(POLL_SECONDS)
-
-
-def main() -> None:
-    """``follow`` a run that trains, or ``sync`` runs as they are."""
-    parser = argparse.ArgumentParser(prog="python -m recyclelora.trackers", description=main.__doc__)
-    parser.add_argument("action", choices=("follow", "sync"))
-    parser.add_argument("kind", choices=KINDS)
-    parser.add_argument("run_dirs", nargs="+", type=Path)
-    arguments = parser.parse_args()
-    if arguments.action == "follow":
-        sys.exit(0 if follow(arguments.kind, arguments.run_dirs[0].absolute()) else 1)
-    failed = False
-    for run_dir in arguments.run_dirs:
-        try:
-            sync(arguments.kind, run_dir.absolute())
-            print(f"{run_dir}: sent to {arguments.kind}")
-        except (UserError, ValueError, ImportError, OSError) as error:
-            failed = True
-            print(f"sync: {run_dir}: {(str(error).splitlines() or [type(error).__name__])[0]}", file=sys.stderr)
-    sys.exit(1 if failed else 0)
-
-
-if __name__ == "__main__":
-    main()
+def announce(left_out: list[str]) -> None:
+    """Say in one line what was not told: values that no chart can show."""
+    if left_out:
+        more = f" and {len(left_out) - 3} more" if len(left_out) > 3 else ""
+        print(f"left out, as no chart can show it: {'; '.join(left_out[:3])}{more}", flush=True)

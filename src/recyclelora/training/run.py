@@ -12,7 +12,7 @@ import functools
 import logging
 import time
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -37,8 +37,7 @@ from recyclelora.system.devices import check_launched_processes, launched_fabric
 from recyclelora.system.errors import BrokenFile, UserError
 from recyclelora.system.progress import Reporter, shown
 from recyclelora.system.storage import set_aside
-from recyclelora.tracking import Feeder, mirrored
-from recyclelora.tracking.process import Follower, asked_for, followed
+from recyclelora.tracking.process import asked_for, followed
 from recyclelora.training.preparation import prepare_data
 from recyclelora.training.result import known_result, tell_result, write_result
 from recyclelora.training.trainer import Trainer
@@ -153,7 +152,7 @@ class Run(Place):
             reporter = self._begin()
             checkpoint = newest_checkpoint(self.directory.checkpoints, reporter.warn)
             with (
-                mirrored(self.directory.path, tracking.mlflow and first, tracking.uri) as mirror,
+                followed(self.directory.path, trackers if first else [], tracking.uri) as followers,
                 noted_end(self.directory.path) if first else contextlib.nullcontext(),
                 self._noting_unreadable(),
             ):
@@ -161,15 +160,16 @@ class Run(Place):
                     prepare_data(self.config, self.datasets, reporter, begins=checkpoint is None)
                 self.fabric.barrier()
                 trainer = self._trainer(reporter, checkpoint)
-                with followed(self.directory.path, trackers if first else []) as followers:
-                    with contextlib.suppress(Stopped):
-                        if trainer.fit():
-                            with trainer.stop:
-                                result = write_result(self, trainer)
-                    if result is None:
-                        raise trainer.stop.as_error(trainer.step, fresh=self.config.fresh)
+                with contextlib.suppress(Stopped):
+                    if trainer.fit():
+                        with trainer.stop:
+                            result = write_result(self, trainer)
+                if result is None:
+                    raise trainer.stop.as_error(trainer.step, fresh=self.config.fresh)
             objective = tell_result(self, result, "finished", reporter)
-            self._tell_unsent(reporter, mirror, followers)
+            for follower in followers:
+                if not follower.sent:
+                    reporter.warn(follower.unsent())
             return objective
 
     def _begin(self) -> Reporter:
@@ -233,13 +233,3 @@ class Run(Place):
         for text in dict.fromkeys(str(w.message) for w in remarks if issubclass(w.category, UserWarning)):
             reporter.warn(text)
         return model
-
-    def _tell_unsent(self, reporter: Reporter, mirror: Feeder | None, followers: Sequence[Follower]) -> None:
-        """Which tracker does not have everything, and how it gets the rest."""
-        unsent = [("MLflow", "mlflow.log", "tracking sync")] if mirror is not None and not mirror.sent else []
-        unsent += [(f.kind, f"{f.kind}.log", f"trackers sync {f.kind}") for f in followers if not f.sent]
-        for name, log, command in unsent:
-            reporter.warn(
-                f"{name} does not have everything (see {log}); later: "
-                f"python -m recyclelora.{command} {shown(self.directory.path)}"
-            )

@@ -1,6 +1,9 @@
-"""``python -m recyclelora.trackers``."""
+"""``python -m recyclelora.trackers follow|sync <tracker> <run dir> ...``."""
 
-from recyclelora.tracking.trackers import main
+import sys
+
+from recyclelora.commands.track import main
 
 if __name__ == "__main__":
+    sys.argv[2:] = ["--tracker", *sys.argv[2:]]
     main()

@@ -36,7 +36,7 @@ from recyclelora.runs.directory import ANALYSIS, is_finished
 from recyclelora.system.errors import UserError
 from recyclelora.system.progress import Reporter
 from recyclelora.system.storage import folder_inside, write_json
-from recyclelora.tracking import send
+from recyclelora.tracking.process import send
 
 
 class NothingToAnalyse(UserError):
@@ -205,9 +205,7 @@ def _tell_mlflow(run: Path, reporter: Reporter) -> None:
         return
     failure = send(run)
     if failure is not None:
-        reporter.warn(
-            f"MLflow does not have the analysis ({failure}); later: python -m recyclelora.tracking sync {run}"
-        )
+        reporter.warn(f"MLflow does not have the analysis ({failure}); later: recyclelora track sync {run}")
 
 
 # --- several runs -----------------------------------------------------------------------------------------------------

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import posixpath
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any, NotRequired, TypedDict
 
@@ -13,6 +13,7 @@ from recyclelora.runs.metrics_log import read_points
 from recyclelora.system.errors import UserError
 from recyclelora.system.storage import is_own_file, write_json
 from recyclelora.system.typed_json import read_record
+from recyclelora.tracking.mlflow.deadline import deadline
 
 STATE = "mlflow.json"
 LONGEST_NAME = 250
@@ -76,10 +77,14 @@ def last_steps(run: Any) -> dict[str, int]:
 
 def points_of(path: Path) -> Iterator[Point]:
     """The values of all points of a ``.jsonl`` file."""
-    for point in read_points(path):
-        step, stamp = int(point.pop("step")), int(1000 * point.pop("time"))
-        for name, value in point.items():
-            yield _allowed(name), float(value), stamp, step
+    return points_in((int(point.pop("step")), float(point.pop("time")), point) for point in read_points(path))
+
+
+def points_in(points: Iterable[tuple[int, float, dict[str, float]]]) -> Iterator[Point]:
+    """Values under names that MLflow takes."""
+    for step, time, values in points:
+        for name, value in values.items():
+            yield _allowed(name), float(value), int(1000 * time), step
 
 
 def _allowed(name: str) -> str:
@@ -125,7 +130,8 @@ def send_files(client: Any, folder: Path, paths: list[Path], state: State, writt
         stamp = path.stat().st_mtime_ns
         name = path.relative_to(folder).as_posix()
         if state.files.get(name) != stamp:
-            client.log_artifact(state.run_id, str(path), name.rpartition("/")[0] or None)
+            with deadline(path.stat().st_size):
+                client.log_artifact(state.run_id, str(path), name.rpartition("/")[0] or None)
             written(path)
             state.files[name] = stamp
             state.write()

@@ -13,7 +13,8 @@ from recyclelora.runs.directory import ADAPTER, ADAPTER_CONFIG, CONFIG, METRICS,
 from recyclelora.runs.metrics_log import FINAL
 from recyclelora.system.errors import UserError
 from recyclelora.system.storage import is_own_file, read_json
-from recyclelora.tracking.outbox import points_of
+from recyclelora.tracking.mlflow.deadline import deadline
+from recyclelora.tracking.mlflow.outbox import points_of
 
 LOADER = "recyclelora.tracking.pyfunc"
 CONTENT = (ADAPTER, ADAPTER_CONFIG, CONFIG, RECORD)
@@ -51,7 +52,9 @@ def log_model(client: Any, run_id: str, run_dir: Path, config: Config) -> str | 
             run.info.experiment_id, _name(config), run_id, tags, params, model_type="segmentation"
         )
     with tempfile.TemporaryDirectory() as folder:
-        client.log_model_artifacts(model.model_id, str(_saved(Path(folder), run_dir, model, run_id)))
+        saved = _saved(Path(folder), run_dir, model, run_id)
+        with deadline(sum(path.stat().st_size for path in saved.rglob("*"))):
+            client.log_model_artifacts(model.model_id, str(saved))
     _link(client, run, model.model_id, about["step"], run_dir)
     client.finalize_logged_model(model.model_id, READY)
     return str(model.model_id)

@@ -3,10 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-import functools
 import os
-import signal
-import threading
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
@@ -17,12 +14,11 @@ from recyclelora.config.run import Config
 from recyclelora.system.errors import UserError
 from recyclelora.system.redaction import redacted
 from recyclelora.system.storage import sqlite_url, taking_turns
-from recyclelora.tracking.feeder import NAMED
+from recyclelora.tracking.mlflow.deadline import bound_requests
+from recyclelora.tracking.process import NAMED
 
 REQUEST_SECONDS = "10"
 """For which a server may be silent."""
-WHOLE_SECONDS, BYTES_A_SECOND = 60.0, 100_000.0
-"""A whole request may take so long, and more for what it uploads: a server that sends a byte now and then is none."""
 
 
 @dataclass(frozen=True)
@@ -164,46 +160,6 @@ class Store:
             self.client.update_run(run_id, status=status)
         else:
             self.client.set_terminated(run_id, status=status, end_time=ended)
-
-
-class Late(Exception):
-    """A request took too long as a whole; no OSError, which the HTTP library would take for a pause of the server."""
-
-
-def bound_requests() -> None:
-    """Give every request of this process's main thread an end, however slowly its answer comes."""
-    import requests
-
-    request = requests.Session.request
-    if hasattr(request, "__wrapped__") or threading.current_thread() is not threading.main_thread():
-        return
-
-    @functools.wraps(request)
-    def bounded(session: Any, method: str, url: str, **more: Any) -> Any:
-        if threading.current_thread() is not threading.main_thread():
-            return request(session, method, url, **more)
-        seconds = WHOLE_SECONDS + _size(more.get("data")) / BYTES_A_SECOND
-
-        def late(number: int, frame: Any) -> None:
-            raise Late(f"no whole answer within {seconds:.0f} s")
-
-        before = signal.signal(signal.SIGALRM, late)
-        signal.setitimer(signal.ITIMER_REAL, seconds)
-        try:
-            return request(session, method, url, **more)
-        finally:
-            signal.setitimer(signal.ITIMER_REAL, 0)
-            signal.signal(signal.SIGALRM, before)
-
-    requests.Session.request = bounded  # type: ignore[method-assign,assignment]
-
-
-def _size(data: Any) -> int:
-    """Bytes of what is uploaded."""
-    try:
-        return os.fstat(data.fileno()).st_size
-    except (AttributeError, OSError):
-        return len(data) if isinstance(data, bytes | str) else 0
 
 
 def outputs_of(run_dir: Path) -> Path:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -25,10 +26,11 @@ from recyclelora.system.errors import UserError
 from recyclelora.system.storage import taking_turns
 from recyclelora.system.typed_json import read_record
 from recyclelora.tracking import description
-from recyclelora.tracking.models import log_model
-from recyclelora.tracking.outbox import Point, State, last_steps, points_of, send_files, send_points
-from recyclelora.tracking.store import Store
-from recyclelora.tracking.system import SYSTEM
+from recyclelora.tracking.feed import Feed
+from recyclelora.tracking.mlflow.models import log_model
+from recyclelora.tracking.mlflow.outbox import Point, State, last_steps, points_in, send_files, send_points
+from recyclelora.tracking.mlflow.store import Store
+from recyclelora.tracking.mlflow.system import SYSTEM
 
 STATUS = {"running": "RUNNING", "finished": "FINISHED", "failed": "FAILED", "pruned": "KILLED",
           "interrupted": "KILLED", "killed": "KILLED"}  # fmt: skip
@@ -70,7 +72,7 @@ class RunSender:
         self.steps: dict[str, int] | None = None
         self.tags: dict[str, str] = {}
         self.status: str | None = None
-        self.seen: dict[str, tuple[int, int]] = {}
+        self.feeds = self._feeds()
         self.infinite: dict[str, list[str]] = {}
         self.own_tags: tuple[int, dict[str, str]] = (0, {})
 
@@ -93,16 +95,26 @@ class RunSender:
             with taking_turns(self.run_dir / ".mlflow.lock"):
                 return self._send(end, model=model)
         except Exception:
-            self.steps, self.tags, self.status, self.seen = None, {}, None, {}
+            self.steps, self.tags, self.status, self.feeds = None, {}, None, self._feeds()
             raise
+
+    def left_out(self) -> list[str]:
+        """Values that MLflow does not get, in words."""
+        infinite = [words for found in self.infinite.values() for words in found]
+        return infinite + [words for feed in self.feeds for words in feed.left_out]
+
+    def _feeds(self) -> list[Feed]:
+        """Both files of points, from their beginnings: MLflow is asked which of them it has."""
+        return [Feed(self.run_dir), Feed(self.run_dir, file=SYSTEM)]
 
     def _send(self, end: RunEnd, *, model: bool) -> str:
         run_id = self._run()
         self._tags(end)
         self._status(end)
-        self._points(METRICS, points_of(self.run_dir / METRICS))
-        self._points(SYSTEM, points_of(self.run_dir / SYSTEM))
-        self._points(RESULT, self._result_points())
+        for feed in self.feeds:
+            self._points(feed.file, points_in(feed.points()))
+        if (self.run_dir / RESULT).exists():
+            self._points(RESULT, self._result_points())
         self._tags(end)  # infinite points
         self._files(FILES if end.status != "running" else LIVE_FILES)
         if model and end.status == "finished":
@@ -162,22 +174,17 @@ class RunSender:
         self.state.described = True
         self.state.write()
 
-    def _points(self, name: str, points: Any) -> None:
-        """Send the new points of a file that has changed since it was last looked at."""
-        path = self.run_dir / name
-        if not path.exists() or self.steps is None or self.state.run_id is None:
-            return
-        status = path.stat()
-        mark = (status.st_ino, status.st_size)
-        if self.seen.get(name) != mark:
-            self.infinite[name] = send_points(self.client, self.state.run_id, points, self.steps)
-            self.seen[name] = mark
+    def _points(self, name: str, points: Iterator[Point]) -> None:
+        """Send the new ones."""
+        assert self.steps is not None and self.state.run_id is not None
+        found = self.infinite.setdefault(name, [])
+        found += [
+            words for words in send_points(self.client, self.state.run_id, points, self.steps) if words not in found
+        ]
 
-    def _result_points(self) -> Any:
+    def _result_points(self) -> Iterator[Point]:
         """What runs of a study are sorted by: the objective, time, memory and numbers of parameters."""
         path = self.run_dir / RESULT
-        if not path.exists():
-            return
         result, stamp = read_record(path, ResultRecord), int(1000 * path.stat().st_mtime)
         values: dict[str, Any] = {name: result.get(name) for name in ("objective", "seconds", "peak_memory_mb")}
         values |= {f"parameters/{name}": count for name, count in result["params"].items()}

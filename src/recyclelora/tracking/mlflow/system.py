@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from recyclelora.runs.metrics_log import MetricsLog
-from recyclelora.tracking.outbox import points_of
+from recyclelora.tracking.mlflow.outbox import points_of
 
 SYSTEM = "system.jsonl"
 EVERY = 10.0

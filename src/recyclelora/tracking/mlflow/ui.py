@@ -8,8 +8,8 @@ from pathlib import Path
 from typing import NoReturn
 
 from recyclelora.system.storage import sqlite_url
-from recyclelora.tracking.store import Store
-from recyclelora.tracking.views import MODEL_TRAINING
+from recyclelora.tracking.mlflow.store import Store
+from recyclelora.tracking.mlflow.views import MODEL_TRAINING
 
 SHOWN = 10
 """Studies whose runs are named at the start."""
