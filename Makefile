@@ -71,7 +71,7 @@ docker-check: install  ## lint the container files; as root also run the image's
 lock:  ## resolve requirements/lock.txt and run.txt again, keeping versions that still fit
 	test -x $(BIN)/uv || { $(PYTHON) -m venv $(VENV) && $(PIP) uv; }
 	$(LOCK) --all-extras --output-file requirements/lock.txt
-	$(LOCK) --extra weights --extra export --extra postgres --extra build \
+	$(LOCK) --extra decoders --extra sweep --extra mlflow --extra weights --extra export --extra postgres --extra build \
 	  --constraint requirements/lock.txt --output-file requirements/run.txt
 
 sbom: install  ## sbom.json, the CycloneDX bill of materials, from the lock

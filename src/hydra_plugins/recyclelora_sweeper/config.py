@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 from dataclasses import dataclass, field
 from typing import Any
 
 from hydra.core.config_store import ConfigStore
-from hydra_plugins.hydra_optuna_sweeper.config import OptunaSweeperConf
 
 
 @dataclass
@@ -141,11 +141,12 @@ class ThresholdPrunerConf(PrunerConf):
 
 _store = ConfigStore.instance()
 # under second names, for the option files in conf/hydra/sweeper that set some of their keys
-for _name, _node in (
-    ("recyclelora", RecycleLoraSweeperConf), ("recyclelora_sweeper", RecycleLoraSweeperConf),
-    ("optuna_sweeper", OptunaSweeperConf),
-):  # fmt: skip
-    _store.store(group="hydra/sweeper", name=_name, node=_node, provider="recyclelora")
+for _name in ("recyclelora", "recyclelora_sweeper"):
+    _store.store(group="hydra/sweeper", name=_name, node=RecycleLoraSweeperConf, provider="recyclelora")
+with contextlib.suppress(ImportError):  # the extra `sweep` is not installed: a sweep is refused before this is missed
+    from hydra_plugins.hydra_optuna_sweeper.config import OptunaSweeperConf
+
+    _store.store(group="hydra/sweeper", name="optuna_sweeper", node=OptunaSweeperConf, provider="recyclelora")
 for _conf in (
     MedianPrunerConf, PercentilePrunerConf, SuccessiveHalvingPrunerConf, HyperbandPrunerConf, WilcoxonPrunerConf,
     ThresholdPrunerConf,

@@ -10,10 +10,14 @@ from typing import Any
 
 from hydra._internal.core_plugins.basic_launcher import BasicLauncher
 from hydra.core.config_store import ConfigStore
-from hydra_plugins.hydra_submitit_launcher.config import SlurmQueueConf
-from hydra_plugins.hydra_submitit_launcher.submitit_launcher import SlurmLauncher as StockSlurmLauncher
 
 from recyclelora.config.launchers import A_DAY, LocalOptions, SlurmOptions, compatible
+
+try:
+    from hydra_plugins.hydra_submitit_launcher.config import SlurmQueueConf
+    from hydra_plugins.hydra_submitit_launcher.submitit_launcher import SlurmLauncher as StockSlurmLauncher
+except ImportError:  # the extra `sweep` is not installed: a sweep is refused before its launcher is made
+    StockSlurmLauncher = BasicLauncher
 
 
 class LocalLauncher(BasicLauncher):

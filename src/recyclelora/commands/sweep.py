@@ -13,8 +13,8 @@ import argparse
 from pathlib import Path
 
 from recyclelora.commands.clear_line import one_clear_line
-from recyclelora.sweep.control import cancel, extend, status
 from recyclelora.system.errors import UserError
+from recyclelora.system.extras import require
 
 
 def main() -> None:
@@ -34,6 +34,9 @@ def main() -> None:
     asked["extend"].add_argument("n_trials", type=int)
     given = parser.parse_args()
     with one_clear_line("sweep"):
+        require("recyclelora sweep", "sweep", "optuna")
+        from recyclelora.sweep.control import cancel, extend, status
+
         if not (given.sweep / "study.json").exists():
             raise UserError(f"{given.sweep}: no sweep (no study.json)")
         if given.action == "status":

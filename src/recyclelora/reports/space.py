@@ -92,8 +92,8 @@ def importance(trials: Sequence[Trial], found: Sequence[Axis]) -> tuple[str, dic
         try:
             shares = _fanova([trials[i] for i in done])
             return "fANOVA", {axis.name: shares[axis.key] for axis in found if axis.key in shares}
-        except (ValueError, KeyError, RuntimeError):
-            pass  # a space that changes between trials has nothing in common to decompose
+        except (ValueError, KeyError, RuntimeError, ImportError):
+            pass  # a space that changes between trials has nothing in common to decompose; or there is no Optuna
     ranks = _ranks(np.array([trials[i].values[0] for i in done]))  # type: ignore[index]
     return "correlation of ranks", {axis.name: _strength(axis, done, ranks) for axis in found}
 

@@ -17,6 +17,7 @@ from yaml import YAMLError
 
 from recyclelora.config.compose import ConfigError, home
 from recyclelora.system.checks import file_name
+from recyclelora.system.extras import require
 
 SHORT = (
     "n_trials", "n_jobs", "repeats", "max_failures", "retry_failed", "confirm", "dry_run", "detach", "snapshot",
@@ -55,6 +56,7 @@ def checked_arguments(command: str, arguments: list[str]) -> list[str]:
     if not multirun:
         _needs_no_multirun(arguments)
         return arguments
+    require("a sweep (-m)", "sweep", "optuna", "cloudpickle", "hydra_plugins.hydra_optuna_sweeper")
     short = tuple(f"{key}=" for key in SHORT)
     arguments = [f"hydra.sweeper.{a}" if a.startswith(short) else a for a in arguments]
     if any(a.startswith("study=") for a in arguments):

@@ -21,6 +21,7 @@ from recyclelora.runs.mailbox import VARIABLE
 from recyclelora.sweep.execution import Executor, Stage, Status, Work
 from recyclelora.sweep.task import HydraTask, recorded
 from recyclelora.system.errors import UserError
+from recyclelora.system.extras import require
 
 LOCAL = "hydra_plugins.recyclelora_sweeper.launchers.LocalLauncher"
 SLURM = "hydra_plugins.recyclelora_sweeper.launchers.SlurmLauncher"
@@ -50,6 +51,7 @@ def make_executor(
     if n_jobs < 1:
         raise UserError(f"hydra.sweeper.n_jobs={n_jobs}: must be at least 1")
     if isinstance(options, SlurmOptions):
+        require("hydra/launcher=slurm", "sweep", "submitit")
         from recyclelora.sweep.slurm.executor import SlurmExecutor
 
         return SlurmExecutor(options, task, objectives, sweep, n_jobs, study)

@@ -4,15 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Optional
-
-from omegaconf import MISSING
+from typing import TYPE_CHECKING, Any, Optional
 
 from recyclelora.adapters.blocks import check_selection
 from recyclelora.system.checks import Problem, above_zero, added, at_least, one_of
 
 if TYPE_CHECKING:  # at run time nothing here imports torch
     from recyclelora.adapters.method import Method
+
+MISSING: Any = "???"
+"""OmegaConf's mark of what must be given; adapters alone need no configuration library."""
 
 # OmegaConf reads these annotations at run time and wants Optional[...], not "... | None".
 # ruff: noqa: UP045

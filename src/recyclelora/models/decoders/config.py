@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, ClassVar
 
 from recyclelora.system.checks import Problem, above_zero, added, at_least, one_of
+from recyclelora.system.extras import require
 
 if TYPE_CHECKING:  # at run time nothing here imports torch
     from torch import Tensor, nn
@@ -54,6 +55,7 @@ class SegformerDecoderConfig:
         yield from _grouped("width", self.width)
 
     def build(self, channels: Sequence[int], num_classes: int) -> nn.Module:
+        require("decoder=segformer", "decoders", "segmentation_models_pytorch")
         from recyclelora.models.decoders.convolutional import Segformer
 
         return Segformer(channels, num_classes, self)
@@ -84,6 +86,7 @@ class FpnDecoderConfig:
         yield from one_of("pyramid", self.pyramid, PYRAMIDS)
 
     def build(self, channels: Sequence[int], num_classes: int) -> nn.Module:
+        require("decoder=fpn", "decoders", "segmentation_models_pytorch")
         from recyclelora.models.decoders.convolutional import FeaturePyramid
 
         return FeaturePyramid(channels, num_classes, self)
@@ -108,6 +111,7 @@ class UpernetDecoderConfig:
         yield from one_of("pyramid", self.pyramid, PYRAMIDS)
 
     def build(self, channels: Sequence[int], num_classes: int) -> nn.Module:
+        require("decoder=upernet", "decoders", "segmentation_models_pytorch")
         from recyclelora.models.decoders.convolutional import UperNet
 
         return UperNet(channels, num_classes, self)
@@ -129,6 +133,7 @@ class DptDecoderConfig:
         yield from _grouped("width", self.width)
 
     def build(self, channels: Sequence[int], num_classes: int) -> nn.Module:
+        require("decoder=dpt", "decoders", "segmentation_models_pytorch")
         from recyclelora.models.decoders.convolutional import Dpt
 
         return Dpt(channels, num_classes, self)
@@ -209,6 +214,7 @@ class Mask2FormerDecoderConfig:
         query: Tensor | None = None,
         query_features: bool = False,
     ) -> nn.Module:
+        require("decoder=mask2former", "decoders", "transformers")
         from recyclelora.models.decoders.mask2former import Mask2Former
 
         lent, own = None if query is None else tuple(query.shape), (self.num_queries, self.width)

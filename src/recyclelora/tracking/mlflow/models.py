@@ -81,7 +81,8 @@ def _saved(folder: Path, run_dir: Path, model: Any, run_id: str) -> Path:
         if not is_own_file(run_dir, run_dir / name):
             raise UserError(f"{run_dir / name}: no plain file; links inside a run are not followed")
         shutil.copyfile(run_dir / name, data / name)
-    needs = [f"{name}=={importlib.metadata.version(name)}" for name in REQUIREMENTS]
+    installed = {found.name for found in importlib.metadata.distributions()}
+    needs = [f"{name}=={importlib.metadata.version(name)}" for name in REQUIREMENTS if name in installed]
     about = Model(run_id=run_id, model_id=model.model_id, artifact_path=model.artifact_location)
     save_model(
         str(folder / "model"), loader_module=LOADER, data_path=str(data), mlflow_model=about, pip_requirements=needs
