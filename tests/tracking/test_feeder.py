@@ -165,6 +165,7 @@ class Odd(BaseHTTPRequestHandler):
     body, drips = b"", False
 
     def do_GET(self):
+        self.rfile.read(int(self.headers.get("Content-Length", 0)))  # else closing resets the connection
         self.send_response(200)
         self.send_header("Content-Type", "application/json")
         self.end_headers()

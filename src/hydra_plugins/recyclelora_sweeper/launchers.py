@@ -17,7 +17,7 @@ try:
     from hydra_plugins.hydra_submitit_launcher.config import SlurmQueueConf
     from hydra_plugins.hydra_submitit_launcher.submitit_launcher import SlurmLauncher as StockSlurmLauncher
 except ImportError:  # the extra `sweep` is not installed: a sweep is refused before its launcher is made
-    StockSlurmLauncher = BasicLauncher
+    StockSlurmLauncher = BasicLauncher  # type: ignore[misc, assignment]
 
 
 class LocalLauncher(BasicLauncher):
