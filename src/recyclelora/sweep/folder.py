@@ -9,7 +9,7 @@ from pathlib import Path
 
 from recyclelora.config.option_files import TRUSTED, place_chosen_by
 from recyclelora.sweep import snapshot
-from recyclelora.sweep.ledger import DRIVER_LOCK, Ledger
+from recyclelora.sweep.ledger import Ledger
 from recyclelora.sweep.record import read_study
 from recyclelora.sweep.slurm.queue import look
 from recyclelora.sweep.steering import living
@@ -18,6 +18,9 @@ from recyclelora.system.storage import holder, locked, set_aside
 
 OURS = ("study.json", "ledger", snapshot.FOLDER)
 """A folder with one of these is a sweep's."""
+
+DRIVER_LOCK = ".driver.lock"
+"""In the sweep's folder: held by its driver."""
 
 
 def own_place(folder: Path) -> None:

@@ -21,8 +21,6 @@ from recyclelora.system.typed_json import Time, read_record
 
 WAITING, RUNNING, COMPLETE, PRUNED, FAILED = "waiting", "running", "complete", "pruned", "failed"
 ENDED = (COMPLETE, PRUNED, FAILED)
-DRIVER_LOCK = ".driver.lock"
-"""In the sweep's folder: held by its driver."""
 TRIAL_FOLDER = re.compile(r"([a-z]+_)?\d+")
 LONG_NUMBER = re.compile(r"-?\d+\.\d{5,}(e[+-]?\d+)?")
 SEARCH = "search"
