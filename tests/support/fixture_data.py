@@ -224,6 +224,9 @@ def make_everything(root: Path) -> Path:
     make_cityscapes(root, 1, SIZE)
     make_bdd100k(root, count=1)
     make_mapillary(root, count=1)
+    make_camvid(root)
+    make_idd_lite(root, split="train")
+    make_idd_lite(root)
     return make_acdc(root)
 
 
