@@ -16,6 +16,7 @@ from recyclelora.adapters.method import AdapterContext
 from recyclelora.adapters.rein import Rein
 from recyclelora.config.compose import ConfigError
 from recyclelora.models.backbones.timm import create_backbone
+from recyclelora.models.decoders.config import LinearDecoderConfig
 from recyclelora.models.decoders.linear import LinearDecoder
 from recyclelora.models.segmenter import Segmenter
 from recyclelora.models.state import load_trainable_state, trainable_state
@@ -23,6 +24,7 @@ from recyclelora.runs.checkpoint import load_checkpoint
 from recyclelora.runs.weights import Weights
 from recyclelora.system.errors import Interrupted, UserError
 from recyclelora.training.run import Run
+from recyclelora.training.trainer import Trainer
 from recyclelora.training.warm_start import WarmStart
 
 from .test_run import execute, stop_after, without_time
@@ -42,16 +44,16 @@ IMAGES = torch.randint(0, 256, (2, 3, 64, 96), dtype=torch.uint8, generator=torc
 @pytest.mark.parametrize("name", METHODS)
 def test_the_adapter_file_brings_the_trained_model_back(make_config, gta2city, monkeypatch, name):
     config = make_config(*PLAIN, f"adapter={name}", *METHODS[name])
-    trained, write = {}, Run._write_adapter
+    trained, hold = {}, Trainer.hold_kept_weights
 
-    def watched(self, session):
-        states = [trainable_state(session.segmenter.train(mode)) for mode in (True, False)]
+    def watched(self):
+        hold(self)
+        states = [trainable_state(self.segmenter.train(mode)) for mode in (True, False)]
         assert all(torch.equal(value, states[1][name]) for name, value in states[0].items())
         trained["numbers"] = sum(t.numel() for t in states[0].values())
-        trained["logits"] = session.segmenter(IMAGES)
-        write(self, session)
+        trained["logits"] = self.segmenter(IMAGES)
 
-    monkeypatch.setattr(Run, "_write_adapter", watched)
+    monkeypatch.setattr(Trainer, "hold_kept_weights", watched)
     path = execute(config)
     assert torch.equal(recyclelora.load(path).segmenter(IMAGES), trained["logits"])
     tensors = load_file(path / "adapter.safetensors")
@@ -122,8 +124,6 @@ def test_vera_does_not_start_from_vectors_of_other_projections(make_config):
 class QueryDecoder(LinearDecoder):
     """A decoder that takes queries."""
 
-    has_queries = True
-
     def forward(self, features, size, query=None):
         assert query is not None and query.shape == (10, 16)
         return super().forward(features, size) + query.mean()
@@ -141,7 +141,12 @@ def test_queries_reach_the_decoder_and_learn():
         backbone.model, AdapterContext(has_queries=True)
     )
     segmenter = Segmenter(
-        backbone, QueryDecoder([32] * 4, 19), mean=[0.5] * 3, std=[0.2] * 3, ignore_index=255, query=adapted.query
+        backbone,
+        QueryDecoder([32] * 4, 19, LinearDecoderConfig()),
+        mean=[0.5] * 3,
+        std=[0.2] * 3,
+        ignore_index=255,
+        query=adapted.query,
     )
     segmenter(IMAGES, torch.zeros(2, 64, 96, dtype=torch.long))["loss"].backward()
     assert all(backbone.model.get_parameter(name).grad is not None for name in adapted.rules)
