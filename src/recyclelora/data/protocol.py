@@ -16,24 +16,26 @@ if TYPE_CHECKING:
 
 @dataclass
 class ProtocolConfig:
-    """How images are scored: whole or by sliding window.
-
-    ``sizes`` resizes a dataset's images to [height, width]; ``fit`` scales them, keeping their shape, to the largest
-    size within [short edge, long edge]; ``half`` lists datasets that are scored on half-size copies, masks too. All
-    three know a set by its dataset or by its name in results.
-    Test-time augmentation averages probabilities over ``scales`` of the shown size, and with ``flip`` over mirror
-    images.
-    """
+    """How images are scored. ``sizes``, ``fit`` and ``half`` know a set by its dataset or by its name in results."""
 
     name: str = MISSING
+    """in results"""
     mode: str = "slide"
+    """``slide`` a window over an image, or show it ``whole``"""
     window: int = 512
+    """side of the sliding window in pixels"""
     stride: int = 341
+    """pixels from one window to the next"""
     sizes: dict[str, list[int]] = field(default_factory=dict)
+    """dataset -> [height, width] that its images are resized to"""
     fit: dict[str, list[int]] = field(default_factory=dict)
+    """dataset -> [short edge, long edge] that its images are scaled into, keeping their shape"""
     half: list[str] = field(default_factory=list)
+    """datasets that are scored on half-size copies, masks too"""
     scales: list[float] = field(default_factory=lambda: [1.0])
+    """of the shown size, over which probabilities are averaged"""
     flip: bool = False
+    """whether probabilities are averaged over mirror images, too"""
 
     def check(self) -> Iterator[Problem]:
         """Values that no image could be shown under."""
