@@ -7,9 +7,10 @@ from pathlib import Path
 
 import pytest
 import torch
-from models.decoders.models import CHANNELS, DEFAULT, SMALL_OPTIONS
+from models.decoders.models import CHANNELS, SMALL_OPTIONS
 from torch import nn
 
+from recyclelora.models.decoders.config import DECODERS
 from recyclelora.models.state import trainable_state
 from recyclelora.runs.weights import Weights
 from recyclelora.system.errors import UserError
@@ -28,7 +29,7 @@ class Parts(nn.Module):
         torch.manual_seed(seed)
         self.backbone = nn.Module()
         self.backbone.lora_a = nn.Parameter(torch.randn(rank, 6))
-        self.decoder = DEFAULT[decoder]([CHANNELS] * 4, len(classes), **SMALL_OPTIONS[decoder])
+        self.decoder = DECODERS[decoder](**SMALL_OPTIONS[decoder]).build([CHANNELS] * 4, len(classes))
 
 
 @pytest.fixture
@@ -46,7 +47,7 @@ def row(state: dict[str, torch.Tensor], name: str, classes: list[str], wanted: s
     return state[f"decoder.{name}"][classes.index(wanted)]
 
 
-@pytest.mark.parametrize("decoder", DEFAULT)
+@pytest.mark.parametrize("decoder", DECODERS)
 @pytest.mark.parametrize("now", [NOW, ["tree", "car", "sky", "road"]], ids=["other classes", "another order"])
 def test_rows_go_to_the_classes_of_their_name_and_nothing_else_is_permuted(decoder, now, started):
     start, parts = started(decoder, BEFORE), Parts(decoder, now, 2)
