@@ -213,7 +213,7 @@ def _table(kind: type, skip: set[str] = frozenset()) -> str:
 
 def meanings(kind: type) -> dict[str, str]:
     """The string behind every field, also of base classes, as Markdown."""
-    found: dict[str, str] = {}
+    found = {"name": "of the option; names run directories"}
     for owner in reversed([owner for owner in kind.__mro__ if dataclasses.is_dataclass(owner)]):
         (tree,) = ast.parse(textwrap.dedent(inspect.getsource(owner))).body
         assert isinstance(tree, ast.ClassDef)

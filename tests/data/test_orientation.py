@@ -16,7 +16,7 @@ from PIL import Image, ImageOps
 from recyclelora.data.build import build_datasets
 from recyclelora.data.datasets import digest, open_dataset
 from recyclelora.data.decoding import decode_rgb
-from recyclelora.data.headers import orientation, read_header
+from recyclelora.data.headers import orientation, read_header, read_headers
 from recyclelora.data.orientation import turned
 from recyclelora.data.reading import read_image, read_upright
 from recyclelora.reports.inspection.pair import open_datasets
@@ -200,3 +200,28 @@ def test_an_odd_jpeg_is_named_by_the_inspection(own):
 def test_stored_pixels_are_still_to_be_had(tmp_path: Path):
     (tmp_path / "a.jpg").write_bytes(photograph(PICTURE, 6))
     assert read_image(tmp_path / "a.jpg").shape == (60, 90, 3)
+
+
+@pytest.mark.parametrize("kind", ["JPEG", "TIFF", "PNG"])
+def test_a_photograph_above_pillows_bound_is_read_and_turned(tmp_path: Path, monkeypatch, kind: str):
+    """Pillow opens nothing above 179 megapixels; here the bound is 200 pixels instead."""
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    path = tmp_path / f"a.{kind.lower()}"
+    Image.fromarray(RNG.integers(0, 255, (20, 40, 3), np.uint8)).save(path, kind, exif=exif)
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 100)
+    with pytest.raises(Image.DecompressionBombError):
+        Image.open(path)
+    header = read_header(path)
+    assert header is not None and (header.size, header.orientation, header.turned_size) == ((20, 40), 6, (40, 20))
+    assert read_upright(path).shape == (40, 20, 3)
+    assert Image.MAX_IMAGE_PIXELS == 100
+
+
+def test_headers_above_pillows_bound_are_read_side_by_side(tmp_path: Path, monkeypatch):
+    paths = [tmp_path / f"{number}.jpg" for number in range(40)]
+    for number, path in enumerate(paths):
+        save_rgb(path, np.full((20 + number, 40), 3, np.uint8))
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 100)
+    assert [header.size[0] for header in read_headers(paths) if header] == list(range(20, 60))
+    assert Image.MAX_IMAGE_PIXELS == 100

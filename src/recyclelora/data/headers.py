@@ -6,6 +6,7 @@ Only the first bytes are read, so that tens of thousands of files are looked at 
 from __future__ import annotations
 
 import struct
+import threading
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -26,6 +27,9 @@ FIRST = 1 << 16
 
 AT_ONCE = 16
 """Files opened side by side: on a shared file system each open is a wait."""
+
+_PILLOWS_BOUND = threading.Lock()
+"""Held by who lifts it: it is one for the whole process."""
 
 
 @dataclass(frozen=True)
@@ -57,7 +61,7 @@ def read_header(path: Path) -> Header | None:
             if first.startswith(PNG):
                 return png_header(first)
             return _pillow_header(file, first)
-    except (OSError, SyntaxError, ValueError, struct.error, Image.DecompressionBombError):
+    except (OSError, SyntaxError, ValueError, struct.error):
         return None
 
 
@@ -93,8 +97,7 @@ def leading_chunks(data: bytes) -> Iterator[tuple[bytes, memoryview]]:
 
 
 def _pillow_header(file: BinaryIO, first: bytes) -> Header:
-    file.seek(0)
-    picture = Image.open(file)
+    picture = _opened(file)
     width, height = picture.size
     if picture.format in ("TIFF", "WEBP"):  # theirs may stand behind the pixels
         file.seek(0)
@@ -103,6 +106,21 @@ def _pillow_header(file: BinaryIO, first: bytes) -> Header:
     if picture.format == "TIFF" and turn > 4:  # the one kind whose size Pillow gives as turned
         width, height = height, width
     return Header((height, width), turn)
+
+
+def _opened(file: BinaryIO) -> Image.Image:
+    """Pillow's view of a file of any size: its bound is for pixels, of which none are read here."""
+    file.seek(0)
+    try:
+        return Image.open(file)
+    except Image.DecompressionBombError:
+        with _PILLOWS_BOUND:
+            file.seek(0)
+            bound, Image.MAX_IMAGE_PIXELS = Image.MAX_IMAGE_PIXELS, None
+            try:
+                return Image.open(file)
+            finally:
+                Image.MAX_IMAGE_PIXELS = bound
 
 
 def orientation(data: bytes) -> int:

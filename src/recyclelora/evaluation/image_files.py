@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 import torch
-from PIL import Image
 
 from recyclelora.config.commands import PredictConfig
 from recyclelora.data.headers import read_header
@@ -122,8 +121,7 @@ def check_pixels(path: Path, max_megapixels: float) -> None:
     """
     if not path.is_file():
         raise UserError(f"{path}: not a regular file")
-    with _pillow_without_limit():
-        header = read_header(path)
+    header = read_header(path)
     if header is None:
         return  # whoever reads the pixels says what is wrong
     height, width = header.size
@@ -132,14 +130,3 @@ def check_pixels(path: Path, max_megapixels: float) -> None:
             f"{path}: {width}x{height} pixels are more than max_megapixels={max_megapixels:g}; raise it, or "
             "make the image smaller"
         )
-
-
-@contextlib.contextmanager
-def _pillow_without_limit() -> Iterator[None]:
-    """Let Pillow tell the size of any image: its own limit, of the process, is not the one that the user gave."""
-    limit = Image.MAX_IMAGE_PIXELS
-    Image.MAX_IMAGE_PIXELS = None
-    try:
-        yield
-    finally:
-        Image.MAX_IMAGE_PIXELS = limit

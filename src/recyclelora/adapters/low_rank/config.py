@@ -84,7 +84,9 @@ class LowRankConfig:
     pivoting_f: float = 2.0
     """the bound f of strong pivoting"""
     main: BranchConfig = field(default_factory=BranchConfig)
+    """the first pair"""
     sub: Optional[BranchConfig] = None
+    """the second; null for one alone"""
     mixed_precision: str = added("fold")
     """``residual`` under autocast: ``subtract`` takes s B0 A0 away in every forward, so that small steps survive;
     ``fold`` once from the frozen weight, as in float32"""

@@ -198,6 +198,7 @@ class Mask2FormerDecoderConfig:
     """whether the table of the queries' first features decays, as in RecycleLoRA's configuration; in SoMA's it does
     not, as the queries' position embeddings do not"""
     loss: MaskLossConfig = field(default_factory=MaskLossConfig)
+    """of queries and their masks"""
 
     def check(self) -> Iterator[Problem]:
         yield from above_zero("lr_mult", self.lr_mult)
@@ -240,6 +241,7 @@ class EomtDecoderConfig:
     num_blocks: int = 4
     """how many"""
     loss: MaskLossConfig = field(default_factory=MaskLossConfig)
+    """of queries and their masks"""
 
     def check(self) -> Iterator[Problem]:
         yield from above_zero("lr_mult", self.lr_mult)
