@@ -30,7 +30,8 @@ from rrqr import LEADING, MODELS, TRAILING, machine, published, random_weight, s
 from threadpoolctl import threadpool_limits
 
 from recyclelora.adapters.linalg.rrqr import decompose
-from recyclelora.adapters.low_rank.inits import INITIALIZERS, LayerWeight, branch_rng
+from recyclelora.adapters.low_rank.factors import LayerWeight, branch_rng
+from recyclelora.adapters.low_rank.inits import INITIALIZERS
 
 RANK = 16
 Way = Callable[[np.ndarray], object]

@@ -112,6 +112,7 @@ def test_optuna_sweeps_the_rank_split(tmp_path: Path, gta2city: Path):
     assert len(results(tmp_path)) == 2 and "best: trial" in out
 
 
+@pytest.mark.slow
 def test_a_sweep_takes_results_that_another_has(tmp_path: Path, gta2city: Path):
     plain = [*(o for o in TINY if not o.startswith("adapter.")), "adapter=frozen"]
     assert run("train.py", tmp_path, *plain)[0] == 0
@@ -123,6 +124,7 @@ def test_a_sweep_takes_results_that_another_has(tmp_path: Path, gta2city: Path):
     assert first == later
 
 
+@pytest.mark.slow
 def test_hydras_own_optuna_sweeper_trains_and_maximises(tmp_path: Path, gta2city: Path):
     """As its documentation says, with the words of ours."""
     plain = [o for o in TINY if not o.startswith("adapter.main")]
@@ -134,6 +136,7 @@ def test_hydras_own_optuna_sweeper_trains_and_maximises(tmp_path: Path, gta2city
     assert len(found) == 2 and f"best_value: {found[-1]}" in told.read_text()
 
 
+@pytest.mark.slow
 def test_hydra_leaves_no_folders_of_its_own(tmp_path: Path, gta2city: Path):
     assert run("train.py", tmp_path, *TINY)[0] == 0
     assert sorted(p.name for p in tmp_path.iterdir()) == ["cache", "data", "outputs"]

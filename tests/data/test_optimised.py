@@ -122,6 +122,7 @@ def test_few_bits_among_masks_of_8_bits_are_told(tmp_path: Path, make_config):
     assert told == [("warning", "folder (source)", "images/train/001.jpg", "1 bits, others have 8: read as 0 to 1")]
 
 
+@pytest.mark.slow
 def test_a_mask_of_180_megapixels_is_read(tmp_path: Path):
     save_bits(tmp_path / "a.png", np.ones((13500, 13500), bool), 1)
     with pytest.raises(UserError, match=r"a\.png: cannot be read: .*pixels"):

@@ -20,6 +20,7 @@ from slurm_cluster import needs_slurm
 straced = pytest.mark.skipif(shutil.which("strace") is None, reason="needs strace")
 
 
+@pytest.mark.slow
 def test_killed_runs_end_as_if_nothing_had_happened():
     found = kills.measure(seed=1, count=8, saves=4)
     t = found["training"]
@@ -43,6 +44,7 @@ def test_the_harness_sees_a_write_that_is_not_safe():
     assert found["bad_states"] > 0
 
 
+@pytest.mark.slow
 def test_a_run_goes_on_from_any_step_with_and_without_workers():
     found = resume.measure(seed=2, count=1)
     assert found["0 workers"] == found["2 workers"] == {"resumed": 1, "identical": 1}
@@ -74,6 +76,7 @@ def test_a_killed_and_a_stopped_process_end_the_other():
     assert found["killed"]["tracebacks"] == found["stopped"]["tracebacks"] == 0
 
 
+@pytest.mark.slow
 def test_mistakes_and_defects_are_named():
     found = refusals.measure(seed=5, count=60)
     for part in ("keys_and_values", "shapes_and_patterns"):
@@ -83,6 +86,7 @@ def test_mistakes_and_defects_are_named():
     assert found["drawn_configurations"]["what"] == {}
 
 
+@pytest.mark.slow
 def test_nothing_hostile_executes_and_no_secret_is_written():
     found = hostile.measure(seed=6, count=8)
     assert found["what"] == {} and found["executed"] == found["escaped"] == 0

@@ -45,6 +45,7 @@ def test_the_end_of_the_process_that_trials_are_forked_from_fails_none(tmp_path:
     assert "Traceback" not in err
 
 
+@pytest.mark.slow
 def test_reboots_spend_no_tries(tmp_path: Path):
     """Driver and trial die together, three times; the trial comes to no step in between."""
     sweeping, options = Sweeping(tmp_path), ("x=1", "hydra.sweeper.max_retries=1", "sabotage='0:wait'")

@@ -57,6 +57,7 @@ def test_the_next_process_gets_the_folder_as_decided(tmp_path: Path, monkeypatch
         snapshot.enter(tmp_path / "12-31", changing=True)
 
 
+@pytest.mark.slow
 def test_a_folder_with_a_time_in_it_is_one_sweep(tmp_path: Path):
     places = [f"output_dir={tmp_path / 'outputs'}", f"cache={tmp_path / 'cache'}", f"data.root={tmp_path / 'nothing'}"]
     folder = f"hydra.sweep.dir='{tmp_path}/multirun/${{now:%Y-%m-%d}}/${{now:%H-%M-%S-%f}}'"

@@ -101,6 +101,7 @@ def test_enough_failures_stop_the_search(sweeping: Sweeping):
     assert "max_failures" in out
 
 
+@pytest.mark.slow
 def test_failed_trials_run_again_when_asked(sweeping: Sweeping):
     sweeping("x=1,2,3", "sabotage='1:raise'")
     code, _, err = sweeping("x=1,2,3", "sabotage='1:raise'", "hydra.sweeper.retry_failed=true")
@@ -136,6 +137,7 @@ def test_a_driver_that_is_killed_loses_and_repeats_nothing(sweeping: Sweeping):
     assert {t.state.name for t in study_of(sweeping).trials} == {"COMPLETE"}
 
 
+@pytest.mark.slow
 def test_a_trial_that_was_asked_for_but_never_written_down_is_the_next_one(sweeping: Sweeping):
     sweeping(*TPE, "hydra.sweeper.n_trials=2")
     asked = study_of(sweeping).ask()  # as by a driver that is killed before it writes the ledger
@@ -160,6 +162,7 @@ def test_asked_to_stop_by_any_signal_it_saves_running_trials_and_goes_on_later(s
     assert sweeping.states == {"complete": 2}
 
 
+@pytest.mark.slow
 def test_a_second_driver_is_refused_by_name(sweeping: Sweeping):
     process = sweeping.start("x=1,2", "pause=2")
     wait_for(lambda: bool(sweeping.trials))
@@ -194,6 +197,7 @@ def test_the_study_is_rebuilt_from_the_ledger(sweeping: Sweeping, damage: str):
     assert len(sweeping.executions) == 4
 
 
+@pytest.mark.slow
 def test_other_settings_are_another_study(sweeping: Sweeping):
     sweeping("x=1,2", "pause=0")
     code, _, err = sweeping("x=1,2", "y=9")
@@ -239,6 +243,7 @@ def test_several_objectives_have_a_front(sweeping: Sweeping):
     assert code == 3
 
 
+@pytest.mark.slow
 def test_parameters_are_asked_for_only_under_their_condition(sweeping: Sweeping):
     assert sweeping(
         "mode=choice(plain,deep)", "y=choice(1,2,3)", "hydra/sweeper/sampler=random", "hydra.sweeper.sampler.seed=1",
@@ -248,6 +253,7 @@ def test_parameters_are_asked_for_only_under_their_condition(sweeping: Sweeping)
     assert {t.params["mode"] for t in sweeping.trials} == {"plain", "deep"}
 
 
+@pytest.mark.slow
 def test_given_points_come_first(sweeping: Sweeping):
     assert sweeping(*TPE, "hydra.sweeper.n_trials=3", "hydra.sweeper.enqueue=[{x: 2.5, y: 3}]")[0] == 0
     assert sweeping.trials[0].params == {"x": 2.5, "y": 3}
@@ -324,6 +330,7 @@ def test_a_dry_run_lists_trials_and_starts_none(sweeping: Sweeping):
     assert not (sweeping.folder / "out").exists()
 
 
+@pytest.mark.slow
 def test_named_settings_are_swept_and_the_best_of_each_is_confirmed(sweeping: Sweeping):
     code, _, err = sweeping(
         "seed=0,1", "+hydra.sweeper.points.near=['x=3','y=2']", "+hydra.sweeper.points.far=['x=9']",
@@ -354,6 +361,7 @@ def test_fresh_leaves_folders_alone_that_are_no_sweeps(tmp_path: Path):
 TWELVE = ("x=choice(1,2,3)", "y=choice(1,2)", "hydra/sweeper/sampler=tpe", "hydra.sweeper.sampler.seed=0")
 
 
+@pytest.mark.slow
 def test_a_search_trains_no_configuration_twice(sweeping: Sweeping):
     """TPE proposes the same point of a small space again and again."""
     code, out, err = sweeping(*TWELVE, "hydra.sweeper.n_trials=6", "hydra.sweeper.n_jobs=2")
@@ -366,6 +374,7 @@ def test_a_search_trains_no_configuration_twice(sweeping: Sweeping):
     assert len(values) == 6 and values[(3, 2)] == [0.0]
 
 
+@pytest.mark.slow
 def test_what_is_written_otherwise_is_the_same_configuration(sweeping: Sweeping):
     points = """+hydra.sweeper.points={a: ["x=3"], b: ["x=1", "x=3"]}"""
     options = [points, "y=choice(1,2)", "hydra/sweeper/sampler=random", "hydra.sweeper.n_trials=3"]
@@ -374,6 +383,7 @@ def test_what_is_written_otherwise_is_the_same_configuration(sweeping: Sweeping)
     assert "no more than 2 of 3 trials" in out and len(sweeping.executions) == 2
 
 
+@pytest.mark.slow
 def test_confirmations_are_of_different_configurations(sweeping: Sweeping):
     """The two best of these differ by their seed, which a confirmation replaces."""
     code, _, err = sweeping("x=3,1", "seed=1,2", "hydra.sweeper.confirm=2", "hydra.sweeper.confirm_seeds=[10,20]")
@@ -396,6 +406,7 @@ def test_a_finished_grid_takes_one_more_seed(sweeping: Sweeping):
     assert len(sweeping.executions) == 4
 
 
+@pytest.mark.slow
 def test_a_grid_takes_another_parameter_and_gives_up_a_value(sweeping: Sweeping):
     assert sweeping("seed=31,32", "x=1")[0] == 0
     code, out, err = sweeping("seed=31,33", "x=1,3")
@@ -404,6 +415,7 @@ def test_a_grid_takes_another_parameter_and_gives_up_a_value(sweeping: Sweeping)
     assert len(sweeping.executions) == 2 + 3 and sum(t.state == "complete" for t in sweeping.trials) == 5
 
 
+@pytest.mark.slow
 def test_values_that_are_equal_are_one_point_and_said(sweeping: Sweeping):
     code, out, err = sweeping("x=1,1.0,2,2")
     assert code == 0, err
@@ -427,6 +439,7 @@ def test_a_space_that_makes_no_sense_is_one_line_and_writes_nothing(sweeping: Sw
     assert not (sweeping.folder / "out").exists()
 
 
+@pytest.mark.slow
 def test_a_sweep_warms_the_sampler_of_another_space(sweeping: Sweeping):
     """Trials with a choice that is not there any more are left out; a wider range and more choices take the rest."""
     first = ("x=interval(1.0,2.0)", "y=choice(1,2,3)", "seed=choice(0,1)", "hydra/sweeper/sampler=random")
@@ -454,6 +467,7 @@ def test_what_somebody_removes_of_a_running_trial_is_written_down_again(sweeping
     assert [t.values for t in sweeping.trials] == [[-4.0], [-1.0]] and len(sweeping.executions) == 2
 
 
+@pytest.mark.slow
 def test_a_sweep_that_is_renamed_while_it_runs_ends_in_one_line_and_goes_on_there(sweeping: Sweeping):
     process = sweeping.start("x=1,2", "sabotage=1:wait")
     wait_for(lambda: (sweeping.folder / "out/ledger/0000/unit_0/outcome.json").exists())
@@ -471,6 +485,7 @@ def test_a_sweep_that_is_renamed_while_it_runs_ends_in_one_line_and_goes_on_ther
     assert sum(line.startswith("0000 ") for line in sweeping.executions) == 1
 
 
+@pytest.mark.slow
 def test_records_that_were_edited_by_hand_cost_only_themselves(sweeping: Sweeping):
     sweeping("x=1,2,3")
     ledger = sweeping.folder / "out/ledger"

@@ -136,6 +136,7 @@ def test_one_broken_run_keeps_none_of_the_others_back(config, sweep):
     assert runs_of(config)[1]["1"].info.status == "FAILED"
 
 
+@pytest.mark.slow
 def test_many_processes_that_start_at_once_make_one_parent(config, sweep):
     """Trials of Hydra's own sweeper are each sent by themselves, and so may a user do."""
     for path in (sweep / "ledger").rglob("*.json"):

@@ -47,6 +47,7 @@ def train_half(rank: int, directory: str, accumulate: int) -> None:
     destroy_process_group()
 
 
+@pytest.mark.slow
 def test_the_logged_loss_is_that_of_both_processes_and_all_parts(tmp_path: Path):
     """Halves with 32 and 96 labelled pixels, cut into parts of 8, 24, 40 and 56: the loss of one process is told."""
     mp.start_processes(train_half, (str(tmp_path), 2), nprocs=2, start_method="spawn")

@@ -74,6 +74,7 @@ def test_pictures_change_nothing_of_what_is_trained(drawn, tmp_path):
     assert (path / "adapter.safetensors").read_bytes() == (with_pictures / "adapter.safetensors").read_bytes()
 
 
+@pytest.mark.slow
 def test_a_resumed_run_has_the_pictures_of_an_undisturbed_one(drawn, tmp_path, monkeypatch):
     from conftest import compose_config
 

@@ -334,6 +334,7 @@ def test_a_run_that_is_like_no_other_opens_its_data_once(make_config, gta2city, 
     assert len(opened) == 1 + 2
 
 
+@pytest.mark.slow
 def test_init_from_another_run(make_config, gta2city, capsys):
     first = execute(make_config(*TINY))
     names = make_config(*TINY).data.classes.names

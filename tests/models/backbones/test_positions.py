@@ -148,6 +148,7 @@ def test_a_copy_has_positions_of_its_own_and_half_precision_keeps_its_kind():
         assert backbone(images(*OTHER).bfloat16())[0].dtype == torch.bfloat16
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("model", ["vit_small_patch14_dinov2", "eva02_large_patch14_224", "samvit_base_patch16"])
 def test_compiled_and_exported_it_computes_the_same(model):
     state = random_state(model)
