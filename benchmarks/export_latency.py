@@ -24,6 +24,7 @@ import torch
 from hydra import compose, initialize_config_dir
 
 from recyclelora.config.build import build_model
+from recyclelora.config.commands import ExportConfig
 from recyclelora.config.compose import home, register_schemas, typed
 from recyclelora.evaluation.load import TrainedModel, single_evaluator
 from recyclelora.exchange.exports import timm as timm_export
@@ -63,7 +64,7 @@ def measure(backbone: str, side: int, repeats: int) -> dict[str, float]:
     source = moved(backbone, side)
     untouched = build_timm(source.backbone.model, 0, source.timm_arguments).eval().requires_grad_(False)
     with tempfile.TemporaryDirectory() as folder:
-        timm_export.write(source, Path(folder)).verify()
+        timm_export.write(source, Path(folder), ExportConfig(format="timm")).verify()
         exported = timm.create_model(f"local-dir:{folder}", pretrained=True).eval().requires_grad_(False)
     images, levels = torch.randn(1, 3, side, side), source.adapted.levels
     models = {"untouched": untouched, "exported": exported, "adapted": source.adapted.model}

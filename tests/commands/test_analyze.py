@@ -88,6 +88,7 @@ def test_full_fine_tuning_is_measured_by_its_weights(runs):
     assert {(row["branch"], row["stage"]) for row in rows} == {("all", "update")}
 
 
+@pytest.mark.slow
 def test_several_runs_side_by_side(runs):
     names = ("recyclelora", "again", "lora", "full", "frozen")
     analyze(AnalyzeConfig(run=[str(runs[name]) for name in names]))

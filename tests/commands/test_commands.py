@@ -35,6 +35,7 @@ def results(folder: Path) -> list[dict]:
     return [json.loads(p.read_text()) for p in sorted((folder / "outputs").glob("*/**/result.json"))]
 
 
+@pytest.mark.slow
 def test_missing_data_is_one_clear_message_naming_every_folder(tmp_path: Path):
     code, _, err = run("train.py", tmp_path, "backbone=vit_tiny_test")
     assert code == 2 and "Traceback" not in err
@@ -42,6 +43,7 @@ def test_missing_data_is_one_clear_message_naming_every_folder(tmp_path: Path):
         assert words in err
 
 
+@pytest.mark.slow
 def test_missing_weights_say_what_to_do(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")
     monkeypatch.setenv("HF_HOME", str(tmp_path / "hf"))
@@ -87,6 +89,7 @@ def test_ctrl_c_saves_and_says_how_to_go_on(tmp_path: Path, gta2city: Path):
     assert list(tmp_path.glob("outputs/runs/*/checkpoints/last"))
 
 
+@pytest.mark.slow
 def test_a_grid_is_one_study_with_numbered_trials(tmp_path: Path, gta2city: Path):
     plain = [o for o in TINY if not o.startswith("adapter.")]
     code, _, err = run("train.py", tmp_path, "-m", *plain, "adapter=frozen,lora", "seed=0,1")

@@ -29,6 +29,7 @@ def test_killed_runs_end_as_if_nothing_had_happened():
     assert found["saving"]["recyclelora"]["unreadable"] == 0
 
 
+@pytest.mark.slow
 @straced
 def test_no_fault_at_any_write_leaves_a_bad_state():
     found = crash_points.measure(seed=0, count=9)
@@ -50,6 +51,7 @@ def test_a_run_goes_on_from_any_step_with_and_without_workers():
     assert found["0 workers"] == found["2 workers"] == {"resumed": 1, "identical": 1}
 
 
+@pytest.mark.slow
 def test_damage_is_noticed_by_name():
     found = corruptions.measure(seed=3, count=24)
     c = found["checkpoints"]

@@ -56,6 +56,7 @@ def test_the_core_trains_and_evaluates_without_any_extra(tmp_path: Path, gta2cit
     assert again.returncode == 0, again.stderr
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("command", "words"),
     [

@@ -23,6 +23,7 @@ def children(pid: int) -> dict[int, str]:
     return found
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("all_of_them", [False, True])
 def test_the_end_of_the_process_that_trials_are_forked_from_fails_none(tmp_path: Path, all_of_them: bool):
     """Without retries for the trials' own failures; TMPDIR longer than a socket's path may be."""

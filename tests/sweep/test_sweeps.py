@@ -146,6 +146,7 @@ def test_a_trial_that_was_asked_for_but_never_written_down_is_the_next_one(sweep
     assert [t.state.name for t in study_of(sweeping).trials] == ["COMPLETE"] * 3
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGHUP, signal.SIGUSR1, signal.SIGQUIT])
 def test_asked_to_stop_by_any_signal_it_saves_running_trials_and_goes_on_later(sweeping: Sweeping, number: int):
     """To the whole group of processes, as a terminal does."""
@@ -176,6 +177,7 @@ def test_a_second_driver_is_refused_by_name(sweeping: Sweeping):
 slow = pytest.mark.slow
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("damage", ["emptied", pytest.param("deleted", marks=slow), pytest.param("broken", marks=slow)])
 def test_the_study_is_rebuilt_from_the_ledger(sweeping: Sweeping, damage: str):
     sweeping(*TPE, "hydra.sweeper.n_trials=4")

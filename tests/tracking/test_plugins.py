@@ -26,6 +26,7 @@ def run(site: Path | None, folder: Path, *command: str) -> subprocess.CompletedP
     )
 
 
+@pytest.mark.slow
 def test_the_example_follows_a_training_and_sends_the_rest_later(tmp_path: Path, gta2city: Path):
     site = install_project(EXAMPLE, tmp_path / "site")
     places = [f"output_dir={tmp_path / 'outputs'}", f"cache={tmp_path / 'cache'}", f"data.root={tmp_path / 'data'}"]

@@ -40,6 +40,7 @@ def server(empty_store, tmp_path_factory):
         yield port
 
 
+@pytest.mark.slow
 def test_every_point_arrives_once_through_a_server_that_fails(tracked_config, server, faulty_proxy):
     proxy = faulty_proxy(server, "flaky", rate=0.35, delay=0.05, seed=1)
     config = replace(tracked_config, tracking=replace(tracked_config.tracking, uri=proxy.url))

@@ -36,6 +36,11 @@ def moved_source(folder: Path, *overrides: str, seed: int = 0) -> Source:
     return Source.of(TrainedModel(folder, config, segmenter, evaluator, 1), "last")
 
 
+def asked(size: tuple[int, int] | None = None, precision: str = "fp32") -> ExportConfig:
+    """What a writer is given beside the model and the folder."""
+    return ExportConfig(size=None if size is None else list(size), precision=precision)
+
+
 @pytest.fixture(scope="session")
 def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The directory of one trained run."""

@@ -17,7 +17,7 @@ import recyclelora
 from recyclelora.exchange.exports import peft as peft_export
 from recyclelora.models.backbones.weights import find_weights, read_weights
 
-from .conftest import PLAIN, moved_source
+from .conftest import PLAIN, asked, moved_source
 
 BLOCKED = """
 import sys
@@ -96,7 +96,7 @@ def test_segmenters(finished: Path, exported: Callable[[str], Path], name: str, 
 @pytest.mark.weights
 def test_peft_on_real_weights_and_its_refusal_of_others(tmp_path: Path):
     source = moved_source(tmp_path, *PLAIN, "adapter=recyclelora", "backbone=dinov2_small")
-    outcome = peft_export.write(source, tmp_path)
+    outcome = peft_export.write(source, tmp_path, asked())
     outcome.verify()
     assert set(outcome.details["ranks"].values()) == {72}
     pretrained = read_weights(find_weights("dinov2_small", None, None))

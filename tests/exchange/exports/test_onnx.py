@@ -21,7 +21,7 @@ from recyclelora.exchange.exports.source import Source
 from recyclelora.models.decoders.decoder import DenseDecoder
 from recyclelora.system.errors import UserError
 
-from .conftest import TINY, moved_source
+from .conftest import TINY, asked, moved_source
 from .test_segmenter import pictures
 
 
@@ -31,6 +31,7 @@ def dimensions(path: Path) -> list[object]:
     return given.shape
 
 
+@pytest.mark.slow
 def test_batch_and_size_are_open(finished: Path, exported: Callable[[str], Path]):
     folder, run = exported("onnx"), recyclelora.load(finished)
     assert dimensions(folder / "segmenter.onnx") == ["batch", 3, "height", "width"]
@@ -56,7 +57,7 @@ def test_the_graph_is_valid_and_says_nothing_of_this_machine(exported: Callable[
 
 def test_half_precision_at_a_fixed_size(tmp_path: Path):
     source = moved_source(tmp_path, *TINY)
-    outcome = onnx_export.write(source, tmp_path, (64, 64), "fp16")
+    outcome = onnx_export.write(source, tmp_path, asked((64, 64), "fp16"))
     outcome.verify()
     (check,) = outcome.checks
     assert 0 < check.max_abs_difference < 5e-3 * check.largest and check.equal_pixels > 0.99
@@ -84,7 +85,7 @@ class Exact(DenseDecoder):
 def test_a_decoder_that_needs_float32_keeps_it_and_that_is_said(tmp_path: Path):
     source = moved_source(tmp_path, *TINY)
     source.run.segmenter.decoder = Exact(source.run.segmenter.decoder)
-    outcome = onnx_export.write(Source.of(source.run, "last"), tmp_path, (64, 64), "fp16")
+    outcome = onnx_export.write(Source.of(source.run, "last"), tmp_path, asked((64, 64), "fp16"))
     outcome.verify()
     assert outcome.remark.startswith("the decoder stays in float32: expected ")
     weights = onnx.load(tmp_path / "segmenter.onnx").graph.initializer
@@ -107,7 +108,7 @@ class Pooling(DenseDecoder):
 def test_what_onnxruntime_cannot_run_at_all_sizes_is_fixed_and_said(tmp_path: Path):
     source = moved_source(tmp_path, *TINY)
     source.run.segmenter.decoder = Pooling(source.run.segmenter.decoder)
-    outcome = onnx_export.write(Source.of(source.run, "last"), tmp_path, None, "fp32")
+    outcome = onnx_export.write(Source.of(source.run, "last"), tmp_path, asked())
     outcome.verify()
     assert outcome.remark.startswith("as ONNX for images of 64x64 only: ")
     assert dimensions(tmp_path / "segmenter.onnx")[1:] == [3, 64, 64]
@@ -121,12 +122,12 @@ def test_what_cannot_be_converted_is_one_line(tmp_path: Path, monkeypatch: pytes
 
     monkeypatch.setattr(onnx_export, "convert", fail)
     with pytest.raises(UserError, match=r"format=onnx: the model cannot be converted: no such operation$"):
-        onnx_export.write(moved_source(tmp_path, *TINY), tmp_path, (64, 64), "fp32")
+        onnx_export.write(moved_source(tmp_path, *TINY), tmp_path, asked((64, 64), "fp32"))
 
 
 @pytest.mark.slow
 def test_half_precision_at_any_size(tmp_path: Path):
     source = moved_source(tmp_path, *TINY)
-    onnx_export.write(source, tmp_path, None, "fp16").verify()
+    onnx_export.write(source, tmp_path, asked(precision="fp16")).verify()
     for image in pictures():
         assert (Segmenter(tmp_path).predict(image)[0] == source.run.predict(image).ids).mean() > 0.98

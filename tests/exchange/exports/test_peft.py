@@ -18,7 +18,7 @@ from recyclelora.exchange.exports.source import features
 from recyclelora.models.backbones import weights
 from recyclelora.system.errors import UserError
 
-from .conftest import PLAIN, TINY, moved_source
+from .conftest import PLAIN, TINY, asked, moved_source
 from .test_timm import LEVELS, METHODS, pretrained_file
 
 DINOV3 = ["backbone=dinov3_base", "backbone.pretrained=false"]
@@ -48,7 +48,7 @@ CASES = {
 @pytest.mark.parametrize("case", CASES)
 def test_peft_gives_the_adapted_model(tmp_path: Path, case: str):
     source = moved_source(tmp_path, *CASES[case])
-    peft_export.write(source, tmp_path).verify()
+    peft_export.write(source, tmp_path, asked()).verify()
     images = torch.randn(2, 3, 64, 96)
     expected, levels = source.adapted(images), source.adapted.levels
     start = features(peft_export.original(source), levels, images)
@@ -61,7 +61,7 @@ def test_peft_gives_the_adapted_model(tmp_path: Path, case: str):
 
 def test_the_adapter_is_small_and_of_twice_the_rank(tmp_path: Path):
     source = moved_source(tmp_path, *TINY)
-    ranks = peft_export.write(source, tmp_path).details["ranks"]
+    ranks = peft_export.write(source, tmp_path, asked()).details["ranks"]
     assert len(ranks) == 16 and set(ranks.values()) == {12}
     tensors = load_file(tmp_path / "adapter_model.safetensors")
     assert tensors["base_model.model.blocks.0.attn.qkv.lora_A.weight"].shape == (12, 32)
@@ -78,7 +78,7 @@ def test_the_configuration_holds_what_is_used_in_a_fixed_order(tmp_path: Path, c
     source = moved_source(tmp_path, *CASES[case])
     texts = []
     for _ in range(2):
-        assert peft_export.write(source, tmp_path).details["peft"] == version
+        assert peft_export.write(source, tmp_path, asked()).details["peft"] == version
         texts.append((tmp_path / "adapter_config.json").read_text())
     assert texts[0] == texts[1]
     config = json.loads(texts[0])
@@ -100,7 +100,7 @@ def test_weights_that_timm_cannot_read_lie_beside_the_adapter(tmp_path: Path, mo
     source = moved_source(tmp_path, *TINY, "backbone.pretrained=true", f"backbone.checkpoint={file}")
     folder = tmp_path / "export"
     folder.mkdir()
-    outcome = peft_export.write(source, folder)
+    outcome = peft_export.write(source, folder, asked())
     outcome.verify()
     assert outcome.details["holds_original_weights"] is not readable
     assert (folder / "base_model.safetensors").exists() is not readable
@@ -122,7 +122,7 @@ def test_layers_of_other_ranks_are_named(tmp_path: Path):
     for branch in still.branches().values():
         branch.lora_a.data, branch.lora_b.data = branch.initial.dense_a(32), branch.initial.b.clone()
     again = type(source).of(source.run, "last")
-    peft_export.write(again, tmp_path).verify()
+    peft_export.write(again, tmp_path, asked()).verify()
     config = json.loads((tmp_path / "adapter_config.json").read_text())
     assert config["rank_pattern"] == {"blocks.1.mlp.fc2": 6}
     assert config["alpha_pattern"] == {"blocks.1.mlp.fc2": pytest.approx(1.0)}
@@ -134,7 +134,7 @@ def test_layers_of_other_ranks_are_named(tmp_path: Path):
 )
 def test_methods_without_an_adapter_are_refused_by_name(tmp_path: Path, method: str, words: str):
     with pytest.raises(UserError, match=f"format=peft: {words}.*format=timm"):
-        peft_export.write(moved_source(tmp_path, *METHODS[method]), tmp_path)
+        peft_export.write(moved_source(tmp_path, *METHODS[method]), tmp_path, asked())
 
 
 def test_a_method_that_is_no_lora_is_refused_by_name(tmp_path: Path):
@@ -144,7 +144,7 @@ def test_a_method_that_is_no_lora_is_refused_by_name(tmp_path: Path):
     source = moved_source(tmp_path, *TINY)
     source.adapted.model.blocks[1].mlp.fc1 = Magnitude(32, 128)
     with pytest.raises(UserError, match=r"format=peft: adapter=recyclelora is no LoRA \(Magnitude\)"):
-        peft_export.write(source, tmp_path)
+        peft_export.write(source, tmp_path, asked())
 
 
 def test_an_adapter_that_did_not_move_is_refused(tmp_path: Path):
@@ -153,4 +153,4 @@ def test_an_adapter_that_did_not_move_is_refused(tmp_path: Path):
         if name.endswith("lora_b"):
             parameter.data.zero_()
     with pytest.raises(UserError, match="training has not changed any layer of adapter=lora"):
-        peft_export.write(source, tmp_path)
+        peft_export.write(source, tmp_path, asked())

@@ -27,6 +27,7 @@ def export(site: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(command, env=environment, capture_output=True, text=True, timeout=240)
 
 
+@pytest.mark.slow
 def test_the_example_writes_and_verifies_a_run_and_may_be_replaced(finished: Path, tmp_path: Path):
     site = install_project(EXAMPLE, tmp_path / "site")
     for _ in range(2):

@@ -19,7 +19,7 @@ from recyclelora.exchange.exports.source import Source
 from recyclelora.models.decoders.decoder import DenseDecoder
 from recyclelora.system.errors import UserError
 
-from .conftest import PLAIN, TINY, moved_source
+from .conftest import PLAIN, TINY, asked, moved_source
 
 
 def pictures() -> list[np.ndarray]:
@@ -46,14 +46,14 @@ def test_the_folder_holds_no_pickle_and_nothing_of_this_machine(exported: Callab
 @pytest.mark.parametrize("method", [["adapter=frozen"], ["adapter=full"]])
 def test_other_methods(tmp_path: Path, method: list[str]):
     source = moved_source(tmp_path, *PLAIN, *method)
-    segmenter_export.write(source, tmp_path, None).verify()
+    segmenter_export.write(source, tmp_path, asked()).verify()
     image = pictures()[1]
     np.testing.assert_array_equal(Segmenter(tmp_path).predict(image)[0], source.run.predict(image).ids)
 
 
 def test_a_fixed_size(tmp_path: Path):
     source = moved_source(tmp_path, *TINY)
-    outcome = segmenter_export.write(source, tmp_path, (64, 96))
+    outcome = segmenter_export.write(source, tmp_path, asked((64, 96)))
     outcome.verify()
     assert outcome.details == {"batch": "dynamic", "size": (64, 96)} and outcome.remark is None
     assert [check.input for check in outcome.checks] == [(2, 3, 64, 96)]
@@ -64,7 +64,7 @@ def test_a_fixed_size(tmp_path: Path):
 
 def test_that_test_time_augmentation_is_left_out_is_said(tmp_path: Path):
     source = moved_source(tmp_path, *TINY, "data.protocol.flip=true")
-    outcome = segmenter_export.write(source, tmp_path, (64, 64))
+    outcome = segmenter_export.write(source, tmp_path, asked((64, 64)))
     assert outcome.remark and "without the protocol's scales=[1.0] and flip=True" in outcome.remark
 
 
@@ -73,7 +73,7 @@ def test_that_test_time_augmentation_is_left_out_is_said(tmp_path: Path):
 )
 def test_a_size_that_cannot_be_is_refused(tmp_path: Path, size: tuple[int, int], words: str):
     with pytest.raises(UserError, match=rf"size=\[{size[0]},{size[1]}\].*{words}"):
-        segmenter_export.write(moved_source(tmp_path, *TINY), tmp_path, size)
+        segmenter_export.write(moved_source(tmp_path, *TINY), tmp_path, asked(size))
 
 
 class Stubborn(DenseDecoder):
@@ -105,7 +105,7 @@ class Stubborn(DenseDecoder):
 def test_what_cannot_be_traced_for_all_is_fixed_and_said(tmp_path: Path, counting: bool, open_: dict, words: tuple):
     source = moved_source(tmp_path, *TINY)
     source.run.segmenter.decoder = Stubborn(source.run.segmenter.decoder, counting)
-    outcome = segmenter_export.write(Source.of(source.run, "last"), tmp_path, None)
+    outcome = segmenter_export.write(Source.of(source.run, "last"), tmp_path, asked())
     outcome.verify()
     assert outcome.details == open_
     assert outcome.remark.startswith(f"traced for {words[0]} only: ") and ". " not in outcome.remark
@@ -124,7 +124,7 @@ def test_a_run_in_mixed_precision_predicts_in_mixed_precision(tmp_path: Path):
     mixed = single_evaluator(source.run.config, torch.device("cpu"), "bf16-mixed")
     run = TrainedModel(tmp_path, source.run.config, source.run.segmenter, mixed, 1)
     (tmp_path / "run.json").write_text(json.dumps({"precision": "bf16-mixed"}))
-    segmenter_export.write(Source.of(run, "last"), tmp_path, None).verify()
+    segmenter_export.write(Source.of(run, "last"), tmp_path, asked()).verify()
     image = pictures()[0]
     with torch.inference_mode():
         expected = mixed.scores(run.segmenter, [image]).numpy()

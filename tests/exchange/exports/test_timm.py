@@ -15,7 +15,7 @@ from recyclelora.exchange.exports import timm as timm_export
 from recyclelora.exchange.exports.source import Source, features
 from recyclelora.models.backbones.weights import find_weights, read_weights
 
-from .conftest import PLAIN, TINY, moved_source
+from .conftest import PLAIN, TINY, asked, moved_source
 
 LEVELS = ["backbone.model_args.depth=6", "backbone.levels=[0,1,2,3]"]
 SOMA = ["adapter.residual=true", "adapter.split_qkv=true", "adapter.train_bias=true"]
@@ -32,7 +32,7 @@ METHODS = {
 @pytest.mark.parametrize("method", METHODS)
 def test_every_method_that_can_be_merged(tmp_path: Path, method: str):
     source = moved_source(tmp_path, *METHODS[method])
-    timm_export.write(source, tmp_path).verify()
+    timm_export.write(source, tmp_path, asked()).verify()
     loaded = timm.create_model(f"local-dir:{tmp_path}", pretrained=True).eval()
     images = torch.randn(2, 3, 64, 96)
     expected = source.adapted(images)
@@ -44,7 +44,7 @@ def test_every_method_that_can_be_merged(tmp_path: Path, method: str):
 
 def test_what_the_run_does_not_read_is_as_it_was_before(tmp_path: Path):
     source = moved_source(tmp_path, *TINY, *LEVELS)
-    outcome = timm_export.write(source, tmp_path)
+    outcome = timm_export.write(source, tmp_path, asked())
     outcome.verify()
     assert len(source.adapted.model.blocks) == 4
     untouched = timm.create_model("vit_tiny_patch16_224", **source.timm_arguments)
@@ -62,7 +62,7 @@ def test_what_the_run_does_not_read_is_as_it_was_before(tmp_path: Path):
 
 
 def test_config_json_holds_sizes_and_preprocessing(tmp_path: Path):
-    timm_export.write(moved_source(tmp_path, *TINY, "backbone.mean=[0.1,0.2,0.3]"), tmp_path)
+    timm_export.write(moved_source(tmp_path, *TINY, "backbone.mean=[0.1,0.2,0.3]"), tmp_path, asked())
     config = json.loads((tmp_path / "config.json").read_text())
     assert config["architecture"] == "vit_tiny_patch16_224"
     assert config["model_args"]["img_size"] == [64, 64] and config["model_args"]["patch_size"] == 16
@@ -84,7 +84,7 @@ def test_a_backbone_in_bfloat16_is_exported_without_rounding_the_update(tmp_path
     for branch in layer.branches().values():
         branch.lora_b.data += 1e-4  # below the resolution of bfloat16 for most weights
         change += layer.scale * 1e-4 * branch.lora_a.double().sum(0)
-    timm_export.write(Source.of(source.run, "last"), tmp_path).verify()
+    timm_export.write(Source.of(source.run, "last"), tmp_path, asked()).verify()
     exported = load_file(tmp_path / "model.safetensors")[f"{name}.weight"].double()
     torch.testing.assert_close(exported - start, change.expand_as(start), atol=2e-8, rtol=1e-3)
 
@@ -105,10 +105,10 @@ def test_a_backbone_is_laid_out_for_the_size_that_is_asked_for(tmp_path: Path, m
     source = moved_source(tmp_path, *TINY, *options)
     (tmp_path / "export").mkdir()
     wide = Source.of(source.run, "last", (48, 96))
-    outcome = module.write(wide, tmp_path / "export")
+    outcome = module.write(wide, tmp_path / "export", asked())
     outcome.verify()
     assert [check.input[-2:] for check in outcome.checks] == [(48, 96)]
-    own = module.write(source, tmp_path / "export")
+    own = module.write(source, tmp_path / "export", asked())
     own.verify()
     assert [check.input[-2:] for check in own.checks] == [(64, 64), (48, 80)]
 
@@ -116,7 +116,7 @@ def test_a_backbone_is_laid_out_for_the_size_that_is_asked_for(tmp_path: Path, m
 @pytest.mark.weights
 def test_real_weights(tmp_path: Path):
     source = moved_source(tmp_path, *TINY, "backbone=dinov2_small", "backbone.levels=[2,4,6,8]")
-    outcome = timm_export.write(source, tmp_path)
+    outcome = timm_export.write(source, tmp_path, asked())
     outcome.verify()
     pretrained = read_weights(find_weights("dinov2_small", None, None))
     tensors = load_file(tmp_path / "model.safetensors")
