@@ -136,7 +136,8 @@ def test_the_command_and_its_mistakes(runs, tmp_path: Path):
     few = ["features=false", "figures=false", "subspaces=false", f"output={tmp_path / 'out'}"]
     done = command(f"run=[{runs['lora']},{runs['recyclelora']}]", *few)
     assert done.returncode == 0, done.stderr
-    assert "lora 4" in done.stdout and "recyclelora 4+2" in done.stdout and (tmp_path / "out/rank.csv").exists()
+    assert "adapter=lora" in done.stdout and "adapter=recyclelora" in done.stdout
+    assert (tmp_path / "out/rank.csv").exists()
     for overrides, words in (
         (["run=3"], "run=3: must be a run directory"),
         (["run=x", "checkpoint=lst"], "did you mean last?"),

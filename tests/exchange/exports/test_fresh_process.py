@@ -84,7 +84,8 @@ def test_segmenters(finished: Path, exported: Callable[[str], Path], name: str, 
     folder, model = exported(name), recyclelora.load(finished)
     rng = np.random.default_rng(0)
     images = [rng.integers(0, 256, (*size, 3)).astype(np.uint8) for size in SIZES]
-    code = "for image in given:\n" + snippet(folder, "    ") + "    results += [ids, confidence, picture]\n"
+    photo = "from PIL import Image\nfor image in given:\n    Image.fromarray(image).save('photo.jpg', 'PNG')\n"
+    code = photo + snippet(folder, "    ") + "    results += [ids, confidence, picture]\n"
     results = results_of(folder, code + f"assert {unneeded!r} not in sys.modules", images)
     for image, ids, confidence, picture in zip(images, results[::3], results[1::3], results[2::3], strict=True):
         expected = model.predict(image)
