@@ -46,12 +46,12 @@ def with_extras(losses: dict[str, Tensor], extras: Sequence[ExtraLoss], inputs: 
     Raises:
         ValueError: a name is taken or does not begin with ``loss_``.
     """
-    for extra in extras:
-        found = extra(inputs)
+    for loss in extras:
+        found = loss(inputs)
         for name in found:
             if not name.startswith("loss_") or name in losses:
                 raise ValueError(
-                    f"{type(extra).__name__} names a loss {name!r}: it must begin with loss_ and be its own"
+                    f"{type(loss).__name__} names a loss {name!r}: it must begin with loss_ and be its own"
                 )
         losses = losses | found
     return losses
