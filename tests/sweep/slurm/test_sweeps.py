@@ -151,10 +151,10 @@ def test_a_job_that_waits_for_a_person_says_so(sweeping: Sweeping, cluster: Clus
 
 def test_a_trial_that_is_cancelled_in_the_queue_never_starts(sweeping: Sweeping, cluster: Cluster):
     full = [*SLURM, "hydra.launcher.cpus_per_task=4"]  # a whole node
-    driver = sweeping.start("x=1,2,3,4", "pause=8", "hydra.sweeper.n_jobs=4", *full)
+    driver = sweeping.start("x=1,2,3,4", "pause=25", "hydra.sweeper.n_jobs=4", *full)
     cluster.until(lambda: len(started(sweeping)) == 3 and len(sweeping.trials) == 4)
     subprocess.run([sys.executable, "-m", "recyclelora.sweep", "cancel", str(sweeping.folder / "out"), "3"], check=True)
-    out, err = driver.communicate(timeout=100)
+    out, err = driver.communicate(timeout=150)
     assert driver.returncode == 3, (out, err)
     assert [(t.state, t.reason) for t in sweeping.trials] == [*[("complete", None)] * 3, ("failed", "cancelled")]
     assert len(sweeping.executions) == 3
