@@ -1,37 +1,28 @@
 """Draw README's picture, docs/overview.jpg: rendered scenes of unseen looks as two methods segment them.
 
-python docs/overview.py        # two runs of the demo's setting, about 8 minutes on 2 idle cores; then it only draws
+python benchmarks/overview.py        # of the runs of streets.py with seed 0, which it trains if they are not there
 """
 
 from __future__ import annotations
 
 import io
 import json
-import subprocess
-import sys
-from pathlib import Path
 
 from PIL import Image
+from streets import METHODS, ROOT, train
 
 import recyclelora
 from recyclelora.data.datasets import open_dataset
 from recyclelora.drawing.tiles import comparison
 
-ROOT = Path(__file__).resolve().parents[1]
-METHODS = {"frozen backbone": "frozen", "RecycleLoRA": "recyclelora_short"}
+SHOWN = {"frozen backbone": "DINOv2 ViT-S, frozen", "RecycleLoRA": "DINOv2 ViT-S, RecycleLoRA (scale 1)"}
+"""Head of the column -> the method of streets.py."""
 LOOKS = ("day", "night", "snow")
 
 
-def run(adapter: str) -> Path:
-    """Train the demo's setting with an adapter, or find it finished; its directory."""
-    command = [sys.executable, str(ROOT / "train.py"), "experiment=demo", f"adapter={adapter}", "tracking=none"]
-    done = subprocess.run(command, check=True, cwd=ROOT, stdout=subprocess.PIPE, text=True)  # noqa: S603
-    return ROOT / done.stdout.rpartition("results and pictures: ")[2].strip()
-
-
 def main() -> None:
-    """Train both, draw one scene of each look."""
-    runs = {name: run(adapter) for name, adapter in METHODS.items()}
+    """One scene of each look, as both see it."""
+    runs = {name: train(method, METHODS[method], seed=0) for name, method in SHOWN.items()}
     models = {name: recyclelora.load(path) for name, path in runs.items()}
     miou = {name: json.loads((path / "result.json").read_text())["miou"]["targets"] for name, path in runs.items()}
     rows = []
@@ -43,7 +34,7 @@ def main() -> None:
         ]
         rows.append((look, sample.image, sample.label, predicted))
     classes = models["RecycleLoRA"].classes
-    picture = comparison(rows, list(METHODS), classes, title="trained on one rendered look, never on these")
+    picture = comparison(rows, list(SHOWN), classes, title="trained on one rendered look, never on these")
     buffer = io.BytesIO()
     Image.fromarray(picture).save(buffer, format="jpeg", quality=88, optimize=True)
     (ROOT / "docs/overview.jpg").write_bytes(buffer.getvalue())

@@ -19,7 +19,8 @@ from pathlib import Path
 import numpy as np
 from scipy import stats
 
-from recyclelora.reports.anytime import ALPHA, log_e
+from recyclelora.reports.anytime import log_e
+from recyclelora.reports.statistics import ALPHA
 
 CANDIDATES, SEEDS, STUDIES = 17, 30, 4000
 EFFECTS = (0.0, 0.5, 1.0, 1.5, 2.0, 3.0, 4.0, 6.0)

@@ -10,19 +10,17 @@ that this project writes: a folder of another name is removed only by that name.
 
 from __future__ import annotations
 
-import argparse
 import sys
 from pathlib import Path
 
+from recyclelora.commands.help import folder_parser
 from recyclelora.system.cache import clear, default_directory, inventory, prune, readable, size, table
 from recyclelora.system.errors import UserError
 
 
 def main() -> None:
     """``recyclelora cache list|clear|prune``."""
-    parser = argparse.ArgumentParser(
-        prog="recyclelora cache", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = folder_parser("cache", __doc__)
     parser.add_argument("--dir", type=Path, default=default_directory(), help="default: %(default)s")
     actions = parser.add_subparsers(dest="action", required=True)
     actions.add_parser("list", help="kinds, entries and sizes")

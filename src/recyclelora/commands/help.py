@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import ast
 import sys
 import textwrap
@@ -36,6 +37,13 @@ def screen(module: str, config_name: str) -> str:
         config_name: the file in ``conf/`` whose defaults name the groups of options
     """
     return "\n".join([str(sys.modules[module].__doc__).strip(), *_options(config_name)])
+
+
+def folder_parser(command: str, text: str | None) -> argparse.ArgumentParser:
+    """Of a command that acts on a folder and takes words instead of ``key=value``; ``text`` is its docstring."""
+    return argparse.ArgumentParser(
+        prog=f"recyclelora {command}", description=text, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
 
 
 def _docstring(module: str) -> str:

@@ -9,19 +9,17 @@
 
 from __future__ import annotations
 
-import argparse
 from pathlib import Path
 
 from recyclelora.commands.clear_line import one_clear_line
+from recyclelora.commands.help import folder_parser
 from recyclelora.system.errors import UserError
 from recyclelora.system.extras import require
 
 
 def main() -> None:
     """``recyclelora sweep status|cancel|extend <sweep dir>``."""
-    parser = argparse.ArgumentParser(
-        prog="recyclelora sweep", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = folder_parser("sweep", __doc__)
     actions = parser.add_subparsers(dest="action", required=True)
     asked = {
         "status": actions.add_parser("status", help="how it stands"),

@@ -15,6 +15,7 @@ import sys
 from pathlib import Path
 
 from recyclelora.commands.clear_line import one_clear_line
+from recyclelora.commands.help import folder_parser
 from recyclelora.system.extras import require
 from recyclelora.tracking.follow import explained, follow, sync
 from recyclelora.tracking.mlflow.deadline import leave
@@ -24,9 +25,7 @@ from recyclelora.tracking.trackers import known_trackers
 
 def main() -> None:
     """``recyclelora track sync|register|ui <folder>``."""
-    parser = argparse.ArgumentParser(
-        prog="recyclelora track", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = folder_parser("track", __doc__)
     actions = parser.add_subparsers(dest="action", required=True)
     asked = {
         "sync": actions.add_parser("sync", help="send what a tracker does not have"),

@@ -104,7 +104,7 @@ def by_name(
     begins with all of them in their order. So is one with all of Cityscapes' in another order: version 0.1.0 read
     those by number, and new runs are refused.
     """
-    if own is CITYSCAPES_CLASSES and not contains and sorted(names) == sorted(own):
+    if tuple(own) == CITYSCAPES_CLASSES and not contains and sorted(names) == sorted(own):
         return None
     places = {name: index for index, name in enumerate(names)}
     places |= {inner: places[name] for name, inners in (contains or {}).items() for inner in inners}

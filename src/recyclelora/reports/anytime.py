@@ -16,9 +16,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from recyclelora.reports.statistics import ROUNDING, holm
+from recyclelora.reports.statistics import ALPHA, ROUNDING, holm
 
-ALPHA = 0.05
 PRECISION = 0.25
 """Of the mixture: effects, in standard deviations of a paired difference, are normal with this inverse variance. The
 fewest seeds on average for differences of 1.5 to 3 standard deviations (benchmarks/racing.py)."""
@@ -33,7 +32,11 @@ def log_e(differences: np.ndarray) -> np.ndarray:
     nothing. The first one alone says nothing either, as its spread is not known.
     """
     n = np.arange(1, differences.shape[-1] + 1)
-    total, squares = np.cumsum(differences, -1), np.cumsum(differences**2, -1)
+    return _log_e_of(n, np.cumsum(differences, -1), np.cumsum(differences**2, -1))
+
+
+def _log_e_of(n: np.ndarray, total: np.ndarray, squares: np.ndarray) -> np.ndarray:
+    """The same of n differences from their sum and the sum of their squares."""
     weighted = (n + PRECISION) * squares
     ratio = np.divide(weighted, weighted - total**2, out=np.ones_like(weighted), where=squares > 0)
     found: np.ndarray = 0.5 * np.log(PRECISION / (n + PRECISION)) + n / 2 * np.log(ratio)
@@ -90,9 +93,7 @@ def more_needed(differences: Sequence[float], alpha: float = ALPHA) -> int | Non
         return 0
     mean, variance = float(values.mean()), float(values.var(ddof=1))
     n = np.arange(len(values) + 1, FAR + 1)
-    squares = (n - 1) * variance + n * mean**2
-    weighted = (n + PRECISION) * squares
-    expected = 0.5 * np.log(PRECISION / (n + PRECISION)) + n / 2 * np.log(weighted / (weighted - (n * mean) ** 2))
+    expected = _log_e_of(n, n * mean, (n - 1) * variance + n * mean**2)
     enough = np.flatnonzero(expected >= -math.log(alpha))
     return int(n[enough[0]]) - len(values) if len(enough) else None
 

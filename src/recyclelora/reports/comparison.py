@@ -13,11 +13,9 @@ from recyclelora.reports.grouping import grouped
 from recyclelora.reports.groups import MEAN, Scored, ScoredGroup
 from recyclelora.reports.protocols import protocols
 from recyclelora.reports.records import Study
-from recyclelora.reports.statistics import Interval, alike, holm, pooled_p, t_interval
+from recyclelora.reports.statistics import ALPHA, Interval, alike, holm, pooled_p, t_interval
 from recyclelora.system.checks import nearest
 from recyclelora.system.errors import UserError
-
-ALPHA = 0.05
 
 
 @dataclass(frozen=True)

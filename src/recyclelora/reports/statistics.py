@@ -10,7 +10,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-LEVEL = 0.95
+ALPHA = 0.05
+LEVEL = 1 - ALPHA
 ROUNDING = 1e-12
 """A spread below this part of the values is rounding: they are the same."""
 SIMULATED = 20_000

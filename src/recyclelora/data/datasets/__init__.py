@@ -24,8 +24,7 @@ from recyclelora.data.datasets.bdd100k import bdd100k
 from recyclelora.data.datasets.camvid import camvid
 from recyclelora.data.datasets.cityscapes import cityscapes, cityscapes_c, foggy_cityscapes, rainy_cityscapes
 from recyclelora.data.datasets.gta import gta
-from recyclelora.data.datasets.idd import idd
-from recyclelora.data.datasets.idd_lite import idd_lite
+from recyclelora.data.datasets.idd import idd, idd_lite
 from recyclelora.data.datasets.mapillary import mapillary
 from recyclelora.data.datasets.muses import muses
 from recyclelora.data.datasets.own import OwnSplit, own_folder

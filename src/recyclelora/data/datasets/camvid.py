@@ -7,13 +7,13 @@ from pathlib import Path
 
 from recyclelora.data.datasets.base import FolderDataset, Request
 from recyclelora.data.datasets.files import check_choice, found, not_there, paired
-from recyclelora.data.labels import CAMVID_CLASSES, IGNORE, identity_table, lookup_table
+from recyclelora.data.labels import CAMVID_CLASSES, IGNORE, identity_table
 from recyclelora.data.masks import ColourIds
 
 SPLITS = ("train", "val", "test")
 FULL = "701_StillsRaw_full"
 DRIVES = ("0001TP", "0006R0", "0016E5", "Seq05VD")
-FRAME = re.compile(r"(0001TP|0006R0|0016E5|Seq05VD)_f?(\d+)")
+FRAME = re.compile(rf"({'|'.join(DRIVES)})_f?(\d+)")
 DRIVE = r"([^/]+)_f?\d+\.png$"
 
 COLOURS = {
@@ -61,7 +61,7 @@ def camvid(request: Request) -> FolderDataset:
     colours = [((0, 0, 0), IGNORE)]
     for name, painted in COLOURS.items():
         colours += [(_rgb(colour), CAMVID_CLASSES.index(name)) for colour in painted]
-    table = lookup_table({index: index for index in range(len(CAMVID_CLASSES))}, 0)
+    table = identity_table(len(CAMVID_CLASSES))
     return FolderDataset(
         "camvid", folder, items, table, ColourIds(tuple(sorted(colours))), drive=DRIVE, class_names=CAMVID_CLASSES
     )

@@ -1,13 +1,15 @@
-"""IDD, the India Driving Dataset (Varma et al., 2019), in its export to Cityscapes' train ids."""
+"""IDD, the India Driving Dataset (Varma et al., 2019), in its export to Cityscapes' train ids, and IDD-Lite (Mishra et
+al., 2019), small images of it with seven coarse classes."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
 from recyclelora.data.datasets.base import FolderDataset, Request
 from recyclelora.data.datasets.files import check_choice, existing, found, no_variant, paired, unlabelled
 from recyclelora.data.datasets.upright import upright
-from recyclelora.data.labels import identity_table
+from recyclelora.data.labels import CITYSCAPES_CLASSES, IDD_LITE_CLASSES, identity_table
 
 DRIVE = r"([^/]+)/[^/]+$"
 """The folder."""
@@ -15,17 +17,31 @@ DRIVE = r"([^/]+)/[^/]+$"
 
 def idd(request: Request) -> FolderDataset:
     """IDD20K with ``*_gtFine_labelcsTrainIds.png``, which its own tools write (``--id-type csTrainId``)."""
-    check_choice("idd has no split", request.split, ("train", "val", "test"))
-    no_variant("idd", request.variant)
+    endings = ("_leftImg8bit.png", "_leftImg8bit.jpg")
+    return _opened("idd", request, endings, "_gtFine_labelcsTrainIds.png", CITYSCAPES_CLASSES)
+
+
+def idd_lite(request: Request) -> FolderDataset:
+    """The content of ``idd20k_lite``: images of 320 x 227."""
+    hint = " (the content of idd20k_lite)"
+    return _opened("idd_lite", request, ("_image.jpg",), "_label.png", IDD_LITE_CLASSES, hint)
+
+
+def _opened(
+    name: str, request: Request, endings: Sequence[str], label_ending: str, classes: tuple[str, ...], hint: str = ""
+) -> FolderDataset:
+    """Images and masks by folder of the drive; those of the split ``test`` have no public labels."""
+    check_choice(f"{name} has no split", request.split, ("train", "val", "test"))
+    no_variant(name, request.variant)
     split = request.split
-    layout = f"leftImg8bit/{split}/*/*_leftImg8bit.png and gtFine/{split}/*/*_gtFine_labelcsTrainIds.png"
-    folder = existing(request.root / "idd", "idd", layout)
-    images = found(folder, *(f"leftImg8bit/{split}/*/*_leftImg8bit.{suffix}" for suffix in ("png", "jpg")))
+    layout = f"leftImg8bit/{split}/*/*{endings[0]} and gtFine/{split}/*/*{label_ending}{hint}"
+    folder = existing(request.root / name, name, layout)
+    images = found(folder, *(f"leftImg8bit/{split}/*/*{ending}" for ending in endings))
 
     def mask(image: Path) -> Path:
-        stem = image.stem.removesuffix("_leftImg8bit")
-        return folder / "gtFine" / split / image.parent.name / f"{stem}_gtFine_labelcsTrainIds.png"
+        stem = image.stem.removesuffix(Path(endings[0]).stem)
+        return folder / "gtFine" / split / image.parent.name / f"{stem}{label_ending}"
 
     items = unlabelled(images) if split == "test" else paired(folder, images, mask)
     items = upright(folder, items, request.orientation)
-    return FolderDataset("idd", folder, items, identity_table(19), drive=DRIVE)
+    return FolderDataset(name, folder, items, identity_table(len(classes)), drive=DRIVE, class_names=classes)
