@@ -1,6 +1,7 @@
 """The store: what many processes write at once is there once."""
 
 import threading
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 from mlflow.entities import Dataset, DatasetInput
 from mlflow.exceptions import MlflowException
@@ -51,3 +52,27 @@ def test_a_deleted_experiment_is_named_with_what_to_do(store):
     store.client.delete_experiment(experiment)
     with raises(UserError, match=rf"mine was deleted; restore it .*--experiment-id {experiment}.*tracking.experiment="):
         store.experiment("mine")
+
+
+class _Older(BaseHTTPRequestHandler):
+    """An MLflow before 2.4, which answers `runs/log-inputs` with the page of its web server."""
+
+    def do_POST(self):
+        page = b"<!doctype html>\n<html lang=en>\n<title>404 Not Found</title>\n<h1>Not Found</h1>\n"
+        self.send_response(404)
+        self.send_header("Content-Type", "text/html; charset=utf-8")
+        self.send_header("Content-Length", str(len(page)))
+        self.end_headers()
+        self.wfile.write(page)
+
+    def log_message(self, *said):
+        pass
+
+
+def test_a_server_without_data_sets_gets_all_else(tmp_path):
+    with ThreadingHTTPServer(("127.0.0.1", 0), _Older) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        store = Store(f"http://127.0.0.1:{server.server_port}", tmp_path)
+        kept = store.log_inputs("0" * 32, [DatasetInput(STREETS)])
+        server.shutdown()
+    assert kept is False

@@ -59,7 +59,7 @@ def make_folder(folder: Path, *, fresh: bool) -> bool:
             raise UserError(f"{folder}: is no sweep of this project, so fresh=true leaves it alone; choose another one")
         if running := busy(folder):
             raise UserError(
-                f"{folder}: in use by {', '.join(running[:3])}; stop it first: python -m recyclelora.sweep cancel ..."
+                f"{folder}: in use by {', '.join(running[:3])}; stop it first: recyclelora sweep cancel ..."
             )
         with only_driver(folder):
             set_aside(folder)

@@ -170,7 +170,8 @@ class RunSender:
         params = [Param(key, str(value)[: description.LONGEST]) for key, value in flat.items()]
         for first in range(0, len(params), 100):
             self.client.log_batch(run_id, params=params[first : first + 100])
-        self.store.log_inputs(run_id, description.data_inputs(self.config, self.about))
+        if not self.store.log_inputs(run_id, description.data_inputs(self.config, self.about)):
+            print("left out: the data sets, which an MLflow server older than 2.4 does not keep", flush=True)
         self.state.described = True
         self.state.write()
 

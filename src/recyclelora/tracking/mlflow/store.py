@@ -138,21 +138,27 @@ class Store:
         found = self.client.search_runs([experiment], wanted, max_results=50)
         return sorted(found, key=lambda run: (not run.data.metrics, run.info.start_time, run.info.run_id))
 
-    def log_inputs(self, run_id: str, inputs: list[Any]) -> None:
+    def log_inputs(self, run_id: str, inputs: list[Any]) -> bool:
         """Tell which data sets a run uses.
 
         MLflow looks whether the experiment has a data set and then adds it: of two runs that do so at once it refuses
         one, which finds the data set when it asks again.
+
+        Returns:
+            whether the server keeps them; before 2.4 none did.
         """
         from mlflow.exceptions import MlflowException
 
         for left in reversed(range(1 + len(inputs))):  # another run may be faster with each of them
             try:
                 self.client.log_inputs(run_id, inputs)
-                return
+                return True
             except MlflowException as error:
+                if error.error_code == "ENDPOINT_NOT_FOUND":
+                    return False
                 if error.error_code != "BAD_REQUEST" or left == 0:
                     raise
+        return True
 
     def set_status(self, run_id: str, status: str, ended: int | None) -> None:
         """Tell what has become of a run, and when (milliseconds since 1970) it ended."""
