@@ -87,7 +87,7 @@ def test_infinite_figures_are_left_out(tmp_path, monkeypatch):
 
 
 def test_a_metric_that_nobody_offers_is_refused(make_config, example):
-    with pytest.raises(ConfigError, match=r"metrics=.* offers 'frequncy' \(did you mean frequency\?"):
+    with pytest.raises(ConfigError, match=r"metrics=.*: no metric 'frequncy' .* \(did you mean frequency\?"):
         make_config("metrics=[frequncy]")
 
 

@@ -78,7 +78,7 @@ def test_tuning_on_targets_is_in_every_file(tmp_path):
     text = markdown(c, 20)
     assert "**Tuned on targets.**" in text
     headings = [line for line in text.splitlines() if line.startswith("## ")]
-    assert len(headings) == 4 and all("tuned on targets" in line for line in headings)
+    assert len(headings) == 5 and all("tuned on targets" in line for line in headings)
     captions = [line for line in latex(c, 20).splitlines() if "caption" in line]
     assert len(captions) == 2 and all("tuned on targets" in line for line in captions)
     for text in (numbers.groups_csv(c), numbers.runs_csv(c)):

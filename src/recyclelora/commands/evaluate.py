@@ -6,7 +6,8 @@
 run=            the run directory
 data=           one of the data options below (default: the run's own data)
 checkpoint=     last (default), best_source or best_target
-metrics=        further metrics of installed packages, [name,...] (default: those of the run)
+metrics=        [boundary,calibration,uncertainty,...] or of installed packages (default: those of the run)
+corruptions=    [fog,snow,...] or [all]: the targets at severities=[1,2,3,4,5] as well
 num_workers=    processes that read images (default 2)
 accelerator=    auto (default), cpu or gpu
 
@@ -32,11 +33,16 @@ def evaluate(config: EvaluateConfig, trial: int | None = None) -> float | None:
     """
     from recyclelora.evaluation.rescoring import rescore
     from recyclelora.evaluation.scores import figure_table, score_table
+    from recyclelora.evaluation.severity import severity_table
     from recyclelora.system.progress import Reporter
 
     reporter = Reporter()
     found = rescore(config, reporter)
-    reporter.table(score_table(found.title, {config.checkpoint: found.summary}, source_classes=found.source_classes))
+    if "severity" in found.summary:
+        reporter.table(severity_table(found.summary["severity"]))
+    else:
+        columns = {config.checkpoint: found.summary}
+        reporter.table(score_table(found.title, columns, source_classes=found.source_classes))
     if figures := figure_table({config.checkpoint: found.summary}):
         reporter.table(figures)
     reporter.note(f"written: {found.path}")

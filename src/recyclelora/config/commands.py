@@ -8,14 +8,17 @@ from typing import Any, Optional
 
 from omegaconf import MISSING
 
-from recyclelora.config.run import Config, not_installed
+from recyclelora.config.run import Config, unknown_metrics
 from recyclelora.config.training import ACCELERATORS
-from recyclelora.data.config import DataConfig
+from recyclelora.data.config import COMMON_CORRUPTIONS, DataConfig
 from recyclelora.system.checks import Problem, above_zero, at_least, one_of
 from recyclelora.system.plugins import installed
 
 # OmegaConf reads these annotations at run time and wants Optional[...], not "... | None".
 # ruff: noqa: UP045
+
+
+MORE_CORRUPTIONS = ("all", *COMMON_CORRUPTIONS)
 
 
 @dataclass
@@ -33,13 +36,23 @@ class EvaluateConfig:
     accelerator: str = "auto"
     """``auto`` takes what is there"""
     metrics: Optional[list[str]] = None
-    """further metrics of installed packages; null: those of the run"""
+    """further metrics, built in or of installed packages; null: those of the run"""
+    corruptions: Optional[list[str]] = None
+    """under which the targets are scored as well, or ``[all]``"""
+    severities: list[int] = field(default_factory=lambda: [1, 2, 3, 4, 5])
+    """of these corruptions"""
 
     def check(self) -> Iterator[Problem]:
+        for name in self.corruptions or ():
+            yield from one_of("corruptions", name, MORE_CORRUPTIONS)
+        if self.corruptions == []:
+            yield "corruptions", "must name one, or be null"
+        if not self.severities or not set(self.severities) <= {1, 2, 3, 4, 5}:
+            yield "severities", "must be a list of 1 to 5"
         yield from one_of("checkpoint", self.checkpoint, ("last", "best_source", "best_target"))
         yield from one_of("accelerator", self.accelerator, ACCELERATORS)
         yield from at_least("num_workers", self.num_workers, 0)
-        yield from not_installed(self.metrics or ())
+        yield from unknown_metrics(self.metrics or ())
 
 
 @dataclass

@@ -20,15 +20,19 @@ from recyclelora.system.plugins import plugins
 
 METRICS = "recyclelora.metrics"
 """Entry points of this group: further metrics by name, see :mod:`recyclelora.evaluation.extra_metrics`."""
+OWN_METRICS = ("boundary", "calibration", "uncertainty")
+"""Those that are built in, see :mod:`recyclelora.evaluation.pixel_metrics`."""
 
 
-def not_installed(metrics: Sequence[str]) -> Iterator[Problem]:
-    """Names of metrics that no installed package offers."""
-    names = list(plugins(METRICS, ())) if metrics else []
+def unknown_metrics(metrics: Sequence[str]) -> Iterator[Problem]:
+    """Names of metrics that are neither built in nor offered by an installed package."""
+    names = [*OWN_METRICS, *plugins(METRICS, OWN_METRICS)] if metrics else []
     for name in metrics:
         if name not in names:
-            offered = f"they offer {', '.join(names)}" if names else "they offer none"
-            yield "metrics", f"no installed package offers {name!r}{nearest(name, names)}; {offered}"
+            yield (
+                "metrics",
+                f"no metric {name!r} is built in or installed{nearest(name, names)}; {', '.join(names)} are",
+            )
 
 
 @dataclass
@@ -68,7 +72,7 @@ class Config:
     losses: dict[str, Any] = added(dict)
     """added to the decoder's, by name: options of the group ``losses``, which other packages fill"""
     metrics: list[str] = added(list)
-    """further ones, of installed packages, that every evaluation computes"""
+    """further ones, built in or of installed packages, that every evaluation computes"""
 
     def check(self) -> Iterator[Problem]:
         yield from one_of("objective", self.objective, ("source_val", "target_mean"))
@@ -92,7 +96,7 @@ class Config:
             yield from self._check_together()
 
     def check_new(self) -> Iterator[Problem]:
-        yield from not_installed(self.metrics)
+        yield from unknown_metrics(self.metrics)
 
     def _check_together(self) -> Iterator[Problem]:
         """What adapter, decoder, data and trainer must agree on."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import cv2
 import numpy as np
@@ -19,6 +19,7 @@ from recyclelora.data.transforms import Pair
 from recyclelora.evaluation.image_counts import ImageCounts
 from recyclelora.evaluation.metrics import ConfusionMatrix
 from recyclelora.evaluation.partial import PartialCounts
+from recyclelora.evaluation.pixel_metrics import PixelMetric, Pixels
 from recyclelora.evaluation.tta import averaged
 from recyclelora.models.segmenter import Segmenter, windows
 from recyclelora.system.errors import BrokenFile, UserError
@@ -51,6 +52,8 @@ class Evaluator:
     rank: int = 0
     world_size: int = 1
     window_batch: int = 4
+    pixel_metrics: Mapping[str, PixelMetric] = field(default_factory=dict)
+    """what is summed up of each image's probabilities; without any these are not computed"""
 
     @torch.inference_mode()
     def __call__(
@@ -72,7 +75,7 @@ class Evaluator:
             dataset: what it is scored on
             advance: told of images done
             partial: what an earlier call had counted when it was stopped
-            images: gets the confusion matrix of every single image, of all processes
+            images: gets the confusion matrix of every single image and the sums of pixel metrics, of all processes
             broken: gets what cannot be read, of this process, and the rest is scored; None: the first one is raised
             stop: asked after each batch whether to stop
 
@@ -99,7 +102,11 @@ class Evaluator:
         confusion: ConfusionMatrix, broken: list[BrokenFile] | None, stop: Callable[[], bool],
     ) -> ImageCounts:  # fmt: skip
         """Count the images of this process into ``confusion``; returns each one's own counts."""
-        done, mine = (0, ImageCounts(self.num_classes)) if partial is None else partial.load(self.num_classes)
+        done, mine = (
+            (0, ImageCounts(self.num_classes))
+            if partial is None
+            else partial.load(self.num_classes, self.pixel_metrics)
+        )
         confusion.counts = mine.total()
         loader = iter(eval_loader(
             self.protocol.prepared(dataset), batch_size=self.batch_size, num_workers=self.num_workers,
@@ -110,8 +117,8 @@ class Evaluator:
         # every process goes through as many rounds, so that all hear of a stop in the same one
         for number in range(1, -(-len(dataset) // (self.world_size * self.batch_size)) + 1):
             samples = [] if number <= done else next(loader, [])
-            for matrix in self._matrices(segmenter, samples, key, confusion, broken):
-                mine.add(matrix)
+            for counts in self._counts(segmenter, samples, key, confusion, broken):
+                mine.add(*counts)
             whole = whole and not any(isinstance(sample, UserError) for sample in samples)
             reached = number if whole and samples else reached
             stopping = self._any(stop())
@@ -124,12 +131,12 @@ class Evaluator:
             partial.finish(reached, mine)
         return mine
 
-    def _matrices(
+    def _counts(
         self, segmenter: Segmenter, samples: Sequence[Pair | UserError], dataset: str, confusion: ConfusionMatrix,
         broken: list[BrokenFile] | None,
-    ) -> list[np.ndarray]:  # fmt: skip
-        """The confusion matrix of each sample, summed up in ``confusion``; of one that cannot be read all zeros."""
-        matrices = [np.zeros((self.num_classes, self.num_classes), np.int64) for _ in samples]
+    ) -> list[tuple[np.ndarray, dict[str, np.ndarray]]]:  # fmt: skip
+        """Matrix and sums of each sample, the former also in ``confusion``; zeros of one that cannot be read."""
+        found = [(np.zeros((self.num_classes, self.num_classes), np.int64), self._no_sums()) for _ in samples]
         read: dict[int, Pair] = {}
         for index, sample in enumerate(samples):
             if not isinstance(sample, UserError):
@@ -139,10 +146,22 @@ class Evaluator:
             else:
                 broken.append(sample)
         for group in by_shape(read):
-            predictions = self.predict(segmenter, [read[index][0] for index in group], dataset)
-            for index, prediction in zip(group, predictions, strict=True):
-                matrices[index] = confusion.update(read[index][1], prediction)
-        return matrices
+            images = [read[index][0] for index in group]
+            if not self.pixel_metrics:
+                for index, prediction in zip(group, self.predict(segmenter, images, dataset), strict=True):
+                    found[index] = (confusion.update(read[index][1], prediction), {})
+                continue
+            scores = self.scores(segmenter, images, dataset)
+            for index, score, prediction in zip(group, scores, _ids(scores), strict=True):
+                pixels = Pixels(
+                    self._as_probabilities(segmenter, score[None])[0], prediction, read[index][1], self.ignore_index
+                )
+                sums = {name: metric.count(pixels) for name, metric in self.pixel_metrics.items()}
+                found[index] = (confusion.update(read[index][1], prediction), sums)
+        return found
+
+    def _no_sums(self) -> dict[str, np.ndarray]:
+        return {name: np.zeros(metric.size(self.num_classes)) for name, metric in self.pixel_metrics.items()}
 
     def _any(self, here: bool) -> bool:
         """Whether any process says so."""
@@ -159,20 +178,26 @@ class Evaluator:
             dense = np.zeros((stop - start, self.num_classes, self.num_classes), np.int64)
             own = dense[first - start :: self.world_size]
             own[:] = mine.dense(first // self.world_size, first // self.world_size + len(own))
-            for matrix in self.reduce(torch.from_numpy(dense)).cpu().numpy():
-                whole.add(matrix)
+            sums = {}
+            for name, zeros in self._no_sums().items():
+                rows = np.tile(zeros, (stop - start, 1))
+                rows[first - start :: self.world_size] = mine.part(name, first // self.world_size, len(own), len(zeros))
+                sums[name] = self.reduce(torch.from_numpy(rows)).cpu().numpy()
+            for index, matrix in enumerate(self.reduce(torch.from_numpy(dense)).cpu().numpy()):
+                whole.add(matrix, {name: rows[index] for name, rows in sums.items()})
         return whole
 
     def predict(self, segmenter: Segmenter, images: list[np.ndarray], dataset: str = "") -> list[np.ndarray]:
         """Class ids, uint8 (H, W), of equally large uint8 RGB images (H, W, 3)."""
-        ids = self.scores(segmenter, images, dataset).argmax(1).to(torch.uint8)
-        return list(ids.cpu().numpy())
+        return _ids(self.scores(segmenter, images, dataset))
 
     def probabilities(
         self, segmenter: Segmenter, images: list[np.ndarray], dataset: str = "", advance: Advance = lambda count: None
     ) -> Tensor:
         """Class probabilities (B, num_classes, H, W) at the images' own size; ``advance`` is told of windows done."""
-        scores = self.scores(segmenter, images, dataset, advance)
+        return self._as_probabilities(segmenter, self.scores(segmenter, images, dataset, advance))
+
+    def _as_probabilities(self, segmenter: Segmenter, scores: Tensor) -> Tensor:
         found: Tensor = scores if self.protocol.augmented else segmenter.decoder.probabilities(scores)  # type: ignore[operator]
         return found
 
@@ -211,6 +236,11 @@ class Evaluator:
             return len(views) * (1 + self.protocol.flip)
         each = [sum(1 for _ in windows(view, self.protocol.window, self.protocol.stride)) for view in views]
         return sum(each) * (1 + self.protocol.flip)
+
+
+def _ids(scores: Tensor) -> list[np.ndarray]:
+    """uint8 (H, W) of each image."""
+    return list(scores.argmax(1).to(torch.uint8).cpu().numpy())
 
 
 def by_shape(samples: Mapping[int, Pair]) -> list[list[int]]:

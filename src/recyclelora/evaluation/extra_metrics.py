@@ -1,4 +1,4 @@
-"""Metrics of other packages: further figures of a scored set, from the confusion matrices of its images."""
+"""Further metrics: figures of a scored set beside mIoU, from what was counted of its images."""
 
 from __future__ import annotations
 
@@ -12,8 +12,9 @@ from typing import Protocol
 
 import numpy as np
 
-from recyclelora.config.run import METRICS
+from recyclelora.config.run import METRICS, OWN_METRICS
 from recyclelora.evaluation.image_counts import ImageCounts
+from recyclelora.evaluation.pixel_metrics import PIXEL_METRICS, PixelMetric, Pixels
 from recyclelora.system.plugins import plugins
 
 Figures = dict[str, dict[str, float]]
@@ -24,7 +25,7 @@ NAME = re.compile(r"(?!loss|miou$|final_|metrics$)[A-Za-z][\w.+-]*")
 
 
 class Metric(Protocol):
-    """What an entry point of the group ``recyclelora.metrics`` names."""
+    """What an entry point of the group ``recyclelora.metrics`` names; or a :class:`PixelMetric`."""
 
     def __call__(self, matrix: np.ndarray, images: ImageCounts, classes: Sequence[str]) -> Mapping[str, float]:
         """Figures of one set by name; what is not finite is left out.
@@ -46,8 +47,17 @@ class ExtraMetrics:
     warn: Callable[[str], None]
 
     @cached_property
-    def _offered(self) -> dict[str, Metric]:
-        return plugins(METRICS, ())
+    def _offered(self) -> dict[str, Metric | PixelMetric]:
+        return PIXEL_METRICS | plugins(METRICS, OWN_METRICS)
+
+    @cached_property
+    def of_pixels(self) -> dict[str, PixelMetric]:
+        """Those that are to look at every image's probabilities while it is scored."""
+        offered = {name: self._offered.get(name) for name in self.names}
+        return {
+            name: metric if name in PIXEL_METRICS else Guarded(name, metric, self.warn)  # type: ignore[misc,arg-type]
+            for name, metric in offered.items() if hasattr(metric, "count")
+        }  # fmt: skip
 
     def of(self, images: ImageCounts) -> dict[str, float]:
         """The figures of one set; none where nothing was counted."""
@@ -56,9 +66,7 @@ class ExtraMetrics:
             try:
                 if name not in self._offered:
                     raise LookupError("no installed package offers it")
-                figures = {
-                    key: float(value) for key, value in self._offered[name](matrix, images, self.classes).items()
-                }
+                figures = {key: float(value) for key, value in self._figures(name, matrix, images).items()}
                 wrong = [key for key in figures if not NAME.fullmatch(key)]
                 if wrong:
                     raise ValueError(f"{wrong[0]!r} cannot name a figure")
@@ -67,11 +75,47 @@ class ExtraMetrics:
                 self.warn(f"metric {name} is left out: {type(error).__name__}: {error}")
         return found
 
+    def _figures(self, name: str, matrix: np.ndarray, images: ImageCounts) -> Mapping[str, float]:
+        if name not in self.of_pixels:
+            return self._offered[name](matrix, images, self.classes)  # type: ignore[call-arg,arg-type]
+        if name not in images.sums:
+            raise LookupError(f"it was not asked for when this was scored; evaluate run=<run> metrics=[{name}] does it")
+        return self.of_pixels[name](images.sums[name], self.classes)
+
     def of_folder(self, folder: Path) -> Figures:
         """Of every set whose images' counts lie in ``<folder>/<set>.safetensors``."""
         paths = sorted(folder.glob("*.safetensors")) if self.names else []
         found = {path.stem: self.of(ImageCounts.load(path)) for path in paths}
         return {name: figures for name, figures in found.items() if figures}
+
+
+@dataclass
+class Guarded:
+    """A pixel metric of another package: where it fails there are no figures, and the scoring goes on."""
+
+    name: str
+    metric: PixelMetric
+    warn: Callable[[str], None]
+
+    def size(self, num_classes: int) -> int:
+        """Numbers that are kept of an image."""
+        return self.metric.size(num_classes)
+
+    def count(self, pixels: Pixels) -> np.ndarray:
+        """Of one image, float64 (size,); NaN where the metric fails."""
+        size = self.size(len(pixels.probabilities))
+        try:
+            found = np.asarray(self.metric.count(pixels), np.float64)
+            if found.shape != (size,):
+                raise ValueError(f"counted {found.shape}, not ({size},)")
+            return found
+        except Exception as error:  # whatever a foreign function raises: hours of training are worth more
+            self.warn(f"metric {self.name} is left out: {type(error).__name__}: {error}")
+            return np.full(size, math.nan)
+
+    def __call__(self, sums: np.ndarray, classes: Sequence[str]) -> Mapping[str, float]:
+        """Figures of one set by name; none where it has failed."""
+        return {} if np.isnan(sums).any() else self.metric(sums, classes)
 
 
 def points(figures: Figures, prefix: str = "") -> dict[str, float]:

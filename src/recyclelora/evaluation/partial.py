@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import time
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -33,13 +34,15 @@ class PartialCounts:
     _began: float = field(default_factory=time.monotonic)
     _saved: float = field(default_factory=time.monotonic)
 
-    def load(self, num_classes: int) -> tuple[int, ImageCounts]:
-        """Batches that are done, and the confusion matrices of their images."""
+    def load(self, num_classes: int, metrics: Iterable[str] = ()) -> tuple[int, ImageCounts]:
+        """Batches that are done, and the counts of their images; none where sums of one of the metrics are missing."""
         try:
             stored = read_json(self.path)
             images, done = stored["images"], int(stored["done"])
             if stored["sha256"] == self._sha256(done, images):
-                return done, ImageCounts.from_json(images, num_classes)
+                counts = ImageCounts.from_json(images, num_classes)
+                if counts.sums.keys() == set(metrics):
+                    return done, counts
         except (UserError, ValueError, KeyError, TypeError, OverflowError):
             pass  # there is none, or it was damaged: count from the first image
         return 0, ImageCounts(num_classes)

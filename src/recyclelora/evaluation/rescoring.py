@@ -12,7 +12,9 @@ from typing import Any
 from recyclelora.config.commands import EvaluateConfig
 from recyclelora.data.build import build_datasets, build_targets, class_colours
 from recyclelora.data.open import mask_kinds
-from recyclelora.evaluation.evaluator import Stopped
+from recyclelora.drawing import style
+from recyclelora.evaluation import metric_plots
+from recyclelora.evaluation.evaluator import Evaluator, Stopped
 from recyclelora.evaluation.extra_metrics import ExtraMetrics
 from recyclelora.evaluation.image_counts import ImageCounts
 from recyclelora.evaluation.load import load, single_evaluator
@@ -20,6 +22,7 @@ from recyclelora.evaluation.metrics import ConfusionMatrix
 from recyclelora.evaluation.predictions import predict_unlabelled
 from recyclelora.evaluation.question import Question
 from recyclelora.evaluation.scores import Scores, incomplete
+from recyclelora.evaluation.severity import corrupted, summarised
 from recyclelora.runs.directory import EVALUATIONS, PARTIAL, PREDICTIONS, RECORD
 from recyclelora.system.errors import BrokenFile, Interrupted, UserError
 from recyclelora.system.progress import Reporter
@@ -53,21 +56,29 @@ def rescore(config: EvaluateConfig, reporter: Reporter) -> Evaluation:
     names = data.classes.names
     if names != model.config.data.classes.names:
         raise UserError(f"data={data.name} has other classes than the run was trained with")
-    cache = model.config.cache
-    scored = build_targets(data, cache) if config.data else build_datasets(data, cache).scored
+    cache, clean = model.config.cache, [target.label for target in data.targets]
+    if config.corruptions:
+        data = corrupted(data, config.corruptions, config.severities)
+    only_targets = config.data or config.corruptions
+    scored = build_targets(data, cache) if only_targets else build_datasets(data, cache).scored
     about = read_json(run / RECORD)
     question = Question(model, data, scored, about["precision"])
     name = question.name(config.checkpoint)
     evaluations = folder_inside(run, EVALUATIONS)
     path, kept = evaluations / f"{name}.json", evaluations / PARTIAL / name
     began = time.perf_counter()
-    matrices, images = _counted(question, kept, folder_inside(run, PREDICTIONS) / name, config.num_workers, reporter)
+    wanted = model.config.metrics if config.metrics is None else config.metrics
+    metrics = ExtraMetrics(wanted, names, reporter.warn)
+    evaluator = _evaluator(question, config.num_workers, metrics)
+    matrices, images = _counted(question, evaluator, kept, folder_inside(run, PREDICTIONS) / name, reporter)
     shutil.rmtree(kept, ignore_errors=True)
     scores = Scores.of(model.step, matrices)
     held = about.get("source_classes")
-    wanted = model.config.metrics if config.metrics is None else config.metrics
-    metrics = ExtraMetrics(wanted, names, reporter.warn)
     figures = {name: row for name, counts in images.items() if (row := metrics.of(counts))}
+    severity = (
+        {"severity": summarised(clean, scores.targets, config.corruptions, config.severities)}
+        if config.corruptions else {}
+    )  # fmt: skip
     summary = {
         **scores.summary(None if held is None else {names.index(held_name) for held_name in held}),
         "step": scores.step,
@@ -75,15 +86,34 @@ def rescore(config: EvaluateConfig, reporter: Reporter) -> Evaluation:
         "masks": mask_kinds(scored),
         "iou_per_class": scores.iou_per_class,
         **({"metrics": figures} if figures else {}),
+        **severity,
         **question.to_json(),
         "seconds": round(time.perf_counter() - began, 1),
     }
     write_json(path, summary)
+    _draw(path, summary, images, f"{run.name} on {data.name}")
     return Evaluation(f"{run.name} on {data.name}", path, summary, scores.target_mean, held)
 
 
+def _draw(path: Path, summary: dict[str, Any], images: dict[str, ImageCounts], about: str) -> None:
+    """The figures that an answer has data for, beside it."""
+    sums = {name: counts.sums["calibration"] for name, counts in images.items() if "calibration" in counts.sums}
+    if sums:
+        style.save(metric_plots.reliability(sums, about), path.with_name(f"{path.stem}-reliability.png"))
+    if "severity" in summary:
+        style.save(metric_plots.severity(summary["severity"], about), path.with_name(f"{path.stem}-severity.png"))
+
+
+def _evaluator(question: Question, num_workers: int, metrics: ExtraMetrics) -> Evaluator:
+    model = question.model
+    run_config = dataclasses.replace(model.config, data=question.data)
+    device = next(model.segmenter.parameters()).device
+    evaluator = single_evaluator(run_config, device, question.precision, num_workers)
+    return dataclasses.replace(evaluator, pixel_metrics=metrics.of_pixels)
+
+
 def _counted(
-    question: Question, kept: Path, predictions: Path, num_workers: int, reporter: Reporter
+    question: Question, evaluator: Evaluator, kept: Path, predictions: Path, reporter: Reporter
 ) -> tuple[dict[str, ConfusionMatrix], dict[str, ImageCounts]]:
     """The matrix of every set and of its images, with ``kept`` counts where there are any; no labels: predicted only.
 
@@ -92,9 +122,6 @@ def _counted(
         Interrupted: a signal asked to stop; what was counted is kept.
     """
     model, scored = question.model, question.scored
-    run_config = dataclasses.replace(model.config, data=question.data)
-    device = next(model.segmenter.parameters()).device
-    evaluator = single_evaluator(run_config, device, question.precision, num_workers)
     matrices: dict[str, ConfusionMatrix] = {}
     images = {name: ImageCounts(evaluator.num_classes) for name in scored}
     broken: list[BrokenFile] = []

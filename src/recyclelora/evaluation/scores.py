@@ -213,8 +213,15 @@ def _add_rows(table: Table, summaries: Sequence[dict[str, Any]], remark: str) ->
         table.add_row(name + remark, *(_percent(s["targets"][name]) for s in summaries))
     table.add_section()
     table.add_row("mean of targets" + remark, *(_percent(s["mean"]) for s in summaries), style="bold")
+    if len(summaries[0]["targets"]) > 1:
+        table.add_row("worst target" + remark, *(_worst(s["targets"]) for s in summaries))
     if any(s["source_val"] is not None for s in summaries):
         table.add_row("source validation" + remark, *(_percent(s["source_val"]) for s in summaries))
+
+
+def _worst(targets: Mapping[str, float | None]) -> str:
+    known = [(value, name) for name, value in targets.items() if value is not None]
+    return f"{min(known)[1]} {_percent(min(known)[0])}" if known else _percent(None)
 
 
 def _percent(value: float | None) -> str:

@@ -25,6 +25,7 @@ class Difference:
     Attributes:
         seeds: that both have.
         scores: of each target, of `MEAN` and `SOURCE`.
+        further: of `WORST`, `WORST_CLASS` and the figures of further metrics, not adjusted.
         p_holm: of `MEAN`, adjusted for all groups that are compared.
         pooled_p_holm: the same with the spread of all groups but outliers; the two that are compared stay in.
         bootstrap: 95 % interval of the same difference when what was scored is drawn anew.
@@ -35,6 +36,7 @@ class Difference:
     group: ScoredGroup
     seeds: list[int]
     scores: dict[str, Interval]
+    further: dict[str, Interval]
     p_holm: float | None = None
     pooled_p_holm: float | None = None
     bootstrap: tuple[float, float] | None = None
@@ -199,12 +201,19 @@ def _pooled(difference: Difference, reference: ScoredGroup, groups: Sequence[Sco
 
 def _difference(group: ScoredGroup, reference: ScoredGroup, bootstrap: Bootstrap) -> Difference:
     seeds = sorted(set(group.seeds) & set(reference.seeds))
-    scores = {}
-    for name in dict.fromkeys(name for run in group.runs for name in run.scores):
-        if paired := _paired(group, reference, name, seeds):
-            scores[name] = t_interval(paired)
+    scores, further = (
+        {
+            name: t_interval(paired)
+            for name in dict.fromkeys(names)
+            if (paired := _paired(group, reference, name, seeds))
+        }
+        for names in (
+            [name for run in group.runs for name in run.scores],
+            [name for run in group.runs for name in (*run.worst, *run.figures)],
+        )
+    )
     interval, over = bootstrap.interval(group, reference, seeds)
-    return Difference(group, seeds, scores, bootstrap=interval, bootstrap_over=over)
+    return Difference(group, seeds, scores, further, bootstrap=interval, bootstrap_over=over)
 
 
 def _paired(group: ScoredGroup, reference: ScoredGroup, name: str, seeds: Sequence[int]) -> list[float]:

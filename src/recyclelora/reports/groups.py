@@ -11,12 +11,15 @@ import numpy as np
 
 from recyclelora.evaluation.image_counts import ImageCounts
 from recyclelora.evaluation.metrics import iou
+from recyclelora.evaluation.scores import SOURCE_VAL
 from recyclelora.reports.grouping import Group
 from recyclelora.reports.records import Run, Trial
 from recyclelora.reports.statistics import mean_and_sd
 from recyclelora.runs.directory import RunDirectory
 
 MEAN, SOURCE = "mean of targets", "source validation"
+WORST, WORST_CLASS = "worst target", "worst class"
+"""The lowest of what each run has: of its targets, and of its classes in the mean over targets."""
 
 
 @dataclass(frozen=True)
@@ -51,10 +54,23 @@ class Scored:
         return {name: float(value) for name, value in found.items() if value is not None}
 
     @cached_property
+    def worst(self) -> dict[str, tuple[str, float]]:
+        """`WORST` and `WORST_CLASS` -> its name and IoU, as far as there are several."""
+        targets = {name: value for name, value in self.scores.items() if name not in (MEAN, SOURCE)}
+        rows = [] if self.per_class is None else zip(self.result["classes"], self.per_class, strict=True)
+        classes = {name: float(value) for name, value in rows if not np.isnan(value)}
+        found = {WORST: targets, WORST_CLASS: classes}
+        return {kind: min(of.items(), key=lambda one: one[1]) for kind, of in found.items() if len(of) > 1}
+
+    @cached_property
     def figures(self) -> dict[str, float]:
-        """``<figure>, <set>`` -> value of further metrics."""
+        """``<figure>, <set>`` -> value of further metrics, first their means over several targets."""
         found = self.result["selection"][self.selection].get("metrics", {})
-        return {f"{key}, {name}": float(value) for name, row in found.items() for key, value in row.items()}
+        known = {f"{key}, {name}": float(value) for name, row in found.items() for key, value in row.items()}
+        rows = [row for name, row in found.items() if name != SOURCE_VAL]
+        keys = dict.fromkeys(key for row in rows for key in row) if len(rows) > 1 else {}
+        means = {key: [float(row[key]) for row in rows if key in row] for key in keys}
+        return {f"{key}, {MEAN}": sum(values) / len(values) for key, values in means.items()} | known
 
     @cached_property
     def images(self) -> dict[str, ImageCounts]:
@@ -102,11 +118,12 @@ class ScoredGroup(Group[Scored]):
         return any(run.result["objective_name"] == "target_mean" for run in self.runs)
 
     def values(self, name: str) -> dict[int, float]:
-        """Seed -> score; of runs with one seed, such as on other hardware, their mean."""
+        """Seed -> score, worst or further figure; of runs with one seed, such as on other hardware, their mean."""
         found: dict[int, list[float]] = {}
         for run in self.runs:
-            if name in run.scores:
-                found.setdefault(run.seed, []).append(run.scores[name])
+            worst = {kind: value for kind, (_, value) in run.worst.items()} if name in (WORST, WORST_CLASS) else {}
+            if (value := (run.scores | run.figures | worst).get(name)) is not None:
+                found.setdefault(run.seed, []).append(value)
         return {seed: sum(values) / len(values) for seed, values in sorted(found.items())}
 
     def score(self, name: str) -> tuple[float | None, float | None]:

@@ -10,9 +10,9 @@ import numpy as np
 from recyclelora.evaluation.scores import POINTERS
 from recyclelora.reports.comparison import Comparison
 from recyclelora.reports.grouping import value_text
-from recyclelora.reports.groups import MEAN, SOURCE, ScoredGroup
+from recyclelora.reports.groups import MEAN, SOURCE, WORST, WORST_CLASS, ScoredGroup
 from recyclelora.reports.space import axes, pareto_front
-from recyclelora.reports.statistics import mean_and_sd
+from recyclelora.reports.statistics import Interval, mean_and_sd
 from recyclelora.reports.table import Cell, Table
 from recyclelora.sweep.goals import is_miou
 
@@ -70,21 +70,45 @@ def differences(c: Comparison) -> Table:
 def target_differences(c: Comparison) -> Table:
     """The same of each target and of source validation."""
     names = [*c.targets, SOURCE]
-    rows = []
-    for d in c.differences:
-        cells = [Cell(d.group.name, d.group.name)]
-        for name in names:
-            found = d.scores.get(name)
-            if found is None:
-                cells.append(Cell(MISSING))
-            else:
-                low, high = found.low, found.high
-                around = "" if low is None or high is None else f" ({100 * low:+.1f} to {100 * high:+.1f})"
-                cells.append(Cell(f"{100 * found.mean:+.2f}{around}", found.mean))
-        rows.append(cells)
+    rows = [[Cell(d.group.name, d.group.name), *(_around(d.scores.get(n)) for n in names)] for d in c.differences]
     reference = c.reference.name if c.reference else MISSING
     title = f"Difference to {reference} by target with 95% t-intervals, not adjusted ({c.basis})"
     return Table("target_differences", title, ["group", *names], [False] + [True] * len(names), rows)
+
+
+def worst(c: Comparison) -> Table:
+    """The lowest target and class of each group, and the paired difference of what is lowest in each run."""
+    kinds = (WORST, WORST_CLASS)
+    rows = []
+    for group in c.groups:
+        cells, d = [Cell(group.name, group.name)], c.difference(group)
+        for kind in kinds:
+            named = [run.worst[kind][0] for run in group.runs if kind in run.worst]
+            if not named:
+                cells += [Cell(MISSING)] * 3
+                continue
+            names = sorted(dict.fromkeys(named), key=lambda name: -named.count(name))
+            cells += [Cell(", ".join(names), names[0]), _spread(group, kind)]
+            cells.append(_around(d.further.get(kind)) if d else Cell(MISSING))
+        rows.append(cells)
+    columns = ["group", WORST, "mIoU", "difference", WORST_CLASS, "IoU", "difference"]
+    reference = c.reference.name if c.reference else MISSING
+    title = f"Worst target and worst class of each run, IoU in %, and minus those of {reference} ({c.basis})"
+    known = any(run.worst for group in c.groups for run in group.runs)
+    return Table("worst", title, columns, [False, *[False, True, True] * 2], rows if known else [])
+
+
+def figure_differences(c: Comparison) -> Table:
+    """Paired differences of the further metrics to the reference."""
+    names = figure_names(c)
+    rows = [
+        [Cell(d.group.name, d.group.name), *(_around(d.further.get(name), 1.0) for name in names)]
+        for d in (c.differences if names else ())
+    ]
+    reference = c.reference.name if c.reference else MISSING
+    title = f"Further metrics minus those of {reference}, paired seeds, 95% t-intervals, not adjusted ({c.basis})"
+    columns = ["group", *names]
+    return Table("figure_differences", title, columns, _numeric(columns), rows)
 
 
 def selections(c: Comparison) -> Table:
@@ -189,6 +213,16 @@ def _spread(group: ScoredGroup, name: str) -> Cell:
     if mean is None:
         return Cell(MISSING)
     return Cell(f"{100 * mean:.2f}" + ("" if sd is None else f" ± {100 * sd:.2f}"), mean)
+
+
+def _around(found: Interval | None, scale: float = 100.0) -> Cell:
+    """A difference with its interval: in points of mIoU, or with ``scale`` 1 in its own unit."""
+    if found is None:
+        return Cell(MISSING)
+    main, side = ("+.2f", "+.1f") if scale != 1 else ("+.3g", "+.2g")
+    low, high = found.low, found.high
+    around = "" if low is None or high is None else f" ({scale * low:{side}} to {scale * high:{side}})"
+    return Cell(f"{scale * found.mean:{main}}{around}", found.mean)
 
 
 def _parameter(value: Any) -> Cell:

@@ -67,7 +67,7 @@ def markdown(c: Comparison, most: int) -> str:
     parts = [tables.scores(c, c.groups)]
     if c.differences:
         parts += [tables.differences(c), tables.target_differences(c)]
-    parts += [tables.selections(c), tables.figures(c)]
+    parts += [tables.worst(c), tables.selections(c), tables.figures(c), tables.figure_differences(c)]
     if c.search:
         parts.append(tables.scores(c, c.search, "Search, not ranked: mIoU in %"))
     return "\n".join(lines) + "\n" + "\n".join(table.markdown(most) for table in parts if table.rows)

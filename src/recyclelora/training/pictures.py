@@ -20,7 +20,9 @@ from recyclelora.data.labels import IGNORE, PADDING
 from recyclelora.data.loaders import TrainStream
 from recyclelora.drawing import style
 from recyclelora.drawing import tiles as figures
+from recyclelora.evaluation import metric_plots
 from recyclelora.evaluation.evaluator import Evaluator
+from recyclelora.evaluation.image_counts import ImageCounts
 from recyclelora.evaluation.metrics import ConfusionMatrix
 from recyclelora.evaluation.scores import SOURCE_VAL, Scores
 from recyclelora.models.segmenter import Segmenter
@@ -127,7 +129,7 @@ class Pictures:
     # --- at its end ---------------------------------------------------------------------------------------------------
 
     def finish(self, scores: Scores, matrices: Mapping[str, ConfusionMatrix]) -> None:
-        """Draw a panel of ``trainer.num_figures`` images of every set, and an overview of all.
+        """Draw a panel of ``trainer.num_figures`` images of every set, an overview of all, and reliability if counted.
 
         Args:
             scores: of the last checkpoint, on the full sets
@@ -137,6 +139,12 @@ class Pictures:
             return
         if self.config.trainer.eval_images is not None:  # else the last evaluation has drawn them
             self._plots(scores, matrices)
+        if "calibration" in self.evaluator.pixel_metrics:
+            folder = self.directory.image_counts / str(scores.step)
+            counts = {path.stem: ImageCounts.load(path).sums for path in folder.glob("*.safetensors")}
+            sums = {name: counts[name]["calibration"] for name in self.scored if "calibration" in counts.get(name, {})}
+            if sums:
+                self._write("reliability", style.png(metric_plots.reliability(sums, self.about)))
         first_rows = []
         for name, dataset in self.scored.items():
             rows = self._shown(name, dataset, self._spread(dataset), scores.miou(name))

@@ -55,12 +55,13 @@ class Scorer:
 
     def __post_init__(self) -> None:
         t, data, fabric = self.config.trainer, self.config.data, self.fabric
+        self.metrics = ExtraMetrics(self.config.metrics, data.classes.names, self.reporter.warn)
         self.evaluator = Evaluator(
             data.protocol, len(data.classes.names), IGNORE, fabric.device, fabric.autocast, self._summed,
             t.eval_batch_size, t.num_workers, fabric.global_rank, fabric.world_size, t.eval_window_batch,
+            self.metrics.of_pixels,
         )  # fmt: skip
         self.history = ScoreHistory(self.directory.scores)
-        self.metrics = ExtraMetrics(self.config.metrics, data.classes.names, self.reporter.warn)
 
     def evaluate(self, step: int) -> Scores:
         """Score all sets, on a seeded subset where ``trainer.eval_images`` says so, into the history.
