@@ -139,6 +139,7 @@ class Sweep:
         ) or through_launcher(context, task.function, task.config, options)  # fmt: skip
         with _feeding(task.function, folder, self.config) as followers:
             with SweepTable(self.name, tuned=about["tuned_on_targets"]) as table:
+                table.event(f"{self.name}: {about['n_trials']} trials, in {shown_path(folder)}")
                 for remark in [*self.remarks, *moved, *mended]:
                     table.event(remark)
                 rebuild = None if self.plan.shared else lambda: self._in_memory(ledger)
