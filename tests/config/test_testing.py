@@ -9,7 +9,17 @@ import torch
 from recyclelora.testing import check_adapter, check_decoder, check_loss
 from torch import nn
 
-from recyclelora.adapters.config import AdaLoraConfig, DoraConfig, FrozenConfig, FullConfig, ReinConfig, VeraConfig
+from recyclelora.adapters.config import (
+    AdaLoraConfig,
+    AdaptFormerConfig,
+    DoraConfig,
+    FrozenConfig,
+    FullConfig,
+    NormsConfig,
+    ReinConfig,
+    VeraConfig,
+    VptConfig,
+)
 from recyclelora.adapters.low_rank.config import BranchConfig, LowRankConfig
 from recyclelora.adapters.method import Adapted
 from recyclelora.adapters.state import uniform_rules
@@ -31,6 +41,8 @@ ADAPTERS = {
     "mica": LowRankConfig(main=BranchConfig("svd_minor_left", 4, train_b=False)),
     "dora": DoraConfig(rank=4),
     "vera": VeraConfig(rank=8),
+    "norms": NormsConfig(),
+    "adaptformer": AdaptFormerConfig(width=8),
     "adalora": AdaLoraConfig(init_rank=4, target_rank=2, delta_t=1),
 }
 LOSS = MaskLossConfig(num_points=64)
@@ -49,6 +61,12 @@ DECODERS = {
 @pytest.mark.parametrize("name", ADAPTERS)
 def test_our_adapters_keep_what_they_promise(name):
     check_adapter(ADAPTERS[name])
+
+
+def test_prompts_are_seen_from_the_start():
+    check_adapter(VptConfig(num_prompts=3), tolerance=None)
+    with pytest.raises(AssertionError):
+        check_adapter(VptConfig(num_prompts=3))
 
 
 @pytest.mark.parametrize("link", [False, True])

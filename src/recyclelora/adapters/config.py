@@ -7,6 +7,14 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Optional
 
 from recyclelora.adapters.blocks import check_selection
+from recyclelora.adapters.controls.config import (
+    AdaptFormerConfig,
+    FrozenConfig,
+    FullConfig,
+    NormsConfig,
+    VptConfig,
+    check_decay,
+)
 from recyclelora.adapters.low_rank.config import LowRankConfig
 from recyclelora.system.checks import Problem, above_zero, added, at_least
 
@@ -176,7 +184,7 @@ class ReinConfig:
         yield from above_zero("scale", self.scale)
         yield from at_least("query_width", self.query_width, 1)
         yield from above_zero("lr_mult", self.lr_mult)
-        yield from _decay(self.weight_decay)
+        yield from check_decay(self.weight_decay)
         yield from check_selection(["*"], self.blocks)
         if self.link_features and self.link is False:
             yield "link_features", "must be null or false with link=false: there are no lent queries then"
@@ -201,43 +209,6 @@ class ReinConfig:
         return Rein(self)
 
 
-@dataclass
-class FrozenConfig:
-    """Nothing of the backbone trains."""
-
-    kind: str = "frozen"
-    name: str = "frozen"
-
-    def method(self) -> Method:
-        from recyclelora.adapters.whole import Frozen
-
-        return Frozen()
-
-
-@dataclass
-class FullConfig:
-    """Everything of the backbone trains, at a fraction of the decoder's learning rate."""
-
-    kind: str = "full"
-    name: str = "full"
-    lr_mult: float = 0.1
-    """learning rate relative to the optimizer's"""
-    weight_decay: Optional[float] = None
-    """of what decays; null takes the optimizer's"""
-    decay_all: bool = added(False)
-    """whether norms, biases and LayerScale decay too, as where a configuration in mmengine's way has one rule for
-    ``backbone``: it is preferred to the one for ``norm``, whose name is shorter"""
-
-    def check(self) -> Iterator[Problem]:
-        yield from above_zero("lr_mult", self.lr_mult)
-        yield from _decay(self.weight_decay)
-
-    def method(self) -> Method:
-        from recyclelora.adapters.whole import Full
-
-        return Full(self)
-
-
 ADAPTERS: dict[str, type] = {
     "low_rank": LowRankConfig,
     "dora": DoraConfig,
@@ -246,10 +217,8 @@ ADAPTERS: dict[str, type] = {
     "rein": ReinConfig,
     "frozen": FrozenConfig,
     "full": FullConfig,
+    "norms": NormsConfig,
+    "adaptformer": AdaptFormerConfig,
+    "vpt": VptConfig,
 }
 """What an adapter's ``kind`` names. Other packages add theirs by entry points of the group ``recyclelora.adapters``."""
-
-
-def _decay(weight_decay: float | None) -> Iterator[Problem]:
-    if weight_decay is not None:
-        yield from at_least("weight_decay", weight_decay, 0)

@@ -16,10 +16,17 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from recyclelora.adapters.blocks import parse_blocks
 from recyclelora.adapters.config import ReinConfig
 from recyclelora.adapters.method import Adapted, AdapterContext
 from recyclelora.adapters.state import ParameterRule, Unmergeable
+from recyclelora.adapters.transformer import (
+    chosen_blocks,
+    device_of,
+    num_prefix_tokens,
+    patch_side,
+    token_width,
+    uniform,
+)
 from recyclelora.system.checks import accept
 
 
@@ -55,8 +62,8 @@ class ReinTokens(Unmergeable):
         self.width = width
         generator = torch.Generator().manual_seed(seed)
         bound = math.sqrt(6 / (3 * patch_size**2 + math.sqrt(token_rank * width)))
-        self.token_a = nn.Parameter(_uniform((depth, num_tokens, token_rank), bound, generator))
-        self.token_b = nn.Parameter(_uniform((depth, token_rank, width), bound, generator))
+        self.token_a = nn.Parameter(uniform((depth, num_tokens, token_rank), bound, generator))
+        self.token_b = nn.Parameter(uniform((depth, token_rank, width), bound, generator))
         self.token_to_feature = _linear(width, width, generator)  # W_T
         self.feature_to_feature = _linear(width, width, generator)  # W_f
         self.scale = nn.Parameter(torch.tensor(float(scale)))  # g
@@ -105,11 +112,10 @@ class Rein:
 
     options: ReinConfig
 
-    def check(self, model: nn.Module) -> list[int]:
-        """See `method.Method`; gives the numbers of the blocks that will be refined."""
+    def check(self, model: nn.Module) -> dict[int, nn.Module]:
+        """See `method.Method`; gives the blocks that will be refined, by number."""
         accept(self.options)
-        blocks: Any = model.blocks
-        return parse_blocks(self.options.blocks, len(blocks))
+        return chosen_blocks(model, self.options.blocks)
 
     def apply(self, model: nn.Module, context: AdapterContext) -> Adapted:
         """See `method.Method.apply`."""
@@ -121,17 +127,16 @@ class Rein:
             raise ValueError(
                 "link_features=true: there are no lent queries to make features of; use link_features=null"
             )
-        blocks: Any = model.blocks
         chosen = self.check(model)
         tokens = ReinTokens(
-            len(chosen), _width(model), num_tokens=o.num_tokens, token_rank=o.token_rank,
-            patch_size=_patch_size(model), scale=o.scale, query_width=o.query_width if link else None,
+            len(chosen), token_width(model), num_tokens=o.num_tokens, token_rank=o.token_rank,
+            patch_size=patch_side(model), scale=o.scale, query_width=o.query_width if link else None,
             seed=context.seed,
-        ).to(next(model.parameters()).device)  # fmt: skip
+        ).to(device_of(model))  # fmt: skip
         model.requires_grad_(False)
         model.add_module("rein", tokens)
-        for layer, number in enumerate(chosen):
-            blocks[number].register_forward_hook(Refinement(tokens, layer, getattr(model, "num_prefix_tokens", 0)))
+        for layer, block in enumerate(chosen.values()):
+            block.register_forward_hook(Refinement(tokens, layer, num_prefix_tokens(model)))
         if not link:
             return Adapted(self._rules(tokens))
         return Adapted(self._rules(tokens), query=tokens.queries, query_features=o.link_features is not False)
@@ -143,29 +148,11 @@ class Rein:
         return {f"rein.{name}": plain if name in no_decay else linear for name, _ in tokens.named_parameters()}
 
 
-def _width(model: nn.Module) -> int:
-    """Channels of a token: what the model says, or what its first linear layer takes in."""
-    stated = getattr(model, "embed_dim", None)
-    if isinstance(stated, int):
-        return stated
-    return next(module.in_features for module in model.modules() if isinstance(module, nn.Linear))
-
-
-def _patch_size(model: nn.Module) -> int:
-    """Side of a patch in pixels; 16 for a bare stack of blocks."""
-    patch_embed = getattr(model, "patch_embed", None)
-    return 16 if patch_embed is None else int(patch_embed.patch_size[0])
-
-
-def _uniform(shape: tuple[int, ...], bound: float, generator: torch.Generator) -> Tensor:
-    return torch.empty(shape).uniform_(-bound, bound, generator=generator)
-
-
 def _linear(inputs: int, outputs: int, generator: torch.Generator) -> nn.Linear:
     """A linear layer with PyTorch's usual start, U(-1/sqrt inputs, 1/sqrt inputs), from its own generator."""
     linear = nn.Linear(inputs, outputs, device="meta")
-    linear.weight = nn.Parameter(_uniform((outputs, inputs), inputs**-0.5, generator))
-    linear.bias = nn.Parameter(_uniform((outputs,), inputs**-0.5, generator))
+    linear.weight = nn.Parameter(uniform((outputs, inputs), inputs**-0.5, generator))
+    linear.bias = nn.Parameter(uniform((outputs,), inputs**-0.5, generator))
     return linear
 
 

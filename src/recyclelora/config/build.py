@@ -3,7 +3,7 @@ are the ones written here."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import partial
@@ -35,6 +35,8 @@ from recyclelora.system.parameter_rule import ParameterRule
 
 BACKBONE = "backbone.model."
 """Where the backbone's parameters are in a segmenter."""
+ADAPTER = "adapter."
+"""What the names of their groups in the optimizer begin with."""
 
 
 @contextmanager
@@ -94,6 +96,7 @@ def build_model(
     """
     with user_errors():
         backbone = build_backbone(config, weights)
+        pretrained = {name for name, _ in backbone.model.named_parameters()}
         adapted = adapt(backbone, config, initial, progress, autocast=precision != "32-true")
         channels = [backbone.embed_dim] * len(backbone.levels)
         lent = None if adapted.query is None else adapted.query()
@@ -106,7 +109,8 @@ def build_model(
         padding_index=PADDING if config.data.augment.padding == "last" else None,
         query=adapted.query, penalty=adapted.penalty, extra_losses=extra_losses,
     )  # fmt: skip
-    rules = {BACKBONE + name: replace(rule, group=f"adapter.{rule.group}") for name, rule in adapted.rules.items()}
+    learning = decayed_by_layer(adapted.rules, config.optimizer.layer_decay, backbone.depth, pretrained)
+    rules = {BACKBONE + name: replace(rule, group=ADAPTER + rule.group) for name, rule in learning.items()}
     rules |= decoder_rules(decoder, getattr(config.decoder, "lr_mult", 1.0))
     constrain = None if adapted.constrain is None else partial(_constrain, adapted.constrain)
     return Model(segmenter, rules, adapted.after_step, adapted.training_state, constrain)
@@ -201,6 +205,30 @@ def build_loss(options: Any, channels: list[int], num_classes: int) -> ExtraLoss
     if isinstance(loss, nn.Module) and list(loss.parameters()):
         raise ValueError(f"losses.{options.name}: must have no parameters of its own: they would never learn")
     return loss
+
+
+def decayed_by_layer(
+    rules: Mapping[str, ParameterRule], decay: float, depth: int, pretrained: Collection[str]
+) -> dict[str, ParameterRule]:
+    """Layer-wise rates: what is in block l of ``depth`` learns at ``decay ** (depth - 1 - l)`` of its rule's rate.
+
+    What the backbone had before its blocks learns as the first block does. What an adapter adds outside the blocks,
+    such as tokens of all of them, keeps its rate.
+
+    Args:
+        rules: by the names of the backbone's parameters
+        decay: 1 leaves all as they are
+        depth: number of blocks
+        pretrained: names of the parameters that the backbone had before it was adapted
+    """
+    found = dict(rules)
+    for name, rule in rules.items() if decay < 1 else ():
+        parts = name.split(".")
+        if parts[0] == "blocks" or name in pretrained:
+            block = int(parts[1]) if parts[0] == "blocks" else 0
+            group = f"{rule.group}.block{block:02d}"
+            found[name] = replace(rule, lr_mult=rule.lr_mult * decay ** (depth - 1 - block), group=group)
+    return found
 
 
 def decoder_rules(decoder: nn.Module, lr_mult: float) -> dict[str, ParameterRule]:

@@ -101,6 +101,8 @@ class Config:
     def _check_together(self) -> Iterator[Problem]:
         """What adapter, decoder, data and trainer must agree on."""
         adapter, decoder, steps = self.adapter, self.decoder, self.trainer.max_steps
+        if 0 < steps <= self.optimizer.backbone_delay:
+            yield "optimizer.backbone_delay", f"must be below trainer.max_steps={steps}: the backbone would never learn"
         queries, classes = getattr(decoder, "num_queries", None), len(self.data.classes.names)
         if queries is not None and queries < classes:
             yield "decoder.num_queries", f"must not be below the {classes} classes"

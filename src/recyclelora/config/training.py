@@ -125,12 +125,24 @@ class OptimizerConfig:
     reach_ends: bool = added(False)
     """whether the last steps of schedule and warm-up have ``lr_end`` and the full rate themselves, as mmengine counts;
     else the step after would"""
+    layer_decay: float = added(1.0)
+    """factor on the rates in the backbone for each block from the last one to the first, which is the embeddings' too;
+    1 has one rate for all"""
+    backbone_delay: int = added(0)
+    """first steps, in which only the decoder learns"""
+    backbone_warmup: Optional[int] = added(None)
+    """steps after the delay in which the rates of the backbone rise; null takes ``warmup_steps``"""
 
     def check(self) -> Iterator[Problem]:
         yield from above_zero("lr", self.lr)
         yield from above_zero("eps", self.eps)
         yield from at_least("weight_decay", self.weight_decay, 0)
-        yield from at_least("warmup_steps", self.warmup_steps, 0)
+        for name in ("warmup_steps", "backbone_delay"):
+            yield from at_least(name, getattr(self, name), 0)
+        if self.backbone_warmup is not None:
+            yield from at_least("backbone_warmup", self.backbone_warmup, 0)
+        if not 0 < self.layer_decay <= 1:
+            yield "layer_decay", "must lie in (0, 1]"
         yield from at_least("power", self.power, 0)
         yield from one_of("schedule", self.schedule, ("poly", "cosine", "constant"))
         yield from one_of("warmup", self.warmup, ("linear", "exponential", "constant"))

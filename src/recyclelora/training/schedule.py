@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 from torch.optim import Optimizer
 
+from recyclelora.config.build import ADAPTER
 from recyclelora.config.run import Config
 
 Decay = Literal["poly", "cosine", "constant"]
@@ -30,6 +31,8 @@ class Schedule:
         reach_ends: warm-up and decay have arrived at their ends *in* their last step, as mmengine counts; otherwise
             they would arrive one step later, which for the decay is after the run. The weight decay is counted in the
             second way in both.
+        delay: steps without learning before the warm-up.
+        backbone: learning rates of the adapter's groups, where they are others.
     """
 
     max_steps: int
@@ -41,12 +44,17 @@ class Schedule:
     warmup_ratio: float = 1e-6
     weight_decay_end: float | None = None
     reach_ends: bool = False
+    delay: int = 0
+    backbone: Schedule | None = None
 
     def lr_factor(self, step: int) -> float:
         """Factor on every group's learning rate for step ``step`` (0-based)."""
+        if step < self.delay:
+            return 0.0
+        step -= self.delay
         if step < self.warmup_steps:
             return self._warming(step / self._length(self.warmup_steps))
-        progress = (step - self.warmup_steps) / self._length(self.max_steps - self.warmup_steps)
+        progress = (step - self.warmup_steps) / self._length(self.max_steps - self.delay - self.warmup_steps)
         return self.lr_end + (1 - self.lr_end) * self._decayed(min(1.0, progress))
 
     def _length(self, steps: int) -> int:
@@ -73,16 +81,21 @@ class Schedule:
     def apply(self, optimizer: Optimizer, step: int) -> None:
         """Set every group's learning rate and weight decay for step ``step``."""
         for group in optimizer.param_groups:
-            group["lr"] = group["base_lr"] * self.lr_factor(step)
+            own = self.backbone if self.backbone is not None and group["name"].startswith(ADAPTER) else self
+            group["lr"] = group["base_lr"] * own.lr_factor(step)
             group["weight_decay"] = self.weight_decay(group["base_weight_decay"], step)
 
 
 def build_schedule(config: Config) -> Schedule:
     """Learning rate and weight decay of every step."""
     o = config.optimizer
-    return Schedule(
+    schedule = Schedule(
         config.trainer.max_steps,
         decay=o.schedule, power=o.power, lr_end=o.lr_end,  # type: ignore[arg-type]
         warmup=o.warmup, warmup_steps=o.warmup_steps, warmup_ratio=o.warmup_ratio,  # type: ignore[arg-type]
         weight_decay_end=o.weight_decay_end, reach_ends=o.reach_ends,
     )  # fmt: skip
+    if o.backbone_delay == 0 and o.backbone_warmup is None:
+        return schedule
+    warmup = o.warmup_steps if o.backbone_warmup is None else o.backbone_warmup
+    return replace(schedule, backbone=replace(schedule, delay=o.backbone_delay, warmup_steps=warmup))

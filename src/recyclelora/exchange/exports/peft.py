@@ -13,7 +13,7 @@ from peft import PeftModel
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
-from recyclelora.adapters.config import FrozenConfig, FullConfig
+from recyclelora.adapters.controls.config import FrozenConfig, FullConfig, NormsConfig
 from recyclelora.adapters.low_rank.layer import LowRankLinear, SplitQKV
 from recyclelora.config.commands import ExportConfig
 from recyclelora.exchange.exports import texts
@@ -94,6 +94,8 @@ def collect(source: Source, base: nn.Module) -> dict[str, Update]:
         )
     if isinstance(adapter, FullConfig):
         raise UserError(f"format=peft: adapter={adapter.name} changes every tensor, which no LoRA adapter can; {other}")
+    if isinstance(adapter, NormsConfig):
+        raise UserError(f"format=peft: adapter={adapter.name} changes no weight of a linear layer; {other}")
     updates: dict[str, Update] = {}
     adapted = dict(source.adapted.model.named_modules())  # without the blocks that the run does not have
     for name, linear in base.named_modules():

@@ -13,7 +13,7 @@ import numpy as np
 import torch
 from torch import nn
 
-from recyclelora.adapters.config import FrozenConfig
+from recyclelora.adapters.controls.config import FrozenConfig
 from recyclelora.adapters.state import low_rank_layers
 from recyclelora.config.build import build_backbone, locate_weights, user_errors
 from recyclelora.config.commands import AnalyzeConfig

@@ -1,0 +1,1 @@
+"""The conventional controls: parts of the backbone itself, networks beside its MLPs, prompts among its tokens."""

@@ -1,0 +1,136 @@
+"""Options of the conventional controls, which every comparison of adapters needs beside the low-rank ones."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Optional
+
+from recyclelora.adapters.blocks import check_selection
+from recyclelora.system.checks import Problem, above_zero, added, at_least
+
+if TYPE_CHECKING:  # at run time nothing here imports torch
+    from recyclelora.adapters.method import Method
+
+# OmegaConf reads these annotations at run time and wants Optional[...], not "... | None".
+# ruff: noqa: UP045
+
+
+@dataclass
+class FrozenConfig:
+    """Nothing of the backbone trains."""
+
+    kind: str = "frozen"
+    name: str = "frozen"
+
+    def method(self) -> Method:
+        from recyclelora.adapters.controls.whole import Frozen
+
+        return Frozen()
+
+
+@dataclass
+class FullConfig:
+    """Everything of the backbone trains, at a fraction of the decoder's learning rate."""
+
+    kind: str = "full"
+    name: str = "full"
+    lr_mult: float = 0.1
+    """learning rate relative to the optimizer's"""
+    weight_decay: Optional[float] = None
+    """of what decays; null takes the optimizer's"""
+    decay_all: bool = added(False)
+    """whether norms, biases and LayerScale decay too, as where a configuration in mmengine's way has one rule for
+    ``backbone``: it is preferred to the one for ``norm``, whose name is shorter"""
+
+    def check(self) -> Iterator[Problem]:
+        yield from above_zero("lr_mult", self.lr_mult)
+        yield from check_decay(self.weight_decay)
+
+    def method(self) -> Method:
+        from recyclelora.adapters.controls.whole import Full
+
+        return Full(self)
+
+
+@dataclass
+class BlockConfig:
+    """In which blocks a method works, and how what it trains learns."""
+
+    blocks: str = ":"
+    """which blocks, as slices and numbers"""
+    lr_mult: float = 1.0
+    """learning rate relative to the optimizer's"""
+    weight_decay: Optional[float] = 0.0
+    """of what it trains; null takes the optimizer's"""
+
+    def check(self) -> Iterator[Problem]:
+        yield from check_selection(["*"], self.blocks)
+        yield from above_zero("lr_mult", self.lr_mult)
+        yield from check_decay(self.weight_decay)
+
+
+@dataclass
+class NormsConfig(BlockConfig):
+    """The norms of the blocks train, and all their biases."""
+
+    kind: str = "norms"
+    name: str = "norms"
+    biases: bool = True
+    """whether the biases of the other layers train too"""
+
+    def method(self) -> Method:
+        from recyclelora.adapters.controls.whole import Norms
+
+        return Norms(self)
+
+
+@dataclass
+class AdaptFormerConfig(BlockConfig):
+    """AdaptFormer: a narrow network beside the MLP of every block."""
+
+    kind: str = "adaptformer"
+    name: str = "adaptformer"
+    width: int = 64
+    """channels between its two layers"""
+    scale: float = 0.1
+    """of what it adds"""
+
+    def check(self) -> Iterator[Problem]:
+        yield from super().check()
+        yield from at_least("width", self.width, 1)
+        yield from above_zero("scale", self.scale)
+
+    def method(self) -> Method:
+        from recyclelora.adapters.controls.adaptformer import AdaptFormer
+
+        return AdaptFormer(self)
+
+
+@dataclass
+class VptConfig(BlockConfig):
+    """VPT-deep: learned prompts among the tokens, new ones for every block."""
+
+    kind: str = "vpt"
+    name: str = "vpt"
+    num_prompts: int = 150
+    """prompts of a block"""
+    dropout: float = 0.1
+    """of the prompts in training"""
+
+    def check(self) -> Iterator[Problem]:
+        yield from super().check()
+        yield from at_least("num_prompts", self.num_prompts, 1)
+        if not 0 <= self.dropout < 1:
+            yield "dropout", "must lie in [0, 1)"
+
+    def method(self) -> Method:
+        from recyclelora.adapters.controls.vpt import Vpt
+
+        return Vpt(self)
+
+
+def check_decay(weight_decay: float | None) -> Iterator[Problem]:
+    """Refuse a weight decay below 0; None takes the optimizer's."""
+    if weight_decay is not None:
+        yield from at_least("weight_decay", weight_decay, 0)
