@@ -27,6 +27,7 @@ OUTPUTS = 24 * sum(outputs for _, outputs in BLOCK.values())
 TRAINABLE = {
     "frozen": 0,
     "lora": 786_432,  # published as 0.79M
+    "lora_equal": 14_155_776,  # as recyclelora
     "rslora": 786_432,
     "lora_plus": 786_432,
     "pissa": 16 * PAIRS,

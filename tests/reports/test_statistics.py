@@ -8,7 +8,6 @@ import pytest
 from recyclelora.reports.statistics import (
     Interval,
     alike,
-    holm,
     image_weights,
     mean_and_sd,
     percentiles,
@@ -94,11 +93,6 @@ def test_whole_drives_are_drawn():
     weights = image_weights(4, 4000, 0, np.array([7, 3, 3, 3]))
     assert {tuple(row) for row in weights} == {(2, 0, 0, 0), (1, 1, 1, 1), (0, 2, 2, 2)}
     assert np.mean(weights.sum(1) == 4) == pytest.approx(0.5, abs=0.03)
-
-
-def test_holm_by_hand():
-    assert holm([0.01, 0.04, None, 0.03]) == pytest.approx([0.03, 0.06, None, 0.06])  # 3 x .01; 2 x .03; max(.06, .04)
-    assert holm([0.5, 0.9]) == [1.0, 1.0] and holm([None]) == [None] and holm([]) == []
 
 
 def two_images() -> np.ndarray:

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import math
 import os
+import random
 import signal
 import sys
 import time
@@ -86,6 +87,7 @@ def task(cfg: DictConfig) -> float | list[float] | None:
         if value != 0.0:
             return value
     value = -((cfg.x - 3) ** 2) - (cfg.y - 2) ** 2 + 0.001 * cfg.seed
+    value += cfg.noise * random.Random(f"{cfg.x} {cfg.y} {cfg.seed}").gauss(0, 1)
     for step in range(1, cfg.steps + 1):
         time.sleep(cfg.pause if cfg.unequal is None else cfg.unequal[int(cfg.x)])
         if unit is not None:

@@ -52,6 +52,15 @@ class RecycleLoraSweeperConf:
     # parameters: confirm so many of the best for each of their values
     confirm_by: list[str] = field(default_factory=list)
     confirm_seeds: list[int] = field(default_factory=lambda: [1001, 1002, 1003])
+    # candidates get seeds until a test that may be looked at after every seed has decided: against whom, such as
+    # adapter=frozen or a list of such, or `best`; they are those of `confirm`, without it all points of a grid
+    race: Any = None
+    # the most seeds a candidate gets; raise it to go on
+    race_seeds: int = 20
+    # what is compared: a figure of result.json, or `objective`
+    race_on: str = "miou.mean"
+    # chance of any false claim
+    race_alpha: float = 0.05
     # no new trials after so many failed
     max_failures: int | None = None
     # how often a trial is tried again when its node was at fault

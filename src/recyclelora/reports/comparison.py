@@ -7,13 +7,13 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from recyclelora.reports.anytime import Decision, decide
 from recyclelora.reports.bootstrap import Bootstrap
 from recyclelora.reports.grouping import grouped
 from recyclelora.reports.groups import MEAN, Scored, ScoredGroup
 from recyclelora.reports.protocols import protocols
 from recyclelora.reports.records import Study
-from recyclelora.reports.statistics import ALPHA, Interval, alike, holm, pooled_p, t_interval
+from recyclelora.reports.statistics import Interval, alike, pooled_p, t_interval
+from recyclelora.sweep.anytime import ALPHA, Decision, decide, holm
 from recyclelora.system.checks import nearest
 from recyclelora.system.errors import UserError
 

@@ -10,10 +10,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
-ALPHA = 0.05
+from recyclelora.sweep.anytime import ALPHA, ROUNDING
+
 LEVEL = 1 - ALPHA
-ROUNDING = 1e-12
-"""A spread below this part of the values is rounding: they are the same."""
 SIMULATED = 20_000
 """Draws of normal scores behind a critical value; of 1 % it is then right to 0.1 %."""
 
@@ -131,17 +130,6 @@ def _largest_by_chance(groups: int, seeds: int, level: float) -> float:
         _shares(rng.standard_normal((min(at_once, SIMULATED - start), groups, seeds))).max(-1) for start in parts
     ]
     return float(np.quantile(np.concatenate(largest), 1 - level))
-
-
-def holm(p_values: Sequence[float | None]) -> list[float | None]:
-    """Holm's step-down adjustment (1979): with it the chance of any false claim among all stays below the level."""
-    known = sorted((p, index) for index, p in enumerate(p_values) if p is not None)
-    adjusted: list[float | None] = [None] * len(p_values)
-    highest = 0.0
-    for rank, (p, index) in enumerate(known):
-        highest = max(highest, min(1.0, (len(known) - rank) * p))
-        adjusted[index] = highest
-    return adjusted
 
 
 def percentiles(replicates: np.ndarray) -> tuple[float, float]:

@@ -8,9 +8,11 @@ from rich.table import Table
 
 from recyclelora.runs.mailbox import CANCELLED, Unit
 from recyclelora.sweep.ledger import FAILED, RUNNING, Ledger
+from recyclelora.sweep.race import conclusion
+from recyclelora.sweep.racing import read_race
 from recyclelora.sweep.record import read_study
 from recyclelora.sweep.steering import living, request_trials
-from recyclelora.sweep.table import count_states, running_row
+from recyclelora.sweep.table import count_states, race_table, running_row
 from recyclelora.system.errors import UserError
 from recyclelora.system.progress import screen
 
@@ -35,6 +37,10 @@ def status(sweep: Path) -> None:
                 if trial.attempts_of(unit) and trial.outcome(unit) is None:
                     table.add_row(*running_row(trial, unit, trial.job_of(unit)))
         console.print(table)
+    raced = read_race(sweep)
+    if raced is not None and raced[1]:
+        console.print(race_table(*raced, "race"))
+        console.print(conclusion(*raced))
     for trial in trials:
         if trial.state == FAILED:
             console.print(f"failed: trial {trial.number} ({trial.what}): {trial.reason}")

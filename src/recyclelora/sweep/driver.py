@@ -143,6 +143,7 @@ class Driver:
         """Adopt the jobs of an earlier driver, take the outcomes of those that have ended, queue the rest."""
         with one_at_a_time(self.ledger.sweep, shared=self.plan.shared):
             self.search.refresh()  # another successor may have been first
+            self.units.queue += self.units.racing.failed_again()
             mine = [trial for trial in self.search.trials.values() if not trial.ended and self._mine(trial)]
         for trial in mine:
             wanted = self.units.wanted(trial)
@@ -191,7 +192,8 @@ class Driver:
         while self.search.remarks:
             self.observer.event(self.search.remarks.pop(0))
         if trial is None:
-            return None
+            self.units.end_decided()
+            return self.units.racing.next()
         first, *rest = self.units.wanted(trial)
         self.units.queue += [(trial, unit) for unit in rest]
         return trial, first

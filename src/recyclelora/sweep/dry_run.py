@@ -35,6 +35,11 @@ def dry_run(plan: Plan, config: DictConfig, executor: Executor | None, folder: P
     assert isinstance(plain, dict)
     groups = math.prod(len(discrete(key, space.distributions[key])) for key in plan.confirm_by)
     phases = [plan.n_trials * len(plan.seeds or [0]), plan.confirm * groups * len(plan.confirm_seeds)]
+    if plan.race is not None:
+        entrants = plan.confirm * groups if plan.confirm else len(plan.planned)
+        least = plan.race.least(entrants)
+        print(f"race: {entrants} entrants, each on {least} to {plan.race.seeds} seeds; the most is counted below")
+        phases = [phases[0] if plan.confirm else 0, entrants * plan.race.seeds]
     launcher = config.hydra.launcher
     alone = launcher.get("in_process", False)
     at_a_time = executor.capacity if executor is not None else 1 if alone else config.hydra.sweeper.n_jobs

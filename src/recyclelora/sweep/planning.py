@@ -15,6 +15,8 @@ from optuna.samplers import BaseSampler
 
 from recyclelora.runs.record import command_line
 from recyclelora.sweep.goals import DIRECTIONS, Constraint, tuned_on_targets
+from recyclelora.sweep.race import Race
+from recyclelora.sweep.race_options import make_race, race_record, wrong_race
 from recyclelora.sweep.samplers import CONSTRAINED, make_sampler, sampler_name
 from recyclelora.sweep.space import Space, grid_space, search_space
 from recyclelora.sweep.task import HydraTask
@@ -49,12 +51,26 @@ class Plan:
     confirm_by: list[str] = field(default_factory=list)
     """parameters: so many of the best for each combination of their values are confirmed"""
     confirm_seeds: list[int] = field(default_factory=list)
+    race: Race | None = None
+    """what is to be decided on fresh seeds, of which every candidate gets as few as it needs"""
+    race_first: list[int] = field(default_factory=list)
+    """its first seeds; the others count on"""
     shared: bool = False
     """other drivers may work on the same study"""
     identity: Callable[[Sequence[str]], str] = repr
     """a run's overrides -> equal for those that would train the same"""
     brought_back: list[str] = field(default_factory=list)
     """overrides that give options younger than the sweep the meaning that they had before they were added"""
+
+    @property
+    def races_at_once(self) -> bool:
+        """Whether all points of a grid race, without a search that chooses some."""
+        return self.race is not None and not self.confirm
+
+    def race_seed(self, index: int) -> int:
+        """Of a race's candidates, the same for all."""
+        first = self.race_first
+        return first[index] if index < len(first) else max(first) + 1 + index - len(first)
 
     def in_full(self, overrides: list[str]) -> list[str]:
         """A run's overrides with those of ``brought_back``, also where they are older than these options."""
@@ -96,6 +112,7 @@ def check_options(options: Mapping[str, Any]) -> None:
             for name in options["points"] if not re.fullmatch(r"[\w.+-]+", name)]  # fmt: skip
     if options["confirm"] and not options["confirm_seeds"]:
         bad.append("hydra.sweeper.confirm_seeds: empty")
+    bad += wrong_race(options)
     if options["sampler"] is None and options["n_trials"] is not None:
         bad.append("hydra.sweeper.n_trials: a grid is as long as it is; for a search add hydra/sweeper/sampler=tpe")
     if options["max_failure_rate"] != 1.0:
@@ -196,6 +213,7 @@ def make_plan(
     if constraints and searching and sampler_name(sampler) not in CONSTRAINED:
         raise UserError(f"hydra.sweeper.constraints: {sampler_name(sampler)} knows none; take tpe, gp, nsgaii, nsgaiii")
     seed = int(OmegaConf.select(config, "seed", default=0))
+    race = make_race(options, space, planned, config)
     kind = (options["pruner"] or {}).get("kind")
 
     def ask(number: int) -> Any:
@@ -207,7 +225,9 @@ def make_plan(
         space, n_trials, planned, ask if searching else None,
         seeds=[seed + i for i in range(options["repeats"])] if options["repeats"] > 1 else None,
         prunes=kind is not None, across_repeats=kind == "wilcoxon",
-        constraints=constraints, shared=shared, **{key: options[key] for key in AS_GIVEN},
+        constraints=constraints, shared=shared, race=race,
+        race_first=[int(s) for s in options["confirm_seeds"]] if options["confirm"] else [seed],
+        **{key: options[key] for key in AS_GIVEN},
     )  # fmt: skip
 
 
@@ -242,6 +262,8 @@ def described(
         "conditions": options["conditions"],
         "warm_start": options["warm_start"] is not None,
         "reuse": options["reuse"],
+        "race": None if plan.race is None else race_record(plan.race),
+        "race_seeds": options["race_seeds"],
         "command": command_line(),
         "config": plain,
     }

@@ -18,11 +18,20 @@ from recyclelora.system.errors import UserError
 from recyclelora.system.storage import write_json
 from recyclelora.system.typed_json import Time, read_record
 
-MAY_CHANGE = ("name", "n_trials", "command", "created", "pruner", "warm_start", "fixed", "reuse")
+MAY_CHANGE = ("name", "n_trials", "command", "created", "pruner", "warm_start", "fixed", "reuse", "race_seeds")
 """Entries of ``study.json`` with which the same study may go on; a renamed folder is the same study."""
 
 GRID_MAY_CHANGE = ("space", "sampler")
 """The same of a grid, which takes more values, or fewer; see ``earlier.fit_grid``."""
+
+
+class RaceRecord(TypedDict):
+    """``race`` of ``study.json``."""
+
+    references: list[str]
+    on: str
+    alpha: float
+    higher: bool
 
 
 class StudyRecord(TypedDict):
@@ -36,6 +45,8 @@ class StudyRecord(TypedDict):
     name: NotRequired[str]
     config: NotRequired[dict[str, Any]]
     tuned_on_targets: NotRequired[bool]
+    race: NotRequired[RaceRecord | None]
+    race_seeds: NotRequired[int]
 
 
 def read_study(sweep: Path) -> StudyRecord | None:

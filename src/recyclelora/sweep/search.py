@@ -12,6 +12,7 @@ from optuna.trial import TrialState
 from recyclelora.runs.mailbox import CONFIRM
 from recyclelora.sweep.ledger import COMPLETE, FAILED, Ledger, Trial
 from recyclelora.sweep.planning import Plan, units_of
+from recyclelora.sweep.race import is_named
 from recyclelora.sweep.samplers import seed_of
 from recyclelora.sweep.steering import one_at_a_time
 from recyclelora.sweep.study import handle_of, same_as
@@ -56,8 +57,9 @@ class Search:
     @property
     def failures(self) -> int:
         """Failed trials that no later one repeats."""
+        counted = list(self.trials.values()) if self.plan.race is not None else self.searched
         repeated = {trial.retry_of for trial in self.searched}
-        return sum(trial.state == FAILED and trial.number not in repeated for trial in self.searched)
+        return sum(trial.state == FAILED and (trial.confirms or trial.number not in repeated) for trial in counted)
 
     @property
     def too_many_failures(self) -> bool:
@@ -71,7 +73,9 @@ class Search:
             return None
         with one_at_a_time(self.ledger.sweep, shared=self.plan.shared):
             self.refresh()
-            trial = self._searching() or (self._confirmation() if self.plan.confirm else None)
+            trial = None if self.plan.races_at_once else self._searching()
+            if trial is None and (self.plan.confirm or self.plan.race):
+                trial = self._confirmation()
             if trial is not None:
                 trial.driver = self.driver
                 trial.save_state()  # before its turn is over: a driver that starts now leaves it alone
@@ -188,16 +192,33 @@ class Search:
         """A rerun of one of the best trials on fresh seeds, once the search is over."""
         if any(not trial.ended for trial in self.searched):
             return None
+        if self.plan.races_at_once:
+            return self._entrant()
         done = {trial.number for trial in self.trials.values() if trial.confirms}
         groups: dict[str, list[Trial]] = {}
         for trial in best_trials(self.searched, self.directions):
             groups.setdefault(repr([trial.params.get(key) for key in self.plan.confirm_by]), []).append(trial)
         best = [trial for group in groups.values() for trial in self._distinct(group)[: self.plan.confirm]]
+        for text in self.plan.race.references if self.plan.race is not None else ():
+            best += [trial for trial in best_trials(self.searched, self.directions) if is_named(text, trial.params)][:1]
         new = next((trial for trial in best if trial.number not in done), None)
         if new is None:
             return None
-        units = units_of(self.plan.space.overrides(new.params), self.plan.confirm_seeds)
+        seeds = self.plan.confirm_seeds if self.plan.race is None else self.plan.confirm_seeds[:1]
+        units = units_of(self.plan.space.overrides(new.params), seeds)
         return self.ledger.add(new.number, new.params, new.overrides, units, new.distributions, CONFIRM)
+
+    def _entrant(self) -> Trial | None:
+        """A point of a grid, all of which race without a search; None where all do."""
+        entrants = [trial for trial in self.trials.values() if trial.confirms]
+        known = {self._identity(self.plan.in_full(trial.units[0])) for trial in entrants}
+        for point in self.plan.planned:
+            units = units_of(self.plan.space.overrides(point), [self.plan.race_seed(0)])
+            if self._identity(units[0]) not in known:
+                number = max((trial.number for trial in entrants), default=-1) + 1
+                distributions = {key: distribution_to_json(self.plan.space.distributions[key]) for key in point}
+                return self.ledger.add(number, point, self.plan.space.varied(point), units, distributions, CONFIRM)
+        return None
 
     def _distinct(self, trials: Sequence[Trial]) -> list[Trial]:
         """Without those that on the same seeds would be another one again."""

@@ -15,6 +15,7 @@ from recyclelora.sweep.execution import Executor, NotNow, Stage, Status, Work
 from recyclelora.sweep.goals import means, violations
 from recyclelora.sweep.ledger import COMPLETE, FAILED, PRUNED, RUNNING, WAITING, Trial, now
 from recyclelora.sweep.planning import Plan
+from recyclelora.sweep.racing import Racing
 from recyclelora.sweep.search import Search
 from recyclelora.sweep.study import tell, tell_late
 from recyclelora.sweep.view import Pruning, View
@@ -109,6 +110,7 @@ class Settling:
     ) -> None:  # fmt: skip
         self.plan, self.search, self.executor, self.view, self.pruning = plan, search, executor, view, pruning
         self.say, self.stopped = say, stopped
+        self.racing = Racing(plan, search)
         self.jobs: dict[str, Units] = {}
         """running jobs -> their units"""
         self.queue: Units = []
@@ -222,7 +224,10 @@ class Settling:
         elif any(outcome["status"] == "pruned" for outcome in outcomes):
             self._end(trial, PRUNED, reason=WORSE)
         elif len(outcomes) == len(trial.units):
-            self._complete(trial, outcomes)
+            if self.plan.race is not None and trial.confirms:
+                self._rest(trial)
+            else:
+                self._complete(trial, outcomes)
         else:
             trial.save_state()
             if self.plan.prunes and not trial.confirms:
@@ -233,7 +238,21 @@ class Settling:
                 else:
                     self.queue.append((trial, self.wanted(trial)[0]))
 
-    def _complete(self, trial: Trial, outcomes: list[AttemptEnd]) -> None:
+    def _rest(self, trial: Trial) -> None:
+        """All seeds of an entrant have finished, for now."""
+        lacking = self.racing.lacks(trial)
+        if lacking is not None:
+            self._end(trial, FAILED, reason=lacking)
+        else:
+            trial.state = WAITING
+            trial.save_state()
+
+    def end_decided(self) -> None:
+        """End the entrants of a race about which everything is decided, or that have all their seeds."""
+        for trial, standing in self.racing.done():
+            self._complete(trial, [outcome for outcome in trial.outcomes() if outcome is not None], standing)
+
+    def _complete(self, trial: Trial, outcomes: list[AttemptEnd], remark: str | None = None) -> None:
         """The means over its units are the trial's values."""
         self._judged.add(trial.folder)
         wanted = None if trial.confirms else len(self.search.directions)
@@ -243,7 +262,7 @@ class Settling:
         except UserError as error:
             self._end(trial, FAILED, reason=str(error))
         else:
-            self._end(trial, COMPLETE, values=values)
+            self._end(trial, COMPLETE, values=values, reason=remark)
 
     def _end(self, trial: Trial, state: str, *, values: list[float] | None = None, reason: str | None = None) -> None:
         again = trial.ended
@@ -272,5 +291,5 @@ def _told(trial: Trial) -> str:
     """A trial's end in one line."""
     name = f"{'confirmation' if trial.confirms else 'trial'} {trial.number} ({trial.what})"
     if trial.state == COMPLETE:
-        return f"{name}: {trial.found}"
+        return f"{name}: {trial.found}" + (f"; {trial.reason}" if trial.reason else "")
     return f"{name} {trial.state}: {trial.reason}"

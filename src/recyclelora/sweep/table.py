@@ -14,8 +14,10 @@ from rich.text import Text
 
 from recyclelora.runs.mailbox import Unit, read_reports
 from recyclelora.sweep.driver import Driver
-from recyclelora.sweep.goals import TUNED
+from recyclelora.sweep.goals import TUNED, is_miou
 from recyclelora.sweep.ledger import COMPLETE, FAILED, PRUNED, RUNNING, WAITING, Trial
+from recyclelora.sweep.race import Entrant, Race, Standing, conclusion, judge
+from recyclelora.sweep.racing import entrants_of, read_entrants, rows
 from recyclelora.sweep.search import Search, best_trials
 from recyclelora.system.progress import screen, shown
 
@@ -77,7 +79,10 @@ class SweepTable:
         if ranked:
             self._values(TUNED if self.tuned else "", ranked[:SHOWN], len(ranked), "trial")
         confirmed = [t for t in search.trials.values() if t.confirms and t.state == COMPLETE]
-        if confirmed:
+        race = search.plan.race
+        if race is not None:
+            self._race(race, read_entrants(race, entrants_of(search.trials.values()), trials, search.ledger.sweep))
+        elif confirmed:
             self._values("on fresh seeds", best_trials(confirmed, search.directions), len(confirmed), "confirmation of")
         failed = [t for t in search.trials.values() if t.state == FAILED]
         if failed:
@@ -90,6 +95,13 @@ class SweepTable:
         if pruned:
             self.console.print(f"{pruned} pruned: worse than the others at the same point")
 
+    def _race(self, race: Race, entrants: list[Entrant]) -> None:
+        """Print who stands how, and what may be said of it."""
+        standings = judge(race, entrants)
+        if standings:
+            self.console.print(race_table(race, standings, self.study))
+            self.console.print(conclusion(race, standings))
+
     def _values(self, remark: str, trials: list[Trial], of: int, first: str) -> None:
         title = f"{self.study}" + (f" ({remark})" if remark else "") + (f", best {len(trials)}" if of > SHOWN else "")
         table = Table(first, "what", title=title, title_justify="left")
@@ -98,6 +110,15 @@ class SweepTable:
         for trial in trials:
             table.add_row(str(trial.number), trial.what, *(f"{value:.4f}" for value in trial.values or ()))
         self.console.print(table)
+
+
+def race_table(race: Race, standings: list[Standing], title: str) -> Table:
+    """Who stands how."""
+    figure = f"mean {race.on}" + (", %" if is_miou(race.on) else "")
+    table = Table("entrant", "seeds", figure, "standing", title=title, title_justify="left")
+    for row in rows(race, standings):
+        table.add_row(*row)
+    return table
 
 
 def count_states(trials: list[Trial]) -> dict[str, int]:

@@ -8,7 +8,16 @@ import numpy as np
 import pytest
 from scipy import integrate, stats
 
-from recyclelora.reports.anytime import PRECISION, anytime_p, confidence_sequence, decide, log_e, more_needed
+from recyclelora.sweep.anytime import (
+    PRECISION,
+    anytime_p,
+    confidence_sequence,
+    decide,
+    holm,
+    least_seeds,
+    log_e,
+    more_needed,
+)
 
 
 def bayes_factor(values: np.ndarray) -> float:
@@ -94,3 +103,23 @@ def test_a_race_adjusts_for_its_candidates_and_says_what_it_knows():
     among = decide([[1.0, 1.2, 0.8, 1.1], *([0.1, -0.1] for _ in range(17))])[0]
     assert single.p * 18 == pytest.approx(among.p)
     assert single.verdict == "better" and among.verdict == "undecided"
+
+
+def test_who_has_no_p_yet_is_one_of_the_candidates_all_the_same():
+    decided = [1.0, 1.01, 0.99, 1.0, 1.0]
+    assert decide([decided])[0].verdict == "better"
+    first, *others = decide([decided, *([0.3] for _ in range(400))])
+    assert first.verdict == "undecided" and all(d.p is None for d in others)
+
+
+def test_the_fewest_seeds_that_can_decide():
+    for alpha in (0.05, 0.05 / 17, 0.05 / 153):
+        n = least_seeds(alpha)
+        nearly_equal = 1 + 1e-9 * np.arange(n)
+        assert log_e(nearly_equal)[-1] >= -math.log(alpha) > log_e(nearly_equal)[-2]
+    assert least_seeds(0.05) == 4 and least_seeds(0.05 / 17) == 5
+
+
+def test_holm_by_hand():
+    assert holm([0.01, 0.04, None, 0.03]) == pytest.approx([0.03, 0.06, None, 0.06])  # 3 x .01; 2 x .03; max(.06, .04)
+    assert holm([0.5, 0.9]) == [1.0, 1.0] and holm([None]) == [None] and holm([]) == []

@@ -16,13 +16,26 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from recyclelora.reports.statistics import ALPHA, ROUNDING, holm
-
+ALPHA = 0.05
+"""Of all claims of a report or a race together: the chance that any is false."""
+ROUNDING = 1e-12
+"""A spread below this part of the values is rounding: they are the same."""
 PRECISION = 0.25
 """Of the mixture: effects, in standard deviations of a paired difference, are normal with this inverse variance. The
 fewest seeds on average for differences of 1.5 to 3 standard deviations (benchmarks/racing.py)."""
 FAR = 1000
 """More seeds than this nobody trains: a difference that would need them stays undecided."""
+
+
+def holm(p_values: Sequence[float | None]) -> list[float | None]:
+    """Holm's step-down adjustment (1979): with it the chance of any false claim among all stays below the level."""
+    known = sorted((p, index) for index, p in enumerate(p_values) if p is not None)
+    adjusted: list[float | None] = [None] * len(p_values)
+    highest = 0.0
+    for rank, (p, index) in enumerate(known):
+        highest = max(highest, min(1.0, (len(known) - rank) * p))
+        adjusted[index] = highest
+    return adjusted
 
 
 def log_e(differences: np.ndarray) -> np.ndarray:
@@ -98,6 +111,14 @@ def more_needed(differences: Sequence[float], alpha: float = ALPHA) -> int | Non
     return int(n[enough[0]]) - len(values) if len(enough) else None
 
 
+def least_seeds(alpha: float) -> int:
+    """The fewest differences that can decide anything at a level: as many equal ones would only just do."""
+    n = 2
+    while (n - 1) / 2 * math.log((n + PRECISION) / PRECISION) < -math.log(alpha):
+        n += 1
+    return n
+
+
 @dataclass(frozen=True)
 class Decision:
     """What a race says of one candidate against its reference."""
@@ -128,7 +149,9 @@ def decide(differences: Sequence[Sequence[float]], alpha: float = ALPHA) -> list
         differences: of each candidate minus the reference on their common seeds, in the order in which these were run
         alpha: of all claims together
     """
-    adjusted = holm([anytime_p(values) for values in differences])
+    known = [anytime_p(values) for values in differences]
+    adjusted = holm([1.0 if p is None else p for p in known])  # who has no p yet is one of them all the same
+    adjusted = [None if p is None else found for p, found in zip(known, adjusted, strict=True)]
     left = sum(p is None or p > alpha for p in adjusted)
     decisions = []
     for values, p in zip(differences, adjusted, strict=True):
