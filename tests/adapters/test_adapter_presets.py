@@ -94,8 +94,8 @@ def test_every_adapter_fits_every_backbone(backbone):
     with torch.device("meta"):
         model = build_backbone(config, None).model
     for name in SHIPPED["adapter"]:
-        if backbone == "vit_tiny_test" and name.startswith("soma"):
-            continue  # adapts blocks 8 to 23; this has four
+        if backbone == "vit_tiny_test" and name.startswith(("soma", "lora_equal")):
+            continue  # adapts blocks 8 to 23, or with rank 36; this has four of width 32
         if backbone.startswith("sam_") and name == "vpt":
             continue  # its tokens are a map, which has no place for prompts
         method = composed(f"adapter={name}").method()
