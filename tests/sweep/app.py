@@ -21,8 +21,8 @@ from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig
 
 from recyclelora.commands.clear_line import one_clear_line
-from recyclelora.runs.mailbox import Unit
-from recyclelora.system.errors import Interrupted, Pruned, UserError
+from recyclelora.runs.mailbox import Unit, read_reports
+from recyclelora.system.errors import Interrupted, Paused, Pruned, UserError
 
 
 def misbehave(how: str, attempt: int) -> float | None:
@@ -88,13 +88,18 @@ def task(cfg: DictConfig) -> float | list[float] | None:
             return value
     value = -((cfg.x - 3) ** 2) - (cfg.y - 2) ** 2 + 0.001 * cfg.seed
     value += cfg.noise * random.Random(f"{cfg.x} {cfg.y} {cfg.seed}").gauss(0, 1)
-    for step in range(1, cfg.steps + 1):
+    done = max((step for step, _ in read_reports(unit.folder)), default=0) if unit is not None else 0
+    for step in range(done, cfg.steps + 1) if cfg.resumes and done else range(1, cfg.steps + 1):
         time.sleep(cfg.pause if cfg.unequal is None else cfg.unequal[int(cfg.x)])
         if unit is not None:
             unit.report(step, value * step / cfg.steps)
             unit.progress(step, cfg.steps, -value)
             if unit.stop_reason() == "pruned":
                 raise Pruned(f"pruned after step {step}")
+            if unit.pauses_at == step:
+                time.sleep(cfg.word)
+                if unit.pauses_at == step:
+                    raise Paused(step, value * step / cfg.steps)
         if stop.received:
             raise Interrupted("stopped by signal 15", 143)
     return [value, float(cfg.y)] if cfg.two else value

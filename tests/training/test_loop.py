@@ -52,6 +52,9 @@ class Log:
     def stop_requested(self):
         return False
 
+    def pauses(self, step):
+        return False
+
 
 def batches(steps: int, size: int = 4):
     """Image i of a batch has labels in its first 1 + 2 i rows only, so that every part of a batch has other counts."""

@@ -54,6 +54,9 @@ class Hooks:
     def stop_requested(self):
         return False
 
+    def pauses(self, step):
+        return False
+
 
 def batches(clock, seconds):
     for wait in seconds:

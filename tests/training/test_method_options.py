@@ -99,6 +99,9 @@ class Log:
     def stop_requested(self) -> bool:
         return False
 
+    def pauses(self, step: int) -> bool:
+        return False
+
 
 def train(
     config: Config,

@@ -18,7 +18,8 @@ class RecycleLoraSweeperConf:
 
     # None: a plain grid. Else Optuna chooses: hydra/sweeper/sampler=tpe|gp|cmaes|nsgaii|nsgaiii|qmc|random|grid
     sampler: Any = None
-    # None, or hydra/sweeper/pruner=median|percentile|successive_halving|hyperband|wilcoxon|threshold
+    # None, or hydra/sweeper/pruner=asha|hyperband, whose trials pause, or median|percentile|successive_halving|
+    # wilcoxon|threshold, which end them
     pruner: Any = None
     # maximize or minimize, or a list of them with as many objectives
     direction: Any = "maximize"
@@ -108,7 +109,7 @@ class PercentilePrunerConf(PrunerConf):
 
 @dataclass
 class SuccessiveHalvingPrunerConf(PrunerConf):
-    """Asynchronous successive halving; resources are training steps."""
+    """Successive halving that ends trials for good (``asha`` pauses them); resources are training steps."""
 
     kind: str = "successive_halving"
     min_resource: Any = "auto"
@@ -118,14 +119,20 @@ class SuccessiveHalvingPrunerConf(PrunerConf):
 
 
 @dataclass
-class HyperbandPrunerConf(PrunerConf):
-    """Hyperband; resources are training steps."""
+class AshaConf(PrunerConf):
+    """Pause at ``min_resource * reduction_factor^k`` steps; the best ``1 / reduction_factor`` there go on."""
 
-    kind: str = "hyperband"
-    min_resource: int = 1
+    kind: str = "asha"
+    min_resource: Any = "auto"
     max_resource: Any = "auto"
     reduction_factor: int = 3
-    bootstrap_count: int = 0
+
+
+@dataclass
+class HyperbandConf(AshaConf):
+    """The same in brackets, of which each pauses one rung later for the first time; the last never."""
+
+    kind: str = "hyperband"
 
 
 @dataclass
@@ -157,7 +164,7 @@ with contextlib.suppress(ImportError):  # the extra `sweep` is not installed: a 
 
     _store.store(group="hydra/sweeper", name="optuna_sweeper", node=OptunaSweeperConf, provider="recyclelora")
 for _conf in (
-    MedianPrunerConf, PercentilePrunerConf, SuccessiveHalvingPrunerConf, HyperbandPrunerConf, WilcoxonPrunerConf,
+    AshaConf, HyperbandConf, MedianPrunerConf, PercentilePrunerConf, SuccessiveHalvingPrunerConf, WilcoxonPrunerConf,
     ThresholdPrunerConf,
 ):  # fmt: skip
     _store.store(group="hydra/sweeper/pruner", name=_conf.kind, node=_conf, provider="recyclelora")

@@ -63,7 +63,7 @@ def write_page(c: Comparison, charts: Sequence[Chart], resamples: int) -> str:
 def state_counts(c: Comparison) -> dict[str, int]:
     """State -> number of trials, the finished first."""
     counts = Counter(trial.state for trial in c.study.trials)
-    order = ("complete", "running", "waiting", "unfinished", "pruned", "failed")
+    order = ("complete", "running", "waiting", "unfinished", "paused", "pruned", "failed")
     return {state: counts[state] for state in order if counts[state]}
 
 

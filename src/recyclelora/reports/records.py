@@ -76,7 +76,7 @@ class Trial:
     Attributes:
         name: such as ``0007`` or ``confirm_0007``; of a plain run its directory.
         kind: search, confirm (a rerun on fresh seeds), or run where there is no sweep.
-        state: complete, running, waiting, pruned, failed; without a ledger complete or unfinished.
+        state: complete, running, waiting, paused, pruned, failed; without a ledger complete or unfinished.
         values: of the objectives.
         reason: why it failed or was pruned, in one line.
         log: what it printed.

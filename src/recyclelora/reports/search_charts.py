@@ -13,6 +13,9 @@ from recyclelora.reports.grouping import value_text
 from recyclelora.reports.groups import MEAN, SOURCE
 from recyclelora.reports.space import Axis, axes, importance, pareto_front, searched
 
+MISSED = ("failed", "pruned", "paused")
+"""States of trials that have no final value."""
+
 
 def history(c: Comparison) -> Drawn:
     """The first objective of every trial in its order, with the best so far."""
@@ -27,17 +30,17 @@ def history(c: Comparison) -> Drawn:
     panel.scatter(numbers, scale * values, s=22, color=BLUE, alpha=0.7, linewidths=0, label="trial")
     panel.step(numbers, scale * best, where="post", color=VERMILLION, label="best so far")
     low = scale * values.min() - 0.06 * scale * (np.ptp(values) or 1)
-    marked = [(state, [t.number for t in trials if t.state == state]) for state in ("failed", "pruned")]
+    marked = [(state, [t.number for t in trials if t.state == state]) for state in MISSED]
     marked.append(("breaks a constraint", [t.number for t in trials if not t.feasible]))
-    for (state, places), marker, colour in zip(marked, "x|+", (VERMILLION, GREY, GREY), strict=True):
+    for (state, places), marker, colour in zip(marked, "x|_+", (VERMILLION, GREY, GREY, GREY), strict=True):
         if places:
             panel.scatter(places, [low] * len(places), marker=marker, s=30, color=colour, label=state)
     panel.set_xlabel("trial")
     panel.set_ylabel(objective_label(c))
     panel.legend(loc="center left", bbox_to_anchor=(1, 0.5), frameon=False)
     panel.grid()
-    missed = any(t.state in ("failed", "pruned") for t in trials)
-    return figure, "Optimisation history", "Failed and pruned trials stand at the lower edge." if missed else ""
+    missed = any(t.state in MISSED for t in trials)
+    return figure, "Optimisation history", "Failed, pruned and paused trials stand at the lower edge." if missed else ""
 
 
 def parallel(c: Comparison) -> Drawn:

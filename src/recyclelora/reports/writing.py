@@ -117,7 +117,7 @@ def _tell(c: Comparison, folder: Path, reporter: Reporter) -> None:
     for remark in c.remarks:
         reporter.warn(remark)
     resume = command_line(c)
-    if resume and any(trial.state not in ("complete", "pruned") for trial in c.study.trials):
+    if resume and any(trial.state not in ("complete", "pruned", "paused") for trial in c.study.trials):
         reporter.note(f"to go on with the sweep: {resume}")
     reporter.note(
         f"written: {shown(folder.resolve() / 'report.html')}, table.md, table.csv, runs.csv, table.tex, figures/"

@@ -20,7 +20,7 @@ class RunEnd:
     """What has become of a run."""
 
     status: str
-    """``running``, ``finished``, ``failed``, ``pruned``, ``interrupted`` or ``killed``"""
+    """``running``, ``finished``, ``failed``, ``pruned``, ``paused``, ``interrupted`` or ``killed``"""
     reason: str = ""
 
 

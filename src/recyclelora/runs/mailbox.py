@@ -36,12 +36,14 @@ class AttemptEnd(TypedDict):
     """``outcome.json``: how an attempt ended."""
 
     attempt: int
-    status: Literal["complete", "failed", "pruned", "interrupted"]
+    status: Literal["complete", "failed", "pruned", "paused", "interrupted"]
     reason: str | None
     values: NotRequired[list[float] | None]
     traceback: NotRequired[str | None]
     run_dir: NotRequired[str | None]
     seconds: NotRequired[float]
+    step: NotRequired[int]
+    """of a paused one: after which step"""
 
 
 class Started(TypedDict):
@@ -90,11 +92,28 @@ class Unit:
         path = self.folder.parents[2] / "study.json"
         return path.exists() and bool(read_json(path).get("reuse"))
 
+    @property
+    def pauses_at(self) -> int | None:
+        """The step after which this run is to pause, if it is to: the driver then decides whether it goes on.
+
+        Of several repeats the first one pauses; the driver may set a later step while it runs.
+
+        Raises:
+            UserError: the trial's state cannot be read now.
+        """
+        path = self.trial / "state.json"
+        until = read_json(path).get("until") if self._index == 0 and path.exists() else None
+        return until if isinstance(until, int) else None
+
+    @property
+    def _index(self) -> int:
+        return int(self.folder.name.removeprefix("unit_"))
+
     def wants(self, attempt: int) -> bool:
         """Whether the driver waits for this attempt: it is the latest, and has not ended yet."""
         try:
             tries = read_json(self.trial / "state.json")["attempts"]
-            mine = [a["attempt"] for a in tries if a["unit"] == int(self.folder.name.removeprefix("unit_"))]
+            mine = [a["attempt"] for a in tries if a["unit"] == self._index]
         except (UserError, KeyError, TypeError):  # edited by hand meanwhile; the driver will write it anew
             mine = [attempt]
         return mine[-1:] == [attempt] and not ended(self.folder, attempt)
@@ -187,10 +206,10 @@ class Unit:
         """Write how the attempt ended; the last thing a job does.
 
         Args:
-            status: ``complete``, ``failed``, ``pruned`` or ``interrupted``
+            status: ``complete``, ``failed``, ``pruned``, ``paused`` or ``interrupted``
             attempt: which of the unit's attempts this was
             seconds: how long it took
-            more: ``values``, ``reason``, ``traceback``
+            more: ``values``, ``reason``, ``traceback``, ``step``
         """
         run_dir = self.run_dir
         about = {

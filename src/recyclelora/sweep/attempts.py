@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -29,6 +30,11 @@ class Attempt:
     """whether its job got as far as the unit"""
     reached: int | None = None
     """the last step that the unit had told of when it ended"""
+
+
+def now() -> str:
+    """The time, as the ledger writes it."""
+    return time.strftime("%Y-%m-%dT%H:%M:%S%z")
 
 
 def tries_again(attempts: Sequence[Attempt], max_retries: int) -> bool:

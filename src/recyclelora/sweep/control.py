@@ -7,12 +7,12 @@ from pathlib import Path
 from rich.table import Table
 
 from recyclelora.runs.mailbox import CANCELLED, Unit
-from recyclelora.sweep.ledger import FAILED, RUNNING, Ledger
+from recyclelora.sweep.ledger import FAILED, PAUSED, RUNNING, Ledger
 from recyclelora.sweep.race import conclusion
 from recyclelora.sweep.racing import read_race
 from recyclelora.sweep.record import read_study
 from recyclelora.sweep.steering import living, request_trials
-from recyclelora.sweep.table import count_states, race_table, running_row
+from recyclelora.sweep.table import count_states, paused_in_words, race_table, running_row
 from recyclelora.system.errors import UserError
 from recyclelora.system.progress import screen
 
@@ -29,6 +29,8 @@ def status(sweep: Path) -> None:
     console.print(f"{about.get('name', sweep.name)}: {counts or 'nothing yet'} of {about['n_trials']}")
     driver = ", ".join(living(sweep)) or f"none runs; the command that began it goes on: {about['command']}"
     console.print(f"driver: {driver}")
+    if paused := paused_in_words(trials):
+        console.print(paused)
     running = [trial for trial in trials if trial.state == RUNNING]
     if running:
         table = Table("trial", "what", "step", "loss", "last value", "time", "job")
@@ -56,12 +58,14 @@ def cancel(sweep: Path, numbers: list[int]) -> None:
     unknown = [number for number in numbers if number not in trials]
     if unknown:
         raise UserError(f"{sweep}: trial {unknown[0]} is not running; running: {', '.join(map(str, trials)) or 'none'}")
-    for number in numbers or trials:
+    # what is paused takes no place: a sweep that is cancelled can be taken up again where it was
+    asked = numbers or [number for number, trial in trials.items() if trial.state != PAUSED]
+    for number in asked:
         for unit in range(len(trials[number].units)):
             Unit(trials[number].unit_folder(unit)).ask_to_stop(CANCELLED)
     if not numbers:
         request_trials(sweep, 0, _asked(sweep))
-    print(f"asked {len(numbers or trials)} trials to stop" + ("" if numbers else "; no new ones are started"))
+    print(f"asked {len(asked)} trials to stop" + ("" if numbers else "; no new ones are started"))
 
 
 def extend(sweep: Path, n_trials: int) -> None:

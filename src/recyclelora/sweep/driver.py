@@ -13,11 +13,12 @@ from typing import Protocol
 import optuna
 
 from recyclelora.sweep.execution import Executor
-from recyclelora.sweep.ledger import Ledger, Trial
+from recyclelora.sweep.ledger import PAUSED, Ledger, Trial
 from recyclelora.sweep.planning import Plan
 from recyclelora.sweep.search import Search
-from recyclelora.sweep.settling import WORSE, Settling, Submitting
+from recyclelora.sweep.settling import WORSE, Settling
 from recyclelora.sweep.steering import Requests, alive, lives, one_at_a_time
+from recyclelora.sweep.submitting import Submitting
 from recyclelora.sweep.view import Pruning, View
 from recyclelora.system.errors import UserError
 from recyclelora.system.stopping import stopping_by
@@ -93,6 +94,8 @@ class Driver:
                 self._obey()
                 if self.plan.prunes:
                     self._prune()
+                if self.plan.rungs is not None:
+                    self._let_go_on()
                 if self.stop is not None:
                     self._wind_down()
                     break
@@ -144,7 +147,8 @@ class Driver:
         with one_at_a_time(self.ledger.sweep, shared=self.plan.shared):
             self.search.refresh()  # another successor may have been first
             self.units.queue += self.units.racing.failed_again()
-            mine = [trial for trial in self.search.trials.values() if not trial.ended and self._mine(trial)]
+            left = [trial for trial in self.search.trials.values() if not trial.ended and trial.state != PAUSED]
+            mine = [trial for trial in left if self._mine(trial)]
         for trial in mine:
             wanted = self.units.wanted(trial)
             if not wanted:  # its last unit ended while no driver was watching
@@ -164,6 +168,8 @@ class Driver:
         if self.plan.shared and trial.driver not in (None, name) and lives(self.ledger.sweep, str(trial.driver)):
             return False
         trial.driver = name
+        if not trial.attempts and trial.until is None:  # its driver was killed before it had a state
+            trial.until = self.search.first_pause(trial)
         trial.save_state()
         return True
 
@@ -207,6 +213,13 @@ class Driver:
                 asked = not trial.confirms and unit == 0 and not self.plan.across_repeats
                 if asked and self.view.use(functools.partial(self.pruning.stops, trial, unit), False):
                     self.observer.event(f"trial {trial.number} is asked to stop: {WORSE}")
+
+    def _let_go_on(self) -> None:
+        """Promote running trials that have just reached a rung, so that they need not leave their place."""
+        for units in self.units.jobs.values():
+            for trial, unit in units:
+                if not trial.confirms:
+                    self.units.pausing.let_go_on(trial, unit)
 
     # --- the end ------------------------------------------------------------------------------------------------------
 

@@ -7,19 +7,18 @@
 from __future__ import annotations
 
 import re
-import time
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any, Literal, NotRequired, TypedDict
 
 from recyclelora.runs.mailbox import CONFIRM, AttemptEnd, Started, read_outcome, read_started, run_prefix, settles
-from recyclelora.sweep.attempts import Attempt
+from recyclelora.sweep.attempts import Attempt, now
 from recyclelora.system.errors import UserError
 from recyclelora.system.storage import set_aside, write_json
 from recyclelora.system.typed_json import Time, read_record
 
-WAITING, RUNNING, COMPLETE, PRUNED, FAILED = "waiting", "running", "complete", "pruned", "failed"
+WAITING, RUNNING, PAUSED, COMPLETE, PRUNED, FAILED = "waiting", "running", "paused", "complete", "pruned", "failed"
 ENDED = (COMPLETE, PRUNED, FAILED)
 TRIAL_FOLDER = re.compile(r"([a-z]+_)?\d+")
 LONG_NUMBER = re.compile(r"-?\d+\.\d{5,}(e[+-]?\d+)?")
@@ -51,13 +50,15 @@ class TrialRecord(TypedDict):
 class StateRecord(TypedDict):
     """``state.json``."""
 
-    state: Literal["waiting", "running", "complete", "pruned", "failed"]
+    state: Literal["waiting", "running", "paused", "complete", "pruned", "failed"]
     values: list[float] | None
     reason: str | None
     finished: Time | None
     attempts: list[Attempt]
     constraints: NotRequired[list[float] | None]
     driver: NotRequired[str | None]
+    until: NotRequired[int | None]
+    rungs: NotRequired[dict[str, float | None]]
 
 
 @dataclass
@@ -91,6 +92,10 @@ class Trial:
     """which of the planned points this is (a grid's, an enqueued one); None: the sampler chose"""
     identity: str | None = None
     """equal for trials that train the same; None where an earlier version wrote it"""
+    until: int | None = None
+    """the step after which it pauses, or has paused; None: it goes to the end"""
+    rungs: dict[str, float | None] = field(default_factory=dict)
+    """steps after which it has paused, or could have -> the objective there"""
     remark: str | None = None
     """what of its files was not as it was written"""
 
@@ -257,8 +262,7 @@ def read_trial(folder: Path) -> Trial:
         raise UserError(f"{folder / 'trial.json'}: number, kind or units are not those of {folder.name}")
     trial = Trial(
         folder, about["number"], about["params"], about["overrides"], units, about["distributions"], about["kind"],
-        about["asked"], plan=about.get("plan"), retry_of=about.get("retry_of"),
-        identity=about.get("identity"),
+        about["asked"], plan=about.get("plan"), retry_of=about.get("retry_of"), identity=about.get("identity"),
     )  # fmt: skip
     path = folder / "state.json"
     if not path.exists():
@@ -276,8 +280,8 @@ def read_trial(folder: Path) -> Trial:
         trial.state = RUNNING if trial.attempts else WAITING
         return trial
     known = {f.name for f in fields(Attempt)}
-    trial.state, trial.values, trial.reason = state["state"], state["values"], state["reason"]
-    trial.finished, trial.constraints, trial.driver = state["finished"], state.get("constraints"), state.get("driver")
+    for key in StateRecord.__annotations__.keys() & state.keys():
+        setattr(trial, key, state.get(key))
     trial.attempts = [Attempt(**{k: v for k, v in a.items() if k in known}) for a in attempts]
     return trial
 
@@ -293,8 +297,3 @@ def _attempts_by_jobs(trial: Trial, unit: int) -> Iterator[Attempt]:
 def trial_folder(kind: str, number: int) -> str:
     """The name of a trial's folder in the ledger."""
     return f"{number:04d}" if kind == SEARCH else f"{kind}_{number:04d}"
-
-
-def now() -> str:
-    """The time, as the ledger writes it."""
-    return time.strftime("%Y-%m-%dT%H:%M:%S%z")

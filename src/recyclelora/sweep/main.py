@@ -77,10 +77,10 @@ def sweep(
     name = str(options["study_name"] or folder.name)
     task = HydraTask(context, function, without_secrets(config))
     plan = replace(plan, identity=task.identity)
-    validate(plan.space, task)
+    validate(plan.space, task, plan.rungs)
     directions = [str(d) for d in listed(options["direction"])]
     earlier, unfit = read_warm_start(options["warm_start"], plan.space, directions)
-    said = [*plan.space.remarks, *unfit]
+    said = [*plan.space.remarks, *unfit, *([plan.rungs.in_words] if plan.rungs else [])]
     launcher = _launcher(config)
     running = read_options(launcher)  # a bad value is refused before anything is written
     if options["dry_run"]:

@@ -17,6 +17,8 @@ from recyclelora.runs.record import command_line
 from recyclelora.sweep.goals import DIRECTIONS, Constraint, tuned_on_targets
 from recyclelora.sweep.race import Race
 from recyclelora.sweep.race_options import make_race, race_record, wrong_race
+from recyclelora.sweep.rung_options import learns_from, make_rungs, unfit_for_pauses
+from recyclelora.sweep.rungs import KINDS, Rungs
 from recyclelora.sweep.samplers import CONSTRAINED, make_sampler, sampler_name
 from recyclelora.sweep.space import Space, grid_space, search_space
 from recyclelora.sweep.task import HydraTask
@@ -40,7 +42,11 @@ class Plan:
     seeds: list[int] | None = None
     """of each trial's repeats; None: one run with the configuration's own seed"""
     prunes: bool = False
-    """repeats then run one after another, so that pruning can spare the rest"""
+    """Optuna's pruner ends running trials"""
+    rungs: Rungs | None = None
+    """where trials pause"""
+    learns_from: int | None = None
+    """the sampler learns from the highest rung that so many trials have reached; None: from finished trials"""
     across_repeats: bool = False
     """the pruner compares finished repeats, not the steps of the first one"""
     constraints: list[Constraint] = field(default_factory=list)
@@ -61,6 +67,11 @@ class Plan:
     """a run's overrides -> equal for those that would train the same"""
     brought_back: list[str] = field(default_factory=list)
     """overrides that give options younger than the sweep the meaning that they had before they were added"""
+
+    @property
+    def one_by_one(self) -> bool:
+        """Whether repeats run one after another, so that the rest can be spared."""
+        return self.prunes or self.rungs is not None
 
     @property
     def races_at_once(self) -> bool:
@@ -108,6 +119,7 @@ def check_options(options: Mapping[str, Any]) -> None:
         bad.append("hydra.sweeper.pruner: Optuna prunes sweeps with one objective only")
     if options["pruner"] and options["pruner"].get("kind") == "wilcoxon" and options["repeats"] < 2:
         bad.append("hydra.sweeper.pruner=wilcoxon: compares seeds; set hydra.sweeper.repeats to 2 or more")
+    bad += unfit_for_pauses(options)
     bad += [f"hydra.sweeper.points.{name}: {name!r} is no plain name"
             for name in options["points"] if not re.fullmatch(r"[\w.+-]+", name)]  # fmt: skip
     if options["confirm"] and not options["confirm_seeds"]:
@@ -159,8 +171,13 @@ def _what_to_try(
     return space, list(options["enqueue"]), given or DEFAULT_TRIALS
 
 
-def validate(space: Space, task: HydraTask) -> None:
+def validate(space: Space, task: HydraTask, rungs: Rungs | None = None) -> None:
     """Compose and check the configurations that trials may have, before the first one starts.
+
+    Args:
+        space: what varies
+        task: what trials run
+        rungs: where they pause
 
     Raises:
         UserError: naming the trial and what is wrong with it.
@@ -169,7 +186,10 @@ def validate(space: Space, task: HydraTask) -> None:
     for params in space.probes():
         overrides = space.overrides(params)
         try:
-            check(task.context.config_loader.load_sweep_config(task.config, overrides))
+            composed = task.context.config_loader.load_sweep_config(task.config, overrides)
+            check(composed)
+            if rungs is not None:
+                rungs.check(OmegaConf.select(composed, "trainer.max_steps"))
         except Exception as error:
             text = getattr(task.function, "explain", str)(error)
             what = ", ".join(space.varied(params)) or "nothing varied"
@@ -224,7 +244,8 @@ def make_plan(
     return Plan(
         space, n_trials, planned, ask if searching else None,
         seeds=[seed + i for i in range(options["repeats"])] if options["repeats"] > 1 else None,
-        prunes=kind is not None, across_repeats=kind == "wilcoxon",
+        prunes=kind not in (None, *KINDS), across_repeats=kind == "wilcoxon",
+        rungs=make_rungs(options, config), learns_from=learns_from(options),
         constraints=constraints, shared=shared, race=race,
         race_first=[int(s) for s in options["confirm_seeds"]] if options["confirm"] else [seed],
         **{key: options[key] for key in AS_GIVEN},
@@ -254,6 +275,7 @@ def described(
         "tuned_on_targets": tuned_on_targets(options["objectives"], plain),
         "sampler": None if options["sampler"] is None else sampler_name(options["sampler"]),
         "pruner": (options["pruner"] or {}).get("kind"),
+        "rungs": None if plan.rungs is None else [*plan.rungs.steps, plan.rungs.last],
         "n_trials": plan.n_trials,
         "repeats": options["repeats"],
         "constraints": options["constraints"],

@@ -12,6 +12,7 @@ from optuna.pruners import BasePruner
 from optuna.samplers import BaseSampler
 from optuna.trial import FrozenTrial
 
+from recyclelora.sweep.rungs import KINDS
 from recyclelora.system.errors import UserError
 
 SAMPLERS: dict[str, str] = {
@@ -29,11 +30,15 @@ GRID = "optuna.samplers.GridSampler"
 CONSTRAINED = ("TPESampler", "GPSampler", "NSGAIISampler", "NSGAIIISampler")
 """Samplers that take constraints."""
 
+LEARN_AT_RUNGS = ("TPESampler", "GPSampler")
+"""Samplers that keep nothing in a study, and so can be shown the values at a rung as a study of its own."""
+FITS_PAUSES = (*LEARN_AT_RUNGS, "RandomSampler", "QMCSampler", "GridSampler")
+"""Samplers that know of trials which pause, or need not learn."""
+
 PRUNERS = {
     "median": "MedianPruner",
     "percentile": "PercentilePruner",
     "successive_halving": "SuccessiveHalvingPruner",
-    "hyperband": "HyperbandPruner",
     "wilcoxon": "WilcoxonPruner",
     "threshold": "ThresholdPruner",
 }
@@ -93,17 +98,17 @@ def constraints_of(trial: FrozenTrial) -> Sequence[float]:
 
 
 def make_pruner(config: Mapping[str, Any] | None) -> BasePruner | None:
-    """A pruner from its options; None for none.
+    """Optuna's pruner from its options; None for none, and for those that let trials pause.
 
     Raises:
         UserError: no such pruner, or an option that it refuses.
     """
-    if not config:
+    if not config or config.get("kind") in KINDS:
         return None
     options = {k: v for k, v in config.items() if v is not None}
     kind = str(options.pop("kind", None))
     if kind not in PRUNERS:
-        raise UserError(f"hydra.sweeper.pruner.kind={kind}: no such pruner; there are {', '.join(PRUNERS)}")
+        raise UserError(f"hydra.sweeper.pruner.kind={kind}: no such pruner; there are {', '.join([*KINDS, *PRUNERS])}")
     return _made("hydra.sweeper.pruner", getattr(optuna.pruners, PRUNERS[kind]), options)  # type: ignore[no-any-return]
 
 

@@ -10,8 +10,9 @@ from optuna.distributions import distribution_to_json
 from optuna.trial import TrialState
 
 from recyclelora.runs.mailbox import CONFIRM
-from recyclelora.sweep.ledger import COMPLETE, FAILED, Ledger, Trial
+from recyclelora.sweep.ledger import COMPLETE, FAILED, PAUSED, WAITING, Ledger, Trial
 from recyclelora.sweep.planning import Plan, units_of
+from recyclelora.sweep.proposals import propose
 from recyclelora.sweep.race import is_named
 from recyclelora.sweep.samplers import seed_of
 from recyclelora.sweep.steering import one_at_a_time
@@ -68,12 +69,14 @@ class Search:
         return limit is not None and self.failures >= limit
 
     def next(self) -> Trial | None:
-        """A new trial, written down; None when there are enough, or too many have failed."""
+        """A promoted or new trial, written down; None when there are enough, or too many have failed."""
         if self.too_many_failures or self.n_trials == 0:  # 0: somebody has cancelled the sweep
             return None
         with one_at_a_time(self.ledger.sweep, shared=self.plan.shared):
             self.refresh()
-            trial = None if self.plan.races_at_once else self._searching()
+            trial = (
+                None if self.plan.races_at_once else self._promoted() or self._searching() or self._promoted(over=True)
+            )
             if trial is None and (self.plan.confirm or self.plan.race):
                 trial = self._confirmation()
             if trial is not None:
@@ -87,6 +90,25 @@ class Search:
         if self.plan.shared:
             mine = {name for name, t in self.trials.items() if t.driver == self.driver and not t.ended}
             self.trials |= {t.folder.name: t for t in self.ledger.trials() if t.folder.name not in mine}
+
+    def _promoted(self, over: bool = False) -> Trial | None:
+        """A paused trial that is to go on, by what is known at the rungs."""
+        if self.plan.rungs is None:
+            return None
+        maximize = self.directions[0] == "maximize"
+        trial = self.plan.rungs.to_promote(self.searched, maximize=maximize, over=over)
+        if trial is not None:
+            trial.state, trial.until = WAITING, self.plan.rungs.after(trial.number, trial.until or 0)
+        return trial
+
+    def promote_running(self, trial: Trial) -> bool:
+        """Let a running trial that has just reached its rung go on, if it would be promoted; writes its state."""
+        rungs, maximize = self.plan.rungs, self.directions[0] == "maximize"
+        good = rungs is not None and rungs.is_among_best(trial, self.searched, maximize=maximize)
+        if good and rungs is not None:
+            trial.until = rungs.after(trial.number, trial.until or 0)
+        trial.save_state()
+        return good
 
     def _searching(self) -> Trial | None:
         known = self.searched
@@ -137,7 +159,7 @@ class Search:
     def _asked(self, point: dict[str, Any] | None, plan: int | None = None, at_random: bool = False) -> Trial | None:
         """Ask for a trial; None where it would train what another has trained, whose result it takes."""
         try:
-            handle = self._handle(point, at_random)
+            handle = self._handle(point or self._learnt(at_random), at_random)
             params = self.plan.space.suggest(handle)
         except (ValueError, TypeError, RuntimeError, ImportError) as error:  # whatever a sampler finds wrong as it asks
             raise UserError(f"hydra.sweeper.sampler: {type(error).__name__}: {error}") from error
@@ -151,6 +173,14 @@ class Search:
             self._met.add(twin.number)
             self.remarks.append(f"asked again: trial {twin.number} ({twin.what}) was proposed once more")
         return None
+
+    def _learnt(self, at_random: bool) -> dict[str, Any] | None:
+        """What the sampler proposes by the values at rungs; None where it learns from the study itself."""
+        plan = self.plan
+        if at_random or plan.sampler is None or plan.rungs is None or plan.learns_from is None:
+            return None
+        sampler = plan.sampler(len(self.study.get_trials(deepcopy=False)))
+        return propose(sampler, plan.space, plan.rungs, self.searched, self.study, plan.learns_from)
 
     def _identity(self, overrides: list[str]) -> str:
         mark = repr(overrides)
@@ -186,11 +216,17 @@ class Search:
 
     def _add(self, handle: optuna.trial.Trial, params: dict[str, Any], units: list[list[str]], **more: Any) -> Trial:
         distributions = {key: distribution_to_json(handle.distributions[key]) for key in params}
-        return self.ledger.add(handle.number, params, self.plan.space.varied(params), units, distributions, **more)
+        trial = self.ledger.add(handle.number, params, self.plan.space.varied(params), units, distributions, **more)
+        trial.until = self.first_pause(trial)
+        return trial
+
+    def first_pause(self, trial: Trial) -> int | None:
+        """The step after which a new trial pauses."""
+        return None if self.plan.rungs is None or trial.confirms else self.plan.rungs.after(trial.number)
 
     def _confirmation(self) -> Trial | None:
         """A rerun of one of the best trials on fresh seeds, once the search is over."""
-        if any(not trial.ended for trial in self.searched):
+        if any(not trial.ended and trial.state != PAUSED for trial in self.searched):
             return None
         if self.plan.races_at_once:
             return self._entrant()

@@ -6,89 +6,26 @@ Everything that is decided is in the ledger before it is acted on, so that a kil
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from pathlib import Path
 
 from recyclelora.runs.mailbox import CANCELLED, AttemptEnd, Unit, began, reached
-from recyclelora.sweep.attempts import MOST_FALSE_STARTS, Attempt, tries_again
-from recyclelora.sweep.execution import Executor, NotNow, Stage, Status, Work
+from recyclelora.sweep.attempts import MOST_FALSE_STARTS, Attempt, now, tries_again
+from recyclelora.sweep.execution import Executor, Stage, Status
 from recyclelora.sweep.goals import means, violations
-from recyclelora.sweep.ledger import COMPLETE, FAILED, PRUNED, RUNNING, WAITING, Trial, now
+from recyclelora.sweep.ledger import COMPLETE, FAILED, PRUNED, WAITING, Trial
+from recyclelora.sweep.pausing import Pausing, rests
 from recyclelora.sweep.planning import Plan
 from recyclelora.sweep.racing import Racing
 from recyclelora.sweep.search import Search
 from recyclelora.sweep.study import tell, tell_late
+from recyclelora.sweep.submitting import Units
 from recyclelora.sweep.view import Pruning, View
 from recyclelora.system.errors import UserError
 
 WORSE = "worse than the others at the same point"
 LOOK_BACK = 5.0
 """Seconds between two looks for late outcomes of jobs that were given up."""
-
-
-PAUSES = 5.0, 300.0
-"""Seconds, first and longest, before something is submitted again that was not taken."""
-
-Units = list[tuple[Trial, int]]
-
-
-class Submitting:
-    """Submits units.
-
-    Args:
-        executor: takes them, or not
-        say: prints a line
-    """
-
-    def __init__(self, executor: Executor, say: Callable[[str], None]) -> None:
-        self.executor, self.say = executor, say
-        self._refused: str | None = None
-        self._pause, self._not_before = PAUSES[0], 0.0
-
-    @property
-    def open(self) -> bool:
-        """Whether it is worth trying now."""
-        return time.monotonic() >= self._not_before
-
-    def start(self, units: Units) -> str | None:
-        """Submit a job; None, and the units are as if it had not been tried, where it is not taken at present."""
-        works, before = [], [trial.state for trial, _ in units]
-        for trial, unit in units:
-            attempt = Attempt(unit, len(trial.attempts_of(unit)) + 1, "", now())
-            trial.attempts.append(attempt)
-            trial.state = RUNNING
-            trial.save_state()  # before the job can look for it
-            works.append(Work(trial.number, trial.unit_folder(unit), attempt.attempt, trial.units[unit]))
-        try:
-            job = self.executor.submit(works)
-        except Exception as error:
-            _undo(units, before)
-            if not isinstance(error, NotNow):
-                raise
-            self._wait(str(error))
-            return None
-        if self._refused is not None:
-            self.say("jobs are taken again")
-        self._refused, self._pause = None, PAUSES[0]
-        for trial, unit in units:
-            trial.attempts_of(unit)[-1].job = job
-            trial.save_state()
-        return job
-
-    def _wait(self, reason: str) -> None:
-        """Try again after growing pauses, and say why once."""
-        if reason != self._refused:
-            self.say(f"{reason}; it is tried again until it is taken")
-        self._refused = reason
-        self._not_before = time.monotonic() + self._pause
-        self._pause = min(2 * self._pause, PAUSES[1])
-
-
-def _undo(units: Units, states: Sequence[str]) -> None:
-    for (trial, unit), state in zip(units, states, strict=True):
-        trial.attempts.remove(trial.attempts_of(unit)[-1])
-        trial.state = state
-        trial.save_state()
 
 
 class Settling:
@@ -111,6 +48,7 @@ class Settling:
         self.plan, self.search, self.executor, self.view, self.pruning = plan, search, executor, view, pruning
         self.say, self.stopped = say, stopped
         self.racing = Racing(plan, search)
+        self.pausing = Pausing(search, view, say)
         self.jobs: dict[str, Units] = {}
         """running jobs -> their units"""
         self.queue: Units = []
@@ -123,8 +61,8 @@ class Settling:
 
     def wanted(self, trial: Trial) -> list[int]:
         """Units that have no outcome yet and may run now."""
-        missing = [i for i, outcome in enumerate(trial.outcomes()) if outcome is None or not _final(outcome)]
-        return missing[:1] if self.plan.prunes and not trial.confirms else missing
+        missing = [i for i, outcome in enumerate(trial.outcomes()) if outcome is None or not _final(trial, outcome)]
+        return missing[:1] if self.plan.one_by_one and not trial.confirms else missing
 
     def look(self) -> None:
         """See which jobs have ended and decide what that means."""
@@ -161,13 +99,15 @@ class Settling:
             attempt.began = attempt.excused or began(folder, attempt.attempt)
         elif outcome["status"] == "interrupted":
             attempt.reason, attempt.node_fault, attempt.excused = outcome["reason"], True, True
+        elif outcome["status"] == "paused":
+            attempt.reason, attempt.excused = outcome["reason"], True
         else:
             attempt.reason = outcome["reason"]
         if outcome is not None and outcome["attempt"] != attempt.attempt:  # an earlier one has finished after all
             self.executor.cancel([attempt.job])
         if trial.ended:
             trial.save_state()
-        elif outcome is not None and _final(outcome):
+        elif outcome is not None and _final(trial, outcome):
             self.settle_trial(trial)
         elif outcome is None and _unwanted(trial, unit):
             self._end(trial, FAILED, reason=CANCELLED)
@@ -204,9 +144,11 @@ class Settling:
         self._looked_back = time.monotonic()
         for trial, unit in list(self.queue):
             outcome = trial.outcome(unit)
-            if outcome is not None and _final(outcome) and (trial, unit) in self.queue:
+            if outcome is not None and _final(trial, outcome) and (trial, unit) in self.queue:
                 self.queue.remove((trial, unit))
                 self.settle_trial(trial)
+        for trial in self.pausing.cancelled() if self.plan.rungs else ():
+            self._end(trial, FAILED, reason=CANCELLED)
         for trial in list(self.search.trials.values()):
             mine = not self.plan.shared or trial.driver == self.search.driver
             open_ = mine and trial.state == FAILED and trial.folder not in self._judged
@@ -217,12 +159,14 @@ class Settling:
 
     def settle_trial(self, trial: Trial) -> None:
         """One of its units has its outcome: end the trial, or let its other units go on."""
-        outcomes = [outcome for outcome in trial.outcomes() if outcome is not None and _final(outcome)]
+        outcomes = [outcome for outcome in trial.outcomes() if outcome is not None and _final(trial, outcome)]
         failed = next((outcome for outcome in outcomes if outcome["status"] == "failed"), None)
         if failed is not None:
             self._end(trial, FAILED, reason=failed["reason"])
         elif any(outcome["status"] == "pruned" for outcome in outcomes):
             self._end(trial, PRUNED, reason=WORSE)
+        elif paused := [outcome for outcome in outcomes if outcome["status"] == "paused"]:
+            self.pausing.pause(trial, paused[0])
         elif len(outcomes) == len(trial.units):
             if self.plan.race is not None and trial.confirms:
                 self._rest(trial)
@@ -230,7 +174,7 @@ class Settling:
                 self._complete(trial, outcomes)
         else:
             trial.save_state()
-            if self.plan.prunes and not trial.confirms:
+            if self.plan.one_by_one and not trial.confirms:
                 if self.plan.across_repeats and self.view.use(
                     lambda: self.pruning.worse_so_far(trial, outcomes), False
                 ):
@@ -282,9 +226,9 @@ def _unwanted(trial: Trial, unit: int) -> bool:
     return Unit(trial.unit_folder(unit)).stop_reason() == CANCELLED
 
 
-def _final(outcome: AttemptEnd) -> bool:
-    """Whether a unit need not run again."""
-    return str(outcome["status"]) != "interrupted"
+def _final(trial: Trial, outcome: AttemptEnd) -> bool:
+    """Whether a unit need not run again, as things stand."""
+    return rests(trial, outcome) if outcome["status"] == "paused" else str(outcome["status"]) != "interrupted"
 
 
 def _told(trial: Trial) -> str:

@@ -257,6 +257,14 @@ def tell(study: optuna.Study, trial: Trial) -> None:
     study.tell(handle, values=values, state=state, skip_if_finished=True)
 
 
+def report(study: optuna.Study, trial: Trial) -> None:
+    """Show the study what the first unit of a running or paused trial has reported so far."""
+    handle = handle_of(study, trial.number)
+    known = study._storage.get_trial(handle._trial_id).intermediate_values
+    for step, value in (pair for pair in read_reports(trial.unit_folder(0)) if pair[0] not in known):
+        handle.report(value, step)
+
+
 SAME = "same_as"
 """User attribute of Optuna's trial: number of the trial whose result it took; the ledger has no such trial."""
 

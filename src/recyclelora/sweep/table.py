@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import time
+from collections import Counter
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +16,7 @@ from rich.text import Text
 from recyclelora.runs.mailbox import Unit, read_reports
 from recyclelora.sweep.driver import Driver
 from recyclelora.sweep.goals import TUNED, is_miou
-from recyclelora.sweep.ledger import COMPLETE, FAILED, PRUNED, RUNNING, WAITING, Trial
+from recyclelora.sweep.ledger import COMPLETE, FAILED, PAUSED, PRUNED, RUNNING, WAITING, Trial
 from recyclelora.sweep.race import Entrant, Race, Standing, conclusion, judge
 from recyclelora.sweep.racing import entrants_of, read_entrants, rows
 from recyclelora.sweep.search import Search, best_trials
@@ -94,6 +95,8 @@ class SweepTable:
         pruned = sum(t.state == PRUNED for t in trials)
         if pruned:
             self.console.print(f"{pruned} pruned: worse than the others at the same point")
+        if paused := paused_in_words(trials):
+            self.console.print(f"{paused}: better ones went on; more trials (n_trials=) may take them further")
 
     def _race(self, race: Race, entrants: list[Entrant]) -> None:
         """Print who stands how, and what may be said of it."""
@@ -123,7 +126,13 @@ def race_table(race: Race, standings: list[Standing], title: str) -> Table:
 
 def count_states(trials: list[Trial]) -> dict[str, int]:
     """How many trials are in each state."""
-    return {s: sum(t.state == s for t in trials) for s in (COMPLETE, RUNNING, WAITING, PRUNED, FAILED)}
+    return {s: sum(t.state == s for t in trials) for s in (COMPLETE, RUNNING, WAITING, PAUSED, PRUNED, FAILED)}
+
+
+def paused_in_words(trials: list[Trial]) -> str:
+    """How many trials are paused at each step; empty for none."""
+    places = Counter(trial.until for trial in trials if trial.state == PAUSED)
+    return "paused: " + ", ".join(f"{n} after step {s}" for s, n in sorted(places.items())) if places else ""
 
 
 def running_row(trial: Trial, unit: int, job: str) -> list[str]:

@@ -23,7 +23,7 @@ from recyclelora.runs.directory import RESULT, ResultRecord
 from recyclelora.runs.mailbox import CANCELLED, VARIABLE, Unit
 from recyclelora.sweep.execution import Work
 from recyclelora.sweep.goals import select
-from recyclelora.system.errors import Interrupted, Pruned, UserError
+from recyclelora.system.errors import Interrupted, Paused, Pruned, UserError
 from recyclelora.system.storage import LOCK, taking_turns
 from recyclelora.system.typed_json import read_record
 
@@ -148,6 +148,10 @@ def recorded(
             return outcome("complete", values=_values(unit, call(), objectives))
         except Pruned as stop:
             return outcome("pruned", reason=str(stop))
+        except Paused as stop:
+            return outcome(
+                "paused", reason=str(stop), step=stop.step, values=None if stop.value is None else [stop.value]
+            )
         except Interrupted as stop:
             return interrupted(stop)
         except KeyboardInterrupt as stop:

@@ -12,9 +12,9 @@ import optuna
 from optuna.exceptions import StorageInternalError
 from sqlalchemy.exc import SQLAlchemyError
 
-from recyclelora.runs.mailbox import AttemptEnd, Unit, read_reports
+from recyclelora.runs.mailbox import AttemptEnd, Unit
 from recyclelora.sweep.ledger import PRUNED, Trial
-from recyclelora.sweep.study import handle_of
+from recyclelora.sweep.study import handle_of, report
 
 FAILURES = (StorageInternalError, SQLAlchemyError, sqlite3.Error, KeyError)
 """What a storage raises that is locked, full, gone, or no longer the one that was opened (KeyError: no such study)."""
@@ -112,12 +112,8 @@ class Pruning:
         if size == self._reported.get(folder, 0) or Unit(folder).stop_reason() is not None:
             return False
         self._reported[folder] = size
-        handle = handle_of(self.study, trial.number)
-        known = self.study._storage.get_trial(handle._trial_id).intermediate_values
-        for step, value in read_reports(folder):
-            if step not in known:
-                handle.report(value, step)
-        prune: bool = handle.should_prune()
+        report(self.study, trial)
+        prune: bool = handle_of(self.study, trial.number).should_prune()
         if prune:
             Unit(folder).ask_to_stop(PRUNED)
         return prune

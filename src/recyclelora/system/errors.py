@@ -47,3 +47,16 @@ class Interrupted(BaseException):
 
 class Pruned(Interrupted):
     """A run that stopped at a step boundary because its sweep asked for it."""
+
+
+class Paused(Interrupted):
+    """A run that stopped where its sweep compares it with others, and may go on from there.
+
+    Args:
+        step: after which
+        value: the objective there; None where it has none
+    """
+
+    def __init__(self, step: int, value: float | None) -> None:
+        super().__init__(f"paused after step {step}")
+        self.step, self.value = step, value

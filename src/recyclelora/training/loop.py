@@ -47,6 +47,14 @@ class Hooks(Protocol):
         """Write a checkpoint."""
         ...
 
+    def pauses(self, step: int) -> bool:
+        """Whether training is to pause after ``step`` finished steps, once that is saved and scored."""
+        ...
+
+    def halt(self, step: int) -> bool:
+        """Score what a pause needs, and find out whether training does stop here."""
+        ...
+
     def stop_requested(self) -> bool:
         """Whether to save and stop at this step boundary."""
         ...
@@ -77,7 +85,8 @@ def fit(
     the last are still there.
 
     Returns:
-        the number of finished steps, smaller than ``max_steps`` when a stop was requested; a checkpoint is then saved.
+        the number of finished steps, smaller than ``max_steps`` when a stop was requested, or where training pauses; a
+        checkpoint is then saved.
 
     Raises:
         UserError: a loss or gradient is not finite; nothing was changed by that step.
@@ -102,13 +111,13 @@ def fit(
         meter.step_done(losses if norm is None else {**losses, "grad_norm": norm})
         if cadence.due(step, cadence.log_every):
             hooks.log(step, {**_of_all(fabric, meter.averages()), **_rates(optimizer)})
-        stop, scored = hooks.stop_requested(), cadence.due(step, cadence.eval_every)
+        stop, scored, pause = hooks.stop_requested(), cadence.due(step, cadence.eval_every), hooks.pauses(step)
         # before each evaluation too: it takes long, and the best one must be there to go back to
-        if cadence.due(step, cadence.checkpoint_every) or scored or stop:
+        if cadence.due(step, cadence.checkpoint_every) or scored or stop or pause:
             hooks.save(step)
         if scored and not stop:
             hooks.evaluate(step)  # where it is cut short, the run that goes on begins with it
-        if stop:
+        if stop or (pause and hooks.halt(step)):
             break
         meter.pause()
     return step

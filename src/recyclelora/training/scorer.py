@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
@@ -20,7 +20,7 @@ from recyclelora.evaluation.extra_metrics import ExtraMetrics, Figures
 from recyclelora.evaluation.image_counts import ImageCounts
 from recyclelora.evaluation.metrics import ConfusionMatrix
 from recyclelora.evaluation.partial import PartialCounts
-from recyclelora.evaluation.scores import POINTERS, ScoreHistory, Scores, incomplete
+from recyclelora.evaluation.scores import POINTERS, SOURCE_VAL, ScoreHistory, Scores, incomplete
 from recyclelora.models.state import load_trainable_state, trainable_state
 from recyclelora.runs.checkpoint import load_checkpoint, pointed, step_of, tensors_digest
 from recyclelora.runs.directory import RunDirectory
@@ -69,12 +69,26 @@ class Scorer:
         Raises:
             Stopped: as :meth:`score`.
         """
-        size = self.config.trainer.eval_images
-        sets = {name: seeded_subset(dataset, size, EVAL_SUBSET_SEED) for name, dataset in self.sets.items()}
-        contents = _contents(sets)
+        sets = self._sets(self.sets)
+        size, contents = self.config.trainer.eval_images, _contents(sets)
         scores = self.score(step, sets, contents, whole=size is None)
         self.history.add(scores, self._question(contents) if size is None and not self.unreadable else None)
         return scores
+
+    def look(self, step: int) -> Scores:
+        """Score what the objective needs, on the same images; into no history.
+
+        Raises:
+            Stopped: as :meth:`score`.
+        """
+        source = self.config.objective == SOURCE_VAL
+        sets = self._sets([name for name in self.sets if (name == SOURCE_VAL) == source])
+        return self.score(step, sets, _contents(sets))
+
+    def _sets(self, names: Iterable[str]) -> dict[str, Dataset]:
+        """What evaluations during training look at."""
+        size = self.config.trainer.eval_images
+        return {name: seeded_subset(self.sets[name], size, EVAL_SUBSET_SEED) for name in names}
 
     def score(
         self, step: int, sets: Mapping[str, Dataset], contents: Mapping[str, str], *, whole: bool = False

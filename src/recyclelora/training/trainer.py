@@ -171,6 +171,8 @@ class Trainer:
         with self.stop:
             if self.unscored:
                 self.evaluate(self.step)
+            if self.pauses(self.step) and self.halt(self.step):
+                return False
             with self.reporter.bar("training", t.max_steps, self.step, terse=True) as self._update:
                 fit(
                     self.fabric, self.wrapped, self.optimizer, build_schedule(c), self._batches(loader), self.cadence,
@@ -273,6 +275,26 @@ class Trainer:
     def stop_requested(self) -> bool:
         """Whether any process was asked to stop."""
         return self.stop.agreed(self.stop.asked(at_once=True))
+
+    def pauses(self, step: int) -> bool:
+        """Whether the sweep wants to compare this run with others after ``step``."""
+        return self.stop.pauses(step)
+
+    def halt(self, step: int) -> bool:
+        """Report the objective after ``step``, which no curve or selection takes in; whether the run stops here.
+
+        Raises:
+            Stopped: as :meth:`evaluate`.
+        """
+        known = next((scores for scores in self.scorer.history.scores if scores.step == step), None)
+        if known is None:
+            with self._kept_weights():
+                known = self.scorer.look(step)
+            self.scorer.forget_partial(step)
+        value = objective(known, self.config.objective)
+        if self.unit is not None and self.fabric.is_global_zero:
+            self.unit.report(step, value)
+        return self.stop.pause(step, value)
 
     def _point(self, step: int) -> None:
         """Let the pointers name the checkpoint of ``step``, and the best ones by the scores so far."""

@@ -14,7 +14,7 @@ from fake_slurm import FakeSlurm, fake, listed
 
 from recyclelora.config.launchers import SlurmOptions
 from recyclelora.runs.mailbox import Unit
-from recyclelora.sweep import settling
+from recyclelora.sweep import submitting
 from recyclelora.sweep.attempts import Attempt
 from recyclelora.sweep.driver import Driver
 from recyclelora.sweep.execution import NotNow, Stage, Status, Work
@@ -397,7 +397,7 @@ def test_a_refused_trial_is_not_left_running(fake: FakeSlurm, executor: SlurmExe
 
 
 def test_while_nothing_is_taken_the_driver_waits_and_says_so_once(fake: FakeSlurm, executor, monkeypatch):
-    monkeypatch.setattr(settling, "PAUSES", (0.01, 0.02))
+    monkeypatch.setattr(submitting, "PAUSES", (0.01, 0.02))
     driver, lines = driver_of(executor)
     driver.submitting._pause = 0.01
     fake.says("sbatch", "", PASSING[0], 1)

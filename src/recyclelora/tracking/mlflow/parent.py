@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from recyclelora.runs.end import RunEnd
-from recyclelora.sweep.ledger import ENDED, FAILED, Trial
+from recyclelora.sweep.ledger import ENDED, FAILED, PAUSED, Trial
 from recyclelora.system.storage import taking_turns
 from recyclelora.tracking.description import LONGEST, identity, milliseconds, started
 from recyclelora.tracking.mlflow.outbox import Point, State, last_steps, send_files, send_points
@@ -198,7 +198,7 @@ class ParentRun:
         if not last:
             return RunEnd("running")
         wanted = self.study.get("n_trials") or sum(counts.values())
-        over = sum(counts[state] for state in ENDED)
+        over = sum(counts[state] for state in (*ENDED, PAUSED))
         if over < wanted:
             return RunEnd("killed")
         return RunEnd("finished" if counts[FAILED] < over else "failed")

@@ -33,7 +33,7 @@ from recyclelora.tracking.mlflow.store import Store
 from recyclelora.tracking.mlflow.system import SYSTEM
 
 STATUS = {"running": "RUNNING", "finished": "FINISHED", "failed": "FAILED", "pruned": "KILLED",
-          "interrupted": "KILLED", "killed": "KILLED"}  # fmt: skip
+          "interrupted": "KILLED", "killed": "KILLED", "paused": "SCHEDULED"}  # fmt: skip
 FILES = (CONFIG, RECORD, RESULT, LOG)
 LIVE_FILES = (CONFIG, RECORD)
 """Sent while the run trains; the others change all the time or are written last."""
@@ -212,7 +212,7 @@ class RunSender:
 
     def _status(self, end: RunEnd) -> None:
         if self.state.run_id is not None and self.status != end.status:
-            ended = None if end.status == "running" else _last_change(self.run_dir)
+            ended = None if end.status in ("running", "paused") else _last_change(self.run_dir)
             self.store.set_status(self.state.run_id, STATUS[end.status], ended)
             self.status = end.status
 

@@ -161,8 +161,8 @@ class Store:
         return True
 
     def set_status(self, run_id: str, status: str, ended: int | None) -> None:
-        """Tell what has become of a run, and when (milliseconds since 1970) it ended."""
-        if status == "RUNNING":
+        """Tell what has become of a run, and when (milliseconds since 1970) it ended; None: it has not."""
+        if ended is None:
             self.client.update_run(run_id, status=status)
         else:
             self.client.set_terminated(run_id, status=status, end_time=ended)

@@ -15,7 +15,7 @@ from recyclelora.runs.directory import CONFIG, RECORD, is_finished, is_run
 from recyclelora.runs.end import RunEnd, run_end
 from recyclelora.runs.mailbox import CONFIRM, AttemptEnd
 from recyclelora.runs.metrics_log import FINAL
-from recyclelora.sweep.ledger import FAILED, PRUNED, Ledger, Trial
+from recyclelora.sweep.ledger import FAILED, PAUSED, PRUNED, Ledger, Trial
 from recyclelora.sweep.record import read_study
 from recyclelora.system.errors import UserError
 from recyclelora.system.storage import is_own_file
@@ -143,6 +143,8 @@ class SweepSender:
             return RunEnd(outcome["status"], outcome.get("reason") or "")
         if trial is not None and trial.state in (FAILED, PRUNED):
             return RunEnd(trial.state, trial.reason or "")
+        if trial is not None and trial.state == PAUSED:
+            return RunEnd(PAUSED, f"after step {trial.until}")
         if not last and (trial is None or not trial.ended):
             return RunEnd("running")
         return run_end(run_dir)

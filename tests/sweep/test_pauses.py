@@ -1,0 +1,146 @@
+"""Sweeps whose trials pause at rungs."""
+
+from __future__ import annotations
+
+import contextlib
+import random
+from collections import Counter
+from collections.abc import Sequence
+from pathlib import Path
+
+import pytest
+from optuna.distributions import CategoricalDistribution
+from replaying import Curve, Replay, replay
+
+from recyclelora.runs.mailbox import CANCELLED, Unit
+from recyclelora.sweep import ledger
+from recyclelora.sweep.control import cancel
+from recyclelora.sweep.ledger import Ledger
+from recyclelora.sweep.planning import Plan
+from recyclelora.sweep.rungs import Rungs
+from recyclelora.sweep.space import Space
+
+RUNGS = Rungs((1, 3), 9, 3)
+STEPS = (1, 2, 3, 6, 9)
+
+
+def grid(values: Sequence[int], rungs: Rungs | None = RUNGS, **more: object) -> Plan:
+    space = Space({"x": CategoricalDistribution(list(values))}, ["x"], {})
+    return Plan(space, len(values), [{"x": value} for value in values], None, rungs=rungs, **more)  # type: ignore[arg-type]
+
+
+def curve(overrides: Sequence[str]) -> Curve:
+    """The larger x, the better, at every step."""
+    x = int(next(text for text in overrides if text.startswith("x=")).removeprefix("x="))
+    return {step: x * step / 9 for step in STEPS}
+
+
+def states(sweep: Path) -> dict[str, int]:
+    return dict(Counter(trial.state for trial in Ledger(sweep).trials()))
+
+
+def last_steps(sweep: Path) -> dict[int, int]:
+    """x -> the last step of its trial."""
+    return {t.params["x"]: max(map(int, [*t.rungs, *(["9"] if t.values else [])])) for t in Ledger(sweep).trials()}
+
+
+def test_of_nine_three_get_to_the_second_rung_and_one_to_the_end(tmp_path: Path):
+    executor = Replay(curve, 1)
+    replay(tmp_path, grid(range(9, 0, -1)), executor)
+    assert states(tmp_path) == {"complete": 1, "paused": 8}
+    assert last_steps(tmp_path) == {9: 9, 8: 3, 7: 3, **dict.fromkeys(range(1, 7), 1)}
+    assert len(executor.played) == len(set(executor.played))  # no step twice
+
+
+def test_promotion_comes_before_new_trials(tmp_path: Path):
+    executor = Replay(curve, 1)
+    replay(tmp_path, grid([3, 2, 1, 4, 5]), executor)
+    assert executor.played[:5] == [(0, 1), (1, 1), (2, 1), (0, 2), (0, 3)]
+
+
+def test_a_trial_that_is_among_the_best_need_not_leave_its_place(tmp_path: Path):
+    executor = Replay(curve, 1, slow=True)
+    replay(tmp_path, grid([1, 2, 3, 4]), executor)
+    attempts = {t.number: len(t.attempts) for t in Ledger(tmp_path).trials()}
+    assert attempts[2] < attempts[3] or attempts[2] == 1 or attempts[3] == 1
+    assert len(executor.played) == len(set(executor.played))
+
+
+def test_more_trials_take_paused_ones_further(tmp_path: Path):
+    replay(tmp_path, grid([9, 8, 7]), Replay(curve, 1))
+    assert last_steps(tmp_path) == {9: 9, 8: 1, 7: 1}
+    replay(tmp_path, grid([9, 8, 7, 1, 2, 3]), Replay(curve, 1))
+    assert last_steps(tmp_path)[8] == 3
+
+
+def test_a_cancelled_paused_trial_is_never_promoted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr("recyclelora.sweep.settling.LOOK_BACK", 0.0)
+    replay(tmp_path, grid([9, 8, 7]), Replay(curve, 1))
+    cancel(tmp_path, [1])
+    replay(tmp_path, grid([9, 8, 7, 1, 2, 3]), Replay(curve, 1))
+    (cancelled,) = [t for t in Ledger(tmp_path).trials() if t.number == 1]
+    assert (cancelled.state, cancelled.reason) == ("failed", CANCELLED)
+
+
+def test_cancelling_a_sweep_leaves_what_is_paused(tmp_path: Path):
+    replay(tmp_path, grid([9, 8, 7]), Replay(curve, 1))
+    cancel(tmp_path, [])
+    assert not any(Unit(t.unit_folder(0)).stop_reason() for t in Ledger(tmp_path).trials())
+
+
+def test_repeats_follow_when_the_first_one_has_got_to_the_end(tmp_path: Path):
+    executor = Replay(curve, 2)
+    replay(tmp_path, grid([1, 2, 3], seeds=[0, 1]), executor)
+    assert states(tmp_path) == {"complete": 1, "paused": 2}
+    (complete,) = [t for t in Ledger(tmp_path).trials() if t.state == "complete"]
+    assert complete.params == {"x": 3}
+    assert len(complete.attempts_of(1)) == 1 and complete.outcomes()[1]["status"] == "complete"
+
+
+def test_the_best_are_confirmed_although_others_stay_paused(tmp_path: Path):
+    replay(tmp_path, grid(range(1, 7), confirm=1, confirm_seeds=[7]), Replay(curve, 2))
+    (confirmation,) = [t for t in Ledger(tmp_path).trials() if t.confirms]
+    assert (confirmation.state, confirmation.number, confirmation.until) == ("complete", 5, None)
+
+
+class Killed(BaseException):
+    """SIGKILL, to a process that cannot run its cleaning up."""
+
+
+@pytest.mark.parametrize("brackets", [1, pytest.param(3, marks=pytest.mark.slow)])
+def test_drivers_that_are_killed_anywhere_repeat_and_lose_nothing(
+    tmp_path: Path, brackets: int, monkeypatch: pytest.MonkeyPatch
+):
+    """Fifty drivers die at, or just after, a random write to the ledger, their jobs with them or not."""
+    chance, plan = random.Random(brackets), grid(range(1, 28), rungs=Rungs((1, 3), 9, 3, brackets))
+    write, left, after = ledger.write_json, -1, False
+
+    def write_or_die(path: Path, content: object) -> None:
+        nonlocal left
+        left -= 1
+        if left == 0 and not after:
+            raise Killed
+        write(path, content)
+        if left == 0:
+            raise Killed
+
+    monkeypatch.setattr(ledger, "write_json", write_or_die)
+    executors = [Replay(curve, 3)]
+    for _ in range(50):
+        left, after = chance.randrange(1, 15), chance.random() < 0.5
+        if chance.random() < 0.5:
+            executors.append(Replay(curve, 3, slow=chance.random() < 0.5))
+        with contextlib.suppress(Killed):
+            replay(tmp_path, plan, executors[-1])
+    left = -1
+    replay(tmp_path, plan, executors[-1])
+    trials = Ledger(tmp_path).trials()
+    assert [t.params["x"] for t in trials] == list(range(1, 28))
+    assert {t.state for t in trials} == {"complete", "paused"}
+    played = [step for executor in executors for step in executor.played]
+    assert len(played) == len(set(played))  # every step of every trial once
+    for t in trials:
+        assert all(value == curve([f"x={t.params['x']}"])[int(step)] for step, value in t.rungs.items())
+    for bracket in range(brackets):
+        best = max(t.number for t in trials if plan.rungs and plan.rungs.bracket(t.number) == bracket)
+        assert trials[best].values == [best + 1.0]
