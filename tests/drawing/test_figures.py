@@ -4,13 +4,16 @@ import io
 from pathlib import Path
 
 import numpy as np
+from conftest import compose_config
 from PIL import Image
 
 from recyclelora.drawing.tiles import (
+    ERROR_COLOURS,
     ClassColours,
     Shown,
     comparison,
     crop_sheet,
+    error_colour,
     error_map,
     panel,
     png,
@@ -28,8 +31,17 @@ def test_masks_get_their_colours_and_ignored_pixels_black():
 
 def test_errors_are_red_only_where_labelled_and_wrong():
     image = np.full((1, 3, 3), 90, np.uint8)
-    view = error_map(image, np.array([[0, 0, 255]], np.uint8), np.array([[0, 1, 1]], np.uint8), 255)
+    view = error_map(image, np.array([[0, 0, 255]], np.uint8), np.array([[0, 1, 1]], np.uint8), COLOURS)
     assert view.tolist() == [[[190, 190, 190], [214, 39, 40], [60, 60, 60]]]
+
+
+def test_the_colour_of_errors_is_far_from_that_of_every_class():
+    data = compose_config(Path("/nowhere"), "backbone=vit_tiny_test", "data=gta2city").data
+    classes = np.array(data.classes.colours, float)
+    assert error_colour(classes) == (0, 229, 238)
+    assert np.linalg.norm(classes - error_colour(classes), axis=1).min() >= 100
+    everything = np.stack(np.meshgrid(*[np.arange(0, 256, 51)] * 3), -1).reshape(-1, 3)
+    assert error_colour(everything) in ERROR_COLOURS
 
 
 def test_panel_shows_four_views_of_every_row_and_a_legend(tmp_path: Path):

@@ -22,7 +22,8 @@ import recyclelora
 from recyclelora.commands.evaluate import evaluate
 from recyclelora.commands.predict import predict
 from recyclelora.config.commands import EvaluateConfig, PredictConfig
-from recyclelora.data.images import list_images
+from recyclelora.data.films import FilmWriter, opened
+from recyclelora.data.images import list_images, list_inputs
 from recyclelora.data.reading import read_image
 from recyclelora.evaluation.image_files import check_pixels
 from recyclelora.evaluation.load import Shown
@@ -300,13 +301,41 @@ def test_hostile_files_cost_one_line_each_and_never_the_others(finished: Path, t
     assert [path.name for path in (tmp_path / "out/ids").iterdir()] == ["good.png"]
 
 
-def test_films_and_folders_without_images_are_explained(tmp_path: Path):
-    (tmp_path / "drive.mp4").write_bytes(b"film")
+def test_inputs_are_images_films_and_streams_or_are_explained(tmp_path: Path):
     (tmp_path / "notes.txt").write_text("x")
-    with pytest.raises(UserError, match=r"drive\.mp4: a film is not read; cut it into images: ffmpeg -i drive\.mp4"):
-        list_images(str(tmp_path / "drive.mp4"))
-    with pytest.raises(UserError, match=r"no image in it .*its files: 1 \.mp4, 1 \.txt; a film is not read"):
-        list_images(str(tmp_path))
+    with pytest.raises(UserError, match=r"no image in it .*its files: 1 \.txt"):
+        list_inputs(str(tmp_path))
+    (tmp_path / "deep").mkdir()
+    (tmp_path / "deep/drive.mp4").write_bytes(b"film")
+    (tmp_path / "a.png").write_bytes(b"image")
+    images, films = list_inputs([str(tmp_path), "rtsp://camera:554/1", "/dev/video0"])
+    assert images == {tmp_path / "a.png": "a"}
+    assert films == {str(tmp_path / "deep/drive.mp4"): "deep/drive", "rtsp://camera:554/1": "rtsp_camera_554_1",
+                     "/dev/video0": "dev_video0"}  # fmt: skip
+    with pytest.raises(UserError, match=r"drive\.mp4: a film has no place here"):
+        list_images(str(tmp_path / "deep/drive.mp4"))
+
+
+def test_a_film_becomes_a_film_of_overlays(finished: Path, tmp_path: Path):
+    writer = FilmWriter(tmp_path / "in/drive.mp4", 10.0, (64, 98))
+    for index in range(5):
+        writer.add(np.full((64, 98, 3), 40 * index, np.uint8))
+    writer.close()
+    (tmp_path / "in/broken.avi").write_bytes(b"film")
+    asked = PredictConfig(str(finished), str(tmp_path / "in"), str(tmp_path / "out"), every=2, frames=True)
+    with pytest.raises(UserError, match=r"(?s)1 of 2 films .*broken\.avi: cannot be read as a film"):
+        predict(asked)
+    with opened(str(tmp_path / "out/films/drive.mp4")) as film:
+        frames = [frame for _, frame in film.read()]
+        assert (film.size, film.fps, len(frames)) == ((64, 98), 5.0, 3)
+    names = {path.name for path in (tmp_path / "out/ids/drive").iterdir()}
+    assert names == {"000000.png", "000002.png", "000004.png"}
+    overlay = np.asarray(Image.open(tmp_path / "out/overlays/drive/000004.png")).astype(int)
+    assert np.abs(frames[2].astype(int) - overlay).mean() < 12  # what compression leaves of it
+    classes = json.loads((tmp_path / "out/classes.json").read_text())
+    ids = np.asarray(Image.open(tmp_path / "out/ids/drive/000000.png"))
+    painted = np.asarray(Image.open(tmp_path / "out/colours/drive/000000.png"))
+    assert (painted[0, 0] == classes[ids[0, 0]]["colour"]).all() and (tmp_path / "out/legend.png").is_file()
 
 
 def test_large_pictures_are_cut_into_windows_of_the_training_size(finished: Path, monkeypatch):

@@ -62,7 +62,7 @@ class PredictConfig:
     run: str = MISSING
     """a finished run's directory"""
     input: Any = MISSING
-    """a folder or a list of images"""
+    """a folder, images, films, streams, or a list of these"""
     output: Optional[str] = None
     """folder that is written; null: inside the run"""
     checkpoint: str = "last"
@@ -77,6 +77,10 @@ class PredictConfig:
     """so many of these go through the model at once; null: as in the run's evaluations"""
     max_megapixels: float = 50.0
     """larger images are refused"""
+    every: int = 1
+    """of films each so-many-th frame"""
+    frames: bool = False
+    """whether the files of each frame of a film are written beside the film of overlays"""
 
     def check(self) -> Iterator[Problem]:
         yield from one_of("checkpoint", self.checkpoint, ("last", "best_source", "best_target"))
@@ -85,6 +89,7 @@ class PredictConfig:
             if getattr(self, name) is not None:
                 yield from at_least(name, getattr(self, name), least)
         yield from above_zero("max_megapixels", self.max_megapixels)
+        yield from at_least("every", self.every, 1)
 
 
 @dataclass
@@ -213,13 +218,17 @@ class ExportConfig:
     and ``peft`` is laid out for (null: as in the run)"""
     precision: str = "fp32"
     """of ``onnx``"""
+    bench: bool = False
+    """whether latency and memory of ``segmenter`` or ``onnx`` are measured"""
 
     def check(self) -> Iterator[Problem]:
         yield from one_of("format", self.format, EXPORT_FORMATS, installed_formats())
         yield from one_of("checkpoint", self.checkpoint, ("last", "best_source", "best_target"))
-        yield from one_of("precision", self.precision, ("fp32", "fp16"))
+        yield from one_of("precision", self.precision, ("fp32", "fp16", "int8"))
         if self.precision != "fp32" and self.format in ("timm", "peft", "segmenter"):
             yield "precision", "can be chosen with format=onnx only"
+        if self.bench and self.format in ("timm", "peft"):
+            yield "bench", "is for whole models: format=segmenter or onnx"
         if self.size is not None:
             if len(self.size) != 2:
                 yield "size", "must be [height, width] in pixels"

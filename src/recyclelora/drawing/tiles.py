@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import io
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -56,7 +57,7 @@ def panel(rows: Sequence[Shown], colours: ClassColours, width: int = 420, title:
     lines = []
     for row in rows:
         truth = np.full_like(row.prediction, colours.ignore_index) if row.truth is None else row.truth
-        error = error_map(row.image, truth, row.prediction, colours.ignore_index)
+        error = error_map(row.image, truth, row.prediction, colours)
         views = [row.image, colours.paint(truth), colours.paint(row.prediction), error]
         cells = [_fitted(view, width, nearest=0 < index < 3) for index, view in enumerate(views)]
         cells[0] = _labelled(cells[0], row.title)
@@ -102,7 +103,7 @@ def _sheet(
     """Rows of equally wide cells under their heads, a title above and the legend below."""
     lines = [_line([_title(head, cells[0][0].shape[1]) for head in heads]), *map(_line, cells)]
     full = lines[0].shape[1]
-    return np.concatenate([*([_title(title, full)] if title else []), *lines, _legend(colours, full)])
+    return np.concatenate([*([_title(title, full)] if title else []), *lines, legend(colours, full)])
 
 
 def panel_columns(picture: np.ndarray, num_classes: int) -> dict[str, np.ndarray]:
@@ -132,14 +133,28 @@ def crop_sheet(
         pairs.append(np.full_like(pairs[0], 255))
     lines = [_line(pairs[start : start + columns]) for start in range(0, len(pairs), columns)]
     full = lines[0].shape[1]
-    return np.concatenate([_title(title, full), *lines, _legend(colours, full)])
+    return np.concatenate([_title(title, full), *lines, legend(colours, full)])
 
 
-def error_map(image: np.ndarray, truth: np.ndarray, prediction: np.ndarray, ignore_index: int) -> np.ndarray:
-    """The image in pale grey, wrong pixels red, unlabelled ones dark."""
+ERROR_COLOURS = ((214, 39, 40), (0, 229, 238), (255, 215, 0), (255, 105, 180), (0, 200, 83))
+"""Red, cyan, gold, pink, green."""
+FAR = 100.0
+"""Between two colours that nobody takes for the same, as distance in RGB."""
+
+
+def error_colour(colours: Sequence[Sequence[int]]) -> tuple[int, int, int]:
+    """The first colour for errors that is far from every class's, or the one that is farthest."""
+    known = np.asarray(colours, float).reshape(-1, 3)
+    apart = [float(np.linalg.norm(known - c, axis=1).min(initial=FAR)) for c in ERROR_COLOURS]
+    return ERROR_COLOURS[next((i for i, d in enumerate(apart) if d >= FAR), int(np.argmax(apart)))]
+
+
+def error_map(image: np.ndarray, truth: np.ndarray, prediction: np.ndarray, colours: ClassColours) -> np.ndarray:
+    """The image in pale grey, wrong pixels in a colour that no class has, unlabelled ones dark."""
+    ignore_index = colours.ignore_index
     grey = cv2.cvtColor(image, cv2.COLOR_RGB2GRAY)
     view = np.repeat((160 + grey[..., None] // 3).astype(np.uint8), 3, axis=-1)
-    view[(truth != prediction) & (truth != ignore_index)] = (214, 39, 40)
+    view[(truth != prediction) & (truth != ignore_index)] = error_colour(colours.colours)
     view[truth == ignore_index] = 60
     return view
 
@@ -156,6 +171,14 @@ def png(picture: np.ndarray) -> bytes:
     buffer = io.BytesIO()
     Image.fromarray(picture).save(buffer, format="png", compress_level=4)
     return buffer.getvalue()
+
+
+def html_image(picture: np.ndarray, width: int = 640) -> str:
+    """Uint8 RGB (H, W, 3), no wider than ``width``, as an ``img`` element that needs no file."""
+    small = picture if picture.shape[1] <= width else _fitted(picture, width, nearest=False)
+    buffer = io.BytesIO()
+    Image.fromarray(small).save(buffer, format="jpeg", quality=85)
+    return f'<img src="data:image/jpeg;base64,{base64.b64encode(buffer.getvalue()).decode()}">'
 
 
 def save_png(picture: np.ndarray, path: Path) -> None:
@@ -196,7 +219,7 @@ def _line(cells: Sequence[np.ndarray]) -> np.ndarray:
     return np.concatenate([row, np.full((GAP, row.shape[1], 3), 255, np.uint8)])
 
 
-def _legend(colours: ClassColours, width: int) -> np.ndarray:
+def legend(colours: ClassColours, width: int) -> np.ndarray:
     """Colour patches with class names, ten to a row, and the black of what has no label."""
     entries: list[tuple[str, Sequence[int]]] = [
         *zip(colours.names, colours.colours, strict=True),

@@ -22,7 +22,7 @@ from recyclelora.system.stopping import StopRequest
 def predict_files(
     model: TrainedModel, images: Mapping[Path, str], output: Path, config: PredictConfig, reporter: Reporter
 ) -> None:
-    """Write id mask, overlay and confidence map of every image, under its name, to ``output``.
+    """Write id mask, its colours, overlay and confidence map of every image, under its name, to ``output``.
 
     Raises:
         UserError: images that could not be segmented, by name; all others are done first.
@@ -44,7 +44,9 @@ def predict_files(
                 failures.append(str(error))
                 windows.skip()
     if done:
-        reporter.note(f"{done} of {len(images)} images: {output}/ids, {output}/overlays, {output}/confidence")
+        reporter.note(
+            f"{done} of {len(images)} images: {output}/ids, colours, overlays, confidence; classes.json, legend.png"
+        )
     if stop.received is not None:
         text = (
             f"stopped by signal {stop.received} after {done} of {len(images)} images; what is done is kept in {output}"

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from PIL import Image, ImageOps
 
 from recyclelora.config.build import build_model, locate_weights
 from recyclelora.config.compose import load_config
@@ -72,13 +73,13 @@ class TrainedModel:
 
     def predict(
         self,
-        image: np.ndarray | str | Path,
+        image: np.ndarray | Image.Image | str | Path,
         shown: Shown | None = None,
         advance: Callable[[int], None] = lambda count: None,
     ) -> Prediction:
-        """Segment one uint8 RGB image (H, W, 3), or an image file.
+        """Segment one uint8 RGB image (H, W, 3), an image of Pillow, or an image file.
 
-        A file is turned as its EXIF orientation asks for; an array is taken as it is.
+        What has an EXIF orientation is turned as that asks for; an array is taken as it is.
 
         Args:
             image: of any size
@@ -87,10 +88,13 @@ class TrainedModel:
         """
         if isinstance(image, str | Path):
             image = read_upright(Path(image))
+        elif isinstance(image, Image.Image):
+            image = np.asarray(ImageOps.exif_transpose(image).convert("RGB"))
         if image.ndim != 3 or image.shape[2] != 3 or image.dtype != np.uint8:
             raise ValueError(f"expected a uint8 RGB image (H, W, 3), got {image.dtype} {image.shape}")
         evaluator = self.evaluator_for((image.shape[0], image.shape[1]), shown or Shown())
-        return predict(self.segmenter, evaluator, image, advance=advance)
+        found = predict(self.segmenter, evaluator, image, advance=advance)
+        return dataclasses.replace(found, image=image, classes=self.classes)
 
     def evaluator_for(self, size: tuple[int, int], shown: Shown) -> Evaluator:
         """What predicts an image of ``size`` (H, W): the run's test protocol, where that is bounded.

@@ -3,18 +3,22 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 
 import numpy as np
 import torch
 
 from recyclelora.data.datasets import Dataset
-from recyclelora.drawing.tiles import ClassColours, save_png
+from recyclelora.drawing.tiles import ClassColours, html_image, legend, save_png
 from recyclelora.evaluation.evaluator import Evaluator, Stopped
 from recyclelora.models.segmenter import Segmenter
 from recyclelora.system.errors import UserError
 from recyclelora.system.progress import Reporter, shown
+from recyclelora.system.storage import write_json
+
+LEGEND_WIDTH = 1200
+"""Pixels."""
 
 
 @dataclass(frozen=True)
@@ -25,6 +29,31 @@ class Prediction:
     """uint8 train ids (H, W)"""
     confidence: np.ndarray
     """float32 probability of the chosen class (H, W)"""
+    image: np.ndarray | None = field(default=None, repr=False)
+    """uint8 RGB (H, W, 3) that was segmented, where it is known"""
+    classes: ClassColours | None = field(default=None, repr=False)
+    """names and colours by train id, where they are known"""
+
+    def overlay(self, opacity: float = 0.55) -> np.ndarray:
+        """The classes' colours over the image, uint8 RGB (H, W, 3).
+
+        Raises:
+            ValueError: image or classes are not known.
+        """
+        if self.image is None or self.classes is None:
+            raise ValueError("a prediction without its image and classes cannot be drawn")
+        return self.classes.overlay(self.image, self.ids, opacity)
+
+    def shares(self) -> dict[str, float]:
+        """Class -> its share of the pixels, the largest first; classes that do not occur are left out."""
+        counts = np.bincount(self.ids.ravel())
+        names = self.classes.names if self.classes else [str(index) for index in range(len(counts))]
+        return {names[index]: counts[index] / self.ids.size for index in np.argsort(-counts) if counts[index]}
+
+    def _repr_html_(self) -> str:
+        shares = ", ".join(f"{name} {100 * share:.0f} %" for name, share in self.shares().items())
+        about = f"<p>{shares}<br>mean confidence {100 * float(self.confidence.mean()):.0f} %</p>"
+        return about if self.image is None or self.classes is None else html_image(self.overlay()) + about
 
 
 def predict(
@@ -43,10 +72,19 @@ def predict(
 
 
 def save_prediction(folder: Path, name: str, image: np.ndarray, prediction: Prediction, classes: ClassColours) -> None:
-    """Write ``ids/<name>.png``, ``overlays/<name>.png`` and ``confidence/<name>.png`` below a folder."""
+    """Write ``<name>.png`` to ``ids``, ``colours``, ``overlays`` and ``confidence`` below a folder."""
     save_png(prediction.ids, folder / "ids" / f"{name}.png")
+    save_png(classes.paint(prediction.ids), folder / "colours" / f"{name}.png")
     save_png(classes.overlay(image, prediction.ids), folder / "overlays" / f"{name}.png")
     save_png((255 * prediction.confidence).astype("uint8"), folder / "confidence" / f"{name}.png")
+
+
+def save_classes(folder: Path, classes: ClassColours) -> None:
+    """Write ``classes.json``, what the ids mean, and ``legend.png``, what the colours mean."""
+    folder.mkdir(parents=True, exist_ok=True)
+    rows = zip(classes.names, classes.colours, strict=True)
+    write_json(folder / "classes.json", [{"id": i, "name": n, "colour": list(c)} for i, (n, c) in enumerate(rows)])
+    save_png(legend(classes, LEGEND_WIDTH), folder / "legend.png")
 
 
 def predict_unlabelled(
@@ -72,6 +110,7 @@ def predict_unlabelled(
             continue
         segmenter.eval()
         prepared, key, place = protocol.prepared(dataset), protocol.key(dataset), folder / name
+        save_classes(place, classes)
         with reporter.bar(f"predicting {name}", len(dataset)) as update:
             for index in range(len(prepared)):
                 if stop():
