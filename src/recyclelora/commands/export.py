@@ -7,7 +7,8 @@ run=            the run directory
 format=         timm, peft (the backbone), segmenter, onnx (the whole model), or one of an installed package
 checkpoint=     last (default), best_source or best_target
 size=           [height,width] that the model is made for (default: open, or the run's own)
-precision=      of ONNX: fp32 (default) or fp16
+precision=      of ONNX: fp32 (default), fp16 or int8
+bench=true      measures latency and memory of segmenter or onnx
 output=         folder that is written (default: <run>/export/<format>)
 """
 
@@ -21,12 +22,15 @@ from recyclelora.config.commands import ExportConfig
 
 def export(config: ExportConfig, trial: int | None = None) -> None:
     """Write ``output`` or ``<run>/export/<format>`` and say how far it is from the adapted model."""
+    from recyclelora.exchange.exports.bench import bench_table, measured
+    from recyclelora.exchange.exports.card import CARD, model_card
     from recyclelora.exchange.exports.folder import REPORT, replaced
     from recyclelora.exchange.exports.formats import writer
     from recyclelora.exchange.exports.source import open_run
+    from recyclelora.exchange.exports.tracing import default_size
     from recyclelora.runs.directory import EXPORTS
     from recyclelora.system.progress import Reporter
-    from recyclelora.system.storage import folder_inside, write_json
+    from recyclelora.system.storage import folder_inside, write_json, write_text
 
     write = writer(config.format)
     source = open_run(config)
@@ -36,12 +40,20 @@ def export(config: ExportConfig, trial: int | None = None) -> None:
     with replaced(final) as folder:
         report = write(source, folder, config)
         report.verify()
-        write_json(folder / REPORT, {"format": config.format, **source.about, **report.to_json()})
+        rows = measured(folder, config.image_size or default_size(source)) if config.bench else []
+        bench = {"bench": rows} if rows else {}
+        write_json(folder / REPORT, {"format": config.format, **source.about, **report.to_json(), **bench})
+        write_text(folder / CARD, model_card(source, config.format, rows))
+    if rows:
+        reporter.table(bench_table(rows))
+    if cost := report.details.get("miou"):
+        points = f"{100 * cost['lost']:.2f} points of mIoU"
+        reporter.note(f"{config.precision} loses {points} on {cost['images']} images of source validation")
     for check in report.checks:
         reporter.note(f"compared with the adapted model {check}")
     if report.remark:
         reporter.warn(report.remark)
-    reporter.note(f"written: {final} (README.md says how to load it)")
+    reporter.note(f"written: {final} (README.md says how to load it, MODEL_CARD.md what to expect of it)")
 
 
 def main() -> None:

@@ -3,28 +3,35 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch.export import ExportedProgram
 
 from recyclelora.config.commands import ExportConfig
-from recyclelora.exchange.exports.agreement import FLOAT16, FLOAT32, Agreement, ExportReport
+from recyclelora.exchange.exports import loader
+from recyclelora.exchange.exports.accuracy import lost
+from recyclelora.exchange.exports.agreement import FLOAT16, FLOAT32, WEIGHTS8, Agreement, ExportReport
 from recyclelora.exchange.exports.bundle import PROBABILITIES, SCORES, compare_programs, write_bundle
 from recyclelora.exchange.exports.source import Source
 from recyclelora.exchange.exports.tracing import Traced, default_size, first_line, quiet, trace
 from recyclelora.system.errors import UserError
 
+INT8 = "int8"
 AXES = ("batch", "height", "width")
-PRECISIONS = {"fp32": (torch.float32, FLOAT32), "fp16": (torch.float16, FLOAT16)}
+PRECISIONS = {
+    "fp32": (torch.float32, FLOAT32), "fp16": (torch.float16, FLOAT16), INT8: (torch.float32, WEIGHTS8),
+}  # fmt: skip
 
 
 def write(source: Source, folder: Path, config: ExportConfig) -> ExportReport:
     """Write ``segmenter.onnx``, ``probabilities.onnx``, ``segmenter.json``, ``load.py`` and ``README.md``.
 
-    Its precision is that of backbone and decoder; images and scores are float32.
+    Its precision is that of backbone and decoder; images and scores are float32. With ``int8`` the weights of matrix
+    products are 8-bit integers, one scale a column, and their inputs are quantised as they come.
 
     Raises:
-        UserError: a size that cannot be.
+        UserError: a size that cannot be, or a precision that costs too much mIoU.
     """
     precision = config.precision
     dtype, tolerance = PRECISIONS[precision]
@@ -39,15 +46,36 @@ def write(source: Source, folder: Path, config: ExportConfig) -> ExportReport:
         remark = f"as ONNX for images of {fixed[0]}x{fixed[1]} only: {first_line(error)}"
         traced = trace(source, fixed, dtype)
         checks = _write(source, traced, precision, folder)
-    return ExportReport(checks, tolerance, {"precision": precision, **traced.open}, remark)
+    details: dict[str, Any] = {"precision": precision, **traced.open}
+    if precision != "fp32":
+        cost = lost(source, loader.Segmenter(folder))
+        if isinstance(cost, str):
+            remark = "; ".join(filter(None, [remark, cost]))
+        else:
+            details["miou"] = cost
+    return ExportReport(checks, tolerance, details, remark)
 
 
 def _write(source: Source, traced: Traced, precision: str, folder: Path) -> list[Agreement]:
     """Write all files and run them."""
     convert(traced.scores, "images", "scores", folder / f"{SCORES}.onnx")
+    if precision == INT8:
+        quantise(folder / f"{SCORES}.onnx")
     convert(traced.probabilities, "scores", "probabilities", folder / f"{PROBABILITIES}.onnx")
     write_bundle(source, traced, precision, folder, f"{SCORES}.onnx", "onnxruntime")
     return compare_programs(source, traced, folder)
+
+
+def quantise(path: Path) -> None:
+    """Replace a graph by the one with 8-bit weights in its matrix products; convolutions stay as they are."""
+    from onnxruntime.quantization import QuantType, quantize_dynamic
+
+    whole = path.with_name(f"float-{path.name}")
+    path.rename(whole)
+    with quiet():
+        quantize_dynamic(whole, path, op_types_to_quantize=["MatMul", "Gemm"], per_channel=True,
+                         weight_type=QuantType.QInt8)  # fmt: skip
+    whole.unlink()
 
 
 def convert(program: ExportedProgram, given: str, result: str, path: Path) -> None:
