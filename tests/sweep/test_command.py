@@ -116,3 +116,16 @@ def test_bash_completes_options():
     environment = {**os.environ, "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}"}
     done = subprocess.run(["bash", "-c", script], cwd=home(), env=environment, capture_output=True, check=True)
     assert done.stdout.split() == [b"adapter=rslora"]
+
+
+@pytest.mark.parametrize(
+    ("given", "passed"),
+    [
+        ("reference=lora", "reference=lora"),
+        ("reference=adapter=frozen", 'reference="adapter=frozen"'),
+        ("reference=main.rank=32, sub.rank=4", 'reference="main.rank=32, sub.rank=4"'),
+        ('reference="adapter=frozen"', 'reference="adapter=frozen"'),
+    ],
+)
+def test_a_reference_needs_no_quotes(given, passed):
+    assert checked_arguments("report", ["sweep=a", given]) == ["sweep=a", passed]

@@ -142,7 +142,8 @@ def compare(study: Study, selection: str, reference: str | None, resamples: int)
     if len(steps) > 1:
         remarks.append(f"runs were trained for different numbers of steps: {min(steps)} to {max(steps)}")
     if study.is_sweep and not confirmed and len(groups) > 1 and all(len(g.seeds) == 1 for g in groups):
-        remarks.append("every configuration has one run: a search finds candidates, fresh seeds decide between them")
+        what = study.kind.lower()
+        remarks.append(f"every configuration has one run: a {what} finds candidates, fresh seeds decide between them")
     return Comparison(
         study, selection, ranked, chosen, why, differences, _winner(ranked, bootstrap), search, targets, known,
         study.tuned_on_targets or any(g.tuned_on_targets for g in groups), remarks,

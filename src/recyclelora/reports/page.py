@@ -50,7 +50,8 @@ def write_page(c: Comparison, charts: Sequence[Chart], resamples: int) -> str:
     return environment.get_template("report.html").render(
         c=c, counts=state_counts(c), charts=by_name, resamples=resamples,
         search_charts=[by_name[name] for name in SEARCH_CHARTS if name in by_name],
-        scores=tables.scores(c, c.groups), search=tables.scores(c, c.search, "Search: mIoU in %") if c.search else None,
+        scores=tables.scores(c, c.groups),
+        search=tables.scores(c, c.search, f"{c.study.kind}: mIoU in %") if c.search else None,
         differences=tables.differences(c), target_differences=tables.target_differences(c),
         selections=tables.selections(c), worst=tables.worst(c), figures=tables.figures(c),
         figure_differences=tables.figure_differences(c), trials=tables.trials(c), bad=bad, strips=strips,

@@ -109,6 +109,7 @@ class Study:
         name: for headings.
         folder: all paths are shown relative to it.
         is_sweep: whether there is one command that made all of it.
+        is_grid: whether it goes through every combination, and nothing is searched.
         directions: ``maximize`` or ``minimize``, one an objective.
         objectives: their names.
         command: that made it and resumes it.
@@ -123,6 +124,12 @@ class Study:
     command: str | None
     tuned_on_targets: bool
     trials: list[Trial]
+    is_grid: bool = False
+
+    @property
+    def kind(self) -> str:
+        """In headings."""
+        return "Grid" if self.is_grid else "Search"
 
     @property
     def runs(self) -> list[Run]:
@@ -205,6 +212,7 @@ def read_sweep(folder: Path) -> Study:
         list(about.get("directions") or ["maximize"]), names,
         about.get("command") or next((run.command for run in runs if run.command), None),
         bool(about.get("tuned_on_targets")) or any(map(is_of_targets, names)), trials,
+        "sampler" in about and about["sampler"] is None,
     )  # fmt: skip
 
 

@@ -21,7 +21,7 @@ def history(c: Comparison) -> Drawn:
     """The first objective of every trial in its order, with the best so far."""
     trials = searched(c.study)
     known = [(t.number, t.values[0]) for t in trials if t.values and t.state == "complete" and t.feasible]
-    if len(known) < 4 or not c.study.is_sweep:
+    if len(known) < 4 or not c.study.is_sweep or c.study.is_grid:
         return None
     numbers, values = (np.array(column, float) for column in zip(*known, strict=True))
     best = np.maximum.accumulate(values) if c.study.directions[0] == "maximize" else np.minimum.accumulate(values)

@@ -15,6 +15,7 @@ from recyclelora.reports.space import axes, pareto_front
 from recyclelora.reports.statistics import Interval, mean_and_sd
 from recyclelora.reports.table import Cell, Table
 from recyclelora.sweep.goals import is_miou
+from recyclelora.sweep.ledger import SEARCH
 
 MISSING = "–"
 
@@ -162,7 +163,8 @@ def trials(c: Comparison) -> Table:
         columns.append("Pareto front")
     rows = []
     for index, trial in enumerate(found):
-        cells = [Cell(trial.name, trial.number), Cell(trial.kind, trial.kind), Cell(trial.state, trial.state)]
+        kind = c.study.kind.lower() if trial.kind == SEARCH else trial.kind
+        cells = [Cell(trial.name, trial.number), Cell(kind, kind), Cell(trial.state, trial.state)]
         seeds = ", ".join(str(run.seed) for run in trial.runs)
         cells.append(Cell(seeds or MISSING, seeds))
         cells += [_parameter(axis.values[index]) for axis in space]

@@ -69,7 +69,7 @@ def markdown(c: Comparison, most: int) -> str:
         parts += [tables.differences(c), tables.target_differences(c)]
     parts += [tables.worst(c), tables.selections(c), tables.figures(c), tables.figure_differences(c)]
     if c.search:
-        parts.append(tables.scores(c, c.search, "Search, not ranked: mIoU in %"))
+        parts.append(tables.scores(c, c.search, f"{c.study.kind}, not ranked: mIoU in %"))
     return "\n".join(lines) + "\n" + "\n".join(table.markdown(most) for table in parts if table.rows)
 
 

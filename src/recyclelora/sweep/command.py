@@ -52,7 +52,7 @@ def checked_arguments(command: str, arguments: list[str]) -> list[str]:
     if command != "train":
         if multirun:
             raise ConfigError(f"-m is for train.py: {command} takes one setting at a time")
-        return arguments
+        return [_quoted(argument, "reference=") for argument in arguments]
     if not multirun:
         _needs_no_multirun(arguments)
         return arguments
@@ -99,6 +99,13 @@ def _primary_mode(given: Namespace) -> str | None:
             except (OSError, ValueError, YAMLError, OmegaConfBaseException):
                 return None  # Hydra says what is wrong with it
     return None
+
+
+def _quoted(argument: str, key: str) -> str:
+    """A group's name, such as ``adapter=lora, rank=8``, in the quotes that Hydra's grammar wants."""
+    value = argument.removeprefix(key)
+    plain = value == argument or not set("=,") & set(value) or value[:1] in ("'", '"')
+    return argument if plain else f'{key}"{value}"'
 
 
 def _needs_no_multirun(arguments: Sequence[str]) -> None:

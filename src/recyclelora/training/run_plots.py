@@ -93,9 +93,11 @@ def iou_bars(
     places = np.arange(len(names))
     faces = np.asarray(colours, float) / 255
     axis.bar(places, np.nan_to_num(mean), 0.78, color=faces, edgecolor="black", linewidth=0.6, label="mean of targets")
-    axis.hlines(source, places - 0.44, places + 0.44, color="black", linewidth=2.5, label="source validation")
+    ends = (places - 0.44, places + 0.44)
+    axis.hlines(source, *ends, color="white", linewidth=5.5, zorder=2.5)  # so that black is seen on dark bars
+    axis.hlines(source, *ends, color="black", linewidth=2.5, zorder=2.6, label="source validation")
     for row in targets:
-        axis.plot(places, row, "o", color="white", markeredgecolor="black", markersize=4, linewidth=0)
+        axis.plot(places, row, "o", color="white", markeredgecolor="black", markersize=4, linewidth=0, zorder=3)
     axis.plot([], [], "o", color="white", markeredgecolor="black", markersize=4, label="a target")
     for place, value in zip(places, mean, strict=True):
         text = "-" if np.isnan(value) else f"{value:.0f}"
