@@ -14,7 +14,7 @@ from conftest import TINY, make_cityscapes, make_gta, picture
 from PIL import Image
 
 import recyclelora
-from recyclelora.commands.api.calls import _arguments, composed
+from recyclelora.commands.api.calls import _arguments, configured
 from recyclelora.commands.train import main
 from recyclelora.config.compose import ConfigError
 from recyclelora.config.run import Config
@@ -113,14 +113,20 @@ def test_everything_has_a_page_for_notebooks(place):
 )
 def test_mistakes_are_refused_as_the_command_refuses_them(given, words):
     with pytest.raises(ConfigError, match=words):
-        composed(_arguments(given, {}))
+        configured(_arguments(given, {}))
 
 
 def test_pythons_values_become_overrides():
-    given = {"seed": 3, "study": None, "fresh": True, "init_from": "a b/c=d,e", "metrics": ["boundary", "calibration"]}
-    config = composed(_arguments(["experiment=demo", "adapter.main.rank=8"], {**given, "fresh": False}))
+    given = {
+        "seed": 3,
+        "study": None,
+        "fresh": True,
+        "init_from": 'a b/c=d,"e\\',
+        "metrics": ["boundary", "calibration"],
+    }
+    config = configured(_arguments(["experiment=demo", "adapter.main.rank=8"], {**given, "fresh": False}))
     assert isinstance(config, Config)
-    assert (config.seed, config.init_from, config.metrics) == (3, "a b/c=d,e", ["boundary", "calibration"])
+    assert (config.seed, config.init_from, config.metrics) == (3, 'a b/c=d,"e\\', ["boundary", "calibration"])
     swept = _arguments([], {"adapter": ["frozen", "lora"], "seed": (0, 1)}, swept=True)
     assert swept == ["adapter=frozen,lora", "seed=0,1"]
 

@@ -70,6 +70,15 @@ def one_clear_line(command: str) -> Iterator[None]:
         sys.exit(USAGE_EXIT)
 
 
+@contextmanager
+def as_config_error() -> Iterator[None]:
+    """Raise what Hydra and OmegaConf refuse as one ConfigError with the line that a command prints."""
+    try:
+        yield
+    except (HydraException, OmegaConfBaseException, YAMLError) as error:
+        raise ConfigError(explain(error)) from error
+
+
 def show_what_can_be_shown() -> None:
     """Let what a terminal or a log has no character for be written escaped, which is no reason to end a run."""
     for stream in (sys.stdout, sys.stderr):

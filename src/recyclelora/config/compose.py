@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import dataclasses
 import os
-from collections.abc import Container, Iterator
+from collections.abc import Container, Iterator, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
 from pathlib import Path
@@ -129,6 +129,18 @@ def default_config() -> Config:
     with initialize_config_dir(str(home() / "conf")):
         config: Config = typed(compose("train"))
     return config
+
+
+def composed(command: str, overrides: Sequence[str]) -> Any:
+    """The checked configuration of a command with overrides; not for processes that Hydra itself has started.
+
+    Raises:
+        ConfigError: naming each bad key, its value and what is allowed; what does not compose raises Hydra's own errors.
+    """
+    register_schemas()
+    with commanding(), initialize_config_dir(str(home() / "conf")):
+        node = compose(command, list(overrides))
+    return typed(node)
 
 
 def typed(node: DictConfig, *, stored: bool = False) -> Any:

@@ -114,6 +114,9 @@ def cost(c: Comparison) -> Drawn:
                 group.name, (place, 100 * (mean or 0)), xytext=(7, 5), textcoords="offset points", fontsize=8
             )
     panel.set_xscale("symlog", linthresh=smallest / 2)
+    powers = [10.0**n for n in range(12) if smallest / 2 <= 10**n <= 2 * max(places)]
+    panel.set_xticks([0, *powers], ["0", *(f"{p / 1e6:g} M" if p >= 1e6 else f"{p / 1e3:g} k" for p in powers)])
+    panel.minorticks_off()
     panel.margins(x=0.22, y=0.12)
     panel.set_xlabel("trainable parameters of the backbone")
     panel.set_ylabel(label_of(MEAN, c))

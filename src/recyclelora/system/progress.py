@@ -41,7 +41,10 @@ LOG_WIDTH = 160
 def screen() -> Console:
     """Standard output as it is: no markup, no line broken but those of tables."""
     known = "COLUMNS" in os.environ or any(s is not None and s.isatty() for s in (sys.stdin, sys.stdout, sys.stderr))
-    return Screen(width=None if known else LOG_WIDTH, highlight=False, soft_wrap=True, markup=False)
+    # plain text in a notebook, too: rich would make every line a cell output of its own
+    return Screen(
+        width=None if known else LOG_WIDTH, highlight=False, soft_wrap=True, markup=False, force_jupyter=False
+    )
 
 
 class Screen(Console):

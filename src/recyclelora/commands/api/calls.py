@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import signal
 import subprocess
 import sys
@@ -10,14 +11,9 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from hydra import compose, initialize_config_dir
-from hydra.core.override_parser.types import Override
-from hydra.errors import HydraException
-from omegaconf.errors import OmegaConfBaseException
-
 from recyclelora.commands.api.results import Compared, Run, Runs, Sweep
-from recyclelora.commands.clear_line import explain
-from recyclelora.config.compose import ConfigError, commanding, home, register_schemas, typed
+from recyclelora.commands.clear_line import as_config_error
+from recyclelora.config.compose import ConfigError, composed
 from recyclelora.config.option_files import allow_reading
 from recyclelora.config.run import Config
 from recyclelora.reports.comparison import compare as compare_study
@@ -26,6 +22,9 @@ from recyclelora.reports.writing import run_paths
 from recyclelora.runs.directory import is_run
 from recyclelora.sweep.command import checked_arguments
 from recyclelora.system.errors import UserError
+
+PLAIN = re.compile(r"[\w./:+-]+")
+"""Strings that Hydra's grammar takes without quotes."""
 
 
 def train(*overrides: str, **options: Any) -> Run:
@@ -45,7 +44,7 @@ def train(*overrides: str, **options: Any) -> Run:
     arguments = _arguments(overrides, options)
     from recyclelora.training.run import Run as Training  # imports torch: not before the configuration is sound
 
-    config = composed(arguments)
+    config = configured(arguments)
     with _as_command("train.py", arguments):
         run = Training.identify(config, None)
         run.execute()
@@ -118,22 +117,16 @@ def compare(
     return Compared(compare_study(_study(what), selection, reference, resamples))
 
 
-def composed(arguments: Sequence[str]) -> Config:
+def configured(arguments: Sequence[str]) -> Config:
     """The checked configuration of a training command.
 
     Raises:
         ConfigError: what the command would refuse.
     """
-    register_schemas()
-    with commanding():
-        checked = checked_arguments("train", list(arguments))
-        allow_reading(checked)
-        try:
-            with initialize_config_dir(str(home() / "conf")):
-                node = compose("train", checked)
-        except (HydraException, OmegaConfBaseException) as error:
-            raise ConfigError(explain(error)) from error
-        config: Config = typed(node)
+    checked = checked_arguments("train", list(arguments))
+    allow_reading(checked)
+    with as_config_error():
+        config: Config = composed("train", checked)
     return config
 
 
@@ -186,10 +179,14 @@ def _value(value: Any, *, swept: bool = False) -> str:
         return ",".join(_value(one) for one in value)
     if value is None or isinstance(value, bool):
         return {None: "null", True: "true", False: "false"}[value]
-    plain = isinstance(value, str) and value and all(c.isalnum() or c in "_-./:+ " for c in value)
-    if plain and not value.startswith(" ") and not value.endswith(" "):
+    if isinstance(value, list | tuple):
+        return f"[{','.join(map(_value, value))}]"
+    if isinstance(value, dict):
+        return "{" + ",".join(f"{_value(key)}:{_value(one)}" for key, one in value.items()) + "}"
+    if not isinstance(value, str) or PLAIN.fullmatch(value):
         return str(value)
-    return str(Override._get_value_element_as_str(value))
+    escaped = re.sub(r'(\\*)"', r"\1\1\"", value)  # backslashes count only before a quote
+    return f'"{escaped}{value[len(value.rstrip(chr(92))) :]}"'
 
 
 @contextmanager

@@ -18,6 +18,7 @@ from recyclelora.reports.records import Run as Record
 from recyclelora.reports.records import Study, read_run, read_sweep
 from recyclelora.reports.table import Table
 from recyclelora.system.extras import require
+from recyclelora.system.progress import shown as place_of
 
 if TYPE_CHECKING:
     import pandas
@@ -25,11 +26,14 @@ if TYPE_CHECKING:
     from recyclelora.evaluation.load import TrainedModel
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Run:
     """One run directory, finished or not."""
 
     path: Path
+
+    def __repr__(self) -> str:
+        return f"Run({str(place_of(self.path))!r})"
 
     @cached_property
     def record(self) -> Record:
@@ -73,7 +77,7 @@ class Run:
     def _repr_html_(self) -> str:
         rows = [[name, "–" if value is None else f"{100 * value:.2f}"] for name, value in self.scores.items()]
         state = f"{self.record.step} steps" + ("" if self.result else ", not finished")
-        heading = f"<p><b>{escape(self.name)}</b><br>{state}, {escape(str(self.path))}</p>"
+        heading = f"<p><b>{escape(self.name)}</b><br>{state}, {escape(str(place_of(self.path)))}</p>"
         return heading + (_html(["set", "mIoU, %"], rows) if rows else "")
 
 

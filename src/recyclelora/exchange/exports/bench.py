@@ -18,8 +18,8 @@ from recyclelora.system.hardware import hardware
 from recyclelora.system.storage import read_json
 
 REPEATS = 20
-SCRIPT = """
-import json, resource, statistics, sys, time
+SCRIPT = r"""
+import json, re, statistics, sys, time
 import numpy as np
 sys.path.insert(0, sys.argv[1])
 from load import Segmenter
@@ -33,7 +33,7 @@ for index in range(repeats + 2):
     times.append(1e3 * (time.perf_counter() - began))
 times = sorted(times[2:])
 print(json.dumps({"median_ms": statistics.median(times), "p90_ms": times[int(0.9 * (len(times) - 1))],
-                  "peak_memory_mb": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024}))
+                  "peak_memory_mb": int(re.search(r"VmHWM:\s+(\d+)", open("/proc/self/status").read())[1]) / 1024}))
 """
 """Runs beside nothing of this project: what a user of the export has."""
 
