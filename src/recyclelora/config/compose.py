@@ -135,7 +135,8 @@ def composed(command: str, overrides: Sequence[str]) -> Any:
     """The checked configuration of a command with overrides; not for processes that Hydra itself has started.
 
     Raises:
-        ConfigError: naming each bad key, its value and what is allowed; what does not compose raises Hydra's own errors.
+        ConfigError: naming each bad key, its value and what is allowed.
+        HydraException: it does not compose; so do errors of OmegaConf.
     """
     register_schemas()
     with commanding(), initialize_config_dir(str(home() / "conf")):
