@@ -3,17 +3,21 @@
 from __future__ import annotations
 
 import itertools
+from collections import Counter
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import optuna
+from optuna.distributions import CategoricalDistribution
 
 from recyclelora.runs.mailbox import Unit, read_reports
 from recyclelora.sweep.driver import Driver
 from recyclelora.sweep.execution import Stage, Status, Work
 from recyclelora.sweep.ledger import Ledger
 from recyclelora.sweep.planning import Plan
+from recyclelora.sweep.rungs import Rungs
+from recyclelora.sweep.space import Space
 from recyclelora.sweep.study import open_study
 
 Curve = Mapping[int, float]
@@ -123,3 +127,24 @@ def replay(sweep: Path, plan: Plan, executor: Replay, pruner: optuna.pruners.Bas
     driver = Driver(plan, study, ledger, executor, Silent())
     driver.run()
     return driver
+
+
+# --- a sweep of which everything is known ----------------------------------------------------------------------------
+
+RUNGS = Rungs((1, 3), 9, 3)
+STEPS = (1, 2, 3, 6, 9)
+
+
+def grid(values: Sequence[int], rungs: Rungs | None = RUNGS, **more: object) -> Plan:
+    space = Space({"x": CategoricalDistribution(list(values))}, ["x"], {})
+    return Plan(space, len(values), [{"x": value} for value in values], None, rungs=rungs, **more)  # type: ignore[arg-type]
+
+
+def curve(overrides: Sequence[str]) -> Curve:
+    """The larger x, the better, at every step."""
+    x = int(next(text for text in overrides if text.startswith("x=")).removeprefix("x="))
+    return {step: x * step / 9 for step in STEPS}
+
+
+def states(sweep: Path) -> dict[str, int]:
+    return dict(Counter(trial.state for trial in Ledger(sweep).trials()))

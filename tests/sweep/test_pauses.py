@@ -4,39 +4,16 @@ from __future__ import annotations
 
 import contextlib
 import random
-from collections import Counter
-from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
-from optuna.distributions import CategoricalDistribution
-from replaying import Curve, Replay, replay
+from replaying import Replay, curve, grid, replay, states
 
 from recyclelora.runs.mailbox import CANCELLED, Unit
 from recyclelora.sweep import ledger
 from recyclelora.sweep.control import cancel
 from recyclelora.sweep.ledger import Ledger
-from recyclelora.sweep.planning import Plan
 from recyclelora.sweep.rungs import Rungs
-from recyclelora.sweep.space import Space
-
-RUNGS = Rungs((1, 3), 9, 3)
-STEPS = (1, 2, 3, 6, 9)
-
-
-def grid(values: Sequence[int], rungs: Rungs | None = RUNGS, **more: object) -> Plan:
-    space = Space({"x": CategoricalDistribution(list(values))}, ["x"], {})
-    return Plan(space, len(values), [{"x": value} for value in values], None, rungs=rungs, **more)  # type: ignore[arg-type]
-
-
-def curve(overrides: Sequence[str]) -> Curve:
-    """The larger x, the better, at every step."""
-    x = int(next(text for text in overrides if text.startswith("x=")).removeprefix("x="))
-    return {step: x * step / 9 for step in STEPS}
-
-
-def states(sweep: Path) -> dict[str, int]:
-    return dict(Counter(trial.state for trial in Ledger(sweep).trials()))
 
 
 def last_steps(sweep: Path) -> dict[int, int]:

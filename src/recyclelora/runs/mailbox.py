@@ -289,6 +289,17 @@ def _read(path: Path, schema: type[T]) -> T | None:
         return None
 
 
+def lasted(folder: Path, attempt: int) -> float:
+    """Seconds for which an attempt at a unit has run so far, as far as its files tell; 0 for one that has not begun."""
+    outcome, started = read_outcome(folder), read_started(folder)
+    if outcome is not None and outcome["attempt"] == attempt:
+        return outcome.get("seconds") or 0.0
+    if started is None or started["attempt"] != attempt:
+        return 0.0
+    since, seen = _noted(folder / "started.json", "time", float), _noted(folder / "progress.json", "time", float)
+    return max(0.0, (seen or 0.0) - since) if since is not None else 0.0
+
+
 def reached(folder: Path) -> int | None:
     """The last step that a unit has told of, over all its attempts."""
     return _noted(folder / "progress.json", "step", int)

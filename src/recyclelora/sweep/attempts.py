@@ -30,6 +30,8 @@ class Attempt:
     """whether its job got as far as the unit"""
     reached: int | None = None
     """the last step that the unit had told of when it ended"""
+    seconds: float = 0.0
+    """for which it ran"""
 
 
 def now() -> str:

@@ -20,8 +20,8 @@ from recyclelora.system.checks import file_name
 from recyclelora.system.extras import require
 
 SHORT = (
-    "n_trials", "n_jobs", "repeats", "max_failures", "retry_failed", "confirm", "dry_run", "detach", "snapshot",
-    "reuse", "race", "race_seeds",
+    "n_trials", "n_jobs", "budget", "repeats", "max_failures", "retry_failed", "confirm", "dry_run", "detach",
+    "snapshot", "reuse", "race", "race_seeds",
 )  # fmt: skip
 """Keys of ``hydra.sweeper`` that may be written without it in a sweep's command."""
 

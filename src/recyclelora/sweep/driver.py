@@ -49,6 +49,7 @@ class Driver:
         """Args: ``rebuild`` makes the study anew in memory; None where several drivers share its database."""
         self.plan, self.study, self.ledger, self.executor, self.observer = plan, study, ledger, executor, observer
         self.search = Search(plan, study, ledger, f"{os.uname().nodename}-{os.getpid()}")
+        self.search.affords = self._affords
         self.pruning = Pruning(study)
         self.submitting = Submitting(executor, self._say)
         self.requests = Requests(ledger.sweep, plan.n_trials)
@@ -101,7 +102,7 @@ class Driver:
                     break
                 self._submit()
                 self.observer.update(self)
-                if not self.units.jobs and not self.units.queue:
+                if not self.units.jobs and (not self.units.queue or self.search.broke):
                     break
                 self.executor.wait(GLANCE)
 
@@ -193,7 +194,7 @@ class Driver:
     def _next(self) -> tuple[Trial, int] | None:
         """The unit to run next: what is queued, else one of a new trial."""
         if self.units.queue:
-            return self.units.queue.pop(0)
+            return self.units.queue.pop(0) if self.search.pays(0, runs=0) else None
         trial = self.view.use(self.search.next, None)
         while self.search.remarks:
             self.observer.event(self.search.remarks.pop(0))
@@ -203,6 +204,11 @@ class Driver:
         first, *rest = self.units.wanted(trial)
         self.units.queue += [(trial, unit) for unit in rest]
         return trial, first
+
+    def _affords(self, steps: int) -> bool:
+        """Whether the sweep's budget allows so many more steps; those of queued units are reserved already."""
+        budget, gpus = self.plan.budget, getattr(self.executor, "gpus_of_a_trial", 1)
+        return budget is None or budget.allows(self.search.trials.values(), steps, gpus)
 
     # --- pruning ------------------------------------------------------------------------------------------------------
 

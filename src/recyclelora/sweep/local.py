@@ -69,6 +69,7 @@ class LocalExecutor:
         gpus_per_trial: int = 1, timeout_min: float | None = None, preload: Sequence[str] = (), collect: bool = False,
     ) -> None:  # fmt: skip
         self.capacity = slots
+        self.gpus_of_a_trial = gpus_per_trial
         self.returns: dict[Path, JobReturn] = {}
         self._payload = cloudpickle.dumps((task, objectives))
         self._collect = collect

@@ -237,6 +237,8 @@ def _finish(
     say(f"trials: {', '.join(f'{n} {state}' for state, n in counts.items() if n)}; files: {shown_path(folder)}")
     if stopped:
         say(f"stopped by signal {driver.stop}: the same command goes on from here")
+    elif driver.search.broke:
+        say(f"the budget of {driver.plan.budget} is used: the same command with a larger one goes on from here")
     elif driver.search.too_many_failures:
         say(f"no new trials after {driver.search.failures} failures (hydra.sweeper.max_failures={limit})")
     if url is not None and best:

@@ -14,6 +14,7 @@ from optuna.distributions import FloatDistribution
 from optuna.samplers import BaseSampler
 
 from recyclelora.runs.record import command_line
+from recyclelora.sweep.budget import Budget
 from recyclelora.sweep.goals import DIRECTIONS, Constraint, tuned_on_targets
 from recyclelora.sweep.race import Race
 from recyclelora.sweep.race_options import make_race, race_record, wrong_race
@@ -45,6 +46,7 @@ class Plan:
     """Optuna's pruner ends running trials"""
     rungs: Rungs | None = None
     """where trials pause"""
+    budget: Budget | None = None
     learns_from: int | None = None
     """the sampler learns from the highest rung that so many trials have reached; None: from finished trials"""
     across_repeats: bool = False
@@ -245,6 +247,7 @@ def make_plan(
         space, n_trials, planned, ask if searching else None,
         seeds=[seed + i for i in range(options["repeats"])] if options["repeats"] > 1 else None,
         prunes=kind not in (None, *KINDS), across_repeats=kind == "wilcoxon",
+        budget=Budget.parse(options["budget"], OmegaConf.select(config, "trainer.max_steps")),
         rungs=make_rungs(options, config), learns_from=learns_from(options),
         constraints=constraints, shared=shared, race=race,
         race_first=[int(s) for s in options["confirm_seeds"]] if options["confirm"] else [seed],
@@ -277,6 +280,7 @@ def described(
         "pruner": (options["pruner"] or {}).get("kind"),
         "rungs": None if plan.rungs is None else [*plan.rungs.steps, plan.rungs.last],
         "n_trials": plan.n_trials,
+        "budget": None if plan.budget is None else str(plan.budget),
         "repeats": options["repeats"],
         "constraints": options["constraints"],
         "fixed": list(plan.space.fixed.values()),

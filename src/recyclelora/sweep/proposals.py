@@ -71,3 +71,14 @@ def _frozen(trial: Trial, state: TrialState, value: float | None) -> FrozenTrial
         state=state, value=value, params=trial.params,
         distributions={key: json_to_distribution(text) for key, text in trial.distributions.items()},
     )  # fmt: skip
+
+
+def never_written(study: optuna.Study, trials: Sequence[Trial]) -> list[int]:
+    """Numbers of trials that a driver asked for and was killed before it wrote them down."""
+    known = {trial.number for trial in trials}
+    return [t.number for t in study.get_trials(deepcopy=False, states=(TrialState.RUNNING,)) if t.number not in known]
+
+
+def waiting(study: optuna.Study) -> bool:
+    """Whether a point is queued in the study that no driver has taken: one was killed in that moment."""
+    return bool(study.get_trials(deepcopy=False, states=(TrialState.WAITING,)))

@@ -88,7 +88,7 @@ class Racing:
             and any(units[place] <= units[other] for other in standing.waits_for)
             and (units[place] < least or units[place] == len(standing.entrant.values))
         ]  # fmt: skip
-        if not waiting:
+        if not waiting or not self.search.pays(None, runs=1):
             return None
         place = min(waiting, key=lambda i: (units[i], not standings[i].entrant.reference, i))
         trial, seed = entrants[place], self.plan.race_seed(units[place])

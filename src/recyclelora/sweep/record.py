@@ -18,7 +18,9 @@ from recyclelora.system.errors import UserError
 from recyclelora.system.storage import write_json
 from recyclelora.system.typed_json import Time, read_record
 
-MAY_CHANGE = ("name", "n_trials", "command", "created", "pruner", "warm_start", "fixed", "reuse", "race_seeds")
+MAY_CHANGE = (
+    "name", "n_trials", "budget", "command", "created", "pruner", "warm_start", "fixed", "reuse", "race_seeds",
+)  # fmt: skip
 """Entries of ``study.json`` with which the same study may go on; a renamed folder is the same study."""
 
 GRID_MAY_CHANGE = ("space", "sampler")

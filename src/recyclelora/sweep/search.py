@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import optuna
 from optuna.distributions import distribution_to_json
-from optuna.trial import TrialState
 
 from recyclelora.runs.mailbox import CONFIRM
 from recyclelora.sweep.ledger import COMPLETE, FAILED, PAUSED, WAITING, Ledger, Trial
 from recyclelora.sweep.planning import Plan, units_of
-from recyclelora.sweep.proposals import propose
+from recyclelora.sweep.proposals import never_written, propose, waiting
 from recyclelora.sweep.race import is_named
 from recyclelora.sweep.samplers import seed_of
 from recyclelora.sweep.steering import one_at_a_time
@@ -39,6 +38,10 @@ class Search:
         self.n_trials = plan.n_trials
         self.remarks: list[str] = []
         """what a person should know of the choice of trials; whoever shows it empties the list"""
+        self.affords: Callable[[int], bool] = lambda steps: True
+        """whether so many more steps may be trained; the driver says so"""
+        self.broke = False
+        """whether the budget did not allow what was to come next"""
         self.exhausted = False
         """whether the sampler has nothing new to propose"""
         self._identities: dict[str, str] = {}
@@ -72,18 +75,29 @@ class Search:
         """A promoted or new trial, written down; None when there are enough, or too many have failed."""
         if self.too_many_failures or self.n_trials == 0:  # 0: somebody has cancelled the sweep
             return None
+        self.broke = False
         with one_at_a_time(self.ledger.sweep, shared=self.plan.shared):
             self.refresh()
-            trial = (
-                None if self.plan.races_at_once else self._promoted() or self._searching() or self._promoted(over=True)
-            )
-            if trial is None and (self.plan.confirm or self.plan.race):
-                trial = self._confirmation()
+            trial = self._chosen()
             if trial is not None:
                 trial.driver = self.driver
                 trial.save_state()  # before its turn is over: a driver that starts now leaves it alone
                 self.trials[trial.folder.name] = trial
             return trial
+
+    def _chosen(self) -> Trial | None:
+        """What is to run next, by its cost, too."""
+        if not self.plan.races_at_once:
+            trial = self._promoted() or self._searching() or self._promoted(over=True)
+            if trial is not None or self.broke:
+                return trial
+        return self._confirmation() if self.plan.confirm or self.plan.race else None
+
+    def pays(self, until: int | None, at: int = 0, runs: int | None = None) -> bool:
+        """Whether the budget has what it costs to get from one step to another; else nothing more is asked for."""
+        budget, runs = self.plan.budget, len(self.plan.seeds or [0]) if runs is None else runs
+        self.broke = budget is not None and not self.affords(budget.cost(until, at, runs))
+        return not self.broke
 
     def refresh(self) -> None:
         """See what other drivers have asked for and found."""
@@ -96,9 +110,14 @@ class Search:
         if self.plan.rungs is None:
             return None
         maximize = self.directions[0] == "maximize"
-        trial = self.plan.rungs.to_promote(self.searched, maximize=maximize, over=over)
-        if trial is not None:
-            trial.state, trial.until = WAITING, self.plan.rungs.after(trial.number, trial.until or 0)
+        trial = None if self.broke else self.plan.rungs.to_promote(self.searched, maximize=maximize, over=over)
+        if trial is None:
+            return None
+        step = trial.until or 0
+        further = self.plan.rungs.after(trial.number, step)
+        if not self.pays(further, step):
+            return None
+        trial.state, trial.until = WAITING, further
         return trial
 
     def promote_running(self, trial: Trial) -> bool:
@@ -106,7 +125,9 @@ class Search:
         rungs, maximize = self.plan.rungs, self.directions[0] == "maximize"
         good = rungs is not None and rungs.is_among_best(trial, self.searched, maximize=maximize)
         if good and rungs is not None:
-            trial.until = rungs.after(trial.number, trial.until or 0)
+            further = rungs.after(trial.number, trial.until or 0)
+            good = self.pays(further, trial.until or 0)
+            trial.until = further if good else trial.until
         trial.save_state()
         return good
 
@@ -114,20 +135,26 @@ class Search:
         known = self.searched
         retry = self._failed_to_repeat(known)
         if retry is not None:
-            return self._written(retry.params, plan=retry.plan, retry_of=retry.number)
+            return (self._pays_new() and self._written(retry.params, plan=retry.plan, retry_of=retry.number)) or None
         grid = self.plan.sampler is None
         if sum(t.retry_of is None and not (grid and t.plan is None) for t in known) >= self.n_trials:
+            return None
+        if self.exhausted or not self._pays_new():
             return None
         while True:
             taken = {trial.plan for trial in known} | self._skipped
             index = next((i for i in range(len(self.plan.planned)) if i not in taken), None)
             if index is None:
-                return None if grid or self.exhausted else self._new()
+                return None if grid else self._new()
             if grid:
                 return self._written(self.plan.planned[index], plan=index)
             if (trial := self._asked(self.plan.planned[index], plan=index)) is not None:
                 return trial
             self._skipped.add(index)
+
+    def _pays_new(self) -> bool:
+        rungs = self.plan.rungs
+        return self.pays(None if rungs is None else rungs.after(len(self.study.get_trials(deepcopy=False))))
 
     def _failed_to_repeat(self, known: Sequence[Trial]) -> Trial | None:
         if not self.plan.retry_failed:
@@ -208,9 +235,9 @@ class Search:
             self.study.sampler = (
                 optuna.samplers.RandomSampler(seed=seed_of(0, number)) if at_random else self.plan.sampler(number)
             )
-        if orphans := _never_written(self.study, self.searched):
+        if orphans := never_written(self.study, self.searched):
             return handle_of(self.study, orphans[0])  # the same point: the next one follows from the ledger alone
-        if point is not None and not _waiting(self.study):
+        if point is not None and not waiting(self.study):
             self.study.enqueue_trial(point)
         return self.study.ask()
 
@@ -238,9 +265,9 @@ class Search:
         for text in self.plan.race.references if self.plan.race is not None else ():
             best += [trial for trial in best_trials(self.searched, self.directions) if is_named(text, trial.params)][:1]
         new = next((trial for trial in best if trial.number not in done), None)
-        if new is None:
-            return None
         seeds = self.plan.confirm_seeds if self.plan.race is None else self.plan.confirm_seeds[:1]
+        if new is None or not self.pays(None, runs=len(seeds)):
+            return None
         units = units_of(self.plan.space.overrides(new.params), seeds)
         return self.ledger.add(new.number, new.params, new.overrides, units, new.distributions, CONFIRM)
 
@@ -250,7 +277,7 @@ class Search:
         known = {self._identity(self.plan.in_full(trial.units[0])) for trial in entrants}
         for point in self.plan.planned:
             units = units_of(self.plan.space.overrides(point), [self.plan.race_seed(0)])
-            if self._identity(units[0]) not in known:
+            if self._identity(units[0]) not in known and self.pays(None, runs=1):
                 number = max((trial.number for trial in entrants), default=-1) + 1
                 distributions = {key: distribution_to_json(self.plan.space.distributions[key]) for key in point}
                 return self.ledger.add(number, point, self.plan.space.varied(point), units, distributions, CONFIRM)
@@ -269,14 +296,3 @@ def best_trials(trials: Sequence[Trial], directions: Sequence[str]) -> list[Tria
     """Complete trials that keep the constraints, the best first; of several objectives, by the first."""
     kept = [t for t in trials if t.state == COMPLETE and t.values and t.feasible]
     return sorted(kept, key=lambda t: (t.values or [0.0])[0], reverse=directions[0] == "maximize")
-
-
-def _never_written(study: optuna.Study, trials: Sequence[Trial]) -> list[int]:
-    """Numbers of trials that a driver asked for and was killed before it wrote them down."""
-    known = {trial.number for trial in trials}
-    return [t.number for t in study.get_trials(deepcopy=False, states=(TrialState.RUNNING,)) if t.number not in known]
-
-
-def _waiting(study: optuna.Study) -> bool:
-    """Whether a point is queued in the study that no driver has taken: one was killed in that moment."""
-    return bool(study.get_trials(deepcopy=False, states=(TrialState.WAITING,)))

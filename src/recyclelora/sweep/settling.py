@@ -9,7 +9,7 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
-from recyclelora.runs.mailbox import CANCELLED, AttemptEnd, Unit, began, reached
+from recyclelora.runs.mailbox import CANCELLED, AttemptEnd, Unit, began, lasted, reached
 from recyclelora.sweep.attempts import MOST_FALSE_STARTS, Attempt, now, tries_again
 from recyclelora.sweep.execution import Executor, Stage, Status
 from recyclelora.sweep.goals import means, violations
@@ -91,7 +91,7 @@ class Settling:
         """A unit's job is gone: take its outcome, try again, or give the trial up."""
         trial.restored()
         attempt, folder = trial.attempts_of(unit)[-1], trial.unit_folder(unit)
-        attempt.ended, attempt.reached = now(), reached(folder)
+        attempt.ended, attempt.reached, attempt.seconds = now(), reached(folder), lasted(folder, attempt.attempt)
         outcome = trial.outcome(unit)
         if outcome is None:
             attempt.reason, attempt.node_fault = status.reason or "ended without an outcome", status.node_fault

@@ -59,6 +59,7 @@ class SlurmExecutor:
         folder = sweep / "submitit/%j" if options.submitit_folder is None else Path(options.submitit_folder)
         self.folder = (folder if "%j" in str(folder) else folder / "%j").absolute()
         self.units_per_job = options.trials_per_job
+        self.gpus_of_a_trial = max(1, (options.gpus_per_node or 1) * options.nodes) / options.trials_per_job
         self.capacity = min(n_jobs, options.array_parallelism * options.trials_per_job)
         self.left_out: set[str] = set()
         """nodes that get no more jobs, since one died there before its trial began"""
