@@ -10,6 +10,7 @@ from recyclelora.reports.comparison import Comparison
 from recyclelora.reports.drawing import Drawn, style, write
 from recyclelora.reports.group_charts import cost, differences, per_class, scores, training
 from recyclelora.reports.metric_charts import reliability, severity
+from recyclelora.reports.races import evidence
 from recyclelora.reports.search_charts import curve, history, importances, parallel, pareto, rank_split
 
 
@@ -26,8 +27,8 @@ class Chart:
 def draw(c: Comparison, folder: Path) -> list[Chart]:
     """Every figure that the study has data for; PDF and PNG go to ``folder``."""
     makers: list[Callable[[Comparison], Drawn]] = [
-        scores, differences, per_class, cost, reliability, severity, history, parallel, importances, rank_split,
-        curve, pareto, training,
+        scores, evidence, differences, per_class, cost, reliability, severity, history, parallel, importances,
+        rank_split, curve, pareto, training,
     ]  # fmt: skip
     charts = []
     folder.mkdir(parents=True, exist_ok=True)

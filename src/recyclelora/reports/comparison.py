@@ -14,6 +14,7 @@ from recyclelora.reports.protocols import protocols
 from recyclelora.reports.records import Study
 from recyclelora.reports.statistics import Interval, alike, pooled_p, t_interval
 from recyclelora.sweep.anytime import ALPHA, Decision, decide, holm
+from recyclelora.sweep.race import Standing, conclusion, ranked
 from recyclelora.system.checks import nearest
 from recyclelora.system.errors import UserError
 
@@ -30,6 +31,7 @@ class Difference:
         pooled_p_holm: the same with the spread of all groups but outliers; the two that are compared stay in.
         bootstrap: 95 % interval of the same difference when what was scored is drawn anew.
         bootstrap_over: what is drawn: ``images``, ``drives``, both by target, or ``classes``.
+        raced: the verdict of the sweep's race, which stands in place of that for a number of seeds fixed beforehand.
         race: of `MEAN`, what may be said by somebody who looks after every seed and stops when it is enough.
     """
 
@@ -42,10 +44,13 @@ class Difference:
     bootstrap: tuple[float, float] | None = None
     bootstrap_over: str | None = None
     race: Decision | None = None
+    raced: str | None = None
 
     @property
     def verdict(self) -> str:
         """``better`` or ``worse`` only where no interval holds zero and no adjusted p is above 0.05."""
+        if self.raced is not None:
+            return self.raced
         main = self.scores.get(MEAN)
         if main is None:
             return "nothing in common"
@@ -120,16 +125,19 @@ def compare(study: Study, selection: str, reference: str | None, resamples: int)
     scored = [s for s in scored if selection in s.result["selection"]]
     groups = _grouped(scored)
     confirmed = [g for g in groups if any(run.trial.confirms for run in g.runs)]
-    ranked, search = groups, list[ScoredGroup]()
+    shown, search = groups, list[ScoredGroup]()
     if confirmed:
-        ranked = [ScoredGroup(g.name, [r for r in g.runs if r.trial.confirms], g.config) for g in confirmed]
+        shown = [ScoredGroup(g.name, [r for r in g.runs if r.trial.confirms], g.config) for g in confirmed]
         search = [
             ScoredGroup(g.name, kept, g.config) for g in groups if (kept := [r for r in g.runs if not r.trial.confirms])
         ]
-    ranked.sort(key=lambda g: (not g.feasible, g.objective is None, -(g.objective or 0.0)))
-    chosen, why = _reference(ranked, reference)
+    shown.sort(key=lambda g: (not g.feasible, g.objective is None, -(g.objective or 0.0)))
+    chosen, why = _race_reference(study, shown) if study.race and reference is None else _reference(shown, reference)
     bootstrap = Bootstrap(resamples)
-    differences = [] if chosen is None else _differences(chosen, ranked, bootstrap)
+    differences = [] if chosen is None else _differences(chosen, shown, bootstrap)
+    winner = _winner(shown, bootstrap) if study.race is None else conclusion(*study.race)
+    if chosen is not None and study.race is not None:
+        differences = _as_raced(study, chosen, differences)
     targets = list(dict.fromkeys(name for s in scored for name in s.result["selection"][selection]["targets"]))
     remarks = [f"{len(missing)} runs have no checkpoint {selection} and are left out"] if missing else []
     digests = {s.result["dataset_digest"] for s in scored}
@@ -145,7 +153,7 @@ def compare(study: Study, selection: str, reference: str | None, resamples: int)
         what = study.kind.lower()
         remarks.append(f"every configuration has one run: a {what} finds candidates, fresh seeds decide between them")
     return Comparison(
-        study, selection, ranked, chosen, why, differences, _winner(ranked, bootstrap), search, targets, known,
+        study, selection, shown, chosen, why, differences, winner, search, targets, known,
         study.tuned_on_targets or any(g.tuned_on_targets for g in groups), remarks,
     )  # fmt: skip
 
@@ -168,6 +176,38 @@ def _reference(groups: Sequence[ScoredGroup], wanted: str | None) -> tuple[Score
     if len(frozen) == 1:
         return frozen[0], "the frozen backbone"
     return (groups[0], "the best by objective") if groups else (None, "")
+
+
+def _race_reference(study: Study, groups: Sequence[ScoredGroup]) -> tuple[ScoredGroup | None, str]:
+    """The first reference of the sweep's race; of a race for the best, whose mean is best so far."""
+    assert study.race is not None
+    race, standings = study.race
+    order = ranked(race, standings) if race.for_best else [s for s in standings if s.entrant.reference]
+    for standing in order:
+        for group in groups:
+            if standing_of(study, group) is standing:
+                return group, "the best mean so far" if race.for_best else "the reference of the race"
+    return _reference(groups, None)
+
+
+def _as_raced(study: Study, reference: ScoredGroup, differences: Sequence[Difference]) -> list[Difference]:
+    """With the race's verdicts, which may be looked at although its seeds were not fixed beforehand."""
+    against = standing_of(study, reference)
+    found = []
+    for d in differences:
+        standing = standing_of(study, d.group)
+        if standing is None or against is None:
+            found.append(replace(d, raced="not in the race", race=None))
+        else:
+            decision = standing.against.get(against.entrant.name)
+            found.append(replace(d, raced=decision.verdict if decision else standing.verdict, race=decision))
+    return found
+
+
+def standing_of(study: Study, group: ScoredGroup) -> Standing | None:
+    """How a group stands in the sweep's race."""
+    numbers = {run.trial.number for run in group.runs if run.trial.confirms}
+    return next((s for s in study.race[1] if s.entrant.number in numbers), None) if study.race is not None else None
 
 
 def _differences(reference: ScoredGroup, groups: Sequence[ScoredGroup], bootstrap: Bootstrap) -> list[Difference]:

@@ -49,7 +49,7 @@ def scores(c: Comparison) -> Drawn:
 def differences(c: Comparison) -> Drawn:
     """Paired differences to the reference with their intervals."""
     found = [d for d in c.differences if MEAN in d.scores and d.group in shown(c)]
-    if not found or c.reference is None:
+    if not found or c.reference is None or c.study.race is not None:  # intervals for a number of seeds fixed beforehand
         return None
     figure, panel = subplots(1, 1, (8.2, 1.1 + 0.42 * len(found)))
     for row, d in enumerate(found):

@@ -7,7 +7,7 @@ import io
 from collections.abc import Sequence
 from typing import Any
 
-from recyclelora.reports.comparison import Comparison
+from recyclelora.reports.comparison import Comparison, standing_of
 from recyclelora.reports.grouping import value_text
 from recyclelora.reports.groups import MEAN, SOURCE, ScoredGroup
 from recyclelora.reports.records import Run, Trial
@@ -24,7 +24,7 @@ def groups_csv(c: Comparison) -> str:
     header += ["objective", "backbone_trainable", "decoder", "total", "seconds", "peak_memory_mb"]
     header += ["common_seeds", "difference", "t_low", "t_high", "p", "p_holm", "pooled_p_holm"]
     header += ["bootstrap_low", "bootstrap_high", "bootstrap_over", "verdict"]
-    header += ["anytime_p_holm", "anytime_verdict", "more_seeds"]
+    header += ["anytime_p_holm", "anytime_verdict", "more_seeds", "race_seeds", "race"]
     rows = []
     for group in [*c.groups, *c.search]:
         ranked = any(group is g for g in c.groups)
@@ -43,6 +43,8 @@ def groups_csv(c: Comparison) -> str:
             row += [" ".join(map(str, d.seeds)), *((main.mean, main.low, main.high, main.p) if main else [None] * 4)]
             row += [d.p_holm, d.pooled_p_holm, low, high, d.bootstrap_over, d.verdict]
             row += [d.race.p, d.race.verdict, d.race.more] if d.race else [None] * 3
+        standing = standing_of(c.study, group)
+        row += [None, None] if standing is None else [len(standing.entrant.values), str(standing)]
         rows.append(row)
     return _csv(header, rows)
 

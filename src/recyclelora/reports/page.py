@@ -14,7 +14,7 @@ import numpy as np
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from recyclelora.drawing.tiles import panel_columns
-from recyclelora.reports import tables
+from recyclelora.reports import races, tables
 from recyclelora.reports.charts import Chart
 from recyclelora.reports.comparison import Comparison
 from recyclelora.reports.groups import Scored, ScoredGroup
@@ -52,7 +52,7 @@ def write_page(c: Comparison, charts: Sequence[Chart], resamples: int) -> str:
         search_charts=[by_name[name] for name in SEARCH_CHARTS if name in by_name],
         scores=tables.scores(c, c.groups),
         search=tables.scores(c, c.search, f"{c.study.kind}: mIoU in %") if c.search else None,
-        differences=tables.differences(c), target_differences=tables.target_differences(c),
+        differences=races.difference_table(c), target_differences=tables.target_differences(c),
         selections=tables.selections(c), worst=tables.worst(c), figures=tables.figures(c),
         figure_differences=tables.figure_differences(c), trials=tables.trials(c), bad=bad, strips=strips,
         sets=list(dict.fromkeys(s.set for s in strips)),

@@ -19,6 +19,8 @@ from recyclelora.runs.metrics_log import read_points
 from recyclelora.sweep import ledger
 from recyclelora.sweep.goals import is_of_targets
 from recyclelora.sweep.ledger import SEARCH
+from recyclelora.sweep.race import Race, Standing
+from recyclelora.sweep.racing import read_race
 from recyclelora.system.errors import UserError
 from recyclelora.system.storage import read_json
 from recyclelora.system.typed_json import read_record
@@ -114,6 +116,7 @@ class Study:
         objectives: their names.
         command: that made it and resumes it.
         tuned_on_targets: whether the target sets decided which trials were run.
+        race: of its candidates over seeds, and how they stand.
     """
 
     name: str
@@ -125,6 +128,7 @@ class Study:
     tuned_on_targets: bool
     trials: list[Trial]
     is_grid: bool = False
+    race: tuple[Race, list[Standing]] | None = None
 
     @property
     def kind(self) -> str:
@@ -213,6 +217,7 @@ def read_sweep(folder: Path) -> Study:
         about.get("command") or next((run.command for run in runs if run.command), None),
         bool(about.get("tuned_on_targets")) or any(map(is_of_targets, names)), trials,
         "sampler" in about and about["sampler"] is None,
+        read_race(folder),
     )  # fmt: skip
 
 

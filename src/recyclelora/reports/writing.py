@@ -8,7 +8,7 @@ from pathlib import Path
 from rich.table import Table as RichTable
 
 from recyclelora.config.commands import ReportConfig
-from recyclelora.reports import numbers, tables
+from recyclelora.reports import numbers, races, tables
 from recyclelora.reports.charts import draw
 from recyclelora.reports.comparison import Comparison, Difference, compare
 from recyclelora.reports.groups import MEAN
@@ -66,7 +66,7 @@ def markdown(c: Comparison, most: int) -> str:
     lines += [f"Trials: {_counts(c)}. {c.winner}", *(f"Note: {remark}." for remark in c.remarks), ""]
     parts = [tables.scores(c, c.groups)]
     if c.differences:
-        parts += [tables.differences(c), tables.target_differences(c)]
+        parts += [races.difference_table(c), tables.target_differences(c)]
     parts += [tables.worst(c), tables.selections(c), tables.figures(c), tables.figure_differences(c)]
     if c.search:
         parts.append(tables.scores(c, c.search, f"{c.study.kind}, not ranked: mIoU in %"))
@@ -75,7 +75,7 @@ def markdown(c: Comparison, most: int) -> str:
 
 def latex(c: Comparison, most: int) -> str:
     """``table.tex``: scores and differences; needs the package booktabs."""
-    parts = [tables.scores(c, c.groups), tables.differences(c)]
+    parts = [tables.scores(c, c.groups), races.difference_table(c)]
     return "% \\usepackage{booktabs}\n" + "\n".join(table.latex(most) for table in parts if table.rows)
 
 

@@ -44,9 +44,10 @@ class Race:
 
     def least(self, entrants: int) -> int:
         """Seeds that every candidate needs before anything can be decided: they may run side by side."""
-        return min(self.seeds, least_seeds(self.alpha / max(1, self._comparisons(entrants))))
+        return min(self.seeds, least_seeds(self.alpha / max(1, self.comparisons(entrants))))
 
-    def _comparisons(self, entrants: int) -> int:
+    def comparisons(self, entrants: int) -> int:
+        """How many claims are made at most."""
         if self.for_best:
             return entrants * (entrants - 1) // 2
         return sum(entrants - 1 - place for place in range(len(self.references)))
@@ -68,6 +69,8 @@ class Entrant:
     reference: bool = False
     failed: bool = False
     """it gets no more seeds, whatever is decided"""
+    number: int = 0
+    """of its trial"""
 
 
 @dataclass(frozen=True)
@@ -83,6 +86,13 @@ class Standing:
     """of a race for the best: all others are shown to be worse than somebody"""
     lost_to: str | None = None
     """of a race for the best: who is shown to be better"""
+
+    @property
+    def verdict(self) -> str:
+        """In a word; with several references the one against the first."""
+        if self.won or self.lost_to is not None:
+            return "best" if self.won else "worse"
+        return next((decision.verdict for decision in self.against.values()), "undecided")
 
     @property
     def over(self) -> bool:

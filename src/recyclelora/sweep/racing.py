@@ -154,7 +154,7 @@ def read_entrants(
     return [
         Entrant(
             f"{name} (trial {trial.number})" if name in twice else name, tuple(values_of(race, trial, sweep, known)),
-            trial.number in references, trial.state == FAILED,
+            trial.number in references, trial.state == FAILED, trial.number,
         )
         for name, trial in zip(names, trials, strict=True)
     ]  # fmt: skip

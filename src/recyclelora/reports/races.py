@@ -1,0 +1,105 @@
+"""The race of a sweep in its report: who stands how, and the evidence over seeds."""
+
+from __future__ import annotations
+
+import math
+import statistics
+
+import numpy as np
+
+from recyclelora.drawing.style import GREEN, GREY, PALETTE, VERMILLION
+from recyclelora.reports import tables
+from recyclelora.reports.comparison import Comparison
+from recyclelora.reports.drawing import Drawn, on_paper, subplots
+from recyclelora.reports.grouping import wrapped
+from recyclelora.reports.table import Cell, Table
+from recyclelora.sweep.anytime import confidence_sequence, log_e
+from recyclelora.sweep.goals import is_miou
+from recyclelora.sweep.race import Race, Standing, ranked
+
+VERDICTS = {"better": GREEN, "worse": VERMILLION}
+
+
+def table(c: Comparison) -> Table:
+    """Entrants, the best mean first, with intervals that hold for all comparisons and after every seed."""
+    assert c.study.race is not None
+    race, standings = c.study.race
+    scale = 100 if is_miou(race.on) else 1
+    by_name = {s.entrant.name: s for s in standings}
+    against = list(dict.fromkeys(name for s in standings for name in s.against)) if not race.for_best else []
+    columns = ["entrant", "seeds", f"mean {race.on}", *(f"minus {name}" for name in against), "standing"]
+    rows = []
+    for standing in ranked(race, standings):
+        values = standing.entrant.values
+        mean = statistics.fmean(values) if values else None
+        cells = [Cell(standing.entrant.name, standing.entrant.name), Cell(str(len(values)), len(values))]
+        cells.append(Cell(tables.MISSING if mean is None else f"{scale * mean:.2f}", mean))
+        cells += [_difference(race, standing, by_name.get(name), len(standings), scale) for name in against]
+        rows.append([*cells, Cell(str(standing), standing.verdict)])
+    percent = f"{100 * (1 - race.alpha):g}"
+    title = (
+        f"Race: differences of paired seeds with intervals that hold for all comparisons, after every seed, with "
+        f"{percent} % ({c.basis})"
+    )
+    return Table("differences", title, columns, [False, *[True] * (len(columns) - 2), False], rows)
+
+
+def difference_table(c: Comparison) -> Table:
+    """That of the race, where there is one, else that of numbers of seeds which were fixed beforehand."""
+    return tables.differences(c) if c.study.race is None else table(c)
+
+
+def _difference(race: Race, standing: Standing, other: Standing | None, entrants: int, scale: int) -> Cell:
+    """To one reference, with an interval at the level of one of all comparisons."""
+    if other is None or other.entrant.name not in standing.against:
+        return Cell(tables.MISSING)
+    paired = _paired(standing, other)
+    if not paired:
+        return Cell(tables.MISSING)
+    mean = statistics.fmean(paired)
+    interval = confidence_sequence(paired, race.alpha / race.comparisons(entrants))
+    around = "" if interval is None else f" ({scale * interval[0]:+.1f} to {scale * interval[1]:+.1f})"
+    return Cell(f"{scale * mean:+.2f}{around}", mean)
+
+
+def _paired(one: Standing, other: Standing) -> list[float]:
+    return [a - b for a, b in zip(one.entrant.values, other.entrant.values, strict=False)]
+
+
+def evidence(c: Comparison) -> Drawn:
+    """How the evidence of each comparison grew with its seeds."""
+    if c.study.race is None:
+        return None
+    race, standings = c.study.race
+    by_name = {s.entrant.name: s for s in standings}
+    names = list(dict.fromkeys(name for s in standings for name in s.against))
+    names = [race.references[0]] if race.for_best else names[:3]
+    figure, panels = subplots(1, len(names), (4.6 * len(names) + 2.2, 3.6), sharey=True, squeeze=False)
+    drawn = False
+    for panel, name in zip(panels[0], names, strict=True):
+        for place, standing in enumerate(ranked(race, standings)):
+            for other, decision in standing.against.items():
+                paired = _paired(standing, by_name[other])
+                if len(paired) < 2 or (other != name and not race.for_best):
+                    continue
+                curve = np.maximum.accumulate(log_e(np.asarray(paired))) / math.log(10)
+                colour = VERDICTS.get(decision.verdict, GREY)
+                panel.plot(
+                    range(1, len(paired) + 1), curve, color=on_paper(colour), marker="o", markersize=3, linewidth=1.6,
+                )  # fmt: skip
+                end = (len(paired), curve[-1])
+                panel.annotate(wrapped(standing.entrant.name, 24), end, xytext=(5, (place % 3 - 1) * 4),
+                               textcoords="offset points", fontsize=7, color=on_paper(colour))  # fmt: skip
+                drawn = True
+        level = math.log10(race.comparisons(len(standings)) / race.alpha) if len(standings) > 1 else 0.0
+        panel.axhline(level, color=PALETTE[0], linewidth=1, linestyle="--")
+        panel.set_title("every two" if race.for_best else f"against {name}", fontsize=10)
+        panel.set_xlabel("paired seeds")
+        panel.margins(x=0.18)
+        panel.grid()
+    panels[0][0].set_ylabel("evidence, log10 of e")
+    caption = (
+        "The largest value so far of each e-process. Above the dashed line a comparison is decided whatever the others "
+        "are; once others are decided, less is enough (Holm). Green: better, red: worse, grey: undecided."
+    )
+    return (figure, "Evidence over seeds", caption) if drawn else None
