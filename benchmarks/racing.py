@@ -1,6 +1,7 @@
 """How often races over seeds are wrong, what they find, and for how many runs: beside the fixed three-seed t-test.
 
-    python benchmarks/racing.py        # writes racing.json; simulated scores, two minutes on one core
+    python benchmarks/racing.py            # writes racing.json; simulated scores, two minutes on one core
+    python benchmarks/racing.py sweeper    # only the sweeper's own procedure, anew; three minutes
 
 Seventeen candidates and a reference get seeds one at a time. Scores are method + seed + chance, so that all
 differences share the reference's chance. Half of the candidates are as good as the reference, the others ``effect``
@@ -13,6 +14,7 @@ from __future__ import annotations
 
 import json
 import platform
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -20,6 +22,7 @@ import numpy as np
 from scipy import stats
 
 from recyclelora.sweep.anytime import ALPHA, log_e
+from recyclelora.sweep.race import BEST, Entrant, Race, Standing, judge
 
 CANDIDATES, SEEDS, STUDIES = 17, 30, 4000
 EFFECTS = (0.0, 0.5, 1.0, 1.5, 2.0, 3.0, 4.0, 6.0)
@@ -87,8 +90,87 @@ def study(kind: str, effect: float, studies: int, seed: int) -> dict[str, dict[s
     }
 
 
+PLACES = np.array([0.0, 1.0, 0.0, -1.0, 2.0, -2.0])
+"""True means in effects, the reference first."""
+MODES = {"one reference": ("0",), "two references": ("0", "1"), "best": (BEST,)}
+RACES = 250
+
+
+def raced(race: Race, values: np.ndarray) -> tuple[list[Standing], int]:
+    """Run a race on values (entrants, seeds) as the sweeper does; its standings and the number of runs."""
+    given = [race.least(len(values))] * len(values)
+    while True:
+        entrants = [
+            Entrant(str(i), tuple(row[:n]), reference=str(i) in race.references)
+            for i, (row, n) in enumerate(zip(values, given, strict=True))
+        ]
+        standings = judge(race, entrants)
+        more = [
+            i for i, s in enumerate(standings)
+            if given[i] < race.seeds and any(given[i] <= given[j] for j in s.waits_for)
+        ]  # fmt: skip
+        if not more:
+            return standings, sum(given)
+        for i in more:
+            given[i] += 1
+
+
+def claims(standings: list[Standing], means: np.ndarray) -> tuple[int, int, int]:
+    """(false claims, true claims, claims that could be made) of a race."""
+    wrong = right = possible = 0
+    for i, standing in enumerate(standings):
+        if standing.won or standing.lost_to is not None:
+            true = means[i] == means.max() and (means == means.max()).sum() == 1
+            if standing.lost_to is not None:
+                true = means[i] < means[int(standing.lost_to)]
+            wrong, right = wrong + (not true), right + bool(true)
+            possible += 1
+            continue
+        for name, decision in standing.against.items():
+            gap = np.sign(means[i] - means[int(name)])
+            possible += gap != 0
+            if decision.verdict != "undecided":
+                true = gap == (1 if decision.verdict == "better" else -1)
+                wrong, right = wrong + (not true), right + bool(true)
+    return wrong, right, possible
+
+
+def sweeper(kind: str, effect: float, mode: str, seed: int) -> dict[str, float]:
+    """Error, power and runs of the sweeper's procedure."""
+    rng = np.random.default_rng(seed)
+    race = Race(MODES[mode], "objective", ALPHA, 20)
+    means = np.sqrt(2) * effect * PLACES
+    false, right, possible, runs = 0, 0, 0, 0
+    for _ in range(RACES):
+        standings, count = raced(race, CHANCE[kind](rng, (len(means), race.seeds)) + means[:, None])
+        wrong, good, could = claims(standings, means)
+        false, right, possible, runs = false + (wrong > 0), right + good, possible + could, runs + count
+    return {
+        "any_false_claim": round(false / RACES, 4),
+        "power": round(right / possible, 4) if possible else 0.0,
+        "runs": round(runs / RACES, 1),
+    }
+
+
+def simulate_sweeper() -> dict[str, dict[str, dict[str, dict[str, float]]]]:
+    """Of every kind of chance, effect and way to race."""
+    found = {
+        kind: {str(effect): {mode: sweeper(kind, effect, mode, seed=n) for mode in MODES} for effect in (0.0, 1.0, 2.0)}
+        for n, kind in enumerate(CHANCE)
+    }
+    for kind, effects in found.items():
+        for effect, modes in effects.items():
+            print(kind, effect, modes)
+    return found
+
+
 def main() -> None:
     """Simulate all, print and write."""
+    path = Path(__file__).with_suffix(".json")
+    if sys.argv[1:] == ["sweeper"]:
+        content = json.loads(path.read_text()) | {"sweeper": {"races": RACES, "results": simulate_sweeper()}}
+        path.write_text(json.dumps(content, indent=1) + "\n")
+        return
     results = {
         kind: {str(effect): study(kind, effect, STUDIES, seed=number) for effect in EFFECTS}
         for number, kind in enumerate(CHANCE)
@@ -102,8 +184,8 @@ def main() -> None:
             ]
             print(f"  {effect:>6}  " + "  ".join(f"{cell:>24}" for cell in cells))
     about = {"studies": STUDIES, "candidates": CANDIDATES, "most_seeds": SEEDS, "python": platform.python_version()}
-    content = json.dumps({"setting": about, "results": results}, indent=1)
-    Path(__file__).with_suffix(".json").write_text(content + "\n")
+    own = {"races": RACES, "results": simulate_sweeper()}
+    path.write_text(json.dumps({"setting": about, "results": results, "sweeper": own}, indent=1) + "\n")
 
 
 if __name__ == "__main__":

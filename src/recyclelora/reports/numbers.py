@@ -24,7 +24,8 @@ def groups_csv(c: Comparison) -> str:
     header += ["objective", "backbone_trainable", "decoder", "total", "seconds", "peak_memory_mb"]
     header += ["common_seeds", "difference", "t_low", "t_high", "p", "p_holm", "pooled_p_holm"]
     header += ["bootstrap_low", "bootstrap_high", "bootstrap_over", "verdict"]
-    header += ["anytime_p_holm", "anytime_verdict", "more_seeds", "race_seeds", "race"]
+    header += ["anytime_p_holm", "anytime_verdict", "more_seeds"]
+    header += ["race_seeds", "race"] if c.study.race is not None else []
     rows = []
     for group in [*c.groups, *c.search]:
         ranked = any(group is g for g in c.groups)
@@ -44,7 +45,8 @@ def groups_csv(c: Comparison) -> str:
             row += [d.p_holm, d.pooled_p_holm, low, high, d.bootstrap_over, d.verdict]
             row += [d.race.p, d.race.verdict, d.race.more] if d.race else [None] * 3
         standing = standing_of(c.study, group)
-        row += [None, None] if standing is None else [len(standing.entrant.values), str(standing)]
+        if c.study.race is not None:
+            row += [None, None] if standing is None else [len(standing.entrant.values), str(standing)]
         rows.append(row)
     return _csv(header, rows)
 

@@ -7,6 +7,7 @@ from pathlib import Path
 from rich.table import Table
 
 from recyclelora.runs.mailbox import CANCELLED, Unit
+from recyclelora.sweep.cost import cost_of
 from recyclelora.sweep.ledger import FAILED, PAUSED, RUNNING, Ledger
 from recyclelora.sweep.race import conclusion
 from recyclelora.sweep.racing import read_race
@@ -27,6 +28,8 @@ def status(sweep: Path) -> None:
     assert about is not None
     counts = ", ".join(f"{number} {state}" for state, number in count_states(trials).items() if number)
     console.print(f"{about.get('name', sweep.name)}: {counts or 'nothing yet'} of {about['n_trials']}")
+    raced = read_race(sweep)
+    console.print(f"cost: {cost_of(trials, about['n_trials'], raced)}")
     driver = ", ".join(living(sweep)) or f"none runs; the command that began it goes on: {about['command']}"
     console.print(f"driver: {driver}")
     if paused := paused_in_words(trials):
@@ -39,7 +42,6 @@ def status(sweep: Path) -> None:
                 if trial.attempts_of(unit) and trial.outcome(unit) is None:
                     table.add_row(*running_row(trial, unit, trial.job_of(unit)))
         console.print(table)
-    raced = read_race(sweep)
     if raced is not None and raced[1]:
         console.print(race_table(*raced, "race"))
         console.print(conclusion(*raced))

@@ -12,6 +12,7 @@ from typing import Any
 from omegaconf import DictConfig, OmegaConf
 
 from recyclelora.runs.directory import RECORD, RESULT
+from recyclelora.sweep.cost import duration
 from recyclelora.sweep.execution import Executor, Work
 from recyclelora.sweep.planning import Plan
 from recyclelora.sweep.space import discrete
@@ -89,18 +90,12 @@ def in_words(
     known = seconds_of_like_runs(outputs, config)
     if known:
         each = statistics.median(known)
-        told = f"{runs} runs of {_time(each)}, the median of {len(known)} like runs here"
+        told = f"{runs} runs of {duration(each)}, the median of {len(known)} like runs here"
         side_by_side = min(at_a_time, max(phases))
         if side_by_side == 1:
-            return f"about {_time(runs * each)}: {told}"
+            return f"about {duration(runs * each)}: {told}"
         rounds = sum(math.ceil(phase / side_by_side) for phase in phases)
-        return f"about {_time(rounds * each)}, {side_by_side} at a time ({_time(runs * each)} of runs): {told}"
+        return f"about {duration(rounds * each)}, {side_by_side} at a time ({duration(runs * each)} of runs): {told}"
     if limit_min is not None:
-        return f"at most {_time(60 * limit_min * runs)} of runs: {runs} runs within timeout_min={limit_min:g}"
+        return f"at most {duration(60 * limit_min * runs)} of runs: {runs} runs within timeout_min={limit_min:g}"
     return f"{runs} runs; how long they take is not known here yet: no like run has finished"
-
-
-def _time(seconds: float) -> str:
-    if seconds < 120:
-        return f"{seconds:.0f} s"
-    return f"{seconds / 60:.0f} min" if seconds < 7200 else f"{seconds / 3600:.1f} h"

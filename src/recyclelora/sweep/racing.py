@@ -13,10 +13,11 @@ from recyclelora.sweep.goals import is_miou, select
 from recyclelora.sweep.ledger import COMPLETE, FAILED, WAITING, Ledger, Trial
 from recyclelora.sweep.planning import Plan, units_of
 from recyclelora.sweep.race import OBJECTIVE, Entrant, Race, Standing, is_named, judge, ranked
-from recyclelora.sweep.record import read_study
+from recyclelora.sweep.record import StudyRecord
 from recyclelora.sweep.search import Search
 from recyclelora.system.errors import UserError
 from recyclelora.system.storage import read_json
+from recyclelora.system.typed_json import read_record
 
 Known = dict[tuple[str, int], float]
 """(trial's folder, unit) -> its value, which does not change any more."""
@@ -195,10 +196,12 @@ def read_race(sweep: Path) -> tuple[Race, list[Standing]] | None:
     Raises:
         UserError: its files are not what was written.
     """
-    about = read_study(sweep)
-    record = about.get("race") if about is not None else None
-    if about is None or record is None:
+    path = sweep / "study.json"
+    if not path.exists() or not read_json(path).get("race"):
         return None
+    about = read_record(path, StudyRecord)
+    record = about.get("race")
+    assert record is not None
     seeds = about.get("race_seeds") or 0
     race = Race(tuple(record["references"]), record["on"], record["alpha"], seeds, record["higher"])
     trials = Ledger(sweep).trials()

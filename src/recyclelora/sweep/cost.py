@@ -1,0 +1,76 @@
+"""What the runs of a sweep have cost, and about what is left."""
+
+from __future__ import annotations
+
+import statistics
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from recyclelora.runs.mailbox import read_outcome
+from recyclelora.sweep.ledger import Trial
+from recyclelora.sweep.race import Race, Standing
+
+
+@dataclass(frozen=True)
+class Cost:
+    """Times of runs, in seconds; runs side by side are added up."""
+
+    spent: float
+    """by runs that have ended and by those that run"""
+    typical: float | None
+    """median of finished runs"""
+    fewest: int
+    """runs that are still to be done, at least"""
+    most: int
+    running: int
+
+    def __str__(self) -> str:
+        text = f"{duration(self.spent)} of runs so far"
+        if self.most == 0 or self.typical is None:
+            return text
+        low, high = self.fewest * self.typical, self.most * self.typical
+        about = duration(low) if self.fewest == self.most else f"{duration(low)} to {duration(high)}"
+        count = f"{self.fewest}" if self.fewest == self.most else f"{self.fewest} to {self.most}"
+        side = f", {self.running} at a time" if self.running > 1 else ""
+        return f"{text}; about {about} left{side} ({count} runs of {duration(self.typical)}, the median here)"
+
+
+def cost_of(trials: Sequence[Trial], n_trials: int, race: tuple[Race, list[Standing]] | None = None) -> Cost:
+    """Of a sweep as its ledger has it; confirmations that are not asked for yet are not counted.
+
+    Args:
+        trials: all of the ledger
+        n_trials: that its command asks for
+        race: with its standings, in the order of the entrants' numbers
+    """
+    finished, spent, running, waiting = [], 0.0, 0, 0
+    for trial in trials:
+        for unit in range(len(trial.units)):
+            outcome = read_outcome(trial.unit_folder(unit))
+            began = trial.unit_folder(unit) / "started.json"
+            if outcome is not None:
+                spent += outcome.get("seconds", 0.0)
+                finished += [outcome.get("seconds", 0.0)] if outcome["status"] == "complete" else []
+            elif trial.ended:
+                continue
+            elif began.exists():
+                running += 1
+                spent += time.time() - began.stat().st_mtime
+            waiting += not trial.ended and outcome is None
+    searched = [trial for trial in trials if not trial.confirms]
+    each = max((len(trial.units) for trial in searched), default=1)
+    known = sum(trial.retry_of is None for trial in searched)
+    fewest = waiting + (each * max(0, n_trials - known) if race is None or searched else 0)
+    most = fewest
+    for standing in race[1] if race is not None else ():
+        seeds = race[0].seeds - len(standing.entrant.values) if race is not None and not standing.over else 0
+        fewest, most = fewest + min(1, seeds), most + seeds
+    return Cost(spent, statistics.median(finished) if finished else None, fewest, most, running)
+
+
+def duration(seconds: float) -> str:
+    """In words: seconds, minutes or hours."""
+    if seconds < 120:
+        return f"{seconds:.0f} s"
+    return f"{seconds / 60:.0f} min" if seconds < 7200 else f"{seconds / 3600:.1f} h"
