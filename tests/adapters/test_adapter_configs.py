@@ -8,6 +8,7 @@ from recyclelora.adapters.method import AdapterContext
 from recyclelora.adapters.state import low_rank_layers
 from recyclelora.config.build import build_backbone
 from recyclelora.config.compose import ConfigError, home
+from recyclelora.config.testing import shown_images
 
 ADAPTERS = sorted(path.stem for path in (home() / "conf" / "adapter").glob("*.yaml"))
 DEEP = ["backbone=vit_tiny_test", "backbone.model_args.depth=10", "data.augment.crop=[32,32]"]  # published: block 8 on
@@ -17,7 +18,8 @@ IMAGES = torch.randn(2, 3, 32, 32, generator=torch.Generator().manual_seed(0))
 def adapted(make_config, *overrides):
     config = make_config(*DEEP, *overrides)
     model = build_backbone(config, None).model.eval()
-    return config.adapter, model, config.adapter.method().apply(model, AdapterContext(config.seed, 10))
+    context = AdapterContext(config.seed, 10, calibration=shown_images(model))
+    return config.adapter, model, config.adapter.method().apply(model, context)
 
 
 @pytest.mark.parametrize("name", ADAPTERS)

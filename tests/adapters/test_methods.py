@@ -31,6 +31,7 @@ from recyclelora.adapters.method import Adapted, AdapterContext, Method
 from recyclelora.adapters.rein import Rein
 from recyclelora.adapters.state import initial_state, merge, unmergeable
 from recyclelora.adapters.vera import VeRA
+from recyclelora.config.testing import shown_images
 
 from .models import load, stored, tiny_vit
 
@@ -62,6 +63,21 @@ METHODS: dict[str, tuple[Method, set[str]]] = {
         LowRank(low_rank(BranchConfig("rrqr_minor", 4), BranchConfig("rrqr_major", 2, lr_mult=0.5))),
         layers((*AB, "sub.lora_a", "sub.lora_b")),
     ),
+    "recyclelora_data": (
+        LowRank(low_rank(BranchConfig("rrqr_minor_data", 4), BranchConfig("rrqr_major_data", 2), split_qkv=True)),
+        layers((*AB, "sub.lora_a", "sub.lora_b"), SPLIT),
+    ),
+    "recyclelora_null": (
+        LowRank(low_rank(BranchConfig("rrqr_null", 4), BranchConfig("rrqr_major_data", 2))),
+        layers((*AB, "sub.lora_a", "sub.lora_b")),
+    ),
+    "lora_null": (LowRank(low_rank(BranchConfig("lora_null", 4), alpha=4.0)), layers(AB)),
+    "lora_null_v2": (LowRank(low_rank(BranchConfig("lora_null", 4, train_a=False), alpha=4.0)), layers(AB[1:])),
+    "corda": (LowRank(low_rank(BranchConfig("corda_kpm", 4), alpha=4.0)), layers(AB)),
+    "corda_ipm": (LowRank(low_rank(BranchConfig("corda_ipm", 4), alpha=4.0)), layers(AB)),
+    "eva": (LowRank(low_rank(BranchConfig("eva", 4), alpha=4.0, residual=False, rho=1.0)), layers(AB)),
+    "lora_ga": (LowRank(low_rank(BranchConfig("lora_ga", 4), alpha=4.0, split_qkv=True)), layers(AB, SPLIT)),
+    "lora_one": (LowRank(low_rank(BranchConfig("lora_one", 4), alpha=4.0, residual=False)), layers(AB)),
     "dora": (DoRA(DoraConfig(rank=4, alpha=4.0)), layers(("lora_a", "lora_b", "magnitude"))),
     "vera": (VeRA(VeraConfig(rank=8, targets=["*.attn.*"])), layers(("vera_d", "vera_b"), LINEARS[:2])),
     "adalora": (AdaLoRA(AdaLoraConfig(init_rank=4, target_rank=2, alpha=4.0)), layers(("lora_a", "lora_e", "lora_b"))),
@@ -86,15 +102,27 @@ STARTS = {
     "adaptformer": 0,
     "rein": 5e-3,
     "rein_link": 5e-3,
+    "lora_one": 0.5,
 }
-"""How far the adapted model may be from the pretrained one where this is not rounding: Rein's scale starts at 0.001."""
-every_method = pytest.mark.parametrize("name", METHODS)
+"""How far the adapted model may be from the pretrained one where this is not rounding: Rein's scale starts at 0.001,
+LoRA-One one step down the gradient."""
+OTHER_STARTS = {"recyclelora_null", "lora_null_v2", "corda_ipm", "lora_one"}
+"""Methods that differ from another one in where they start alone."""
+every_method = pytest.mark.parametrize(
+    "name", [pytest.param(name, marks=pytest.mark.slow) if name in OTHER_STARTS else name for name in METHODS]
+)
 IN_PLACE = {"full", "norms"}
+
+
+def context(name: str, model: nn.Module, **given: object) -> AdapterContext:
+    """What every method is given here; what starts from data looks at random images."""
+    options = {"seed": 3, "max_steps": 6, "has_queries": name == "rein_link", **given}
+    return AdapterContext(**options, calibration=shown_images(model))
 
 
 def adapted(name: str, train: bool = False) -> tuple[nn.Module, Adapted]:
     model = tiny_vit()
-    result = METHODS[name][0].apply(model, AdapterContext(seed=3, max_steps=6, has_queries=name == "rein_link"))
+    result = METHODS[name][0].apply(model, context(name, model))
     if train:
         train_steps(model, result)
     return model, result
@@ -139,7 +167,7 @@ def test_pretrained_tensors_stay_as_they_are_to_the_last_bit(name):
     model = tiny_vit()
     state = model.state_dict()  # the very tensors
     before = copy.deepcopy(state)
-    result = METHODS[name][0].apply(model, AdapterContext(max_steps=6, has_queries=name == "rein_link"))
+    result = METHODS[name][0].apply(model, context(name, model))
     frozen = {n: p.detach().clone() for n, p in model.named_parameters() if not p.requires_grad}
     train_steps(model, result)
     for parameter, value in frozen.items():
@@ -198,8 +226,7 @@ def test_a_state_saved_in_any_mode_loads_to_the_same_output(name, training):
     expected = model.eval().forward_features(IMAGES)
     assert METHODS[name][1] == state.keys()
     fresh = tiny_vit()
-    setting = AdapterContext(seed=3, max_steps=6, initial=initial, has_queries=name == "rein_link")
-    METHODS[name][0].apply(fresh, setting)
+    METHODS[name][0].apply(fresh, AdapterContext(3, 6, initial=initial, has_queries=name == "rein_link"))
     load(fresh.train(training), state)
     assert torch.equal(fresh.eval().forward_features(IMAGES), expected)
 
@@ -250,7 +277,7 @@ def test_autocast_and_bfloat16_backbones_stay_near_float32(name):
     with torch.autocast("cpu", torch.bfloat16):
         torch.testing.assert_close(model.forward_features(IMAGES).float(), expected, atol=0.15, rtol=0.1)
     low = tiny_vit().to(torch.bfloat16).eval()
-    METHODS[name][0].apply(low, AdapterContext(seed=3, max_steps=6, has_queries=name == "rein_link"))
+    METHODS[name][0].apply(low, context(name, low))
     reference = adapted(name)[0].eval().forward_features(IMAGES)
     found = low.forward_features(IMAGES.to(torch.bfloat16))
     assert found.dtype == torch.bfloat16
@@ -271,11 +298,14 @@ class Stack(nn.Module):
             x = checkpoint(block, x, use_reentrant=False)
         return x
 
+    def forward_features(self, images: torch.Tensor) -> torch.Tensor:
+        return self(images.reshape(len(images), -1, 64))
+
 
 @every_method
 def test_a_bare_stack_of_blocks_can_be_adapted(name):
     model = Stack()
-    result = METHODS[name][0].apply(model, AdapterContext(has_queries=name == "rein_link"))
+    result = METHODS[name][0].apply(model, context(name, model))
     output = model(torch.randn(2, 5, 64))
     assert output.shape == (2, 5, 64) and output.requires_grad == bool(result.rules)
 

@@ -39,6 +39,8 @@ ADAPTERS = {
     "lora": LowRankConfig(main=BranchConfig("kaiming", 4), residual=False),
     "recyclelora": LowRankConfig(main=BranchConfig("rrqr_minor", 4), sub=SUB, split_qkv=True, train_bias=True),
     "mica": LowRankConfig(main=BranchConfig("svd_minor_left", 4, train_b=False)),
+    "recyclelora_data": LowRankConfig(main=BranchConfig("rrqr_minor_data", 4), sub=BranchConfig("rrqr_major_data", 2)),
+    "eva": LowRankConfig(main=BranchConfig("eva", 4), residual=False),
     "dora": DoraConfig(rank=4),
     "vera": VeraConfig(rank=8),
     "norms": NormsConfig(),

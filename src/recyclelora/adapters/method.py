@@ -12,6 +12,7 @@ from typing import Protocol
 
 from torch import Tensor, nn
 
+from recyclelora.adapters.calibration.statistics import Calibration
 from recyclelora.adapters.linalg.factor_cache import Progress
 from recyclelora.adapters.linalg.factor_store import FactorCache
 from recyclelora.adapters.state import ParameterRule
@@ -29,6 +30,7 @@ class AdapterContext:
         progress: called with (layers done, layers in all, layer).
         has_queries: whether the decoder has queries that an adapter can speak to.
         autocast: whether forwards run under autocast, in bfloat16 or float16.
+        calibration: images that tell of the inputs and gradients of layers; None where there are none to look at.
     """
 
     seed: int = 0
@@ -38,6 +40,7 @@ class AdapterContext:
     progress: Progress | None = None
     has_queries: bool = False
     autocast: bool = False
+    calibration: Calibration | None = None
 
 
 Setting = AdapterContext

@@ -33,13 +33,13 @@ def low_rank_layers(model: nn.Module) -> Iterator[tuple[str, LowRankLinear]]:
 def initial_state(model: nn.Module) -> dict[str, torch.Tensor]:
     """B0 and A0 under the names of the parameters they started; a 0/1 A0 as int64 positions of its ones (rank,).
 
-    A branch with B0 = 0 whose A trains is left out, and so is everything outside the low-rank family: what they start
-    from follows from the seed and the weights.
+    A branch with B0 = 0 whose A trains is left out unless it comes from data, and so is everything outside the low-rank
+    family: what they start from follows from the seed and the weights.
     """
     state = {}
     for name, layer in low_rank_layers(model):
         for branch_name, branch in layer.branches().items():
-            if branch.lora_a.requires_grad and not branch.initial.b.any():
+            if branch.lora_a.requires_grad and not branch.initial.b.any() and not branch.initial.from_data:
                 continue
             a = branch.initial.a if branch.initial.a is not None else branch.initial.a_index
             assert a is not None

@@ -3,7 +3,7 @@
     recyclelora prepare data=gta2city backbone=dinov2_large
 
 Takes the options of the `recyclelora train` to come, which then runs offline: weights, a look at all data, decoded
-images, class counts and decomposed layers.
+images, class counts, decomposed layers and what an adapter looks at.
 """
 
 from __future__ import annotations
@@ -25,7 +25,9 @@ def prepare(config: Config, trial: int | None = None) -> None:
     from recyclelora.data.preparation import decode, samples_to_decode
     from recyclelora.data.soundness import sound_files
     from recyclelora.reports.inspection.writing import inspect_pair
+    from recyclelora.system.devices import resolve_accelerator
     from recyclelora.system.progress import Reporter
+    from recyclelora.training.calibration import CalibrationImages
 
     reporter = Reporter()
     weights = locate_weights(config.backbone)
@@ -41,8 +43,12 @@ def prepare(config: Config, trial: int | None = None) -> None:
         with reporter.bar("decoding", len(samples)) as update:
             decode(samples, update)
     build_rare_classes(config.data, datasets.sources, config.cache, lambda n: reporter.bar("counting classes", n))
-    with reporter.bar("decomposing layers", 1) as update:
-        build_model(config, weights, progress=lambda done, total, layer: update(1, total=total))
+    images = CalibrationImages.of(config, datasets)
+    with reporter.bar("decomposing layers" if images is None else "looking at images", 1) as update:
+        build_model(
+            config, weights, progress=lambda done, total, layer: update(1, total=total),
+            images=None if images is None else images.on(resolve_accelerator(config.trainer.accelerator)),
+        )  # fmt: skip
     reporter.note(f"ready: {config.cache} and the weights hold all that train.py needs with the same overrides")
 
 

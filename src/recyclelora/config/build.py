@@ -4,7 +4,7 @@ are the ones written here."""
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -17,6 +17,7 @@ from recyclelora.adapters.linalg.factor_cache import Progress
 from recyclelora.adapters.linalg.factor_store import FactorCache
 from recyclelora.adapters.method import Adapted, AdapterContext, TrainingState
 from recyclelora.adapters.state import initial_state
+from recyclelora.config.calibration import ShownImages, shown_to
 from recyclelora.config.run import Config
 from recyclelora.data.labels import IGNORE, PADDING
 from recyclelora.models.backbones.config import BackboneConfig
@@ -81,6 +82,7 @@ def build_model(
     initial: dict[str, Tensor] | None = None,
     progress: Progress | None = None,
     precision: str = "32-true",
+    images: ShownImages | None = None,
 ) -> Model:
     """Build backbone, adapter and decoder.
 
@@ -90,25 +92,24 @@ def build_model(
         initial: the adapters' initial factors from a checkpoint; None computes them
         progress: called with (layers done, layers in all, layer) while factors are computed
         precision: resolved, of the forwards: ``32-true``, ``bf16-mixed`` or ``16-mixed``
+        images: what an adapter that starts from data looks at, unless ``initial`` is given
 
     Raises:
-        UserError: shapes, patterns or weights do not fit.
+        UserError: shapes, patterns or weights do not fit, or there are no images to start from.
     """
     with user_errors():
         backbone = build_backbone(config, weights)
         pretrained = {name for name, _ in backbone.model.named_parameters()}
-        adapted = adapt(backbone, config, initial, progress, autocast=precision != "32-true")
+        adapted = adapt(
+            backbone, config, initial, progress, autocast=precision != "32-true",
+            images=images if initial is None else None,
+        )  # fmt: skip
         channels = [backbone.embed_dim] * len(backbone.levels)
         lent = None if adapted.query is None else adapted.query()
         num_classes = len(config.data.classes.names)
         decoder = build_decoder(config.decoder, channels, num_classes, lent, adapted.query_features)
         extra_losses = [build_loss(options, channels, num_classes) for options in config.losses.values()]
-    segmenter = Segmenter(
-        backbone, decoder,
-        mean=config.backbone.mean, std=config.backbone.std, ignore_index=IGNORE,
-        padding_index=PADDING if config.data.augment.padding == "last" else None,
-        query=adapted.query, penalty=adapted.penalty, extra_losses=extra_losses,
-    )  # fmt: skip
+    segmenter = _segmenter(config, backbone, decoder, extra_losses, adapted)
     learning = decayed_by_layer(adapted.rules, config.optimizer.layer_decay, backbone.depth, pretrained)
     rules = {BACKBONE + name: replace(rule, group=ADAPTER + rule.group) for name, rule in learning.items()}
     rules |= decoder_rules(decoder, getattr(config.decoder, "lr_mult", 1.0))
@@ -155,6 +156,7 @@ def adapt(
     initial: dict[str, Tensor] | None,
     progress: Progress | None,
     autocast: bool = False,
+    images: ShownImages | None = None,
 ) -> Adapted:
     """Freeze the backbone and put the adapter in."""
     cache = FactorCache(Path(config.cache) / "factors", int(config.factor_cache_gib * 2**30))
@@ -162,8 +164,39 @@ def adapt(
         config.seed, config.trainer.max_steps, cache, initial, progress,
         has_queries=getattr(config.decoder, "has_queries", False), autocast=autocast,
     )  # fmt: skip
-    adapted: Adapted = config.adapter.method().apply(backbone.model, context)
+    method = config.adapter.method()
+    with (
+        nullcontext() if images is None
+        else shown_to(backbone, config, images, cache, partial(_unadapted, backbone, config)) as calibration
+    ):  # fmt: skip
+        adapted: Adapted = method.apply(backbone.model, replace(context, calibration=calibration))
     return adapted
+
+
+def _unadapted(backbone: TimmBackbone, config: Config, whole: bool) -> Segmenter:
+    """A segmenter around a backbone before it is adapted; ``whole``: with the decoder that training will begin with."""
+    channels, num_classes = [backbone.embed_dim] * len(backbone.levels), len(config.data.classes.names)
+    decoder: nn.Module = nn.Identity()
+    extra_losses: list[ExtraLoss] = []
+    if whole:
+        with torch.random.fork_rng(devices=[]):  # the run's own decoder comes from the same numbers
+            decoder = build_decoder(config.decoder, channels, num_classes)
+        extra_losses = [build_loss(options, channels, num_classes) for options in config.losses.values()]
+    return _segmenter(config, backbone, decoder, extra_losses)
+
+
+def _segmenter(
+    config: Config, backbone: TimmBackbone, decoder: nn.Module, extra_losses: list[ExtraLoss],
+    adapted: Adapted | None = None,
+) -> Segmenter:  # fmt: skip
+    """The parts in one module, with what the adapter has to say in it."""
+    return Segmenter(
+        backbone, decoder,
+        mean=config.backbone.mean, std=config.backbone.std, ignore_index=IGNORE,
+        padding_index=PADDING if config.data.augment.padding == "last" else None,
+        query=adapted.query if adapted else None, penalty=adapted.penalty if adapted else None,
+        extra_losses=extra_losses,
+    )  # fmt: skip
 
 
 def build_decoder(

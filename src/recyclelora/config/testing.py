@@ -8,12 +8,14 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 import torch
 from timm.models.vision_transformer import VisionTransformer
 from torch import Tensor, nn
 
+from recyclelora.adapters.calibration.measure import ImagePass
 from recyclelora.adapters.method import Adapted, AdapterContext
 from recyclelora.adapters.state import initial_state
 from recyclelora.config.build import build_decoder, build_loss
@@ -28,6 +30,17 @@ def tiny_vit(seed: int = 0) -> nn.Module:
     """A timm ViT of width 64 with two blocks and random weights, for images of 32 pixels."""
     torch.manual_seed(seed)
     return VisionTransformer(img_size=32, patch_size=PATCH, embed_dim=64, depth=2, num_heads=4, num_classes=0)
+
+
+def shown_images(model: nn.Module) -> ImagePass:
+    """Random images that an adapter may look at before it starts: more tokens than the model is wide."""
+    images = torch.randn(16, 3, 32, 32, generator=torch.Generator().manual_seed(6))
+
+    def loss(number: int) -> Tensor:
+        image = images[number][None].to(next(model.parameters()).dtype)
+        return model.forward_features(image).float().square().mean()  # type: ignore[operator,no-any-return]
+
+    return ImagePass(len(images), "random images", loss, loss)
 
 
 # --- adapters -----------------------------------------------------------------------------------------------------
@@ -117,7 +130,7 @@ class _Training:
 
 def _adapted(options: Any, context: AdapterContext) -> tuple[nn.Module, Adapted]:
     model = tiny_vit()
-    return model, options.method().apply(model, context)
+    return model, options.method().apply(model, replace(context, calibration=shown_images(model)))
 
 
 def _stored(model: nn.Module) -> State:

@@ -64,11 +64,7 @@ class Segmenter(nn.Module):
         """
         if labels is None:
             return self.logits(images)
-        normalised = self._normalised(images)
-        if self.padding_index is not None:
-            outside = labels == self.padding_index
-            normalised = normalised.masked_fill(outside[:, None], 0.0)
-        padded, truth, query = self._padded(normalised), self._padded_labels(labels), self._query()
+        padded, truth, query = self.shown(images, labels), self._padded_labels(labels), self._query()
         features = self.backbone(padded)
         losses: dict[str, Tensor] = self.decoder.losses(features, truth, self.ignore_index, query, norm)  # type: ignore[operator]
         if self.penalty is not None:
@@ -79,6 +75,14 @@ class Segmenter(nn.Module):
         scored = partial(self.decoder, features, size, query)
         inputs = LossInputs(padded, truth, self.ignore_index, features, self.step, scored)
         return with_extras(losses, self.extra_losses, inputs)
+
+    def shown(self, images: Tensor, labels: Tensor) -> Tensor:
+        """What the backbone is given in training of images (B, 3, H, W) with labels (B, H, W)."""
+        normalised = self._normalised(images)
+        if self.padding_index is not None:
+            outside = labels == self.padding_index
+            normalised = normalised.masked_fill(outside[:, None], 0.0)
+        return self._padded(normalised)
 
     def begin_step(self, step: int) -> None:
         """Tell the losses how many steps are finished."""

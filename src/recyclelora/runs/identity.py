@@ -33,7 +33,7 @@ NAMES_OF_CONTENT = ("data.root", "data.folder.root", "data.cityscapes_labels")
 
 NOT_IDENTITY = (
     *FREE, "init_from", "backbone.checkpoint", "trainer.accelerator", "trainer.devices", "trainer.num_nodes",
-    "trainer.precision",
+    "trainer.precision", "adapter.calibration.folder",
 )  # fmt: skip
 """Keys whose text is not part of the identity; those that are not free enter by content (paths) or resolved."""
 
@@ -49,12 +49,19 @@ class Identity:
     world_size: int
     init_sha256: str | None = None
     """of the adapter that ``init_from`` starts from"""
+    calibration: str | None = None
+    """digest of the images that the adapter looks at before it starts"""
+
+    def as_dict(self) -> dict[str, Any]:
+        """Its fields; without images there is no ``calibration``, which runs of the first release do not know."""
+        fields = dataclasses.asdict(self)
+        return fields if self.calibration is not None else {k: v for k, v in fields.items() if k != "calibration"}
 
 
 def signature(config: Config, identity: Identity) -> str:
     """First 16 hex digits of the sha256 over the resolved configuration and the content it refers to."""
     fields = _fields_without(config, (*NOT_IDENTITY, *_without_effect(config, identity)))
-    text = json.dumps({"config": fields, "identity": dataclasses.asdict(identity)}, sort_keys=True)
+    text = json.dumps({"config": fields, "identity": identity.as_dict()}, sort_keys=True)
     return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 
@@ -99,11 +106,13 @@ def evaluation_identity(
 def _without_effect(config: Config, identity: Identity) -> Iterator[str]:
     """Options younger than the first release that change nothing here: a run that it began is the same run.
 
-    In float32 there is no autocast for ``mixed_precision``; and ``positions`` is about other sizes than the one that is
-    laid out, of weights that were pretrained on another grid.
+    What looks at no data has no use for ``calibration``. In float32 there is no autocast for ``mixed_precision``; and
+    ``positions`` is about other sizes than the one that is laid out, of weights that were pretrained on another grid.
     """
     if identity.precision in ("", "32-true"):
         yield "adapter.mixed_precision"
+    if not getattr(config.adapter, "looks_at", ()):
+        yield "adapter.calibration"
     crop, protocol = list(config.data.augment.crop), config.data.protocol
     laid_out = list(config.backbone.image_size or crop)
     one_size = crop == laid_out and protocol.mode == "slide" and laid_out == [protocol.window] * 2

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import functools
 import hashlib
 import importlib.metadata
@@ -76,7 +75,7 @@ def describe(config: Config, place: Place, extra: dict[str, Any], checkout: Path
         "seed": config.seed,
         "study": config.study,
         "protocol": config.data.protocol.name,
-        **dataclasses.asdict(place.identity),
+        **place.identity.as_dict(),
         **extra,
         "git": git_state(checkout),
         "code_sha256": code_digest(),

@@ -13,7 +13,7 @@ import yaml
 from omegaconf import DictConfig, OmegaConf
 
 from recyclelora.runs.identity import FREE
-from recyclelora.system.checks import additions, as_override
+from recyclelora.system.checks import additions, as_override, identity_fields
 from recyclelora.system.errors import UserError
 from recyclelora.system.storage import write_json
 from recyclelora.system.typed_json import Time, read_record
@@ -100,7 +100,8 @@ def options_since(config: DictConfig, path: str = "config") -> Iterator[tuple[st
     """Keys of ``study.json`` that earlier versions do not know, and what those versions did."""
     kind = OmegaConf.get_type(config)
     if dataclasses.is_dataclass(kind):
-        yield from ((f"{path}.{name}", default) for name, default in additions(kind).items())
+        for name, default in additions(kind).items():
+            yield f"{path}.{name}", identity_fields(default)
     for name in map(str, config):
         child = config._get_node(name)
         if isinstance(child, DictConfig) and not (child._is_none() or child._is_missing() or child._is_interpolation()):

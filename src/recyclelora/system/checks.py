@@ -152,7 +152,7 @@ def additions(kind: type) -> dict[str, Any]:
 
 def as_override(value: Any) -> str:
     """A value as it stands behind ``key=`` on a command line."""
-    return value if isinstance(value, str) else json.dumps(value, separators=(",", ":"))
+    return value if isinstance(value, str) else json.dumps(value, separators=(",", ":"), default=dataclasses.asdict)
 
 
 def _default(field: dataclasses.Field[Any]) -> Any:

@@ -11,9 +11,14 @@ from torch import distributed as dist
 T = TypeVar("T")
 
 
+def several() -> bool:
+    """Whether this is one of several processes."""
+    return dist.is_available() and dist.is_initialized() and dist.get_world_size() > 1
+
+
 def gathered(mine: list[T]) -> list[T]:
     """What all processes have found, in the order of their ranks."""
-    if not (dist.is_available() and dist.is_initialized()) or dist.get_world_size() == 1:
+    if not several():
         return mine
     every: list[list[T]] = [[] for _ in range(dist.get_world_size())]
     dist.all_gather_object(every, mine)
@@ -27,8 +32,37 @@ def mean_over_processes(value: Tensor) -> Tensor:
     A loss that divides a process's own sum by this mean of the counts is, once the gradients have been averaged, the
     loss of the whole batch on one process.
     """
-    if not (dist.is_available() and dist.is_initialized()) or dist.get_world_size() == 1:
+    if not several():
         return value
     total = value.detach().clone().float()
     dist.all_reduce(total)
     return total / dist.get_world_size()
+
+
+def is_first() -> bool:
+    """Whether this is the only process, or the first of several."""
+    return not several() or dist.get_rank() == 0
+
+
+def process_share(count: int) -> range:
+    """Which of ``count`` things are this process's."""
+    return range(dist.get_rank(), count, dist.get_world_size()) if several() else range(count)
+
+
+@torch.no_grad()
+def sum_over_processes(value: Tensor) -> Tensor:
+    """The sum of a tensor over all processes, the same bits in each; the tensor itself where there is only one."""
+    if not several():
+        return value
+    total = value.detach().clone()
+    dist.all_reduce(total)
+    return total
+
+
+def from_first(value: T) -> T:
+    """What the first process has, in all of them."""
+    if not several():
+        return value
+    held = [value]
+    dist.broadcast_object_list(held)
+    return held[0]

@@ -38,6 +38,7 @@ from recyclelora.system.errors import BrokenFile, UserError
 from recyclelora.system.progress import Reporter, shown
 from recyclelora.system.storage import set_aside
 from recyclelora.tracking.process import asked_for, followed
+from recyclelora.training.calibration import CalibrationImages
 from recyclelora.training.preparation import prepare_data
 from recyclelora.training.result import known_result, tell_result, write_result
 from recyclelora.training.trainer import Trainer
@@ -54,6 +55,8 @@ class Run(Place):
     files: Files
     weights: WeightsFile | None
     start: WarmStart | None
+    calibration: CalibrationImages | None = None
+    """what the adapter looks at before it starts"""
     remark: str | None = None
     """what the user should know before it begins"""
 
@@ -80,14 +83,16 @@ class Run(Place):
         if start is not None:
             start.check(config, weights.sha256 if weights else None)
         files = Files.of(datasets.sources, datasets.scored)
+        calibration = None if start is not None else CalibrationImages.of(config, datasets)
         identity = Identity(
             weights.sha256 if weights else None, files.trained_on(), precision, t.devices * t.num_nodes,
-            start.sha256 if start else None,
+            start.sha256 if start else None, calibration.digest if calibration else None,
         )  # fmt: skip
         place = find_run(config, identity, files, trial, unit)
         run = cls(
-            **vars(place), config=config, fabric=fabric, datasets=datasets, files=files, weights=weights, start=start
-        )
+            **vars(place), config=config, fabric=fabric, datasets=datasets, files=files, weights=weights, start=start,
+            calibration=calibration,
+        )  # fmt: skip
         run = run._with_masks_read_so_far(trial, unit) or run
         if unit is not None:
             if fabric.is_global_zero:
@@ -106,11 +111,15 @@ class Run(Place):
         config = dataclasses.replace(self.config, data=data)
         datasets = build_datasets(data, config.cache)
         files = Files.of(datasets.sources, datasets.scored)
-        identity = dataclasses.replace(self.identity, dataset_digest=files.trained_on())
+        calibration = CalibrationImages.of(config, datasets) if self.calibration else None
+        digest = calibration.digest if calibration else None
+        identity = dataclasses.replace(self.identity, dataset_digest=files.trained_on(), calibration=digest)
         place = find_run(config, identity, files, trial, unit)
         if not place.directory.path.exists():
             return None
-        return dataclasses.replace(self, **vars(place), config=config, datasets=datasets, files=files)
+        return dataclasses.replace(
+            self, **vars(place), config=config, datasets=datasets, files=files, calibration=calibration
+        )
 
     @functools.cached_property
     def source_classes(self) -> frozenset[int] | None:
@@ -136,6 +145,8 @@ class Run(Place):
             "source_classes": None if held is None else [names[index] for index in sorted(held)],
             **self.digests,
         }
+        if self.calibration is not None:
+            extra["calibration"] = self.calibration.describe()
         return describe(self.config, self, extra, home())
 
     # --- its way ------------------------------------------------------------------------------------------------------
@@ -220,15 +231,20 @@ class Run(Place):
         initial = checkpoint.tensors["initial"] if checkpoint else None
         if initial is None and self.start is not None:
             initial = self.start.weights.initial
+        images = self.calibration if initial is None else None
+        if images is not None:
+            reporter.note(f"calibration: looking at {images}")
         with (
             torch.random.fork_rng(devices=[]),
             warnings.catch_warnings(record=True) as remarks,
-            reporter.bar("decomposing layers", 1) as update,
+            reporter.bar("decomposing layers" if images is None else "looking at images", 1) as update,
         ):
             torch.manual_seed(self.config.seed)
             model = build_model(
                 self.config, self.weights, initial=initial,
                 progress=lambda done, total, layer: update(1, total=total), precision=self.identity.precision,
+                images=None if images is None
+                else images.on(str(self.fabric.device), lambda done, total: update(done, total=total)),
             )  # fmt: skip
         for text in dict.fromkeys(str(w.message) for w in remarks if issubclass(w.category, UserWarning)):
             reporter.warn(text)

@@ -1,4 +1,7 @@
-"""Factors on disk: one file of tensors for each weight and number of columns of Q, with a checksum of its contents."""
+"""Factors on disk: one file of tensors for each weight and number of columns of Q, with a checksum of its contents.
+
+What a calibration pass has summed for a layer lies there, too.
+"""
 
 from __future__ import annotations
 
@@ -14,7 +17,7 @@ import safetensors.numpy
 from recyclelora.adapters.linalg.blas import Array
 from recyclelora.system.filecache import FileCache
 
-_FIRST = ("q", "pivots", "rank")  # in every file; their order belongs to the checksum
+_FIRST = ("q", "pivots", "rank")  # of a pivoted QR; their order belongs to the checksum
 
 
 @dataclass(frozen=True)
@@ -49,7 +52,7 @@ class FactorCache(FileCache[dict[str, Array]]):
 def _digest(tensors: dict[str, Array]) -> bytes:
     """Checksum of the contents: safetensors itself notices truncation but not changed bytes."""
     digest = hashlib.sha256()
-    for name in (*_FIRST, *sorted(tensors.keys() - {*_FIRST})):
+    for name in (*(name for name in _FIRST if name in tensors), *sorted(tensors.keys() - {*_FIRST})):
         digest.update(byte_view(tensors[name]))
     return digest.digest()
 

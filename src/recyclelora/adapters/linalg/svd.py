@@ -87,7 +87,16 @@ def _accurate(weight: Array, found: Triplets, beyond: float, norm: np.floating) 
     return bool((residual + rounding <= _ACCURACY * np.abs(beyond - found.s)).all())
 
 
+def fixed_signs(vectors: Array) -> Array:
+    """Columns whose entry of largest size is positive."""
+    return vectors * _signs(vectors)
+
+
 def _with_fixed_signs(u: Array, s: Array, vt: Array) -> Triplets:
-    peak = u[np.argmax(np.abs(u), axis=0), np.arange(u.shape[1])]
-    sign = np.where(peak < 0, -1.0, 1.0)
+    sign = _signs(u)
     return Triplets(u * sign, s, vt * sign[:, None])
+
+
+def _signs(vectors: Array) -> Array:
+    peak = vectors[np.argmax(np.abs(vectors), axis=0), np.arange(vectors.shape[1])]
+    return np.where(peak < 0, -1.0, 1.0)

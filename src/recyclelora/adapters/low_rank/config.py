@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Optional
 
 from recyclelora.adapters.blocks import check_selection
+from recyclelora.adapters.calibration.config import CalibrationConfig
 from recyclelora.system.checks import Problem, above_zero, added, at_least, one_of
 
 if TYPE_CHECKING:  # at run time nothing here imports torch
@@ -22,7 +23,14 @@ INITS = (
     "kaiming", "gaussian", "orthogonal", "orthonormal",
     "svd_major", "svd_minor", "svd_minor_left", "svd_minor_unloaded",
     "qr", "rrqr_major", "rrqr_minor", "rrqr_major_values", "rrqr_minor_values",
+    "rrqr_major_data", "rrqr_minor_data", "rrqr_null", "lora_null", "corda_kpm", "corda_ipm", "eva",
+    "lora_ga", "lora_one",
 )  # fmt: skip
+BY_MOMENTS = (
+    "rrqr_major_data", "rrqr_minor_data", "rrqr_null", "lora_null", "corda_kpm", "corda_ipm", "eva",
+)  # fmt: skip
+BY_GRADIENTS = ("lora_ga", "lora_one")
+"""Initialisations that look at data, and at what."""
 SCALE_RULES = ("total_rank", "sqrt_rank", "fixed")
 
 
@@ -90,11 +98,23 @@ class LowRankConfig:
     mixed_precision: str = added("fold")
     """``residual`` under autocast: ``subtract`` takes s B0 A0 away in every forward, so that small steps survive;
     ``fold`` once from the frozen weight, as in float32"""
+    calibration: CalibrationConfig = added(CalibrationConfig)
+    """the images that initialisations look at, where they look at data"""
+    rho: float = added(2.0)
+    """``eva``: ranks go to the layers where they explain most, at most ``rho`` times ``main.rank`` to one; 1 for equal
+    ranks"""
 
     @property
     def branches(self) -> dict[str, BranchConfig]:
         """The branches by name, main first."""
         return {"main": self.main} if self.sub is None else {"main": self.main, "sub": self.sub}
+
+    @property
+    def looks_at(self) -> tuple[str, ...]:
+        """What of the data its branches start from: ``moments`` of inputs, ``gradients`` of the loss, or nothing."""
+        inits = {branch.init for branch in self.branches.values()}
+        kinds = {"moments": BY_MOMENTS, "gradients": BY_GRADIENTS}
+        return tuple(kind for kind, names in kinds.items() if inits & {*names})
 
     @property
     def layer_scale(self) -> float:
@@ -118,6 +138,21 @@ class LowRankConfig:
         if (self.scale is None) == (self.scale_rule == "fixed"):
             yield "scale", "is needed with scale_rule=fixed, and only there"
         yield from check_selection(self.targets, self.blocks)
+        yield from self._check_data()
+
+    def _check_data(self) -> Iterator[Problem]:
+        yield from at_least("rho", self.rho, 1)
+        inits = [branch.init for branch in self.branches.values()]
+        if "gradients" in self.looks_at and self.calibration.folder is not None:
+            yield "calibration.folder", "must be null here: gradients need labels, which the sources have"
+        if "lora_one" in inits and self.residual:
+            yield "residual", "must be false with lora_one, which starts one step down the gradient"
+        if "eva" in inits and self.sub is not None:
+            yield "sub", "must be null with eva, which shares the ranks of one branch out"
+        if "eva" in inits and self.split_qkv:
+            yield "split_qkv", "must be false with eva: q, k and v have the same inputs"
+        if "eva" in inits and not self.main.train_b:
+            yield "main.train_b", "must be true with eva: B starts at zero"
 
     def _check_strong(self) -> Iterator[Problem]:
         if self.precision != "float64":

@@ -11,6 +11,7 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
+from recyclelora.adapters.calibration.statistics import Statistics
 from recyclelora.adapters.linalg.rrqr import RRQR
 from recyclelora.adapters.rounding import noise_level, stored_eps
 
@@ -25,16 +26,22 @@ class Factors:
         b: (out, rank) float32.
         a: (rank, in) float32, or None where every row is a unit vector,
         a_index: (rank,) int64: then the position of the one in each row.
+        from_data: whether more than the seed and the weight is needed to make them again, whatever B0 is.
+        shares: (rank,) how much each row of A is worth beside those of other layers, where ranks are shared out.
     """
 
     b: torch.Tensor
     a: torch.Tensor | None = None
     a_index: torch.Tensor | None = None
+    from_data: bool = False
+    shares: Array | None = None
 
     @classmethod
-    def of(cls, b: npt.NDArray[Any], a: npt.NDArray[Any]) -> Factors:
+    def of(
+        cls, b: npt.NDArray[Any], a: npt.NDArray[Any], *, from_data: bool = False, shares: Array | None = None
+    ) -> Factors:
         """From B0 (out, rank) and A0 (rank, in) of any float type."""
-        return cls(b=_float32(b), a=_float32(a))
+        return cls(b=_float32(b), a=_float32(a), from_data=from_data, shares=shares)
 
     @classmethod
     def selecting(cls, b: npt.NDArray[Any], positions: npt.NDArray[np.int64]) -> Factors:
@@ -45,6 +52,11 @@ class Factors:
     def rank(self) -> int:
         """Number of columns of B."""
         return self.b.shape[1]
+
+    def first(self, rank: int) -> Factors:
+        """The same with fewer rows of A and columns of B."""
+        assert self.a is not None
+        return Factors(self.b[:, :rank].clone(), self.a[:rank].clone(), from_data=self.from_data)
 
     def dense_a(self, in_features: int) -> torch.Tensor:
         """A0 as a matrix (rank, in), float32."""
@@ -59,13 +71,25 @@ class LayerWeight:
     """A pretrained weight (out x in), with its pivoted QR where an initialisation needs one.
 
     ``scale`` is the layer's s: the SVD initialisations divide by it so that ``s B0 A0`` is a part of the weight.
-    ``name`` is for messages.
+    ``name`` is for messages; ``statistics`` are those of the layer's data, for an initialisation that looks at them.
     """
 
     weight: torch.Tensor
     scale: float
     rrqr: RRQR | None = None
     name: str = "weight"
+    statistics: Statistics | None = None
+
+    @property
+    def data(self) -> Statistics:
+        """What a calibration pass tells of the layer.
+
+        Raises:
+            ValueError: there was none.
+        """
+        if self.statistics is None:
+            raise ValueError("this start looks at data: only a training run has images for it to look at")
+        return self.statistics
 
     @cached_property
     def matrix(self) -> Array:

@@ -4,19 +4,21 @@ from __future__ import annotations
 
 import contextlib
 import warnings
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
 from threadpoolctl import threadpool_limits
 from torch import nn
 
+from recyclelora.adapters.calibration.statistics import Statistics
 from recyclelora.adapters.linalg.factor_cache import factorize
 from recyclelora.adapters.linalg.rrqr import RRQR
-from recyclelora.adapters.low_rank.config import BranchConfig, LowRankConfig
+from recyclelora.adapters.low_rank.config import BY_GRADIENTS, BY_MOMENTS, BranchConfig, LowRankConfig
 from recyclelora.adapters.low_rank.factors import Factors, LayerWeight, branch_rng
 from recyclelora.adapters.low_rank.inits import INITIALIZERS, RRQR_MAJOR, RRQR_MINOR
 from recyclelora.adapters.low_rank.layer import Branch, LowRankLinear, SplitQKV, split_rows
+from recyclelora.adapters.low_rank.ranks import shared_out
 from recyclelora.adapters.method import Adapted, AdapterContext
 from recyclelora.adapters.replacing import check_rank, replace, selected_linears
 from recyclelora.adapters.selection import role
@@ -24,6 +26,8 @@ from recyclelora.adapters.state import ParameterRule, low_rank_layers
 from recyclelora.system.checks import accept
 from recyclelora.system.cores import available_cores
 
+SPLIT = ("q", "k", "v")
+"""The rows of a fused qkv layer, in their order."""
 SVD_MAJOR, SVD_MINOR = ("svd_major",), ("svd_minor", "svd_minor_left")
 OPPOSITE = ((RRQR_MAJOR, RRQR_MINOR), (SVD_MAJOR, SVD_MINOR))
 """Initialisations by the decomposition, and by the end of it, that they start from."""
@@ -68,7 +72,8 @@ class LowRank:
             raise ValueError("the model is on the meta device and has no weights to start from")
         else:
             _say_overlaps(layers, self.options)
-            factors = self._computed(layers, context)
+            factors = self._computed(model, layers, context)
+        layers = {name: layer for name, layer in layers.items() if factors[name]}  # EVA may give a layer no rank
         subtract = context.autocast and self.options.mixed_precision == "subtract"
         made = {name: self._layer(layer, factors[name], subtract) for name, layer in layers.items()}
         fused = {name.removesuffix(".q") for name in made if self.options.split_qkv and name.endswith(".qkv.q")}
@@ -78,22 +83,53 @@ class LowRank:
         replace(model, replacements | made)
         return Adapted(_rules(model, self.options))
 
-    def _computed(self, layers: Mapping[str, nn.Linear], context: AdapterContext) -> dict[str, dict[str, Factors]]:
-        """Layer -> branch -> initial factors; in a thread pool, for the SVDs."""
-        decomposed = self._decomposed(layers, context)
+    def _computed(
+        self, model: nn.Module, layers: Mapping[str, nn.Linear], context: AdapterContext
+    ) -> dict[str, dict[str, Factors]]:
+        """Layer -> branch -> initial factors; in a thread pool, for the SVDs, and in parts where data are looked at."""
+        o, decomposed = self.options, self._decomposed(layers, context)
 
-        def initialise(name: str) -> dict[str, Factors]:
-            layer = LayerWeight(layers[name].weight, self.options.layer_scale, decomposed.get(name), name)
+        def initialise(name: str, statistics: Statistics | None) -> dict[str, Factors]:
+            layer = LayerWeight(layers[name].weight, o.layer_scale, decomposed.get(name), name, statistics)
             try:
                 return {
-                    branch: INITIALIZERS[chosen.init](layer, chosen.rank, branch_rng(context.seed, name, branch))
-                    for branch, chosen in self.options.branches.items()
+                    branch: INITIALIZERS[chosen.init](
+                        layer, self._rank(chosen, layer), branch_rng(context.seed, name, branch)
+                    )
+                    for branch, chosen in o.branches.items()
                 }
             except ValueError as error:
                 raise ValueError(f"{name}: {error}") from error
 
-        with threadpool_limits(1, user_api="blas"), ThreadPoolExecutor(available_cores()) as pool:
-            return dict(zip(layers, pool.map(initialise, layers), strict=True))
+        found: dict[str, dict[str, Factors]] = {}
+        for part in self._statistics(model, layers, context):
+            with threadpool_limits(1, user_api="blas"), ThreadPoolExecutor(available_cores()) as pool:
+                found |= zip(part, pool.map(initialise, part, part.values()), strict=True)
+        if o.main.init == "eva":
+            budget = {name: found[name]["main"] for name in layers}
+            return {n: {"main": f} if f.rank else {} for n, f in shared_out(budget, o.main.rank * len(budget)).items()}
+        return {name: found[name] for name in layers}
+
+    def _rank(self, chosen: BranchConfig, layer: LayerWeight) -> int:
+        """How many directions a layer is asked for."""
+        return min(round(chosen.rank * self.options.rho), *layer.weight.shape) if chosen.init == "eva" else chosen.rank
+
+    def _statistics(
+        self, model: nn.Module, layers: Mapping[str, nn.Linear], context: AdapterContext
+    ) -> Iterator[Mapping[str, Statistics | None]]:
+        """What is known of the data at each layer, in parts; q, k and v of a fused qkv have its inputs."""
+        if not self.options.looks_at:
+            yield dict.fromkeys(layers)
+            return
+        if context.calibration is None:
+            raise ValueError(
+                f"adapter={self.options.name} starts from data: only a training run has images for it to look at"
+            )
+        held: dict[str, list[str]] = {}
+        for name in layers:
+            held.setdefault(_fused(name), []).append(name)
+        for part in context.calibration.statistics(model, list(held), self.options.looks_at):
+            yield {name: _rows(found, name, layers[name]) for whole, found in part.items() for name in held[whole]}
 
     def _decomposed(self, layers: Mapping[str, nn.Linear], context: AdapterContext) -> dict[str, RRQR]:
         """Pivoted QR of every layer, if a branch asks for it."""
@@ -115,18 +151,22 @@ class LowRank:
         initial, factors = context.initial or {}, {}
         for branch, chosen in self.options.branches.items():
             if f"{name}.{branch}.lora_a" not in initial:
+                if chosen.init == "eva" and initial:  # the run gave this layer no rank
+                    continue
                 weight = LayerWeight(layer.weight, self.options.layer_scale)
                 factors[branch] = _seeded_factors(weight, name, branch, chosen, context.seed)
                 continue
             a, b = (initial[f"{name}.{branch}.lora_{factor}"] for factor in "ab")
-            expected = (layer.out_features, chosen.rank)
-            if tuple(b.shape) != expected or len(a) != chosen.rank:
+            rank = len(a) if chosen.init == "eva" else chosen.rank
+            expected = (layer.out_features, rank)
+            if tuple(b.shape) != expected or len(a) != rank:
                 raise ValueError(f"initial factors: {name}.{branch}.lora_b is {tuple(b.shape)}, expected {expected}")
             one_hot = not a.is_floating_point()
             factors[branch] = Factors(
                 b=b.detach().cpu().float(),
                 a=None if one_hot else a.detach().cpu().float(),
                 a_index=a.detach().cpu().long() if one_hot else None,
+                from_data=chosen.init in (*BY_MOMENTS, *BY_GRADIENTS),
             )
         return factors
 
@@ -172,6 +212,20 @@ def _say_overlaps(layers: Mapping[str, nn.Linear], options: LowRankConfig) -> No
             f"in {count} of its directions; so in {len(shared)} of {len(layers)} layers"
         )
         warnings.warn(message, OverlapWarning, stacklevel=3)
+
+
+def _fused(name: str) -> str:
+    """The layer of the model that a layer is, or is the q, k or v rows of."""
+    parent, _, part = name.rpartition(".")
+    return parent if parent.endswith(".qkv") and part in SPLIT else name
+
+
+def _rows(statistics: Statistics, name: str, layer: nn.Linear) -> Statistics:
+    """Those of a layer, out of those of the layer of the model."""
+    if _fused(name) == name:
+        return statistics
+    first = SPLIT.index(name.rpartition(".")[2]) * layer.out_features
+    return statistics.rows(slice(first, first + layer.out_features))
 
 
 def _seeded_factors(layer: LayerWeight, name: str, branch: str, chosen: BranchConfig, seed: int) -> Factors:
