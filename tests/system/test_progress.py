@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 
 import pytest
@@ -114,3 +115,9 @@ def test_no_text_of_a_file_steers_the_terminal(capsys):
     out = capsys.readouterr().out
     assert "\x1b" not in out and "\x07" not in out
     assert r"a\x1b[2Jb\u202ec" in out and r"x\x1b]0;title\x07y" in out and r"\udce9" in out
+
+
+def test_a_notebook_gets_plain_lines(monkeypatch):
+    monkeypatch.setitem(sys.modules, "ipykernel", object())
+    monkeypatch.setenv("FORCE_COLOR", "1")  # as a kernel sets it
+    assert not Reporter().interactive

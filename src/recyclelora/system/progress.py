@@ -41,10 +41,11 @@ LOG_WIDTH = 160
 def screen() -> Console:
     """Standard output as it is: no markup, no line broken but those of tables."""
     known = "COLUMNS" in os.environ or any(s is not None and s.isatty() for s in (sys.stdin, sys.stdout, sys.stderr))
-    # plain text in a notebook, too: rich would make every line a cell output of its own
+    # plain lines in a notebook: rich would make each a cell output of its own, and a kernel asks for colours and bars
     return Screen(
-        width=None if known else LOG_WIDTH, highlight=False, soft_wrap=True, markup=False, force_jupyter=False
-    )
+        width=None if known else LOG_WIDTH, highlight=False, soft_wrap=True, markup=False, force_jupyter=False,
+        force_terminal=False if "ipykernel" in sys.modules else None,
+    )  # fmt: skip
 
 
 class Screen(Console):
@@ -87,7 +88,7 @@ class Reporter:
         if not self.enabled:
             return
         self.console.print(table)
-        plain = Console(width=LOG_WIDTH, color_system=None, markup=False)
+        plain = Console(width=LOG_WIDTH, color_system=None, markup=False, force_jupyter=False)
         with plain.capture() as captured:
             plain.print(table)
         self._log("\n" + captured.get().rstrip())

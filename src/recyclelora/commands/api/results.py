@@ -195,11 +195,14 @@ class Sweep:
         return f"<p><b>{escape(self.path.name)}</b></p>" + str(self.trials().to_html(index=False, na_rep="–"))
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Compared:
     """Groups of seeds, and their paired differences to the reference: what ``report.html`` shows."""
 
     comparison: Comparison
+
+    def __repr__(self) -> str:
+        return f"{len(self.comparison.groups)} groups. {self.winner}"
 
     @property
     def winner(self) -> str:
