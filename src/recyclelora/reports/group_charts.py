@@ -111,11 +111,16 @@ def cost(c: Comparison) -> Drawn:
         )
         if len(groups) <= 12:
             panel.annotate(
-                group.name, (place, 100 * (mean or 0)), xytext=(7, 5), textcoords="offset points", fontsize=8
+                wrapped(group.name, 30),
+                (place, 100 * (mean or 0)),
+                xytext=(7, 5),
+                textcoords="offset points",
+                fontsize=8,
             )
     panel.set_xscale("symlog", linthresh=smallest / 2)
     powers = [10.0**n for n in range(12) if smallest / 2 <= 10**n <= 2 * max(places)]
-    panel.set_xticks([0, *powers], ["0", *(f"{p / 1e6:g} M" if p >= 1e6 else f"{p / 1e3:g} k" for p in powers)])
+    ticks = powers or sorted({smallest, max(places)})
+    panel.set_xticks([0, *ticks], ["0", *(f"{p / 1e6:.3g} M" if p >= 1e6 else f"{p / 1e3:.3g} k" for p in ticks)])
     panel.minorticks_off()
     panel.margins(x=0.22, y=0.12)
     panel.set_xlabel("trainable parameters of the backbone")

@@ -46,7 +46,11 @@ def reliability(c: Comparison) -> Drawn:
 
 def severity(c: Comparison) -> Drawn:
     """Mean of targets over the severity of corruptions, where runs were evaluated under them."""
-    found = {g.name: ones for g in shown(c)[:MOST_LINES] if (ones := [s for run in g.runs for s in _severities(run)])}
+    found = {
+        wrapped(g.name, 30): ones
+        for g in shown(c)[:MOST_LINES]
+        if (ones := [s for run in g.runs for s in _severities(run)])
+    }
     if not found:
         return None
     figure, panel = subplots(1, 1, (7.4, 3.8))
