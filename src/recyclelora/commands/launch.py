@@ -7,7 +7,7 @@ import sys
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import hydra
 from hydra.core.hydra_config import HydraConfig
@@ -22,6 +22,7 @@ from recyclelora.sweep.command import checked_arguments
 from recyclelora.system.cores import short_sockets
 from recyclelora.system.stopping import ending_at_once
 
+T = TypeVar("T")
 Task = Callable[[Any, int | None], float | None]
 """What a command does: (typed configuration, trial number of a multirun or None) -> what a sweep maximises."""
 
@@ -77,11 +78,12 @@ class Job:
 
     @staticmethod
     def beside(folder: Path, node: DictConfig) -> AbstractContextManager[Any]:
-        """What runs beside a whole sweep: the process that feeds MLflow from the files of all its runs."""
+        """What runs beside a whole sweep: processes that feed MLflow, and its page, from the files of all its runs."""
+        from recyclelora.reports.live import watched
         from recyclelora.tracking.process import asked_for, followed
 
         kinds = [kind for kind in asked_for(node.tracking) if kind == "mlflow"]  # others follow each run
-        return followed(folder, kinds, node.tracking.uri)
+        return together(watched(folder), followed(folder, kinds, node.tracking.uri))
 
     @staticmethod
     def explain(error: Exception) -> str:
@@ -98,6 +100,13 @@ class Job:
         # here, because Hydra would print a line of its own first
         with one_clear_line(self.command), ending_at_once(kept):
             return self.task(typed(node), None)
+
+
+@contextmanager
+def together(page: AbstractContextManager[None], feed: AbstractContextManager[T]) -> Iterator[T]:
+    """Both, and what the second gives."""
+    with page, feed as found:
+        yield found
 
 
 def without_hydra(node: DictConfig) -> DictConfig:

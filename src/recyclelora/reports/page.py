@@ -18,6 +18,7 @@ from recyclelora.reports import races, tables
 from recyclelora.reports.charts import Chart
 from recyclelora.reports.comparison import Comparison
 from recyclelora.reports.groups import Scored, ScoredGroup
+from recyclelora.reports.standing import NowStanding
 from recyclelora.runs.directory import RunDirectory
 
 SHOWN_GROUPS = 6
@@ -38,8 +39,8 @@ class Strip:
     uri: str
 
 
-def write_page(c: Comparison, charts: Sequence[Chart], resamples: int) -> str:
-    """The page as HTML text."""
+def write_page(c: Comparison, charts: Sequence[Chart], resamples: int, now: NowStanding | None = None) -> str:
+    """The page as HTML text; with ``now`` that of a sweep that runs, which the browser loads again and again."""
     environment = Environment(
         loader=PackageLoader("recyclelora.reports"), autoescape=True, undefined=StrictUndefined, trim_blocks=True,
         lstrip_blocks=True,
@@ -48,7 +49,7 @@ def write_page(c: Comparison, charts: Sequence[Chart], resamples: int) -> str:
     by_name = {chart.name: chart for chart in charts}
     bad = [trial for trial in c.study.trials if trial.state in ("failed", "pruned")]
     return environment.get_template("report.html").render(
-        c=c, counts=state_counts(c), charts=by_name, resamples=resamples,
+        c=c, now=now, counts=state_counts(c), charts=by_name, resamples=resamples,
         search_charts=[by_name[name] for name in SEARCH_CHARTS if name in by_name],
         scores=tables.scores(c, c.groups),
         search=tables.scores(c, c.search, f"{c.study.kind}: mIoU in %") if c.search else None,

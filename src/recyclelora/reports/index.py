@@ -1,0 +1,62 @@
+"""``outputs/index.html``: the studies and runs of a folder, each with a link to its page or its folder."""
+
+from __future__ import annotations
+
+import contextlib
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+from jinja2 import Environment, PackageLoader, StrictUndefined
+
+from recyclelora.runs.directory import RESULT
+from recyclelora.sweep.ledger import Ledger
+from recyclelora.system.errors import UserError
+from recyclelora.system.storage import read_json, write_text
+
+MOST = 500
+"""Runs that are listed, the latest first."""
+
+
+def write_index(outputs: Path) -> Path:
+    """Write it anew from what is there."""
+    environment = Environment(loader=PackageLoader("recyclelora.reports"), autoescape=True, undefined=StrictUndefined)
+    studies = [_study(path, outputs) for path in _latest(outputs.glob("sweeps/*/study.json"))]
+    runs = [_run(path, outputs) for path in _latest(outputs.glob("runs/*/config.yaml"))[:MOST]]
+    text = environment.get_template("index.html").render(studies=studies, runs=runs)
+    write_text(outputs / "index.html", text)
+    return outputs / "index.html"
+
+
+def _latest(paths: Any) -> list[Path]:
+    """Their folders, the latest first."""
+    found = []
+    for path in paths:
+        with contextlib.suppress(OSError):  # removed meanwhile
+            found.append((path.stat().st_mtime, path.parent))
+    return [folder for _, folder in sorted(found, reverse=True)]
+
+
+def _study(folder: Path, outputs: Path) -> dict[str, str]:
+    states = Counter(trial.state for trial in Ledger(folder).trials())
+    page = next((p for p in ("report.html", "report/report.html") if (folder / p).exists()), "")
+    command = ""
+    with contextlib.suppress(UserError):
+        command = str(read_json(folder / "study.json").get("command", ""))
+    return {
+        "name": folder.name,
+        "link": f"{folder.relative_to(outputs)}/{page}",
+        "states": ", ".join(f"{count} {state}" for state, count in states.items()),
+        "command": command,
+    }
+
+
+def _run(folder: Path, outputs: Path) -> dict[str, str]:
+    score, steps = "", ""
+    with contextlib.suppress(UserError):
+        if (folder / RESULT).exists():
+            result = read_json(folder / RESULT)
+            mean = (result.get("miou") or {}).get("mean")
+            score, steps = "" if mean is None else f"{100 * mean:.2f}", str(result.get("steps", ""))
+    link = f"{folder.relative_to(outputs)}/"
+    return {"name": folder.name, "link": link, "score": score, "steps": steps or "not finished"}
