@@ -9,6 +9,7 @@ import pytest
 
 from recyclelora.config.commands import ReportConfig
 from recyclelora.reports.comparison import compare
+from recyclelora.reports.races import evidence, table
 from recyclelora.reports.records import read_sweep
 from recyclelora.reports.writing import write_report
 from recyclelora.sweep.attempts import Attempt
@@ -68,6 +69,16 @@ def test_a_race_for_the_best_names_one_only_when_it_is_decided(tmp_path: Path):
     about["race"]["alpha"] = 1e-9
     (sweep / "study.json").write_text(json.dumps(about))
     assert compare(read_sweep(sweep), "last", None, 0).winner.startswith("No best yet: undecided between adapter=lora")
+
+
+def test_a_race_that_has_just_begun_has_no_evidence_yet(tmp_path: Path):
+    sweep = write_study(tmp_path / "sweep", n_trials=2, created="2026-01-01T00:00:00+0000", race_seeds=8,
+                        race={"references": ["frozen"], "on": "miou.mean", "alpha": 0.05, "higher": True})  # fmt: skip
+    for number, name in enumerate(("frozen", "lora")):
+        write_trial(sweep, number, {"adapter": name}, state="running", kind="confirm")
+    c = compare(read_sweep(sweep), "last", None, 0)
+    assert evidence(c) is None and c.winner.startswith("Against adapter=frozen: undecided adapter=lora.")
+    assert [row[1].text for row in table(c).rows] == ["0", "0"]
 
 
 def test_a_reference_of_ones_own_is_compared_as_raced(tmp_path: Path):

@@ -72,10 +72,17 @@ def evidence(c: Comparison) -> Drawn:
         return None
     race, standings = c.study.race
     by_name = {s.entrant.name: s for s in standings}
-    names = list(dict.fromkeys(name for s in standings for name in s.against))
+    names = [
+        name
+        for s in standings
+        for name in s.against
+        if min(len(s.entrant.values), len(by_name[name].entrant.values)) > 1
+    ]
+    if not names:
+        return None
+    names = list(dict.fromkeys(names))
     names = [race.references[0]] if race.for_best else names[:3]
     figure, panels = subplots(1, len(names), (4.6 * len(names) + 2.2, 3.6), sharey=True, squeeze=False)
-    drawn = False
     for panel, name in zip(panels[0], names, strict=True):
         for place, standing in enumerate(ranked(race, standings)):
             for other, decision in standing.against.items():
@@ -90,7 +97,6 @@ def evidence(c: Comparison) -> Drawn:
                 end = (len(paired), curve[-1])
                 panel.annotate(wrapped(standing.entrant.name, 24), end, xytext=(5, (place % 3 - 1) * 4),
                                textcoords="offset points", fontsize=7, color=on_paper(colour))  # fmt: skip
-                drawn = True
         level = math.log10(race.comparisons(len(standings)) / race.alpha) if len(standings) > 1 else 0.0
         panel.axhline(level, color=PALETTE[0], linewidth=1, linestyle="--")
         panel.set_title("every two" if race.for_best else f"against {name}", fontsize=10)
@@ -102,4 +108,4 @@ def evidence(c: Comparison) -> Drawn:
         "The largest value so far of each e-process. Above the dashed line a comparison is decided whatever the others "
         "are; once others are decided, less is enough (Holm). Green: better, red: worse, grey: undecided."
     )
-    return (figure, "Evidence over seeds", caption) if drawn else None
+    return figure, "Evidence over seeds", caption
