@@ -36,7 +36,7 @@ def masks(root: Path, *values: int, count: int = 3):
     """A user's training images whose masks hold only these ids."""
     make_own(root, values, lambda path, ids: save_rgb(path, ids.astype(np.uint8)), splits=["train"], count=count)
     table = explicit_table({}, len(CLASSES), {IGNORE}, ignore_others=False)
-    return own_folder("folder", OwnSplit(root, "images/train/*.jpg", "masks/train/*.png", table, read_ids16))
+    return own_folder("folder", OwnSplit("train", root, "images/train/*.jpg", "masks/train/*.png"), table, read_ids16)
 
 
 @pytest.mark.parametrize(

@@ -25,7 +25,8 @@ if TYPE_CHECKING:
 
 
 def evaluate(config: EvaluateConfig, trial: int | None = None) -> float | None:
-    """Write ``<run>/evaluations/<data>-<protocol>-<checkpoint>-<identity>.json``; returns the mean of the targets.
+    """Write ``<run>/evaluations/<data>-<protocol>-<checkpoint>-<identity>.json``; returns the mean of the
+    targets, or without any the validation's mIoU.
 
     Raises:
         UserError: images cannot be read; all others are scored.
@@ -46,7 +47,7 @@ def evaluate(config: EvaluateConfig, trial: int | None = None) -> float | None:
     if figures := figure_table({config.checkpoint: found.summary}):
         reporter.table(figures)
     reporter.note(f"written: {found.path}")
-    return found.target_mean
+    return found.mean
 
 
 def main() -> None:

@@ -12,8 +12,8 @@ WIDTH = 100
 
 COMMANDS = {
     "train": "train", "evaluate": "evaluate", "predict": "predict", "analyze": "analyze", "report": "report",
-    "export": "export", "import": "import_checkpoint", "inspect-data": "inspect_data", "prepare": "prepare",
-    "repeat": "repeat", "sweep": "sweep", "track": "track", "cache": "cache",
+    "export": "export", "import": "import_checkpoint", "init-data": "init_data", "inspect-data": "inspect_data",
+    "prepare": "prepare", "repeat": "repeat", "sweep": "sweep", "track": "track", "cache": "cache",
 }  # fmt: skip
 """``recyclelora <command>`` -> its module in this package."""
 

@@ -34,6 +34,7 @@ from recyclelora.config.messages import NEEDED
 from recyclelora.config.option_files import guard
 from recyclelora.config.run import Config
 from recyclelora.data.config import DataConfig
+from recyclelora.data.folder import masks_beside
 from recyclelora.models.decoders.config import DECODERS
 from recyclelora.system.checks import refusals
 from recyclelora.system.plugins import conf_folders, option_plugins
@@ -76,6 +77,7 @@ def register_schemas() -> None:
     os.environ.setdefault("RECYCLELORA_HOME", str(home()))
     # primary configs of users that began as a copy of an earlier train.yaml ask for it
     OmegaConf.register_resolver("with_plugins", lambda own: [own, *conf_folders()], replace=True)
+    OmegaConf.register_resolver("beside", masks_beside, replace=True)
     store = ConfigStore.instance()
     guard(home(), tuple(COMMANDS))
     for name, schema in COMMANDS.items():

@@ -97,6 +97,8 @@ class Config:
 
     def check_new(self) -> Iterator[Problem]:
         yield from unknown_metrics(self.metrics)
+        if self.objective == "target_mean" and not self.data.targets:
+            yield "objective", "needs data.targets, and there are none: source_val is the validation"
 
     def _check_together(self) -> Iterator[Problem]:
         """What adapter, decoder, data and trainer must agree on."""

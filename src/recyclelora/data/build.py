@@ -57,9 +57,9 @@ def build_datasets(data: DataConfig, cache: str) -> Datasets:
 
 
 def build_targets(data: DataConfig, cache: str) -> dict[str, Dataset]:
-    """Open only the targets of a pair: scoring a finished run needs no source."""
-    opened = open_all(data.targets, data, cache)
-    return {target.label: dataset for target, dataset in zip(data.targets, opened, strict=True)}
+    """Open only the targets of a pair, or without any its validation: scoring a finished run needs no source."""
+    wanted = {target.label: target for target in data.targets} or {"source_val": data.source_val}
+    return dict(zip(wanted, open_all([*wanted.values()], data, cache), strict=True))
 
 
 def build_rare_classes(

@@ -158,8 +158,6 @@ class DataConfig:
             yield from above_zero("decode_cache", self.decode_cache)
         if not self.sources:
             yield "sources", "must name at least one dataset"
-        if not self.targets:
-            yield "targets", "must name at least one dataset"
         labels = [target.label for target in self.targets]
         if len(set(labels)) != len(labels) or "source_val" in labels:
             yield "targets", f"need different names, and none may be source_val: {', '.join(labels)}"

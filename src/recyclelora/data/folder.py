@@ -9,8 +9,8 @@ from typing import Any, Optional
 
 from omegaconf import MISSING
 
-from recyclelora.data.patterns import wildcards
-from recyclelora.system.checks import Problem, one_of
+from recyclelora.data.patterns import odd_braces, wildcards
+from recyclelora.system.checks import Problem, added, one_of
 
 # OmegaConf reads these annotations at run time and wants Optional[...], not "... | None".
 # ruff: noqa: UP045
@@ -54,6 +54,10 @@ class SplitConfig:
     """pattern of their masks; null for images that can only be predicted"""
     coding: Optional[CodingConfig] = None
     """of these masks; null takes ``folder.coding``"""
+    list: Optional[str] = added(None)
+    """text file below the root that names the split's images, one a line; null takes all that match"""
+    share: Optional[float] = added(None)
+    """of the images that match: splits of the same patterns divide them by ``data.subset_seed``; null takes all"""
 
     def check(self) -> Iterator[Problem]:
         if self.masks is not None and wildcards(self.images) != wildcards(self.masks):
@@ -61,6 +65,19 @@ class SplitConfig:
         for name in ("images", "masks"):
             if (getattr(self, name) or "x").startswith("/") or ".." in (getattr(self, name) or "").split("/"):
                 yield name, "must be a pattern below data.folder.root"
+        if self.list is not None and (self.list.startswith("/") or ".." in self.list.split("/")):
+            yield "list", "must be a file below data.folder.root"
+        if self.share is not None and not 0 < self.share < 1:
+            yield "share", "must lie between 0 and 1, both left out"
+        if self.share is not None and self.list is not None:
+            yield "share", "cannot be given beside list"
+
+    def check_new(self) -> Iterator[Problem]:
+        for name in ("images", "masks"):
+            if (what := odd_braces(getattr(self, name) or "")) is not None:
+                yield name, what
+        if self.masks == self.images:
+            yield "masks", "is the pattern of the images: say how their masks are called, or null where there are none"
 
 
 @dataclass
@@ -73,6 +90,46 @@ class FolderConfig:
     """by any names"""
     coding: CodingConfig = field(default_factory=CodingConfig)
     """of all masks but those of splits with their own"""
+    exclude: list[str] = added(list)
+    """patterns of images that no split has"""
+    group: Optional[str] = added(None)
+    """what keeps images together when they are divided, such as a drive: so many folders of their path, or a regular
+    expression over it"""
+
+    def check(self) -> Iterator[Problem]:
+        for images, shares in self.divisions().items():
+            if sum(shares.values()) > 1 + 1e-9:
+                yield "splits", f"the shares of {images!r} come to {sum(shares.values()):g}: they cannot be above 1"
+        if self.group is not None and self.drive() is None:
+            yield "group", "must be a number of folders, at least 1, or a regular expression"
+
+    def divisions(self) -> dict[str, dict[str, float]]:
+        """Pattern of images -> the splits that divide what it matches, and their shares."""
+        found: dict[str, dict[str, float]] = {}
+        for name, split in self.splits.items():
+            if split.share is not None:
+                found.setdefault(split.images, {})[name] = split.share
+        return found
+
+    def drive(self) -> Optional[str]:
+        """``group`` as a regular expression over an image's path below the root, whose groups name what it is of."""
+        if self.group is None:
+            return None
+        if self.group.isdecimal():
+            return rf"^((?:[^/]+/){{{self.group}}})" if int(self.group) else None
+        try:
+            groups = re.compile(self.group).groups
+        except re.error:
+            return None
+        return self.group if groups else f"({self.group})"
+
+
+def masks_beside(split: str, images: str) -> Optional[str]:
+    """Pattern of the masks of a split that ``conf/data/folder.yaml`` lays out; None where its images lie elsewhere.
+
+    A user's split of the same name then does not inherit masks that it was not given.
+    """
+    return f"masks/{split}/**/*.png" if re.fullmatch(rf"images/{split}/\*\*/\*\.[^/]*", images) else None
 
 
 def parse_colour(text: str) -> Optional[tuple[int, int, int]]:

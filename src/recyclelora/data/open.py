@@ -22,6 +22,7 @@ from recyclelora.data.datasets import (
 )
 from recyclelora.data.datasets.account import Account, account
 from recyclelora.data.datasets.cityscapes import GENERATED, SHIPPED
+from recyclelora.data.datasets.division import Division
 from recyclelora.data.datasets.views import View
 from recyclelora.data.decode_cache import kept_decoded
 from recyclelora.data.folder import CodingConfig, class_index, parse_colour
@@ -109,8 +110,20 @@ def open_own(split: str, data: DataConfig) -> FolderDataset:
         read_ids = read_ids16
         mapped = {stored: train_id(given) for stored, given in coding.ids.items()}
         table = explicit_table(mapped, len(data.classes.names), {ignore}, ignore_others=coding.others == "ignore")
-    own = OwnSplit(Path(data.folder.root).expanduser(), where.images, where.masks, table, read_ids, data.orientation)
-    return own_folder("folder", own)
+    drive = {"drive": expression} if (expression := data.folder.drive()) else {}
+    return own_folder("folder", own_split(split, data), table, read_ids, orientation=data.orientation, **drive)
+
+
+def own_split(name: str, data: DataConfig) -> OwnSplit:
+    """Where the files of a split of a user's own data are."""
+    folder = data.folder
+    assert folder is not None  # the configuration's check
+    where = folder.splits[name]
+    division = None
+    if where.share is not None:
+        division = Division(folder.divisions()[where.images], data.subset_seed, folder.drive())
+    root = Path(folder.root).expanduser()
+    return OwnSplit(name, root, where.images, where.masks, where.list, division, tuple(folder.exclude))
 
 
 def own_files(data: DataConfig) -> Account | None:
@@ -118,7 +131,7 @@ def own_files(data: DataConfig) -> Account | None:
     asked = {c.split for c in (*data.sources, data.source_val, *data.targets) if c.dataset == "folder"}
     if not asked or data.folder is None:
         return None
-    splits = {name: (split.images, split.masks) for name, split in data.folder.splits.items()}
+    splits = [own_split(name, data) for name in data.folder.splits]
     return account(Path(data.folder.root).expanduser(), splits, asked)
 
 

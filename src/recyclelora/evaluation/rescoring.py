@@ -21,7 +21,7 @@ from recyclelora.evaluation.load import load, single_evaluator
 from recyclelora.evaluation.metrics import ConfusionMatrix
 from recyclelora.evaluation.predictions import predict_unlabelled
 from recyclelora.evaluation.question import Question
-from recyclelora.evaluation.scores import Scores, incomplete
+from recyclelora.evaluation.scores import SOURCE_VAL, Scores, incomplete
 from recyclelora.evaluation.severity import corrupted, summarised
 from recyclelora.runs.directory import EVALUATIONS, PARTIAL, PREDICTIONS, RECORD
 from recyclelora.system.errors import BrokenFile, Interrupted, UserError
@@ -37,7 +37,7 @@ class Evaluation:
     title: str
     path: Path
     summary: dict[str, Any]
-    target_mean: float | None
+    mean: float | None
     source_classes: list[str] | None
 
 
@@ -92,7 +92,8 @@ def rescore(config: EvaluateConfig, reporter: Reporter) -> Evaluation:
     }
     write_json(path, summary)
     _draw(path, summary, images, f"{run.name} on {data.name}")
-    return Evaluation(f"{run.name} on {data.name}", path, summary, scores.target_mean, held)
+    value = scores.target_mean if data.targets else scores.miou(SOURCE_VAL)
+    return Evaluation(f"{run.name} on {data.name}", path, summary, value, held)
 
 
 def _draw(path: Path, summary: dict[str, Any], images: dict[str, ImageCounts], about: str) -> None:

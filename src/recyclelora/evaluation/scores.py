@@ -17,6 +17,8 @@ from recyclelora.system.storage import read_json, write_json
 
 SOURCE_VAL = "source_val"
 POINTERS = ("last", "best_source", "best_target")
+SOURCE_TITLE, ALONE_TITLE = "source validation", "validation"
+"""How ``source_val`` is called: beside targets, and where there are none."""
 
 
 @dataclass(frozen=True)
@@ -208,7 +210,10 @@ def figure_table(selection: dict[str, dict[str, Any]]) -> Table | None:
 
 
 def _add_rows(table: Table, summaries: Sequence[dict[str, Any]], remark: str) -> None:
-    """One row a target, their mean, and the source validation."""
+    """One row a target, their mean, and the source validation; without targets the validation alone."""
+    if not summaries[0]["targets"]:
+        table.add_row(ALONE_TITLE + remark, *(_percent(s["source_val"]) for s in summaries), style="bold")
+        return
     for name in summaries[0]["targets"]:
         table.add_row(name + remark, *(_percent(s["targets"][name]) for s in summaries))
     table.add_section()
@@ -216,7 +221,7 @@ def _add_rows(table: Table, summaries: Sequence[dict[str, Any]], remark: str) ->
     if len(summaries[0]["targets"]) > 1:
         table.add_row("worst target" + remark, *(_worst(s["targets"]) for s in summaries))
     if any(s["source_val"] is not None for s in summaries):
-        table.add_row("source validation" + remark, *(_percent(s["source_val"]) for s in summaries))
+        table.add_row(SOURCE_TITLE + remark, *(_percent(s["source_val"]) for s in summaries))
 
 
 def _worst(targets: Mapping[str, float | None]) -> str:

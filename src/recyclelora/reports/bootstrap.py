@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from recyclelora.reports.groups import MEAN, SOURCE, Scored, ScoredGroup, mean_per_class
+from recyclelora.reports.groups import Scored, ScoredGroup, mean_per_class
 from recyclelora.reports.statistics import image_weights, percentiles, resampled_mean, resampled_miou
 
 
@@ -67,7 +67,7 @@ class Bootstrap:
         """Target -> what tells its images from others; None where a target's were not kept."""
         key = f"{run.run.path} {run.selection}"
         if key not in self._marks:
-            targets = sorted(name for name in run.scores if name not in (MEAN, SOURCE))
+            targets = sorted(run.scored)
             complete = bool(targets) and all(len(run.images.get(name, ())) for name in targets)
             self._marks[key] = {name: self._mark(run, name) for name in targets} if complete else None
         return self._marks[key]

@@ -7,9 +7,10 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
+from recyclelora.evaluation.scores import ALONE_TITLE
 from recyclelora.reports.bootstrap import Bootstrap
 from recyclelora.reports.grouping import grouped
-from recyclelora.reports.groups import MEAN, Scored, ScoredGroup
+from recyclelora.reports.groups import MEAN, SOURCE, Scored, ScoredGroup
 from recyclelora.reports.protocols import protocols
 from recyclelora.reports.records import Study
 from recyclelora.reports.statistics import Interval, alike, pooled_p, t_interval
@@ -92,6 +93,20 @@ class Comparison:
     remarks: list[str]
 
     @property
+    def alone(self) -> bool:
+        """Whether finished runs were scored, and none has targets."""
+        return bool(self.groups or self.search) and not self.targets
+
+    @property
+    def names(self) -> list[str]:
+        """What is scored, what decides first: `MEAN`, `SOURCE` and each target; without targets `MEAN` alone."""
+        return [MEAN] if self.alone else [MEAN, SOURCE, *self.targets]
+
+    def title(self, name: str) -> str:
+        """How one of `names` is called: without targets `MEAN` is the validation's mIoU."""
+        return ALONE_TITLE if name == MEAN and self.alone else name
+
+    @property
     def confirmed(self) -> bool:
         """Whether the ranked runs are reruns on fresh seeds."""
         return bool(self.search)
@@ -123,6 +138,9 @@ def compare(study: Study, selection: str, reference: str | None, resamples: int)
     scored = [Scored(r, t, selection) for t in study.trials for r in t.runs if r.result and t.state != "pruned"]
     missing = [s for s in scored if selection not in s.result["selection"]]
     scored = [s for s in scored if selection in s.result["selection"]]
+    targets = list(dict.fromkeys(name for s in scored for name in s.result["selection"][selection]["targets"]))
+    if scored and not targets:
+        scored = [replace(s, alone=True) for s in scored]
     groups = _grouped(scored)
     confirmed = [g for g in groups if any(run.trial.confirms for run in g.runs)]
     shown, search = groups, list[ScoredGroup]()
@@ -134,11 +152,11 @@ def compare(study: Study, selection: str, reference: str | None, resamples: int)
     shown.sort(key=lambda g: (not g.feasible, g.objective is None, -(g.objective or 0.0)))
     chosen, why = _race_reference(study, shown) if study.race and reference is None else _reference(shown, reference)
     bootstrap = Bootstrap(resamples)
+    where = "on validation" if scored and not targets else "on the targets"
     differences = [] if chosen is None else _differences(chosen, shown, bootstrap)
-    winner = _winner(shown, bootstrap) if study.race is None else conclusion(*study.race)
+    winner = _winner(shown, bootstrap, where) if study.race is None else conclusion(*study.race)
     if chosen is not None and study.race is not None:
         differences = _as_raced(study, chosen, differences)
-    targets = list(dict.fromkeys(name for s in scored for name in s.result["selection"][selection]["targets"]))
     remarks = [f"{len(missing)} runs have no checkpoint {selection} and are left out"] if missing else []
     digests = {s.result["dataset_digest"] for s in scored}
     known = protocols([s.result for s in scored])
@@ -262,8 +280,8 @@ def _paired(group: ScoredGroup, reference: ScoredGroup, name: str, seeds: Sequen
     return [mine[seed] - theirs[seed] for seed in seeds if seed in mine and seed in theirs]
 
 
-def _winner(groups: Sequence[ScoredGroup], bootstrap: Bootstrap) -> str:
-    """Whether the best by objective is better than every other on the targets."""
+def _winner(groups: Sequence[ScoredGroup], bootstrap: Bootstrap, where: str) -> str:
+    """Whether the best by objective is better than every other ``where`` they are scored."""
     if len(groups) < 2:
         return "There is nothing to compare." if groups else "No run has finished yet."
     best = groups[0]
@@ -271,8 +289,8 @@ def _winner(groups: Sequence[ScoredGroup], bootstrap: Bootstrap) -> str:
     open_questions = [d.group.name for d in against if d.verdict != "worse"]
     if not open_questions:
         others = against[0].group.name if len(against) == 1 else f"each of the other {len(against)}"
-        return f"{best.name} has the best objective and is better on the targets than {others}."
+        return f"{best.name} has the best objective and is better {where} than {others}."
     if all(d.scores.get(MEAN) is None or d.scores[MEAN].count < 2 for d in against):
         return f"No winner: {best.name} has the best objective, but fewer than two common seeds decide nothing."
     shown = ", ".join(open_questions[:3]) + (f" and {len(open_questions) - 3} more" if len(open_questions) > 3 else "")
-    return f"No winner: {best.name} has the best objective, but is not shown to be better on the targets than {shown}."
+    return f"No winner: {best.name} has the best objective, but is not shown to be better {where} than {shown}."

@@ -98,7 +98,8 @@ def scale_of(objective: str) -> float:
 def objective_label(c: Comparison) -> str:
     """Label of an axis that shows the first objective."""
     name = c.study.objectives[0]
-    known = {"source_val": SOURCE, "miou.source_val": SOURCE, "target_mean": MEAN, "miou.mean": MEAN}
+    source = SOURCE if not c.alone else MEAN
+    known = {"source_val": source, "miou.source_val": source, "target_mean": MEAN, "miou.mean": MEAN}
     if is_miou(name):
         return label_of(known.get(name, name), c)
     return f"{name}\n(tuned on targets)" if c.tuned_on_targets else name
@@ -106,4 +107,4 @@ def objective_label(c: Comparison) -> str:
 
 def label_of(name: str, c: Comparison) -> str:
     """Label of an axis that shows an mIoU in percent."""
-    return f"{name}, mIoU in %" + ("\n(tuned on targets)" if c.tuned_on_targets else "")
+    return f"{c.title(name)}, mIoU in %" + ("\n(tuned on targets)" if c.tuned_on_targets else "")

@@ -28,8 +28,11 @@ def scores(c: Comparison) -> Drawn:
     groups = shown(c)
     if not groups:
         return None
-    figure, panels = subplots(1, 2, (9.6, 1.1 + 0.32 * len(groups)), sharey=True)
-    for panel, name in zip(panels, (MEAN, SOURCE), strict=True):
+    names = c.names[:2]
+    size = (4.8 * len(names), 1.1 + 0.32 * len(groups))
+    figure, panels = subplots(1, len(names), size, sharey=True, squeeze=False)
+    panels = panels[0]
+    for panel, name in zip(panels, names, strict=True):
         for row, group in enumerate(groups):
             values = [100 * v for v in group.values(name).values()]
             if values:
@@ -66,7 +69,7 @@ def differences(c: Comparison) -> Drawn:
     panel.set_yticks(range(len(found)), [wrapped(d.group.name) for d in found])
     panel.set_ylim(len(found) - 0.4, -0.6)
     tuned = " (tuned on targets)" if c.tuned_on_targets else ""
-    panel.set_xlabel(f"{MEAN} minus that of\n{c.reference.name}, points of mIoU{tuned}")
+    panel.set_xlabel(f"{c.title(MEAN)} minus that of\n{c.reference.name}, points of mIoU{tuned}")
     panel.grid(axis="x")
     over = "/".join(sorted({d.bootstrap_over for d in found if d.bootstrap_over}))
     caption = "Lines: 95 % t-interval of the differences of paired seeds."
@@ -92,7 +95,11 @@ def per_class(c: Comparison) -> Drawn:
     cells(picture, "{:+.0f}" if limit >= 10 else "{:+.1f}")
     figure.colorbar(picture, ax=panel, pad=0.01).set_label("points of IoU")
     title = f"IoU by class minus that of {c.reference.name}"
-    return figure, title, "Mean over targets and seeds. Blue: better, red: worse." + left_out(c)
+    return (
+        figure,
+        title,
+        f"Mean over {'targets and ' if not c.alone else ''}seeds. Blue: better, red: worse." + left_out(c),
+    )
 
 
 def cost(c: Comparison) -> Drawn:
@@ -152,8 +159,9 @@ def training(c: Comparison) -> Drawn:
         sd = np.array([np.std(by_step[s], ddof=1) if len(by_step[s]) > 1 else 0.0 for s in steps])
         panel.fill_between(steps, mean - sd, mean + sd, color=on_paper(colour), alpha=0.15, linewidth=0)
     panel.set_xlabel("step")
-    panel.set_ylabel("source validation, mIoU in %")
+    name = SOURCE if not c.alone else c.title(MEAN)
+    panel.set_ylabel(f"{name}, mIoU in %")
     panel.legend(loc="center left", bbox_to_anchor=(1, 0.5), frameon=False)
     panel.grid()
     caption = "Mean over the runs that have come as far; bands: one standard deviation."
-    return figure, "Source validation during training", caption
+    return figure, f"{name.capitalize()} during training", caption

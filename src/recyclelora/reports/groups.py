@@ -11,13 +11,13 @@ import numpy as np
 
 from recyclelora.evaluation.image_counts import ImageCounts
 from recyclelora.evaluation.metrics import iou
-from recyclelora.evaluation.scores import SOURCE_VAL
+from recyclelora.evaluation.scores import SOURCE_TITLE, SOURCE_VAL
 from recyclelora.reports.grouping import Group
 from recyclelora.reports.records import Run, Trial
 from recyclelora.reports.statistics import mean_and_sd
 from recyclelora.runs.directory import RunDirectory
 
-MEAN, SOURCE = "mean of targets", "source validation"
+MEAN, SOURCE = "mean of targets", SOURCE_TITLE
 WORST, WORST_CLASS = "worst target", "worst class"
 """The lowest of what each run has: of its targets, and of its classes in the mean over targets."""
 
@@ -29,11 +29,13 @@ class Scored:
     Attributes:
         selection: ``last``, ``best_source`` or ``best_target``.
         trial: it belongs to.
+        alone: no run that it is compared with has targets: its validation stands for their mean.
     """
 
     run: Run
     trial: Trial
     selection: str
+    alone: bool = False
 
     @property
     def result(self) -> dict[str, Any]:
@@ -48,10 +50,19 @@ class Scored:
 
     @cached_property
     def scores(self) -> dict[str, float]:
-        """mIoU of each target, of `MEAN` and of `SOURCE`, as far as they have labels."""
+        """mIoU of each target, of `MEAN` and of `SOURCE`, as far as they have labels; `alone` of `MEAN` only."""
         summary = self.result["selection"][self.selection]
+        if self.alone:
+            return {} if summary["source_val"] is None else {MEAN: float(summary["source_val"])}
         found = {**summary["targets"], MEAN: summary["mean"], SOURCE: summary["source_val"]}
         return {name: float(value) for name, value in found.items() if value is not None}
+
+    @property
+    def scored(self) -> list[str]:
+        """The sets that `MEAN` is the mean of: targets with labels, or `alone` the validation."""
+        if self.alone:
+            return [SOURCE_VAL] if self.scores else []
+        return [name for name in self.scores if name not in (MEAN, SOURCE)]
 
     @cached_property
     def worst(self) -> dict[str, tuple[str, float]]:
@@ -74,16 +85,17 @@ class Scored:
 
     @cached_property
     def images(self) -> dict[str, ImageCounts]:
-        """The counts of single images of each target, as far as they were kept."""
+        """The counts of single images of each set in `scored`, as far as they were kept."""
         summary = self.result["selection"][self.selection]
         folder = RunDirectory(self.run.path).image_counts / str(summary["step"])
-        paths = {name: folder / f"{name}.safetensors" for name in summary["targets"]}
+        wanted = [SOURCE_VAL] if self.alone else summary["targets"]
+        paths = {name: folder / f"{name}.safetensors" for name in wanted}
         return {name: ImageCounts.load(path) for name, path in paths.items() if path.exists()}
 
     @cached_property
     def per_class(self) -> np.ndarray | None:
-        """IoU of each class, mean over the targets that have it, (K,), NaN where none has; None where unknown."""
-        targets = [name for name in self.scores if name not in (MEAN, SOURCE)]
+        """IoU of each class, mean over the sets that have it, (K,), NaN where none has; None where unknown."""
+        targets = self.scored
         if not targets:
             return None
         if self.result["selection"]["last"]["step"] == self.result["selection"][self.selection]["step"]:

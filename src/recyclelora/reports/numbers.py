@@ -17,10 +17,10 @@ from recyclelora.reports.tables import figure_names
 
 def groups_csv(c: Comparison) -> str:
     """One row a group; scores between 0 and 1."""
-    names = [*c.targets, MEAN, SOURCE]
+    names = [*c.targets, MEAN, SOURCE] if not c.alone else [MEAN]
     header = ["group", "kind", "tuned_on_targets", "protocol", "checkpoint", "seeds", "reference"]
     for name in names:
-        header += [f"{_slug(name)}_mean", f"{_slug(name)}_sd"]
+        header += [f"{_slug(c, name)}_mean", f"{_slug(c, name)}_sd"]
     header += ["objective", "backbone_trainable", "decoder", "total", "seconds", "peak_memory_mb"]
     header += ["common_seeds", "difference", "t_low", "t_high", "p", "p_holm", "pooled_p_holm"]
     header += ["bootstrap_low", "bootstrap_high", "bootstrap_over", "verdict"]
@@ -53,10 +53,10 @@ def groups_csv(c: Comparison) -> str:
 
 def runs_csv(c: Comparison) -> str:
     """One row a run, finished or not, failed trials without a run included; scores between 0 and 1."""
-    names = [*c.targets, MEAN, SOURCE]
+    names = [*c.targets, MEAN, SOURCE] if not c.alone else [MEAN]
     space = axes(c.study.trials)
     header = ["trial", "kind", "state", "reason", "group", "seed", "tuned_on_targets", "protocol", "checkpoint", "step"]
-    header += [_slug(name) for name in names] + ["objective", "backbone_trainable", "decoder", "total", "seconds"]
+    header += [_slug(c, name) for name in names] + ["objective", "backbone_trainable", "decoder", "total", "seconds"]
     header += ["peak_memory_mb", "signature", "path", *(axis.key for axis in space)]
     figures = figure_names(c)
     header += [name.replace(", ", "/") for name in figures]
@@ -101,5 +101,5 @@ def _csv(header: Sequence[str], rows: Sequence[Sequence[Any]]) -> str:
     return text.getvalue()
 
 
-def _slug(name: str) -> str:
-    return {MEAN: "target_mean", SOURCE: "source_val"}.get(name, name)
+def _slug(c: Comparison, name: str) -> str:
+    return {MEAN: "target_mean" if not c.alone else "source_val", SOURCE: "source_val"}.get(name, name)

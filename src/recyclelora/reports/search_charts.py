@@ -10,7 +10,6 @@ from recyclelora.drawing.style import BLUE, GREY, ORANGE, PALETTE, VERMILLION
 from recyclelora.reports.comparison import Comparison
 from recyclelora.reports.drawing import INK, Drawn, label_of, objective_label, on_paper, scale_of, subplots
 from recyclelora.reports.grouping import value_text
-from recyclelora.reports.groups import MEAN, SOURCE
 from recyclelora.reports.space import Axis, axes, importance, pareto_front, searched
 
 MISSED = ("failed", "pruned", "paused")
@@ -135,7 +134,9 @@ def curve(c: Comparison) -> Drawn:
         return None
     (axis,) = numeric
     others = [a for a in found if a is not axis]
-    figure, panels = subplots(1, 2, (9.6, 3.4))
+    names = c.names[:2]
+    figure, panels = subplots(1, len(names), (4.8 * len(names), 3.4), squeeze=False)
+    panels = panels[0]
     scored = {id(s.run): s for g in [*c.groups, *c.search] for s in g.runs}
     lines: dict[str, dict[float, list[dict[str, float]]]] = {}
     for index, trial in enumerate(trials):
@@ -144,7 +145,7 @@ def curve(c: Comparison) -> Drawn:
             if id(run) in scored and axis.values[index] is not None:
                 lines.setdefault(label, {}).setdefault(axis.values[index], []).append(scored[id(run)].scores)
     for (label, places), colour in zip(lines.items(), PALETTE, strict=False):
-        for panel, name in zip(panels, (MEAN, SOURCE), strict=True):
+        for panel, name in zip(panels, names, strict=True):
             known = {x: [100 * s[name] for s in rows if name in s] for x, rows in sorted(places.items())}
             known = {x: values for x, values in known.items() if values}
             mean = np.array([np.mean(v) for v in known.values()])
@@ -152,14 +153,14 @@ def curve(c: Comparison) -> Drawn:
             panel.errorbar(
                 list(known), mean, sd, color=on_paper(colour), marker="o", markersize=4, capsize=2, label=label
             )
-    for panel, name in zip(panels, (MEAN, SOURCE), strict=True):
+    for panel, name in zip(panels, names, strict=True):
         panel.set_xlabel(axis.name)
         panel.set_ylabel(label_of(name, c))
         panel.grid()
         if axis.logarithmic:
             panel.set_xscale("log")
     if any(lines):
-        panels[1].legend(frameon=False)
+        panels[-1].legend(frameon=False)
     return figure, f"Scores over {axis.name}", "Mean and one standard deviation of the trials at each value."
 
 

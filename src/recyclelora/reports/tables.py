@@ -22,8 +22,8 @@ MISSING = "–"
 
 def scores(c: Comparison, groups: Sequence[ScoredGroup], kind: str = "") -> Table:
     """mIoU of every target, parameters and cost; one row a group."""
-    names = [MEAN, SOURCE, *c.targets]
-    columns = ["group", "seeds", *names, "trained parameters", "decoder", "time", "memory"]
+    names = c.names
+    columns = ["group", "seeds", *map(c.title, names), "trained parameters", "decoder", "time", "memory"]
     rows = []
     for group in groups:
         cells = [Cell(group.name, group.name), Cell(str(len(group.seeds)), len(group.seeds))]
@@ -64,14 +64,15 @@ def differences(c: Comparison) -> Table:
             Cell(MISSING) if d.race is None else Cell(str(d.race), d.race.p),
         ])  # fmt: skip
     reference = c.reference.name if c.reference else MISSING
-    title = f"Mean of targets minus that of {reference}, points of mIoU, paired seeds ({c.basis})"
+    title = f"{_capital(c)} minus that of {reference}, points of mIoU, paired seeds ({c.basis})"
     return Table("differences", title, columns, [False, *[True] * 6, False, False], rows)
 
 
 def target_differences(c: Comparison) -> Table:
     """The same of each target and of source validation."""
-    names = [*c.targets, SOURCE]
-    rows = [[Cell(d.group.name, d.group.name), *(_around(d.scores.get(n)) for n in names)] for d in c.differences]
+    names = [*c.targets, SOURCE] if not c.alone else []
+    found = c.differences if names else []
+    rows = [[Cell(d.group.name, d.group.name), *(_around(d.scores.get(n)) for n in names)] for d in found]
     reference = c.reference.name if c.reference else MISSING
     title = f"Difference to {reference} by target with 95% t-intervals, not adjusted ({c.basis})"
     return Table("target_differences", title, ["group", *names], [False] + [True] * len(names), rows)
@@ -114,21 +115,20 @@ def figure_differences(c: Comparison) -> Table:
 
 def selections(c: Comparison) -> Table:
     """Mean of targets of each group under every way to choose the checkpoint."""
-    rows = []
+    rows, key = [], "mean" if not c.alone else "source_val"
+    pointers = POINTERS if not c.alone else POINTERS[:2]
     for group in c.groups:
         cells = [Cell(group.name, group.name)]
-        for pointer in POINTERS:
-            chosen = [
-                run.result["selection"][pointer]["mean"] for run in group.runs if pointer in run.result["selection"]
-            ]
+        for pointer in pointers:
+            chosen = [run.result["selection"][pointer][key] for run in group.runs if pointer in run.result["selection"]]
             known = [value for value in chosen if value is not None]
             mean = sum(known) / len(known) if known else None
             cells.append(Cell(MISSING if mean is None else f"{100 * mean:.2f}", mean))
         rows.append(cells)
     about = f"protocol {' and '.join(c.protocols)}" + (", tuned on targets" if c.tuned_on_targets else "")
-    title = f"Mean of targets, mIoU in %, by choice of the checkpoint ({about})"
-    columns = ["group", "last", "best_source", "best_target (chosen on the targets)"]
-    return Table("selections", title, columns, [False, True, True, True], rows)
+    title = f"{_capital(c)}, mIoU in %, by choice of the checkpoint ({about})"
+    columns = ["group", "last", "best_source", "best_target (chosen on the targets)"][: 1 + len(pointers)]
+    return Table("selections", title, columns, _numeric(columns), rows)
 
 
 def figures(c: Comparison) -> Table:
@@ -204,6 +204,11 @@ def _front(c: Comparison) -> list[bool] | None:
 
 
 # --- words ------------------------------------------------------------------------------------------------------------
+
+
+def _capital(c: Comparison) -> str:
+    """What decides, at the start of a title."""
+    return c.title(MEAN).capitalize()
 
 
 def _numeric(columns: Sequence[str]) -> list[bool]:

@@ -104,10 +104,11 @@ def _tell(c: Comparison, folder: Path, reporter: Reporter) -> None:
     """A short table on the terminal, and where everything is."""
     table = RichTable(title=f"{c.study.name}, mIoU in % ({c.basis})", title_justify="left", caption_justify="left")
     table.add_column("group", overflow="fold")
-    for heading in ("seeds", "targets", "source", "difference"):
+    scores = ("targets", "source") if not c.alone else (c.title(MEAN),)
+    for heading in ("seeds", *scores, "difference"):
         table.add_column(heading, justify="right")
     for group, row in list(zip(c.groups, tables.scores(c, c.groups).rows, strict=True))[:10]:
-        table.add_row(*(cell.text for cell in row[:4]), _difference(c.difference(group)))
+        table.add_row(*(cell.text for cell in row[: 2 + len(scores)]), _difference(c.difference(group)))
     if len(c.groups) > 10:
         table.caption = f"the first 10 of {len(c.groups)} groups"
     if c.groups:

@@ -24,7 +24,7 @@ from recyclelora.evaluation import metric_plots
 from recyclelora.evaluation.evaluator import Evaluator
 from recyclelora.evaluation.image_counts import ImageCounts
 from recyclelora.evaluation.metrics import ConfusionMatrix
-from recyclelora.evaluation.scores import SOURCE_VAL, Scores
+from recyclelora.evaluation.scores import ALONE_TITLE, SOURCE_TITLE, SOURCE_VAL, Scores
 from recyclelora.models.segmenter import Segmenter
 from recyclelora.runs.directory import METRICS, RunDirectory
 from recyclelora.runs.metrics_log import read_points
@@ -189,11 +189,13 @@ class Pictures:
 def _pooled(matrices: Mapping[str, ConfusionMatrix]) -> dict[str, np.ndarray]:
     """Counts of source validation, and of the pixels of all targets together."""
     targets: Sequence[np.ndarray] = [m.counts for name, m in matrices.items() if name != SOURCE_VAL]
-    pooled = {"source validation": matrices[SOURCE_VAL].counts} if SOURCE_VAL in matrices else {}
+    title = SOURCE_TITLE if targets else ALONE_TITLE
+    pooled = {title: matrices[SOURCE_VAL].counts} if SOURCE_VAL in matrices else {}
     return pooled | ({"all targets": np.sum(targets, axis=0)} if targets else {})
 
 
 def _summary(scores: Scores) -> str:
     """The two figures that matter."""
-    figures_of = {"targets": scores.target_mean, "source": scores.miou(SOURCE_VAL)}
+    source = "source" if scores.targets else ALONE_TITLE
+    figures_of = {"targets": scores.target_mean, source: scores.miou(SOURCE_VAL)}
     return ", ".join(f"{name} {100 * value:.1f} %" for name, value in figures_of.items() if value is not None)

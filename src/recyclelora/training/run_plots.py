@@ -10,7 +10,7 @@ import numpy as np
 
 from recyclelora.drawing.heatmap import cells, heatmap
 from recyclelora.drawing.style import DASHES, GREY, PALETTE, plain_log_ticks
-from recyclelora.evaluation.scores import SOURCE_VAL
+from recyclelora.evaluation.scores import ALONE_TITLE, SOURCE_TITLE, SOURCE_VAL
 from recyclelora.runs.metrics_log import total_loss
 
 if TYPE_CHECKING:
@@ -54,10 +54,18 @@ def curves(points: Sequence[Point], title: str = "") -> Figure:
 
 
 def domain_gap(points: Sequence[Point], title: str = "") -> Figure:
-    """Left mIoU of source and targets over the steps, right how far each target lies below the source."""
-    figure, (scores, gaps) = _figure(1, 2, (13, 4.6), title)
+    """Left mIoU of source and targets over the steps, right how far each target lies below the source.
+
+    Without targets the validation's mIoU alone.
+    """
     scored = [point for point in points if SOURCE in point]
     names = sorted({key for point in scored for key in point if key.startswith(MIOU)} - {SOURCE, MEAN})
+    if not names:
+        figure, (axis,) = _figure(1, 1, (7, 4.6), title)
+        _marked(axis, _percent(scored, SOURCE), ALONE_TITLE, color="black", linewidth=2.6, markersize=6)
+        axis.set_title("validation mIoU, %", fontsize=10)
+        return figure
+    figure, (scores, gaps) = _figure(1, 2, (13, 4.6), title)
     source, mean = _percent(scored, SOURCE), _percent(scored, MEAN)
     for name, style in zip(names, _styles(), strict=False):
         label = name.removeprefix(MIOU)
@@ -66,7 +74,7 @@ def domain_gap(points: Sequence[Point], title: str = "") -> Figure:
     if len(source) == len(mean) and source:
         steps, high = zip(*source, strict=True)
         scores.fill_between(steps, [value for _, value in mean], high, color=GREY, alpha=0.18, linewidth=0)
-    _marked(scores, source, "source validation", color="black", linewidth=2.6, markersize=6)
+    _marked(scores, source, SOURCE_TITLE, color="black", linewidth=2.6, markersize=6)
     bold = {"color": PALETTE[1], "linewidth": 2.6, "markersize": 6}
     _marked(scores, mean, "mean of targets", **bold)
     _marked(gaps, _below(scored, MEAN), "mean of targets", **bold)
@@ -84,28 +92,33 @@ def iou_bars(
     colours: Sequence[Sequence[int]],
     title: str = "",
 ) -> Figure:
-    """IoU of every class: a wide bar for the mean over targets, a line for the source, a dot for each target."""
+    """IoU of every class: a wide bar for the mean over targets, a line for the source, a dot for each target.
+
+    Without targets the bars are the validation's.
+    """
     figure, (axis,) = _figure(1, 1, (min(0.62 * len(names), 24.0) + 2.5, 4.8), title)
     source = _in_percent(per_class[SOURCE_VAL]) if SOURCE_VAL in per_class else np.full(len(names), np.nan)
     rows = [_in_percent(row) for name, row in per_class.items() if name != SOURCE_VAL]
-    targets = np.stack(rows) if rows else np.full((1, len(names)), np.nan)
+    targets = np.stack(rows) if rows else source[None]
+    what = "mean of targets" if rows else ALONE_TITLE
     mean = np.array([column[~np.isnan(column)].mean() if (~np.isnan(column)).any() else np.nan for column in targets.T])
     places = np.arange(len(names))
     faces = np.asarray(colours, float) / 255
-    axis.bar(places, np.nan_to_num(mean), 0.78, color=faces, edgecolor="black", linewidth=0.6, label="mean of targets")
-    ends = (places - 0.44, places + 0.44)
-    axis.hlines(source, *ends, color="white", linewidth=5.5, zorder=2.5)  # so that black is seen on dark bars
-    axis.hlines(source, *ends, color="black", linewidth=2.5, zorder=2.6, label="source validation")
-    for row in targets:
+    axis.bar(places, np.nan_to_num(mean), 0.78, color=faces, edgecolor="black", linewidth=0.6, label=what)
+    if rows:
+        ends = (places - 0.44, places + 0.44)
+        axis.hlines(source, *ends, color="white", linewidth=5.5, zorder=2.5)  # so that black is seen on dark bars
+        axis.hlines(source, *ends, color="black", linewidth=2.5, zorder=2.6, label=SOURCE_TITLE)
+        axis.plot([], [], "o", color="white", markeredgecolor="black", markersize=4, label="a target")
+    for row in rows:
         axis.plot(places, row, "o", color="white", markeredgecolor="black", markersize=4, linewidth=0, zorder=3)
-    axis.plot([], [], "o", color="white", markeredgecolor="black", markersize=4, label="a target")
     for place, value in zip(places, mean, strict=True):
         text = "-" if np.isnan(value) else f"{value:.0f}"
         axis.text(place, -2, text, ha="center", va="top", fontsize=8, fontweight="bold")
     axis.set_xticks(places, names, rotation=35, ha="right", fontsize=9)
     axis.tick_params(axis="x", pad=12, length=0)
     axis.set_ylim(0, 100)
-    axis.set_ylabel("IoU, % (mean of targets below its bar)", fontsize=9)
+    axis.set_ylabel(f"IoU, % ({what} below its bar)", fontsize=9)
     axis.grid(axis="x", visible=False)
     axis.set_xlim(-0.7, len(names) - 0.3)
     axis.legend(fontsize=9, ncols=3, loc="lower right", bbox_to_anchor=(1.0, 1.0), frameon=False)

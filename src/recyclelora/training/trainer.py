@@ -241,11 +241,9 @@ class Trainer:
                 prune(self.directory.checkpoints, KEPT_CHECKPOINTS, POINTERS)
                 self.pictures.evaluation(scores, self.scorer.matrices[step])
                 self._evaluating += time.perf_counter() - began
-                mean, source = scores.target_mean, scores.miou("source_val")
-                self.reporter.note(
-                    f"step {step}: mIoU targets {_percent(mean)}, source validation {_percent(source)} "
-                    f"({share:.0%} of the time so far spent in evaluations)"
-                )
+                mean, source = scores.target_mean, _percent(scores.miou("source_val"))
+                found = f"targets {_percent(mean)}, source validation {source}" if scores.targets else source
+                self.reporter.note(f"step {step}: mIoU {found} ({share:.0%} of the time so far spent in evaluations)")
                 self.scorer.forget_partial(step)
 
     def save(self, step: int) -> None:

@@ -5,12 +5,14 @@ from pathlib import Path
 import pytest
 
 from recyclelora.data.datasets.account import account
-from recyclelora.data.datasets.own import matches
+from recyclelora.data.datasets.own import OwnSplit, matches
 from recyclelora.system.errors import UserError
 
 from .test_own import touch
 
-SPLITS = {"train": ("x/**/*.{png,jpg}", "y/**/*.png"), "test": ("t/*.jpg", None)}
+
+def splits(root: Path) -> list[OwnSplit]:
+    return [OwnSplit("train", root, "x/**/*.{png,jpg}", "y/**/*.png"), OwnSplit("test", root, "t/*.jpg", None)]
 
 
 def test_suffixes_match_in_any_case(tmp_path: Path):
@@ -33,14 +35,16 @@ def test_a_looped_link_shows_no_file_twice(tmp_path: Path):
     (tmp_path / "x/self").symlink_to(".")
     (tmp_path / "x/b").symlink_to(tmp_path / "elsewhere")
     assert list(matches(root, "x/**/*.png")) == [("a/", "1"), ("b/", "2")]
-    loops = account(root, {"train": ("x/**/*.png", None)}, ["train"]).unused["links to a folder that they lie in"]
+    loops = account(root, [OwnSplit("train", root, "x/**/*.png", None)], ["train"]).unused[
+        "links to a folder that they lie in"
+    ]
     assert [path.relative_to(root).as_posix() for path in loops] == ["x/self", "x/a/loop"]
 
 
 def test_every_file_is_used_or_told_with_its_reason(tmp_path: Path):
     root = touch(tmp_path, "x/1.png", "y/1.png", "x/2.jpg", "y/3.png", "y/4.png", "x/5.tif", "x/._1.png", "readme.md",
                  "t/6.jpg", "t/7.jpeg")  # fmt: skip
-    found = account(root, SPLITS, ["train"])
+    found = account(root, splits(root), ["train"])
     unused = {reason: [p.relative_to(root).as_posix() for p in paths] for reason, paths in found.unused.items()}
     assert unused == {
         "matched by no pattern": ["readme.md", "t/7.jpeg", "x/5.tif"],
@@ -60,4 +64,4 @@ def test_every_file_is_used_or_told_with_its_reason(tmp_path: Path):
 
 def test_nothing_is_told_where_everything_is_used(tmp_path: Path):
     root = touch(tmp_path, "x/1.png", "y/1.png", "t/6.jpg")
-    assert account(root, SPLITS, ["train", "test"]).line() is None
+    assert account(root, splits(root), ["train", "test"]).line() is None

@@ -16,8 +16,8 @@ from recyclelora.system.errors import UserError
 TABLE = explicit_table({500: 0, 3: 1}, 2, {255}, ignore_others=False)
 
 
-def split(root: Path, images: str, masks: str | None) -> OwnSplit:
-    return OwnSplit(root, images, masks, TABLE, read_ids16)
+def opened(root: Path, images: str, masks: str | None):
+    return own_folder("folder", OwnSplit("val", root, images, masks), TABLE, read_ids16)
 
 
 def touch(root: Path, *names: str) -> Path:
@@ -58,7 +58,7 @@ def test_symlinked_folders_are_followed(tmp_path: Path):
 
 def test_reads_ids_of_16_bits(tmp_path: Path):
     make_own(tmp_path, [500, 3, 255], save_ids16)
-    dataset = own_folder("folder", split(tmp_path, "images/val/*.jpg", "masks/val/*.png"))
+    dataset = opened(tmp_path, "images/val/*.jpg", "masks/val/*.png")
     assert len(dataset) == 3 and dataset.classes == {0, 1}
     stored = read_ids16(dataset.items[0].label)
     np.testing.assert_array_equal(dataset.load(0).label, np.select([stored == 500, stored == 3], [0, 1], IGNORE))
@@ -67,7 +67,7 @@ def test_reads_ids_of_16_bits(tmp_path: Path):
 def test_an_id_that_would_wrap_to_a_class_is_refused(tmp_path: Path):
     make_own(tmp_path, [256 + 3, 500], save_ids16, splits=["val"])
     with pytest.raises(UserError, match=r"000\.png: label ids \[259\] are not defined"):
-        own_folder("folder", split(tmp_path, "images/val/*.jpg", "masks/val/*.png")).load(0)
+        opened(tmp_path, "images/val/*.jpg", "masks/val/*.png").load(0)
 
 
 def test_missing_masks_are_named_with_the_place_where_they_should_be(tmp_path: Path):
@@ -76,15 +76,15 @@ def test_missing_masks_are_named_with_the_place_where_they_should_be(tmp_path: P
     with pytest.raises(
         UnpairedFiles, match=r"1 of 3 images have no label: images/val/001\.jpg, expected masks/val/001\.png"
     ):
-        own_folder("folder", split(tmp_path, "images/val/*.jpg", "masks/val/*.png"))
+        opened(tmp_path, "images/val/*.jpg", "masks/val/*.png")
     with pytest.raises(UserError, match=r"no image matches images/train/\*\.jpg"):
-        own_folder("folder", split(tmp_path, "images/train/*.jpg", "masks/train/*.png"))
+        opened(tmp_path, "images/train/*.jpg", "masks/train/*.png")
     with pytest.raises(UserError, match=r"data\.folder\.root=.*/nowhere: no such folder"):
-        own_folder("folder", split(tmp_path / "nowhere", "*.jpg", None))
+        opened(tmp_path / "nowhere", "*.jpg", None)
 
 
 def test_images_without_masks_can_be_predicted(tmp_path: Path):
     make_own(tmp_path, [3], save_ids16, splits=["new"], unlabelled=["new"])
-    dataset = own_folder("folder", split(tmp_path, "images/new/*.jpg", None))
+    dataset = opened(tmp_path, "images/new/*.jpg", None)
     assert not dataset.labelled and (dataset.load(2).label == IGNORE).all()
     assert dataset.load(2).name == "images/new/002.jpg"

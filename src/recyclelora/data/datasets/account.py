@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+from collections.abc import Collection
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from recyclelora.data.datasets.own import Key, files_below, matches
+from recyclelora.data.datasets.own import OwnFiles, OwnSplit, files_below
 from recyclelora.data.patterns import is_hidden, printable
 from recyclelora.system.errors import UserError
 
@@ -14,9 +14,6 @@ UNMASKED = "images without a mask"
 
 NAMED = 2
 """As many files of each kind are named in a line."""
-
-Patterns = tuple[str, str | None]
-"""Of a split's images and, where it has some, its masks."""
 
 
 @dataclass
@@ -42,28 +39,29 @@ class Account:
         return f"{printable(self.root)}: {len(self.used)} files are used, others are not: {'; '.join(parts)}"
 
 
-def account(root: Path, splits: Mapping[str, Patterns], asked: Collection[str]) -> Account:
+def account(root: Path, splits: Collection[OwnSplit], asked: Collection[str]) -> Account:
     """Look at every file below ``root``.
 
     Args:
         root: the folder
-        splits: the patterns of every split by its name
-        asked: the splits that a run reads
+        splits: all of it
+        asked: names of the splits that a run reads
 
     Raises:
         UserError: a pattern of a split that is asked for and does not tell files apart.
     """
     result = Account(root)
+    result.used |= {root / split.list for split in splits if split.list is not None and split.name in asked}
     reasons: dict[Path, str] = {}
-    for name, (images, masks) in splits.items():
+    for split in splits:
         try:
-            its = _split(matches(root, images), matches(root, masks) if masks else None)
+            its = _split(split.find())
         except UserError:
-            if name in asked:
+            if split.name in asked:
                 raise
             continue  # nobody reads that split
-        if name not in asked:
-            reasons |= dict.fromkeys(its.used, f"of a split that is not asked for, {name}") | its.reasons
+        if split.name not in asked:
+            reasons |= dict.fromkeys(its.used, f"of a split that is not asked for, {split.name}") | its.reasons
         else:
             result.used |= its.used
             reasons |= its.reasons
@@ -83,11 +81,13 @@ class _Split:
     reasons: dict[Path, str]
 
 
-def _split(images: Mapping[Key, Path], masks: Mapping[Key, Path] | None) -> _Split:
+def _split(files: OwnFiles) -> _Split:
     """Which files of one split belong together."""
+    images, masks = files.images, files.masks
     if masks is None:
-        return _Split(set(images.values()), {})
+        return _Split(set(images.values()), dict(files.left))
     both = images.keys() & masks.keys()
     reasons = {path: "masks without an image" for key, path in masks.items() if key not in both}
     reasons |= {path: UNMASKED for key, path in images.items() if key not in both}
+    reasons |= {masks[key]: why for key, why in files.left_keys.items() if key in masks} | files.left
     return _Split({files[key] for files in (images, masks) for key in both}, reasons)

@@ -1,0 +1,6 @@
+"""Describe a folder of images and masks: python init_data.py photos/."""
+
+from recyclelora.commands.init_data import main
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,1 @@
+"""A look at a folder that nobody has described: which files are images and masks, and what the masks hold."""

@@ -1,0 +1,159 @@
+"""Which files of a folder are images and which are masks, told by their pixels and not by their names."""
+
+from __future__ import annotations
+
+import re
+from collections import Counter, defaultdict
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path, PurePosixPath
+
+import cv2
+import numpy as np
+from PIL import Image
+
+from recyclelora.data.datasets.own import files_below
+from recyclelora.data.images import IMAGE_SUFFIXES
+from recyclelora.data.masks import UNREADABLE
+from recyclelora.data.patterns import is_hidden
+
+SPLITS = {
+    "train": "train", "training": "train", "val": "val", "valid": "val", "validation": "val", "dev": "val",
+    "test": "test", "testing": "test",
+}  # fmt: skip
+"""Words by which folders are called -> the split."""
+
+_PARTS = "images?|imgs?|rgb|masks?|labels?|annot(?:ation)?s?|gt|seg"
+_WORDS = "|".join(sorted(SPLITS, key=len, reverse=True))
+_SPLIT = re.compile(rf"(?i)^(?:(?P<a>{_WORDS})(?P<b>(?:[^a-z].*)?|{_PARTS})|(?P<c>.*[^a-z])(?P<d>{_WORDS}))$")
+
+_TAIL = re.compile(r"[_\-. ][A-Za-z][A-Za-z0-9]*$")
+_HEAD = re.compile(r"^[A-Za-z]+[_\-. ]")
+
+SAMPLED = 3
+"""Files of a kind that are looked at."""
+
+FLAT = 0.8
+"""Least share of a mask's pixels that equal their right neighbour; photographs stay far below."""
+
+MOST_COLOURS = 256
+"""Different pixels that a mask may have."""
+
+
+@dataclass(frozen=True)
+class Name:
+    """A file's path, taken apart."""
+
+    path: str
+    """relative to the root"""
+    place: str
+    """its folders up to the one that names a split, in which ``{split}`` stands for that; else the first folder"""
+    split: str | None
+    word: str
+    """how the split is called there"""
+    rest: str
+    """folders behind ``place``, each with its slash"""
+    head: str
+    core: str
+    tail: str
+    """of the name without its suffix, which is head + core + tail"""
+    suffix: str
+
+
+@dataclass
+class Kind:
+    """Files that are named alike and lie alike."""
+
+    place: str
+    tail: str
+    names: list[Name] = field(default_factory=list)
+
+    @property
+    def suffixes(self) -> list[str]:
+        """Without their dots, in lower case."""
+        return sorted({name.suffix.lower().removeprefix(".") for name in self.names})
+
+
+def find_kinds(root: Path) -> tuple[list[Kind], list[Kind]]:
+    """Kinds of images and of masks below a folder, the largest first."""
+    paths = [path.relative_to(root).as_posix() for path in files_below(root)]
+    names = _taken_apart([p for p in paths if PurePosixPath(p).suffix.lower() in IMAGE_SUFFIXES and not is_hidden(p)])
+    families: dict[tuple[str, str, str], list[Name]] = defaultdict(list)
+    for name in names:
+        families[name.place, name.tail, name.suffix.lower()].append(name)
+    images: dict[tuple[str, str], Kind] = {}
+    masks: list[Kind] = []
+    for (place, tail, _), members in families.items():
+        if holds_masks(root, members):
+            masks.append(Kind(place, tail, members))
+        else:
+            images.setdefault((place, tail), Kind(place, tail)).names.extend(members)
+    return sorted(images.values(), key=_size), sorted(masks, key=_size)
+
+
+def _size(kind: Kind) -> int:
+    return -len(kind.names)
+
+
+def _taken_apart(paths: Sequence[str]) -> list[Name]:
+    """A head or tail of a name is one only where others beside it have it, too."""
+    found = []
+    heads: Counter[tuple[str, str]] = Counter()
+    tails: Counter[tuple[str, str]] = Counter()
+    sizes: Counter[str] = Counter()
+    for path in paths:
+        folder, stem = str(PurePosixPath(path).parent), PurePosixPath(path).stem
+        sizes[folder] += 1
+        heads.update((folder, match.group()) for match in [_HEAD.match(stem)] if match)
+        tails.update((folder, match.group()) for match in [_TAIL.search(stem)] if match)
+    for path in paths:
+        pure = PurePosixPath(path)
+        folder, stem = str(pure.parent), pure.stem
+        least = max(2, sizes[folder] // 5)
+        head, tail = _HEAD.match(stem), _TAIL.search(stem)
+        h = head.group() if head and heads[folder, head.group()] >= least else ""
+        t = tail.group() if tail and tails[folder, tail.group()] >= least else ""
+        core = stem[len(h) : len(stem) - len(t)]
+        if not core:  # the whole name is one word
+            h, t, core = "", "", stem
+        place, split, word, rest = _placed(pure.parts[:-1])
+        found.append(Name(path, place, split, word, rest, h, core, t, pure.suffix))
+    return found
+
+
+def _placed(folders: Sequence[str]) -> tuple[str, str | None, str, str]:
+    for index, folder in enumerate(folders):
+        match = _SPLIT.match(folder)
+        if match is not None:
+            word = match["a"] or match["d"]
+            place = "/".join([*folders[:index], f"{match['c'] or ''}{{split}}{match['b'] or ''}"])
+            return place, SPLITS[word.lower()], word, _slashed(folders[index + 1 :])
+    return "/".join(folders[:1]), None, "", _slashed(folders[1:])
+
+
+def _slashed(folders: Sequence[str]) -> str:
+    return "".join(f"{folder}/" for folder in folders)
+
+
+def holds_masks(root: Path, names: Sequence[Name]) -> bool:
+    """Whether files are masks: lossless, few different pixels, and large areas of one."""
+    places = np.linspace(0, len(names) - 1, min(SAMPLED, len(names))).round().astype(int)
+    found = [_is_mask(root / names[place].path) for place in places]
+    return sum(found) * 2 > len(found)
+
+
+def _is_mask(path: Path) -> bool:
+    try:
+        with Image.open(path) as picture:
+            if picture.format in ("JPEG", "MPO", "WEBP"):
+                return False
+        pixels = cv2.imread(str(path), cv2.IMREAD_UNCHANGED)
+    except UNREADABLE:
+        return False
+    if pixels is None:
+        return False
+    packed = pixels.astype(np.uint32)
+    if packed.ndim == 3:
+        packed = packed[..., 0] << 16 | packed[..., 1] << 8 | packed[..., 2]
+    flat = float((packed[:, 1:] == packed[:, :-1]).mean()) if packed.shape[1] > 1 else 1.0
+    return flat >= FLAT and len(np.unique(packed)) <= MOST_COLOURS
