@@ -15,7 +15,8 @@ from recyclelora.adapters.config import ADAPTERS
 from recyclelora.adapters.low_rank.config import INITS, SCALE_RULES, BranchConfig
 from recyclelora.adapters.method import AdapterContext
 from recyclelora.config.build import build_decoder
-from recyclelora.models.decoders.config import DECODERS, PYRAMIDS, MaskLossConfig
+from recyclelora.models.decoders.config import DECODERS, PYRAMIDS
+from recyclelora.models.decoders.loss_options import MaskLossConfig
 from recyclelora.system.checks import refusals
 
 STEPS, CLASSES, WIDTH = 20, 5, 16

@@ -29,6 +29,9 @@ from recyclelora.models.backbones.weights import (
     find_weights,
     read_weights,
 )
+from recyclelora.models.decoders.decoder import DenseDecoder
+from recyclelora.models.decoders.loss_options import PixelLossConfig
+from recyclelora.models.decoders.pixel_loss import PixelLoss
 from recyclelora.models.extra_losses import ExtraLoss
 from recyclelora.models.segmenter import Segmenter
 from recyclelora.system.errors import UserError
@@ -108,6 +111,10 @@ def build_model(
         lent = None if adapted.query is None else adapted.query()
         num_classes = len(config.data.classes.names)
         decoder = build_decoder(config.decoder, channels, num_classes, lent, adapted.query_features)
+        if isinstance(decoder, DenseDecoder) and isinstance(
+            loss := getattr(config.decoder, "loss", None), PixelLossConfig
+        ):
+            decoder.pixel_loss = PixelLoss(loss, config.data.classes.names)
         extra_losses = [build_loss(options, channels, num_classes) for options in config.losses.values()]
     segmenter = _segmenter(config, backbone, decoder, extra_losses, adapted)
     learning = decayed_by_layer(adapted.rules, config.optimizer.layer_decay, backbone.depth, pretrained)

@@ -108,5 +108,8 @@ class Config:
         queries, classes = getattr(decoder, "num_queries", None), len(self.data.classes.names)
         if queries is not None and queries < classes:
             yield "decoder.num_queries", f"must not be below the {classes} classes"
+        for name in getattr(getattr(decoder, "loss", None), "class_weights", ()):
+            if name not in self.data.classes.names:
+                yield "decoder.loss.class_weights", f"{name!r} is no class{nearest(name, self.data.classes.names)}"
         for name, what in getattr(adapter, "check_with", lambda *_: ())(decoder, steps):
             yield f"adapter.{name}", what

@@ -26,7 +26,11 @@ class TrainerConfig:
     """How long, on what, and how often."""
 
     max_steps: int = 40_000
-    """optimizer steps"""
+    """optimizer steps, or the most of them where ``epochs`` says how many"""
+    epochs: Optional[float] = added(None)
+    """passes over the sources; null takes ``max_steps``"""
+    min_steps: int = added(1)
+    """the least of them that ``epochs`` makes"""
     batch_size: int = 4
     """over all devices together"""
     num_workers: int = 4
@@ -74,6 +78,11 @@ class TrainerConfig:
             "eval_batch_size", "eval_window_batch", "stall_timeout",
         ):  # fmt: skip
             yield from at_least(name, getattr(self, name), 1)
+        yield from at_least("min_steps", self.min_steps, 1)
+        if self.epochs is not None:
+            yield from above_zero("epochs", self.epochs)
+            if self.min_steps > self.max_steps:
+                yield "min_steps", f"must not be above max_steps, {self.max_steps}"
         for name in ("eval_images", "checkpoint_every"):
             if getattr(self, name) is not None:
                 yield from at_least(name, getattr(self, name), 1)
@@ -94,6 +103,12 @@ class TrainerConfig:
         parts = self.devices * self.num_nodes * self.accumulate
         if min(self.devices, self.num_nodes, self.accumulate) > 0 and self.batch_size % parts:
             yield "batch_size", f"must divide evenly over {parts} parts (devices x num_nodes x accumulate)"
+
+    def steps(self, images: int) -> int:
+        """How many steps a training on so many images takes."""
+        if self.epochs is None:
+            return self.max_steps
+        return min(max(round(self.epochs * images / self.batch_size), self.min_steps), self.max_steps)
 
 
 @dataclass

@@ -9,6 +9,8 @@ from dataclasses import fields as fields_of
 from pathlib import Path
 from typing import TypeVar
 
+import numpy as np
+
 from recyclelora.data.config import DataConfig
 from recyclelora.data.datasets import Dataset
 from recyclelora.data.extras import Extras
@@ -21,6 +23,8 @@ from recyclelora.drawing.tiles import ClassColours
 from recyclelora.system.errors import UserError
 
 Made = TypeVar("Made")
+Counting = Callable[[int], AbstractContextManager[Callable[[int], None]]]
+"""Opens a bar for so many images; what it yields is told of images done."""
 
 
 @dataclass(frozen=True)
@@ -50,9 +54,11 @@ def build_datasets(data: DataConfig, cache: str) -> Datasets:
     scored = {"source_val": data.source_val} | {target.label: target for target in data.targets}
     opened = open_all([*data.sources, *scored.values()], data, cache)
     sources = opened[: len(data.sources)]
-    for dataset in opened[: len(data.sources) + 1]:
+    for config, dataset in zip([*data.sources, data.source_val], opened, strict=False):
         if not dataset.labelled:
-            raise UserError(f"{dataset.name} has no labels in the split that is asked for: it can only be a target")
+            where = f"{data.title(config)} has no masks in the split {config.split!r}"
+            own = f": say data.folder.splits.{config.split}.masks" if config.dataset == "folder" else ""
+            raise UserError(f"{where}, so that it can only be a target{own}")
     return Datasets(sources, dict(zip(scored, opened[len(sources) :], strict=True)))
 
 
@@ -66,7 +72,7 @@ def build_rare_classes(
     data: DataConfig,
     sources: list[Dataset],
     cache: str,
-    counting: Callable[[int], AbstractContextManager[Callable[[int], None]]],
+    counting: Counting,
 ) -> list[RareClasses | None]:
     """What rare-class sampling needs to know of each source; Nones where it is off.
 
@@ -78,17 +84,26 @@ def build_rare_classes(
     rare = data.rare_classes
     if rare.temperature is None:
         return [None] * len(sources)
-    store, classes = ClassCounts(Path(cache) / "class_counts"), len(data.classes.names)
-    found = [store.known(source, classes) for source in sources]
-    missing = sum(len(source) for source, counts in zip(sources, found, strict=True) if counts is None)
-    with counting(missing) if missing else nullcontext(lambda count: None) as advance:
-        counted = [store.count(s, classes, advance) if c is None else c for s, c in zip(sources, found, strict=True)]
+    counted = count_classes(data, sources, cache, counting)
     return [
         RareClasses.of(
             counts, temperature=rare.temperature, image_pixels=rare.image_pixels, crop_pixels=rare.crop_pixels
         )
         for counts in counted
     ]
+
+
+def count_classes(data: DataConfig, sources: list[Dataset], cache: str, counting: Counting) -> list[np.ndarray]:
+    """Pixels of each class in each image, (N, K), of every source; those that were never counted are counted.
+
+    Raises:
+        UserError: a sample cannot be read.
+    """
+    store, classes = ClassCounts(Path(cache) / "class_counts"), len(data.classes.names)
+    found = [store.known(source, classes) for source in sources]
+    missing = sum(len(source) for source, counts in zip(sources, found, strict=True) if counts is None)
+    with counting(missing) if missing else nullcontext(lambda count: None) as advance:
+        return [store.count(s, classes, advance) if c is None else c for s, c in zip(sources, found, strict=True)]
 
 
 def build_augmentation(data: DataConfig) -> Augmentation:

@@ -163,6 +163,11 @@ class DataConfig:
             yield "targets", f"need different names, and none may be source_val: {', '.join(labels)}"
         yield from self._check_folder()
 
+    def title(self, config: DatasetConfig) -> str:
+        """How one of its sets is called for people: a user's own by this pair's name, unless it has one itself."""
+        own = config.dataset == "folder" and config.name is None and config.corruption is None
+        return self.name if own else config.label
+
     def check_new(self) -> Iterator[Problem]:
         """Yield what a new run is refused for, but runs of earlier versions may hold."""
         titles = {"source_val": self.source_val.dataset} | {target.label: target.dataset for target in self.targets}

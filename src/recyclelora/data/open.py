@@ -161,7 +161,7 @@ def describe_datasets(data: DataConfig, opened: list[Dataset]) -> list[dict[str,
             "of": len(subset.base), "seed": data.subset_seed,
             "indices_sha256": hashlib.sha256(" ".join(map(str, subset.indices)).encode()).hexdigest(),
         }  # fmt: skip
-        asked = asdict(config) | {"name": config.label, "subset": drawn}
+        asked = asdict(config) | {"name": data.title(config), "subset": drawn}
         kind = mask_kinds({"": dataset}).get("")
         records.append(
             {"role": role, **asked, "images": len(dataset), "labelled": dataset.labelled}

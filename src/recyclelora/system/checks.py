@@ -134,7 +134,7 @@ def before_additions(node: Any, path: str = "") -> tuple[Any, list[str]]:
             key, value = f"{path}.{field.name}".lstrip("."), getattr(node, field.name)
             if ADDED in field.metadata and value != (default := _default(field)):
                 values[field.name] = default
-                overrides.append(f"{key}={as_override(default)}")
+                overrides += _as_before(key, value, default)
             else:
                 values[field.name], inside = before_additions(value, key)
                 overrides += inside
@@ -145,9 +145,33 @@ def before_additions(node: Any, path: str = "") -> tuple[Any, list[str]]:
     return node, []
 
 
+def _as_before(key: str, value: Any, default: Any) -> list[str]:
+    """Overrides that give a value, or what of a dataclass differs, its default."""
+    if not dataclasses.is_dataclass(default):
+        return [f"{key}={as_override(default)}"]
+    pairs = ((f"{key}.{f.name}", getattr(value, f.name), getattr(default, f.name)) for f in dataclasses.fields(default))
+    return [
+        override
+        for name, its, its_default in pairs
+        if its != its_default
+        for override in _as_before(name, its, its_default)
+    ]
+
+
 def additions(kind: type) -> dict[str, Any]:
-    """The :func:`added` options of a dataclass, and what versions did that do not know them."""
-    return {field.name: _default(field) for field in dataclasses.fields(kind) if ADDED in field.metadata}
+    """The :func:`added` options of a dataclass, and what versions did that do not know them.
+
+    One that is a dataclass is there as a whole, as a dict, and with each of its fields.
+    """
+    found: dict[str, Any] = {}
+    for field in dataclasses.fields(kind):
+        if ADDED in field.metadata:
+            default = _default(field)
+            if dataclasses.is_dataclass(default) and not isinstance(default, type):
+                default = dataclasses.asdict(default)
+                found |= {f"{field.name}.{name}": value for name, value in default.items()}
+            found[field.name] = default
+    return found
 
 
 def as_override(value: Any) -> str:

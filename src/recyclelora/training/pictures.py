@@ -168,6 +168,7 @@ class Pictures:
         """What the model says of images of a set; those that cannot be read are named where they are scored."""
         protocol, found = self.evaluator.protocol, []
         prepared, key = protocol.prepared(dataset), protocol.key(dataset)
+        name = ALONE_TITLE if name == SOURCE_VAL and not self.config.data.targets else name
         title = name if score is None else f"{name}  mIoU {100 * score:.1f} %"
         was_training = self.segmenter.training
         self.segmenter.eval()

@@ -20,7 +20,7 @@ import torch
 from lightning_fabric import Fabric
 
 from recyclelora.config.build import Model, build_model, check_shapes, locate_weights
-from recyclelora.config.compose import home
+from recyclelora.config.compose import home, validate
 from recyclelora.config.run import Config
 from recyclelora.data.build import Datasets, build_datasets
 from recyclelora.data.identity import Files
@@ -43,6 +43,32 @@ from recyclelora.training.preparation import prepare_data
 from recyclelora.training.result import known_result, tell_result, write_result
 from recyclelora.training.trainer import Trainer
 from recyclelora.training.warm_start import WarmStart
+
+
+def with_length(config: Config, datasets: Datasets) -> Config:
+    """The configuration with the steps that ``trainer.epochs`` comes to.
+
+    Raises:
+        ConfigError: something of it does not fit that length.
+    """
+    if config.trainer.epochs is None:
+        return config
+    steps = config.trainer.steps(sum(map(len, datasets.sources)))
+    config = dataclasses.replace(config, trainer=dataclasses.replace(config.trainer, max_steps=steps))
+    validate(config)
+    return config
+
+
+def length(config: Config, datasets: Datasets) -> str:
+    """What was chosen by the size of the data, and with which rates, in one line."""
+    t, images = config.trainer, sum(map(len, datasets.sources))
+    scale = f", adapter scale {config.adapter.scale:g}" if getattr(config.adapter, "scale_rule", "") == "fixed" else ""
+    decoder_lr = config.optimizer.lr * getattr(config.decoder, "lr_mult", 1)
+    return (
+        f"length: {t.max_steps} steps of {t.batch_size}, {t.max_steps * t.batch_size / images:.1f} times through "
+        f"{images} images (trainer.epochs={t.epochs:g}, at least {t.min_steps} steps); learning rate "
+        f"{config.optimizer.lr:g}, of the decoder {decoder_lr:g}{scale}"
+    )
 
 
 @dataclass(frozen=True)
@@ -77,6 +103,7 @@ class Run(Place):
             t.accelerator, precision, devices=t.devices, num_nodes=t.num_nodes, stall_timeout=t.stall_timeout
         )
         datasets = build_datasets(config.data, config.cache)
+        config = with_length(config, datasets)
         check_shapes(config)
         weights = locate_weights(config.backbone)
         start = WarmStart.read(config.init_from) if config.init_from else None
@@ -189,6 +216,8 @@ class Run(Place):
         reporter.note(f"run directory: {shown(self.directory.path)}")
         if self.remark is not None:
             reporter.warn(self.remark)
+        if self.config.trainer.epochs is not None:
+            reporter.note(length(self.config, self.datasets))
         if self.fabric.is_global_zero:
             if is_finished(self.directory.path):
                 set_aside(self.directory.path / RESULT)

@@ -6,14 +6,16 @@ import time
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
+import numpy as np
 from lightning_fabric import Fabric
 from torch import nn
 
 from recyclelora.config.build import Model
 from recyclelora.config.run import Config
-from recyclelora.data.build import Datasets, build_augmentation, build_extras, build_rare_classes
+from recyclelora.data.build import Datasets, build_augmentation, build_extras, build_rare_classes, count_classes
 from recyclelora.data.loaders import Batch, StepSampler, TrainStream, train_loader
 from recyclelora.data.workers import Loader
 from recyclelora.evaluation.extra_metrics import points
@@ -186,9 +188,11 @@ class Trainer:
         c, sources = self.config, self.datasets.sources
         if not self.fabric.is_global_zero:
             self.fabric.barrier()
-        rare = build_rare_classes(
-            c.data, sources, c.cache, lambda images: self.reporter.bar("counting classes (once)", images)
-        )
+        counting = partial(self.reporter.bar, "counting classes (once)")
+        rare = build_rare_classes(c.data, sources, c.cache, counting)
+        if getattr(getattr(c.decoder, "loss", None), "balance", None) is not None:
+            pixels = np.concatenate(count_classes(c.data, sources, c.cache, counting))
+            self.segmenter.decoder.pixel_loss.balance(pixels)
         if self.fabric.is_global_zero:
             self.fabric.barrier()
         weights = [source.weight for source in c.data.sources]

@@ -55,7 +55,9 @@ def test_lists_name_images_as_people_write_them(tmp_path: Path):
     )
     assert listed(tmp_path / "list.txt", images) == set(images)
     for text, words in {
-        "3.jpg\nday/1": "1 of 2 lines name no image: 3.jpg", "1.jpg": "day/1.jpg as well as night/1.jpg", "\n": "names no image",
+        "3.jpg\nday/1": "1 of 2 lines name no image: 3.jpg",
+        "1.jpg": "day/1.jpg as well as night/1.jpg",
+        "\n": "names no image",
     }.items():  # fmt: skip
         (tmp_path / "list.txt").write_text(text)
         with pytest.raises(UserError, match=words):

@@ -5,7 +5,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from recyclelora.models.decoders.config import DECODERS, MaskLossConfig
+from recyclelora.models.decoders.config import DECODERS
+from recyclelora.models.decoders.loss_options import MaskLossConfig
 
 CHANNELS, CLASSES, PATCH, IGNORED = 32, 4, 16, 255
 LOSS = MaskLossConfig(num_points=256)

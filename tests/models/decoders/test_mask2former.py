@@ -6,7 +6,8 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from recyclelora.models.decoders.config import Mask2FormerDecoderConfig, MaskLossConfig
+from recyclelora.models.decoders.config import Mask2FormerDecoderConfig
+from recyclelora.models.decoders.loss_options import MaskLossConfig
 from recyclelora.models.decoders.mask2former import Mask2Former
 from recyclelora.models.decoders.mask2former_keys import from_mmdet, our_names
 from recyclelora.models.decoders.mask_loss import class_masks

@@ -9,7 +9,7 @@ from transformers import Mask2FormerConfig
 from transformers.models.mask2former.modeling_mask2former import Mask2FormerLoss
 
 from recyclelora.models.decoders import mask_loss
-from recyclelora.models.decoders.config import MaskLossConfig
+from recyclelora.models.decoders.loss_options import MaskLossConfig
 from recyclelora.models.decoders.mask_loss import MaskLoss, class_masks
 
 from .fixtures import rule

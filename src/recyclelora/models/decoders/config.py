@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, ClassVar
 
+from recyclelora.models.decoders.loss_options import MaskLossConfig, PixelLossConfig, share
 from recyclelora.system.checks import Problem, above_zero, added, at_least, one_of
 from recyclelora.system.extras import require
 
@@ -28,10 +28,12 @@ class LinearDecoderConfig:
     """learning rate relative to the optimizer's"""
     dropout: float = 0.0
     """of whole channels in front of the classifier"""
+    loss: PixelLossConfig = added(PixelLossConfig)
+    """of every pixel"""
 
     def check(self) -> Iterator[Problem]:
         yield from above_zero("lr_mult", self.lr_mult)
-        yield from _share("dropout", self.dropout)
+        yield from share("dropout", self.dropout)
 
     def build(self, channels: Sequence[int], num_classes: int) -> nn.Module:
         from recyclelora.models.decoders.linear import LinearDecoder
@@ -49,6 +51,8 @@ class SegformerDecoderConfig:
     """learning rate relative to the optimizer's"""
     width: int = 256
     """channels of every level's linear layer"""
+    loss: PixelLossConfig = added(PixelLossConfig)
+    """of every pixel"""
 
     def check(self) -> Iterator[Problem]:
         yield from above_zero("lr_mult", self.lr_mult)
@@ -77,12 +81,14 @@ class FpnDecoderConfig:
     """of whole channels in front of the classifier"""
     pyramid: str = "bilinear"
     """how the four levels get their sizes: resized bilinearly as published, or by learned deconvolutions"""
+    loss: PixelLossConfig = added(PixelLossConfig)
+    """of every pixel"""
 
     def check(self) -> Iterator[Problem]:
         yield from above_zero("lr_mult", self.lr_mult)
         yield from at_least("width", self.width, 1)
         yield from _grouped("head_width", self.head_width)
-        yield from _share("dropout", self.dropout)
+        yield from share("dropout", self.dropout)
         yield from one_of("pyramid", self.pyramid, PYRAMIDS)
 
     def build(self, channels: Sequence[int], num_classes: int) -> nn.Module:
@@ -104,6 +110,8 @@ class UpernetDecoderConfig:
     """channels of everything between the features and the classifier"""
     pyramid: str = "bilinear"
     """how the four levels get their sizes: resized bilinearly as published, or by learned deconvolutions"""
+    loss: PixelLossConfig = added(PixelLossConfig)
+    """of every pixel"""
 
     def check(self) -> Iterator[Problem]:
         yield from above_zero("lr_mult", self.lr_mult)
@@ -127,6 +135,8 @@ class DptDecoderConfig:
     """learning rate relative to the optimizer's"""
     width: int = 256
     """channels of the fusion; the levels are reassembled to 1, 2, 4 and 4 times as many"""
+    loss: PixelLossConfig = added(PixelLossConfig)
+    """of every pixel"""
 
     def check(self) -> Iterator[Problem]:
         yield from above_zero("lr_mult", self.lr_mult)
@@ -137,35 +147,6 @@ class DptDecoderConfig:
         from recyclelora.models.decoders.convolutional import Dpt
 
         return Dpt(channels, num_classes, self)
-
-
-@dataclass
-class MaskLossConfig:
-    """Mask2Former's loss; the three weights serve its matching too."""
-
-    class_weight: float = 2.0
-    """of the class loss"""
-    mask_weight: float = 5.0
-    """of the masks' binary cross-entropy"""
-    dice_weight: float = 5.0
-    """of the masks' dice loss"""
-    no_object_weight: float = 0.1
-    """of queries without a class, relative to 1 for the others"""
-    num_points: int = 12544
-    """where masks are compared"""
-    oversample: float = 3.0
-    """points drawn for each that is kept for being uncertain"""
-    importance: float = 0.75
-    """share of the points that are uncertain ones"""
-
-    def check(self) -> Iterator[Problem]:
-        for name in ("class_weight", "mask_weight", "dice_weight"):
-            yield from at_least(name, getattr(self, name), 0)
-        yield from above_zero("no_object_weight", self.no_object_weight)
-        yield from at_least("num_points", self.num_points, 1)
-        yield from at_least("oversample", self.oversample, 1)
-        if not 0 <= self.importance <= 1:
-            yield "importance", "must lie in [0, 1]"
 
 
 @dataclass
@@ -253,11 +234,6 @@ class EomtDecoderConfig:
         from recyclelora.models.decoders.eomt import QueryTokens
 
         return QueryTokens(channels, num_classes, self)
-
-
-def _share(name: str, value: float) -> Iterator[Problem]:
-    if not (math.isfinite(value) and 0 <= value < 1):
-        yield name, "must lie in [0, 1)"
 
 
 def _grouped(name: str, value: int) -> Iterator[Problem]:

@@ -7,7 +7,8 @@ from typing import Protocol
 
 from torch import Tensor, nn
 
-from recyclelora.models.decoders.losses import cross_entropy, labelled_pixels
+from recyclelora.models.decoders.loss_options import PixelLossConfig
+from recyclelora.models.decoders.pixel_loss import PixelLoss
 
 
 class Decoder(Protocol):
@@ -57,10 +58,13 @@ class Decoder(Protocol):
 
 
 class DenseDecoder(nn.Module):
-    """A decoder of per-pixel class logits, trained by cross-entropy.
+    """A decoder of per-pixel class logits, trained by cross-entropy or what its options' ``loss`` asks for.
 
     Its last layer is called ``classifier``; a concrete one with other parameters per class says so in `per_class`.
     """
+
+    pixel_loss = PixelLoss(PixelLossConfig(), ())
+    """cross-entropy; whoever builds a model gives each decoder its own"""
 
     def losses(
         self,
@@ -70,13 +74,13 @@ class DenseDecoder(nn.Module):
         query: Tensor | None = None,
         norm: Tensor | None = None,
     ) -> dict[str, Tensor]:
-        """Mean cross-entropy over the labelled pixels, as ``loss_ce``."""
+        """Mean cross-entropy over the labelled pixels, as ``loss_ce``, or what ``pixel_loss`` asks for."""
         logits = self(features, (labels.shape[-2], labels.shape[-1]))
-        return {"loss_ce": cross_entropy(logits, labels.long(), ignore_index, norm)}
+        return self.pixel_loss(logits, labels.long(), ignore_index, norm)
 
     def counts(self, labels: Tensor, ignore_index: int) -> Tensor:
         """Labelled pixels, a scalar."""
-        return labelled_pixels(labels, ignore_index).float()
+        return self.pixel_loss.counts(labels, ignore_index)
 
     def probabilities(self, scores: Tensor) -> Tensor:
         """Softmax over the classes."""

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from recyclelora.models.decoders.config import MaskLossConfig
+from recyclelora.models.decoders.loss_options import MaskLossConfig
 from recyclelora.models.decoders.matching import assign, matching_cost
 from recyclelora.models.decoders.points import sample, uncertain_points
 from recyclelora.system.distributed import mean_over_processes

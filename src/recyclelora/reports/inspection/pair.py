@@ -59,8 +59,8 @@ def data_report(
 
 def open_datasets(data: DataConfig, cache: str) -> tuple[list[NamedDataset], list[Defect]]:
     """Open every dataset that can be opened; what cannot, and images without masks, are defects."""
-    labels = Counter(c.label for c in data.sources)
-    asked = [("source", _source_name(c, splits=labels[c.label] > 1), c) for c in data.sources]
+    labels = Counter(data.title(c) for c in data.sources)
+    asked = [("source", _source_name(data.title(c), c, splits=labels[data.title(c)] > 1), c) for c in data.sources]
     asked.append(("source_val", "source_val", data.source_val))
     asked += [("target", c.label, c) for c in data.targets]
     entries: list[NamedDataset] = []
@@ -86,13 +86,13 @@ def unused_files(data: DataConfig) -> list[Defect]:
     if files is None:
         return []
     return [
-        Defect(WARNING, f"not used: {reason}", "folder", relative_name(path, files.root), "")
+        Defect(WARNING, f"not used: {reason}", data.name, relative_name(path, files.root), "")
         for reason, paths in files.unused.items()
         if reason != UNMASKED  # which is an error
         for path in paths
     ]
 
 
-def _source_name(config: DatasetConfig, *, splits: bool) -> str:
+def _source_name(title: str, config: DatasetConfig, *, splits: bool) -> str:
     """A source's name in the report; ``source_val`` and targets have their own."""
-    return f"{config.label} (source, {config.split})" if splits else f"{config.label} (source)"
+    return f"{title} (source, {config.split})" if splits else f"{title} (source)"
