@@ -15,6 +15,7 @@ import re
 import sys
 import textwrap
 import typing
+from collections import Counter
 from collections.abc import Iterator
 from itertools import pairwise
 from pathlib import Path
@@ -101,7 +102,7 @@ LIMITS = {
     "one_of": "{}",
     "at_least": "at least {}",
     "above_zero": "above 0",
-    "_share": "in [0, 1)",
+    "share": "in [0, 1)",
     "_grouped": "a multiple of 32",
 }
 """The shared checks of values, in words."""
@@ -117,7 +118,12 @@ def page() -> str:
         for kind in kinds:
             for key, part in _inner(kind):
                 inner.setdefault(part, key)
-        parts += [_part(part, f"{group}.{key}") for part, key in inner.items()]
+        times = Counter(inner.values())
+        names = {
+            part: f"{group}.{key}`, `{part.__name__}" if times[key] > 1 else f"{group}.{key}"
+            for part, key in inner.items()
+        }
+        parts += [_part(part, name) for part, name in names.items()]
     parts.append("## Other commands\n")
     for command, kind in COMMANDS.items():
         inherited = {f.name for f in dataclasses.fields(Config)} if issubclass(kind, Config) else set()

@@ -15,7 +15,10 @@ from fixture_data import make_everything, make_own, save_ids16
 from PIL import Image
 
 import recyclelora
+from recyclelora.config.commands import ReportConfig
 from recyclelora.config.compose import home
+from recyclelora.reports.writing import write_report
+from recyclelora.system.progress import Reporter
 from recyclelora.training.run import Run
 
 SCHEMA = json.loads((Path(recyclelora.__file__).parent / "runs/result.schema.json").read_text())
@@ -122,3 +125,33 @@ def test_own_data_may_move(tmp_path):
         for name in ("a", "b")
     )
     assert first.signature == second.signature
+
+
+def test_train_and_validation_without_targets_speak_of_none(tmp_path):
+    make_own(
+        tmp_path / "mine", range(3), lambda path, ids: save_rgb(path, ids.astype(np.uint8)), splits=["all"], count=10
+    )
+    where = {"images": "images/all/*.jpg", "masks": "masks/all/*.png"}
+    conf = own_conf(tmp_path / "conf", "yard", {
+        "classes": {"names": ["a", "b", "c"], "colours": []},
+        "folder": {"root": str(tmp_path / "mine"),
+                   "splits": {"train": {**where, "share": 0.7}, "val": {**where, "share": 0.3}}},
+        "targets": [],
+    })  # fmt: skip
+    losses = ["decoder.loss.dice=0.5", "decoder.loss.balance=median", "+decoder.loss.class_weights={b: 2.0}"]
+    options = [f"hydra.searchpath=[file://{conf}]", "data=yard", *QUICK, "trainer.num_figures=1", *losses]
+    config = compose_config(tmp_path, *options, "trainer.max_steps=100", "trainer.epochs=2", "trainer.batch_size=2")
+    path, result = execute(config)
+    assert result["steps"] == 7  # 2 x 7 images in batches of 2
+    assert result["miou"]["targets"] == {} and result["miou"]["source_val"] is not None
+    about = json.loads((path / "run.json").read_text())["datasets"]
+    assert [(d["role"], d["name"], d["images"]) for d in about] == [("source", "yard", 7), ("source_val", "yard", 3)]
+    log = (path / "train.log").read_text()
+    assert "target" not in log and "validation" in log and "7 steps of 2, 2.0 times through 7 images" in log
+    logged = [json.loads(line) for line in (path / "metrics.jsonl").read_text().splitlines()]
+    assert any({"loss_ce", "loss_dice"} <= {key.rpartition("/")[2] for key in point} for point in logged)
+    report = write_report(ReportConfig(runs=[str(path)], output=str(tmp_path / "report"), resamples=10), Reporter())
+    for name in ("table.md", "table.csv", "table.tex"):
+        told = (report / name).read_text().replace("tuned_on_targets", "").replace("target_mean", "")
+        assert "target" not in told.lower(), name
+    assert "| validation |" in (report / "table.md").read_text()

@@ -10,7 +10,7 @@ from omegaconf import DictConfig, OmegaConf
 from recyclelora.commands.launch import Job
 from recyclelora.config.compose import load_config
 from recyclelora.runs.identity import FREE, Identity, signature, trains_as
-from recyclelora.system.checks import added, before_additions, identity_fields
+from recyclelora.system.checks import added, additions, before_additions, identity_fields
 
 FIRST_RELEASE = Path(__file__).parents[1] / "first_release/configs"
 SIGNATURES: dict[str, str] = json.loads((FIRST_RELEASE / "signatures.json").read_text())
@@ -33,6 +33,13 @@ def test_an_added_option_is_part_of_the_identity_only_where_it_is_used():
     assert identity_fields({"parts": [Part()]}) == {"parts": [{"old": 1}]}
     assert identity_fields(Part(new=2, names=["a"])) == {"old": 1, "new": 2, "names": ["a"]}
     assert before_additions(Part(old=3, new=2, names=["a"])) == (Part(old=3), ["new=0", "names=[]"])
+
+    @dataclass
+    class Whole:
+        part: Part = added(Part)
+
+    assert identity_fields(Whole()) == {} and additions(Whole)["part.new"] == 0 and additions(Whole)["part"]["old"] == 1
+    assert before_additions(Whole(Part(new=2))) == (Whole(), ["part.new=0"])
 
 
 def test_a_younger_option_without_effect_leaves_the_run_what_it_was(make_config):

@@ -20,9 +20,13 @@ from recyclelora.config.commands import InspectConfig
 def inspect_data(config: InspectConfig, trial: int | None = None) -> None:
     """Scan all sources and targets; write ``report.json`` and ``index.html`` to ``<output_dir>/inspect/<data>``."""
     from recyclelora.reports.inspection.writing import inspect_pair
+    from recyclelora.system.following import given, next_steps, typed_as
     from recyclelora.system.progress import Reporter
 
-    inspect_pair(config.data, config.cache, Path(config.output_dir), config.num_workers, Reporter(), config.num_samples)
+    reporter = Reporter()
+    inspect_pair(config.data, config.cache, Path(config.output_dir), config.num_workers, reporter, config.num_samples)
+    small = ["experiment=finetune_small"] if {c.dataset for c in config.data.sources} == {"folder"} else []
+    reporter.note(next_steps(("train", typed_as("train", *given("data"), *small))))
 
 
 def main() -> None:

@@ -18,6 +18,7 @@ def prepare(config: Config, trial: int | None = None) -> None:
     Raises:
         UserError: weights or data are missing or broken.
     """
+    import sys
     from pathlib import Path
 
     from recyclelora.config.build import build_model, locate_weights
@@ -26,6 +27,7 @@ def prepare(config: Config, trial: int | None = None) -> None:
     from recyclelora.data.soundness import sound_files
     from recyclelora.reports.inspection.writing import inspect_pair
     from recyclelora.system.devices import resolve_accelerator
+    from recyclelora.system.following import next_steps, typed_as
     from recyclelora.system.progress import Reporter
     from recyclelora.training.calibration import CalibrationImages
 
@@ -50,6 +52,7 @@ def prepare(config: Config, trial: int | None = None) -> None:
             images=None if images is None else images.on(resolve_accelerator(config.trainer.accelerator)),
         )  # fmt: skip
     reporter.note(f"ready: {config.cache} and the weights hold all that train.py needs with the same overrides")
+    reporter.note(next_steps(("train", typed_as("train", *sys.argv[1:]))))
 
 
 def main() -> None:

@@ -80,7 +80,7 @@ def target_differences(c: Comparison) -> Table:
 
 def worst(c: Comparison) -> Table:
     """The lowest target and class of each group, and the paired difference of what is lowest in each run."""
-    kinds = (WORST, WORST_CLASS)
+    kinds = (WORST_CLASS,) if c.alone else (WORST, WORST_CLASS)
     rows = []
     for group in c.groups:
         cells, d = [Cell(group.name, group.name)], c.difference(group)
@@ -94,10 +94,11 @@ def worst(c: Comparison) -> Table:
             cells.append(_around(d.further.get(kind)) if d else Cell(MISSING))
         rows.append(cells)
     columns = ["group", WORST, "mIoU", "difference", WORST_CLASS, "IoU", "difference"]
+    columns = ["group", *columns[-3 * len(kinds) :]]
     reference = c.reference.name if c.reference else MISSING
-    title = f"Worst target and worst class of each run, IoU in %, and minus those of {reference} ({c.basis})"
+    title = f"{' and '.join(kinds).capitalize()} of each run, IoU in %, and minus those of {reference} ({c.basis})"
     known = any(run.worst for group in c.groups for run in group.runs)
-    return Table("worst", title, columns, [False, *[False, True, True] * 2], rows if known else [])
+    return Table("worst", title, columns, [False, *[False, True, True] * len(kinds)], rows if known else [])
 
 
 def figure_differences(c: Comparison) -> Table:

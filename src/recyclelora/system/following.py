@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import re
 import shlex
+import sys
 from pathlib import Path
 
 
@@ -15,7 +17,23 @@ def typed_as(command: str, *arguments: object) -> str:
     """
     script = f"{ {'import': 'import_checkpoint'}.get(command, command).replace('-', '_') }.py"
     start = f"python {script}" if Path(script).is_file() else f"recyclelora {command}"
-    return " ".join([start, *(shlex.quote(str(argument)) for argument in arguments)])
+    return " ".join([start, *(_quoted(str(argument)) for argument in arguments)])
+
+
+def _quoted(text: str) -> str:
+    """For a shell; a place to be filled in, such as ``<photos>``, stays as it is."""
+    return text if re.fullmatch(r"[\w=./-]*<[\w ]+>[\w/.]*", text) else shlex.quote(text)
+
+
+def given(*groups: str) -> list[str]:
+    """What this command line says about groups of options such as ``data``, and where option files are."""
+    found, arguments = [], iter(sys.argv[1:])
+    for argument in arguments:
+        if argument in ("--config-dir", "-cd"):
+            found += [argument, next(arguments, "")]
+        elif argument.startswith("--config-dir=") or re.match(rf"[+~]*({'|'.join(groups)})[./=]", argument):
+            found.append(argument)
+    return found
 
 
 def next_steps(*steps: tuple[str, str]) -> str:

@@ -19,6 +19,7 @@ from recyclelora.runs.mailbox import Unit
 from recyclelora.runs.metrics_log import ENDING, FINAL
 from recyclelora.runs.reuse import take_over
 from recyclelora.runs.weights import Weights, write_run_weights
+from recyclelora.system.following import next_steps, typed_as
 from recyclelora.system.hardware import peak_memory_mb
 from recyclelora.system.progress import Reporter, shown
 from recyclelora.system.storage import write_json
@@ -143,8 +144,22 @@ def tell_result(run: Run, result: dict[str, Any], state: str, reporter: Reporter
     if figures := figure_table(columns):
         reporter.table(figures)
     reporter.note(f"results and pictures: {shown(run.directory.path)}")
+    if Unit.current() is None:  # trials of a sweep are told together
+        reporter.note(what_next(run))
     value = result["objective"]
     return None if value is None else float(value)
+
+
+def what_next(run: Run) -> str:
+    """Commands that take a finished run."""
+    path, fit = f"run={shown(run.directory.path)}", run.config.data.protocol.fit.get("folder")
+    size = [] if fit is None else [f"size={fit[0]}"]
+    return next_steps(
+        ("segment photos", typed_as("predict", path, "input=<photos>", *size)),
+        ("score elsewhere", typed_as("evaluate", path, "data=<pair>")),
+        ("take it along", typed_as("export", path, "format=onnx")),
+        ("compare runs", typed_as("report", f"runs={shown(run.directory.path.parent)}/*")),
+    )
 
 
 def _distinct(selection: dict[str, dict[str, Any]]) -> dict[str, dict[str, Any]]:

@@ -54,7 +54,7 @@ def describe_folder(root: Path, name: str | None, config_dir: Path, say: Callabl
     say(next_steps(
         ("look at every file", typed_as("inspect-data", *here)),
         ("train", typed_as("train", *here, "experiment=finetune_small")),
-        ("segment others", typed_as("predict", "run=outputs/runs/<run>", "input=<photos>", *size).replace("'", "")),
+        ("segment others", typed_as("predict", "run=outputs/runs/<run>", "input=<photos>", *size)),
     ))  # fmt: skip
     return path
 

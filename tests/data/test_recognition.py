@@ -1,0 +1,144 @@
+"""``recyclelora init-data``: what is found in folders as people have them, and that the file it writes opens them."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import yaml
+from conftest import TINY, compose_config, save_rgb
+from fixture_data import make_own, save_ids16
+from PIL import Image
+
+from recyclelora.commands import init_data
+from recyclelora.data.build import build_datasets
+from recyclelora.data.labels import CITYSCAPES_CLASSES
+from recyclelora.data.recognition.describe import describe_folder
+from recyclelora.data.recognition.layout import recognise
+from recyclelora.system.errors import UserError
+
+
+def photo(path: Path, size: tuple[int, int] = (48, 64)) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    noise = np.random.default_rng(len(str(path))).integers(0, 256, (*size, 3), dtype=np.uint8)
+    Image.fromarray(noise).save(path)
+
+
+def mask(path: Path, *values: int, size: tuple[int, int] = (48, 64)) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    stripes = np.repeat(np.array(values, np.uint8), -(-size[1] // len(values)))[: size[1]]
+    Image.fromarray(np.tile(stripes, (size[0], 1))).save(path)
+
+
+def described(tmp_path: Path, root: Path, **changes: str):
+    """The written options as they compose, their data opened, and what was said."""
+    said: list[str] = []
+    path = describe_folder(root, None, tmp_path / "conf", said.append)
+    for old, new in changes.items():
+        path.write_text(path.read_text().replace(old, new))
+    config = compose_config(tmp_path, *TINY, f"hydra.searchpath=[file://{tmp_path / 'conf'}]", f"data={path.stem}")
+    assert np.asarray(Image.open(path.with_suffix(".png"))).shape[2] == 3
+    return config, build_datasets(config.data, config.cache), "\n".join(said)
+
+
+def test_a_flat_folder_of_images_and_masks_side_by_side(tmp_path):
+    for index in range(10):
+        photo(tmp_path / f"yard/IMG_{index}.png")
+        mask(tmp_path / f"yard/IMG_{index}_mask.png", 0, 7, 255)
+    config, opened, said = described(tmp_path, tmp_path / "yard", class_7="machine")
+    assert config.data.name == "yard" and config.data.targets == []
+    assert config.data.classes.names == ["class_0", "machine"] and config.data.folder.coding.ids == {0: 0, 7: 1}
+    assert (len(opened.sources[0]), len(opened.scored["source_val"])) == (8, 2)
+    assert {*np.unique(opened.sources[0].load(0).label)} == {0, 1, 255}
+    assert "train: 80% of 10 images with masks (*.png, *_mask.png)" in said and "experiment=finetune_small" in said
+    with pytest.raises(UserError, match=r"yard\.yaml: is there already and is not overwritten"):
+        describe_folder(tmp_path / "yard", None, tmp_path / "conf", print)
+
+
+def test_colours_take_their_names_from_a_legend(tmp_path):
+    palette = np.array([[10, 200, 30], [0, 0, 0], [90, 9, 200]], np.uint8)
+    make_own(tmp_path / "mine", [0, 1, 2], lambda path, ids: save_rgb(path, palette[ids]), splits=["train", "val"])
+    (tmp_path / "mine/label_colors.txt").write_text("10 200 30\tGrass\n90 9 200\tPath way\n0 0 0\tVoid\n")
+    config, opened, _ = described(tmp_path, tmp_path / "mine")
+    assert config.data.classes.names == ["Grass", "Path way"] and config.data.classes.colours[1] == [90, 9, 200]
+    assert {name: len(d) for name, d in opened.scored.items()} == {"source_val": 3}
+    assert {*np.unique(opened.sources[0].load(0).label)} <= {0, 1, 255}
+
+
+def test_cityscapes_names_and_the_kind_of_masks_that_is_read(tmp_path):
+    for split, city in (("train", "aachen"), ("train", "bochum"), ("val", "lindau")):
+        for frame in ("000000", "000001"):
+            stem = f"{split}/{city}/{city}_{frame}"
+            photo(tmp_path / f"city/leftImg8bit/{stem}_leftImg8bit.png")
+            mask(tmp_path / f"city/gtFine/{stem}_gtFine_labelIds.png", 7, 26, 3)
+            mask(tmp_path / f"city/gtFine/{stem}_gtFine_instanceIds.png", 7, 26)
+    config, opened, _ = described(tmp_path, tmp_path / "city")
+    assert config.data.classes.names == [*CITYSCAPES_CLASSES]
+    assert config.data.folder.splits["train"].masks == "gtFine/train/**/*_labelIds.png" or (
+        config.data.folder.splits["train"].masks == "gtFine/train/**/*_gtFine_labelIds.png"
+    )
+    assert len(opened.sources[0]) == 4 and {*np.unique(opened.sources[0].load(0).label)} == {0, 13, 255}
+
+
+def test_stencils_drives_and_large_images(tmp_path):
+    for drive in "abc":
+        for frame in range(3):
+            photo(tmp_path / f"big/photos/{drive}_{frame:04d}.jpg", (600, 700))
+            mask(tmp_path / f"big/stencils/{drive}_{frame:04d}.png", 0, 255, size=(600, 700))
+    config, opened, said = described(tmp_path, tmp_path / "big")
+    assert config.data.classes.names == ["background", "foreground"]
+    assert {*np.unique(opened.sources[0].load(0).label)} == {0, 1}  # 255 is a class here
+    assert config.data.protocol.fit == {"folder": [352, 1056]} and "size=352" in said
+    drives = [{item.image.name[0] for item in d.items} for d in opened.all]
+    assert not drives[0] & drives[1] and set("abc") == drives[0] | drives[1]
+
+
+def test_lists_and_test_images_without_masks(tmp_path):
+    root = tmp_path / "voc"
+    for index in range(6):
+        photo(root / f"JPEGImages/{index:06d}.jpg")
+        mask(root / f"SegmentationClass/{index:06d}.png", 0, 1)
+    photo(root / "JPEGImages/000009.jpg")  # without a mask, and in no list
+    (root / "ImageSets/Segmentation").mkdir(parents=True)
+    for name, lines in {"train": "000000\n000001\n000002\n000003", "val": "000004\n000005"}.items():
+        (root / f"ImageSets/Segmentation/{name}.txt").write_text(lines)
+    splits = {split.name: (split.list, len(split.pairs)) for split in recognise(root).splits}
+    assert splits == {
+        "train": ("ImageSets/Segmentation/train.txt", 4), "val": ("ImageSets/Segmentation/val.txt", 2),
+    }  # fmt: skip
+    make_own(tmp_path / "own", [0, 1], save_ids16, unlabelled=["test"])
+    assert {s.name: s.masks for s in recognise(tmp_path / "own").splits}["test"] is None
+
+
+def test_what_cannot_be_recognised_is_explained(tmp_path, monkeypatch, capsys):
+    for index in range(3):
+        photo(tmp_path / f"only/a{index}.jpg")
+        photo(tmp_path / f"lossy/images/{index}.png")
+        photo(tmp_path / f"lossy/masks/{index}.jpg")
+        photo(tmp_path / f"strangers/images/x{index}.jpg")
+        mask(tmp_path / f"strangers/masks/y{index}.png", 0, 1)
+    (tmp_path / "empty").mkdir()
+    for name, words in {
+        "only": "3 images .* and no masks.*CVAT", "lossy": "looks like a mask but is a JPEG",
+        "empty": "no images in it",
+        "strangers": "their names do not belong together", "nowhere": "no such folder",
+    }.items():  # fmt: skip
+        with pytest.raises(UserError, match=words):
+            describe_folder(tmp_path / name, None, tmp_path / "conf", print)
+    assert not (tmp_path / "conf").exists()
+    monkeypatch.setattr(sys, "argv", ["init_data.py", str(tmp_path / "only")])
+    with pytest.raises(SystemExit) as ended:
+        init_data.main()
+    assert ended.value.code == 2 and capsys.readouterr().err.startswith("init-data: ")
+
+
+def test_the_written_file_is_plain_yaml_with_remarks(tmp_path):
+    make_own(tmp_path / "m y", [0, 1, 300], save_ids16, splits=["train", "val", "test"])
+    path = describe_folder(tmp_path / "m y", None, tmp_path / "conf", lambda line: None)
+    text = path.read_text()
+    assert path.name == "m_y.yaml" and "% of the pixels" in text
+    written = yaml.safe_load(text)
+    assert written["folder"]["coding"]["ids"] == {0: 0, 1: 1, 300: 2}
+    assert written["targets"] == [{"dataset": "folder", "split": "test", "name": "test"}]

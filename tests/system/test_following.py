@@ -1,0 +1,21 @@
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+from recyclelora.system.following import given, next_steps, typed_as
+
+
+def test_a_command_is_shown_as_it_is_typed_here(tmp_path: Path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    assert typed_as("inspect-data", "data=a b") == "recyclelora inspect-data 'data=a b'"
+    (tmp_path / "predict.py").touch()
+    assert typed_as("predict", "run=runs/<run>", "input=<photos>") == "python predict.py run=runs/<run> input=<photos>"
+    assert next_steps(("one", "a"), ("longer", "b")) == "next:\n  one     a\n  longer  b"
+
+
+def test_what_was_given_about_the_data_is_kept(monkeypatch):
+    arguments = ["x.py", "--config-dir", "conf", "data=mine", "+data.folder.coding.ids={7: road}", "num_workers=1",
+                 "data/augment=small", "database=1"]  # fmt: skip
+    monkeypatch.setattr(sys, "argv", arguments)
+    assert given("data") == [*arguments[1:5], "data/augment=small"]
