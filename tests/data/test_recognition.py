@@ -76,10 +76,17 @@ def test_cityscapes_names_and_the_kind_of_masks_that_is_read(tmp_path):
             mask(tmp_path / f"city/gtFine/{stem}_gtFine_instanceIds.png", 7, 26)
     config, opened, _ = described(tmp_path, tmp_path / "city")
     assert config.data.classes.names == [*CITYSCAPES_CLASSES]
-    assert config.data.folder.splits["train"].masks == "gtFine/train/**/*_labelIds.png" or (
-        config.data.folder.splits["train"].masks == "gtFine/train/**/*_gtFine_labelIds.png"
-    )
+    assert config.data.folder.splits["train"].masks == "gtFine/train/**/*_gtFine_labelIds.png"
     assert len(opened.sources[0]) == 4 and {*np.unique(opened.sources[0].load(0).label)} == {0, 13, 255}
+
+
+def test_ids_that_are_known_to_be_cityscapes(tmp_path):
+    for index in range(5):
+        photo(tmp_path / f"wild/images/{index}.jpg")
+        mask(tmp_path / f"wild/labels/{index}.png", 7, 26, 36)
+    path = describe_folder(tmp_path / "wild", None, tmp_path / "conf", print, cityscapes=True)
+    ids = yaml.safe_load(path.read_text())["folder"]["coding"]["ids"]
+    assert (ids[7], ids[26], ids[3], ids[36], 35 in ids) == ("road", "car", "ignore", "ignore", False)
 
 
 def test_stencils_drives_and_large_images(tmp_path):

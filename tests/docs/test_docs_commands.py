@@ -36,7 +36,7 @@ RUN_ELSEWHERE = {
     "--config-dir my_conf": "test_docs_data.py, with the folder that the page describes",
     "adapter=bitfit": "test_plugins.py, with the package installed",
     "losses=": "test_seams.py, with the package installed",
-    "data=gta2kitti": "test_other_packages.py, with the package installed",
+    "data=gta2kitti360": "test_other_packages.py, with the package installed",
     "metrics=[frequency]": "test_extra_metrics.py, with the package installed",
 }
 """Commands that need something of the user's own, and the test that runs them."""

@@ -2,6 +2,7 @@
 
     recyclelora init-data photos/
     recyclelora init-data photos/ --name yard --config-dir my_conf
+    recyclelora init-data wilddash/ --cityscapes-ids       # masks that hold Cityscapes' label ids, and some more
 
 It recognises which files are images and masks, splits and drives, ids, colours, Cityscapes' names and legends
 (classes.txt, label_colors.txt, labelmap.txt, class_dict.csv), and writes <config-dir>/data/<name>.yaml for you to
@@ -22,8 +23,9 @@ def main() -> None:
     parser.add_argument("folder", type=Path)
     parser.add_argument("--name", help="of the data (default: the folder's)")
     parser.add_argument("--config-dir", type=Path, default=Path("my_conf"), help="of your option files (%(default)s)")
+    parser.add_argument("--cityscapes-ids", action="store_true", help="masks hold Cityscapes' label ids")
     given = parser.parse_args()
     with one_clear_line("init-data"):
         from recyclelora.data.recognition.describe import describe_folder
 
-        describe_folder(given.folder.expanduser(), given.name, given.config_dir, print)
+        describe_folder(given.folder.expanduser(), given.name, given.config_dir, print, given.cityscapes_ids)

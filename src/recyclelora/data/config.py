@@ -47,7 +47,7 @@ class CorruptionConfig:
 
 DATASETS = (
     "acdc", "bdd100k", "camvid", "cityscapes", "cityscapes_c", "dark_zurich", "foggy_cityscapes", "folder", "gta",
-    "idd", "idd_lite", "mapillary", "muses", "rainy_cityscapes", "streets", "synthia", "urbansyn",
+    "idd", "idd_lite", "kitti", "mapillary", "muses", "rainy_cityscapes", "streets", "synthia", "urbansyn",
 )  # fmt: skip
 """Every dataset that is read without another package."""
 

@@ -11,10 +11,9 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from conftest import TINY
+from conftest import TINY, save_rgb
 from fixture_data import blocks
 from installing import install, install_project
-from PIL import Image
 
 from recyclelora.config.compose import home
 from recyclelora.data.config import dataset_names
@@ -22,7 +21,7 @@ from recyclelora.data.datasets import open_dataset
 from recyclelora.system.errors import UserError
 from recyclelora.system.plugins import installed
 
-EXAMPLE = home() / "examples/kitti_dataset"
+EXAMPLE = home() / "examples/kitti360_dataset"
 
 
 @pytest.fixture(autouse=True)
@@ -30,7 +29,7 @@ def looked_up_anew() -> Iterator[None]:
     installed.cache_clear()
     yield
     installed.cache_clear()
-    for name in ("kitti_dataset", "mine_package"):
+    for name in ("kitti360_dataset", "mine_package"):
         sys.modules.pop(name, None)
 
 
@@ -40,47 +39,51 @@ def site(tmp_path: Path) -> Path:
 
 
 @pytest.fixture
-def kitti(tmp_path: Path) -> Path:
-    """Twelve images with masks in Cityscapes' ids and two without."""
+def kitti360(tmp_path: Path) -> Path:
+    """Frames of two drives as the download's lists name them."""
     rng = np.random.default_rng(0)
-    for part, count in (("training", 12), ("testing", 2)):
-        for number in range(count):
-            name, ids = f"{number:06}_10.png", blocks(rng, [7, 26, 0])
-            for folder in ("image_2", "semantic")[: 2 if part == "training" else 1]:
-                (tmp_path / "data/kitti" / part / folder).mkdir(parents=True, exist_ok=True)
-            Image.fromarray(np.repeat(ids[..., None], 3, 2).astype(np.uint8)).save(
-                tmp_path / "data/kitti" / part / "image_2" / name
-            )
-            if part == "training":
-                Image.fromarray(ids.astype(np.uint8)).save(tmp_path / "data/kitti/training/semantic" / name)
+    root = tmp_path / "data/kitti360"
+    for split, drives in {"train": ("0000_sync", "0002_sync"), "val": ("0000_sync",)}.items():
+        lines = []
+        for drive in drives:
+            for number in range(3):
+                frame = f"2013_05_28_drive_{drive}/image_00/{{}}/{split}{number:08}.png"
+                image, mask = (
+                    f"data_2d_raw/{frame.format('data_rect')}",
+                    f"data_2d_semantics/train/{frame.format('semantic')}",
+                )
+                ids = blocks(rng, [7, 26, 39])
+                save_rgb(root / image, np.repeat(ids[..., None], 3, 2).astype(np.uint8))
+                save_rgb(root / mask, ids.astype(np.uint8))
+                lines.append(f"{image} {mask}")
+        (root / f"data_2d_semantics/train/2013_05_28_drive_{split}_frames.txt").write_text("\n".join(lines) + "\n")
     return tmp_path / "data"
 
 
-def test_the_example_reads_its_dataset(site: Path, kitti: Path, monkeypatch: pytest.MonkeyPatch):
+def test_the_example_reads_its_dataset(site: Path, kitti360: Path, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.syspath_prepend(site)
-    assert dataset_names()[-1] == "kitti"
-    sizes = {split: len(open_dataset("kitti", split, root=kitti)) for split in ("train", "val", "all", "test")}
-    assert sizes == {"train": 11, "val": 1, "all": 12, "test": 2}
-    assert set(np.unique(open_dataset("kitti", "all", root=kitti).load(0).label)) == {0, 13, 255}
-    assert not open_dataset("kitti", "test", root=kitti).labelled
-    with pytest.raises(UserError, match="kitti has no split 'official'; it has: train, val, all, test"):
-        open_dataset("kitti", "official", root=kitti)
-    with pytest.raises(UserError, match=r"kitti is not at .*: expected training/image_2"):
-        open_dataset("kitti", "all", root=site)
+    assert dataset_names()[-1] == "kitti360"
+    train, val = (open_dataset("kitti360", split, root=kitti360) for split in ("train", "val"))
+    assert (len(train), len(val), len(set(train.drives()))) == (6, 3, 2)
+    assert set(np.unique(train.load(0).label)) == {0, 13, 255}  # a trash bin has no class
+    with pytest.raises(UserError, match="kitti360 has no split 'test'; it has: train, val"):
+        open_dataset("kitti360", "test", root=kitti360)
+    with pytest.raises(UserError, match=r"kitti360 is not at .*: expected data_2d_semantics/train/2013"):
+        open_dataset("kitti360", "val", root=site)
 
 
 @pytest.mark.slow
-def test_the_example_is_scored_from_the_command_line(site: Path, kitti: Path, gta2city: Path, tmp_path: Path):
+def test_the_example_is_scored_from_the_command_line(site: Path, kitti360: Path, gta2city: Path, tmp_path: Path):
     paths = os.pathsep.join([str(site), os.environ.get("PYTHONPATH", "")])
     options = [o for o in TINY if not o.startswith("data=")]
-    places = [f"output_dir={tmp_path / 'outputs'}", f"cache={tmp_path / 'cache'}", f"data.root={kitti}"]
+    places = [f"output_dir={tmp_path / 'outputs'}", f"cache={tmp_path / 'cache'}", f"data.root={kitti360}"]
     done = subprocess.run(
-        [sys.executable, str(home() / "train.py"), *options, *places, "data=gta2kitti"],
+        [sys.executable, str(home() / "train.py"), *options, *places, "data=gta2kitti360"],
         cwd=tmp_path, env=os.environ | {"PYTHONPATH": paths}, capture_output=True, text=True, timeout=240,
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
-    (path,) = (tmp_path / "outputs/runs").glob("*gta2kitti*/result.json")
-    assert json.loads(path.read_text())["miou"]["targets"].keys() == {"kitti"}
+    (path,) = (tmp_path / "outputs/runs").glob("*gta2kitti360*/result.json")
+    assert json.loads(path.read_text())["miou"]["targets"].keys() == {"kitti360"}
 
 
 def test_a_dataset_that_nobody_reads_is_refused(site: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
@@ -88,7 +91,7 @@ def test_a_dataset_that_nobody_reads_is_refused(site: Path, tmp_path: Path, monk
         open_dataset("kitty", "all", root=tmp_path)
     monkeypatch.syspath_prepend(site)
     installed.cache_clear()
-    with pytest.raises(UserError, match=r"unknown dataset 'kitty'; known: .*urbansyn, kitti"):
+    with pytest.raises(UserError, match=r"unknown dataset 'kitty'; known: .*urbansyn, kitti360"):
         open_dataset("kitty", "all", root=tmp_path)
 
 

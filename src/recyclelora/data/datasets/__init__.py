@@ -25,6 +25,7 @@ from recyclelora.data.datasets.camvid import camvid
 from recyclelora.data.datasets.cityscapes import cityscapes, cityscapes_c, foggy_cityscapes, rainy_cityscapes
 from recyclelora.data.datasets.gta import gta
 from recyclelora.data.datasets.idd import idd, idd_lite
+from recyclelora.data.datasets.kitti import kitti
 from recyclelora.data.datasets.mapillary import mapillary
 from recyclelora.data.datasets.muses import muses
 from recyclelora.data.datasets.own import OwnSplit, own_folder
@@ -64,6 +65,7 @@ READERS: dict[str, Reader] = {
     "gta": gta,
     "idd": idd,
     "idd_lite": idd_lite,
+    "kitti": kitti,
     "mapillary": mapillary,
     "muses": muses,
     "rainy_cityscapes": rainy_cityscapes,

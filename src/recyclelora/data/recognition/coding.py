@@ -61,12 +61,15 @@ class Coding:
     """where the names are from"""
     looked_at: int = 0
     """masks"""
-    known: int | None = None
-    """ids below this are defined by Cityscapes; those without a class are unlabelled"""
 
 
-def recognise_coding(root: Path, masks: Sequence[Path]) -> Coding:
+def recognise_coding(root: Path, masks: Sequence[Path], cityscapes: bool = False) -> Coding:
     """Look at masks and find what their numbers or colours mean, as far as files and names tell.
+
+    Args:
+        root: the folder, in which a legend may lie
+        masks: of it
+        cityscapes: whether their ids are known to be Cityscapes' label ids, and perhaps further ones
 
     Raises:
         UserError: a mask that cannot be read, or too many different colours.
@@ -77,7 +80,9 @@ def recognise_coding(root: Path, masks: Sequence[Path]) -> Coding:
     total = sum(counts.values())
     share: dict[int | Colour, float] = {value: counts[value] / total for value in sorted(counts)}
     legend = _legend(root)
-    if kind == "ids":
+    if kind == "ids" and cityscapes:
+        coding = _of_cityscapes([int(v) for v in share if isinstance(v, int)])
+    elif kind == "ids":
         coding = _of_ids([int(v) for v in share], " ".join(p.name for p in masks[:3]).lower(), legend, palette)
     else:
         coding = _of_colours([v for v in share if isinstance(v, tuple)], legend)
@@ -123,11 +128,7 @@ def _of_ids(
     if "trainids" in file_names and max(others, default=0) < len(CITYSCAPES_CLASSES):
         return Coding("ids", [*CITYSCAPES_CLASSES], {}, [*CITYSCAPES_COLOURS], found_in="Cityscapes' train ids")
     if "labelids" in file_names and max(others, default=0) < CITYSCAPES_KNOWN:
-        stored: dict[int | Colour, str] = {
-            value: CITYSCAPES_CLASSES[CITYSCAPES_IDS[value]] if value in CITYSCAPES_IDS else "ignore"
-            for value in range(CITYSCAPES_KNOWN)
-        }
-        return Coding("ids", [*CITYSCAPES_CLASSES], stored, [*CITYSCAPES_COLOURS], found_in="Cityscapes' label ids")
+        return _of_cityscapes(others)
     if len(ids) == 2 and IGNORE in ids:  # a stencil: white is what is sought
         names = ["background", "foreground"]
         return Coding("ids", names, {others[0]: names[0], IGNORE: names[1]}, found_in="black and white")
@@ -141,6 +142,15 @@ def _of_ids(
     return Coding(
         "ids", names, dict(zip(others, names, strict=True)), painted if len(set(painted)) == len(names) else None
     )
+
+
+def _of_cityscapes(ids: Sequence[int]) -> Coding:
+    """Cityscapes' label ids; ids that it does not define, as WildDash 2 has them, are unlabelled."""
+    stored: dict[int | Colour, str] = {
+        value: CITYSCAPES_CLASSES[CITYSCAPES_IDS[value]] if value in CITYSCAPES_IDS else "ignore"
+        for value in sorted({*range(CITYSCAPES_KNOWN), *ids} - {IGNORE})
+    }
+    return Coding("ids", [*CITYSCAPES_CLASSES], stored, [*CITYSCAPES_COLOURS], found_in="Cityscapes' label ids")
 
 
 def _of_colours(found: list[Colour], legend: list[tuple[str, Colour | None]]) -> Coding:

@@ -25,8 +25,12 @@ TILE = (240, 320)
 """(H, W) in pixels into which samples are fitted."""
 
 
-def describe_folder(root: Path, name: str | None, config_dir: Path, say: Callable[[str], None]) -> Path:
+def describe_folder(
+    root: Path, name: str | None, config_dir: Path, say: Callable[[str], None], cityscapes: bool = False
+) -> Path:
     """Look at a folder and write ``<config_dir>/data/<name>.yaml`` and ``.png``; returns the first.
+
+    ``cityscapes`` masks are known to hold its label ids.
 
     Raises:
         UserError: there is nothing to be recognised, or one of the files is there already.
@@ -41,7 +45,9 @@ def describe_folder(root: Path, name: str | None, config_dir: Path, say: Callabl
     if taken := next((file for file in (path, picture) if file.exists()), None):
         raise UserError(f"{taken}: is there already and is not overwritten: remove it, or give another --name")
     layout = recognise(root)
-    coding = recognise_coding(root, list(dict.fromkeys(m for split in layout.splits for _, m in split.pairs)))
+    coding = recognise_coding(
+        root, list(dict.fromkeys(m for split in layout.splits for _, m in split.pairs)), cityscapes
+    )
     found = Described.of(name, root, layout, coding)
     for line in _findings(found):
         say(line)

@@ -27,7 +27,7 @@ _PARTS = "images?|imgs?|rgb|masks?|labels?|annot(?:ation)?s?|gt|seg"
 _WORDS = "|".join(sorted(SPLITS, key=len, reverse=True))
 _SPLIT = re.compile(rf"(?i)^(?:(?P<a>{_WORDS})(?P<b>(?:[^a-z].*)?|{_PARTS})|(?P<c>.*[^a-z])(?P<d>{_WORDS}))$")
 
-_TAIL = re.compile(r"[_\-. ][A-Za-z][A-Za-z0-9]*$")
+_TAIL = re.compile(r"(?:[_\-. ][A-Za-z][A-Za-z0-9]*)+$")
 _HEAD = re.compile(r"^[A-Za-z]+[_\-. ]")
 
 SAMPLED = 3
@@ -97,28 +97,33 @@ def _size(kind: Kind) -> int:
 
 def _taken_apart(paths: Sequence[str]) -> list[Name]:
     """A head or tail of a name is one only where others beside it have it, too."""
+    pures = [PurePosixPath(path) for path in paths]
+    sizes = Counter(pure.parent for pure in pures)
+    heads = Counter((pure.parent, head) for pure in pures for head in _heads(pure.stem))
+    tails = Counter((pure.parent, tail) for pure in pures for tail in _tails(pure.stem))
     found = []
-    heads: Counter[tuple[str, str]] = Counter()
-    tails: Counter[tuple[str, str]] = Counter()
-    sizes: Counter[str] = Counter()
-    for path in paths:
-        folder, stem = str(PurePosixPath(path).parent), PurePosixPath(path).stem
-        sizes[folder] += 1
-        heads.update((folder, match.group()) for match in [_HEAD.match(stem)] if match)
-        tails.update((folder, match.group()) for match in [_TAIL.search(stem)] if match)
-    for path in paths:
-        pure = PurePosixPath(path)
-        folder, stem = str(pure.parent), pure.stem
-        least = max(2, sizes[folder] // 5)
-        head, tail = _HEAD.match(stem), _TAIL.search(stem)
-        h = head.group() if head and heads[folder, head.group()] >= least else ""
-        t = tail.group() if tail and tails[folder, tail.group()] >= least else ""
-        core = stem[len(h) : len(stem) - len(t)]
-        if not core:  # the whole name is one word
-            h, t, core = "", "", stem
-        place, split, word, rest = _placed(pure.parts[:-1])
-        found.append(Name(path, place, split, word, rest, h, core, t, pure.suffix))
+    for path, pure in zip(paths, pures, strict=True):
+        here, stem = pure.parent, pure.stem
+        least = max(2, sizes[here] * 3 // 10)
+        head = next((text for text in _heads(stem) if heads[here, text] >= least), "")
+        tail = next((text for text in _tails(stem) if tails[here, text] >= least), "")
+        core = stem[len(head) : len(stem) - len(tail)]
+        if not core:  # the whole name is words
+            head, tail, core = "", "", stem
+        place, split, word, rest = _placed(here.parts)
+        found.append(Name(path, place, split, word, rest, head, core, tail, pure.suffix))
     return found
+
+
+def _heads(stem: str) -> list[str]:
+    return [match.group() for match in [_HEAD.match(stem)] if match]
+
+
+def _tails(stem: str) -> list[str]:
+    """The words at the end of a name, the longest tail first: ``_gtFine_labelIds``, ``_labelIds``."""
+    match = _TAIL.search(stem)
+    places = [found.start() for found in re.finditer(r"[_\-. ]", match.group())] if match else []
+    return [match.group()[place:] for place in places] if match else []
 
 
 def _placed(folders: Sequence[str]) -> tuple[str, str | None, str, str]:

@@ -1,6 +1,8 @@
 """KITTI's semantic benchmark (Alhaija et al., 2018): 200 images with masks in Cityscapes' ids, 200 without."""
 
-from recyclelora.data.datasets import FolderDataset, Request
+from __future__ import annotations
+
+from recyclelora.data.datasets.base import FolderDataset, Request
 from recyclelora.data.datasets.files import check_choice, existing, found, held_out, no_variant, paired, unlabelled
 from recyclelora.data.labels import CITYSCAPES_IDS, CITYSCAPES_KNOWN, lookup_table
 
