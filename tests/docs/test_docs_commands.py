@@ -108,7 +108,7 @@ def alternatives(word: str) -> list[str]:
 
 COMMANDS = commands()
 CONFIGURED = [name for name, module in MODULES.items() if module in SCHEMAS or module == "prepare"]
-COMPOSED = [c for c in COMMANDS if re.match(rf"python \w+\.py|recyclelora-|recyclelora ({'|'.join(CONFIGURED)}) ", c)]
+COMPOSED = [c for c in COMMANDS if re.match(rf"python (?!init_data)\w+\.py|recyclelora-|recyclelora ({'|'.join(CONFIGURED)}) ", c)]
 
 
 @pytest.fixture(scope="module", autouse=True)
