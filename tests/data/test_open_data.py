@@ -107,7 +107,7 @@ def test_a_source_needs_labels(make_config, tmp_path):
     make_gta(tmp_path / "data")
     make_acdc(tmp_path / "data", split="test")
     source = "data.sources=[{dataset: acdc, split: test}]"
-    with pytest.raises(UserError, match="acdc has no labels in the split that is asked for: it can only be a target"):
+    with pytest.raises(UserError, match="acdc has no masks in the split 'test', so that it can only be a target"):
         opened(make_config(*TINY, "data=gta2acdc", source, "data.targets=[{dataset: gta, split: val}]"))
 
 
