@@ -108,7 +108,8 @@ def alternatives(word: str) -> list[str]:
 
 COMMANDS = commands()
 CONFIGURED = [name for name, module in MODULES.items() if module in SCHEMAS or module == "prepare"]
-COMPOSED = [c for c in COMMANDS if re.match(rf"python (?!init_data)\w+\.py|recyclelora-|recyclelora ({'|'.join(CONFIGURED)}) ", c)]
+TAKES_KEYS = rf"python (?!init_data)\w+\.py|recyclelora-|recyclelora ({'|'.join(CONFIGURED)}) "
+COMPOSED = [c for c in COMMANDS if re.match(TAKES_KEYS, c)]
 
 
 @pytest.fixture(scope="module", autouse=True)
