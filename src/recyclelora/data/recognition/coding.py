@@ -83,7 +83,9 @@ def recognise_coding(root: Path, masks: Sequence[Path], cityscapes: bool = False
     if kind == "ids" and cityscapes:
         coding = _of_cityscapes([int(v) for v in share if isinstance(v, int)])
     elif kind == "ids":
-        coding = _of_ids([int(v) for v in share], " ".join(p.name for p in masks[:3]).lower(), legend, palette)
+        coding = _of_ids(
+            [v for v in share if isinstance(v, int)], " ".join(p.name for p in masks[:3]).lower(), legend, palette
+        )
     else:
         coding = _of_colours([v for v in share if isinstance(v, tuple)], legend)
     coding.share, coding.looked_at = share, len(looked_at)
@@ -135,7 +137,7 @@ def _of_ids(
     if legend and max(others, default=0) < len(legend):
         names = [name for name, _ in legend]
         colours = [colour for _, colour in legend if colour is not None]
-        stored = {value: names[value] for value in range(len(names))}
+        stored: dict[int | Colour, str] = {value: names[value] for value in range(len(names))}
         return Coding("ids", names, stored, colours if len(set(colours)) == len(names) else None, found_in="legend")
     names = [f"class_{value}" for value in others]
     painted = [palette.get(value, (0, 0, 0)) for value in others]
@@ -158,15 +160,13 @@ def _of_colours(found: list[Colour], legend: list[tuple[str, Colour | None]]) ->
     where = "legend"
     if not named and sum(colour in CITYSCAPES_COLOURS for colour in found) * 2 > len(found):
         named, where = dict(zip(CITYSCAPES_COLOURS, CITYSCAPES_CLASSES, strict=True)), "Cityscapes' colours"
-    named = named or {}
     stored: dict[int | Colour, str] = {}
     for number, colour in enumerate(sorted({*found} - named.keys())):
         dark = colour == (0, 0, 0) and bool(named)
         stored[colour] = "ignore" if dark else "background" if colour == (0, 0, 0) else f"class_{number}"
-    stored = {
-        c: "ignore" if n.lower() in ("void", "unlabelled", "unlabeled", "ignore") else n
-        for c, n in {**named, **stored}.items()
-    }
+    every: dict[int | Colour, str] = {**named, **stored}
+    void = ("void", "unlabelled", "unlabeled", "ignore")
+    stored = {value: "ignore" if name.lower() in void else name for value, name in every.items()}
     names = [name for name in dict.fromkeys(stored.values()) if name != "ignore"]
     first = {name: colour for colour, name in reversed(stored.items())}
     colours = [c for c in (first[name] for name in names) if isinstance(c, tuple)]

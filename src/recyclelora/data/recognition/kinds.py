@@ -157,7 +157,7 @@ def _is_mask(path: Path) -> bool:
         return False
     if pixels is None:
         return False
-    packed = pixels.astype(np.uint32)
+    packed: np.ndarray = pixels.astype(np.uint32)
     if packed.ndim == 3:
         packed = packed[..., 0] << 16 | packed[..., 1] << 8 | packed[..., 2]
     flat = float((packed[:, 1:] == packed[:, :-1]).mean()) if packed.shape[1] > 1 else 1.0
