@@ -156,10 +156,11 @@ def _of_cityscapes(ids: Sequence[int]) -> Coding:
 
 
 def _of_colours(found: list[Colour], legend: list[tuple[str, Colour | None]]) -> Coding:
-    named = {colour: name for name, colour in legend if colour is not None}
+    named: dict[int | Colour, str] = {colour: name for name, colour in legend if colour is not None}
     where = "legend"
     if not named and sum(colour in CITYSCAPES_COLOURS for colour in found) * 2 > len(found):
-        named, where = dict(zip(CITYSCAPES_COLOURS, CITYSCAPES_CLASSES, strict=True)), "Cityscapes' colours"
+        named |= zip(CITYSCAPES_COLOURS, CITYSCAPES_CLASSES, strict=True)
+        where = "Cityscapes' colours"
     stored: dict[int | Colour, str] = {}
     for number, colour in enumerate(sorted({*found} - named.keys())):
         dark = colour == (0, 0, 0) and bool(named)
