@@ -13,8 +13,16 @@ from torch import nn
 from torch.nn import functional as F
 
 from recyclelora.adapters.adalora import AdaLoRA
-from recyclelora.adapters.config import AdaLoraConfig, DoraConfig, VeraConfig
+from recyclelora.adapters.config import (
+    AdaLoraConfig,
+    DoraConfig,
+    LoraXsConfig,
+    OploraConfig,
+    SvftConfig,
+    VeraConfig,
+)
 from recyclelora.adapters.dora import DoRA
+from recyclelora.adapters.fixed_directions import SVFT, LoRAXS, OPLoRA
 from recyclelora.adapters.low_rank.inits import Factors
 from recyclelora.adapters.low_rank.layer import Branch, LowRankLinear
 from recyclelora.adapters.method import AdapterContext, Method
@@ -150,6 +158,9 @@ FORMS: dict[str, Form] = {
     "mica_16": one_branch(16, train_b=False),
     "dora_16": through(DoRA(DoraConfig(rank=16, alpha=16))),
     "vera_256": through(VeRA(VeraConfig(rank=256))),
+    "lora_xs_16": through(LoRAXS(LoraXsConfig(rank=16))),
+    "svft": through(SVFT(SvftConfig())),
+    "oplora_16": through(OPLoRA(OploraConfig(rank=16, protected=16))),
     "adalora_24": through(AdaLoRA(AdaLoraConfig(init_rank=24, target_rank=16, alpha=24))),
     "rein": rein,
     "full": Full,

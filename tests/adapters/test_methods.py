@@ -16,8 +16,11 @@ from recyclelora.adapters.config import (
     AdaptFormerConfig,
     DoraConfig,
     FullConfig,
+    LoraXsConfig,
     NormsConfig,
+    OploraConfig,
     ReinConfig,
+    SvftConfig,
     VeraConfig,
     VptConfig,
 )
@@ -25,6 +28,7 @@ from recyclelora.adapters.controls.adaptformer import AdaptFormer
 from recyclelora.adapters.controls.vpt import Vpt
 from recyclelora.adapters.controls.whole import Frozen, Full, Norms
 from recyclelora.adapters.dora import DoRA
+from recyclelora.adapters.fixed_directions import SVFT, LoRAXS, OPLoRA
 from recyclelora.adapters.low_rank.config import BranchConfig
 from recyclelora.adapters.low_rank.inject import LowRank
 from recyclelora.adapters.method import Adapted, AdapterContext, Method
@@ -79,6 +83,9 @@ METHODS: dict[str, tuple[Method, set[str]]] = {
     "lora_ga": (LowRank(low_rank(BranchConfig("lora_ga", 4), alpha=4.0, split_qkv=True)), layers(AB, SPLIT)),
     "lora_one": (LowRank(low_rank(BranchConfig("lora_one", 4), alpha=4.0, residual=False)), layers(AB)),
     "dora": (DoRA(DoraConfig(rank=4, alpha=4.0)), layers(("lora_a", "lora_b", "magnitude"))),
+    "lora_xs": (LoRAXS(LoraXsConfig(rank=4)), layers(("coefficients",))),
+    "svft": (SVFT(SvftConfig()), layers(("coefficients",))),
+    "oplora": (OPLoRA(OploraConfig(rank=4, alpha=4.0, protected=3)), layers(("lora_a", "lora_b"))),
     "vera": (VeRA(VeraConfig(rank=8, targets=["*.attn.*"])), layers(("vera_d", "vera_b"), LINEARS[:2])),
     "adalora": (AdaLoRA(AdaLoraConfig(init_rank=4, target_rank=2, alpha=4.0)), layers(("lora_a", "lora_e", "lora_b"))),
     "norms": (

@@ -92,6 +92,63 @@ class VeraConfig(LayersConfig):
 
 
 @dataclass
+class LoraXsConfig(LayersConfig):
+    """LoRA-XS: the first singular directions of a weight stay, a small matrix between them learns."""
+
+    kind: str = "lora_xs"
+    name: str = "lora_xs"
+    rank: int = 16
+    """directions; rank x rank numbers of a layer train"""
+
+    def check(self) -> Iterator[Problem]:
+        yield from super().check()
+        yield from at_least("rank", self.rank, 1)
+
+    def method(self) -> Method:
+        from recyclelora.adapters.fixed_directions import LoRAXS
+
+        return LoRAXS(self)
+
+
+@dataclass
+class SvftConfig(LayersConfig):
+    """SVFT in its plain form: all singular directions of a weight stay, the singular values learn."""
+
+    kind: str = "svft"
+    name: str = "svft"
+
+    def method(self) -> Method:
+        from recyclelora.adapters.fixed_directions import SVFT
+
+        return SVFT(self)
+
+
+@dataclass
+class OploraConfig(LayersConfig):
+    """OPLoRA: LoRA that leaves the first singular directions of a weight as they are."""
+
+    kind: str = "oplora"
+    name: str = "oplora"
+    rank: int = 16
+    """rows of A, columns of B"""
+    alpha: float = 16.0
+    """the layer's scale is s = alpha / rank"""
+    protected: int = 16
+    """singular directions that stay, on either side"""
+
+    def check(self) -> Iterator[Problem]:
+        yield from super().check()
+        yield from at_least("rank", self.rank, 1)
+        yield from above_zero("alpha", self.alpha)
+        yield from at_least("protected", self.protected, 1)
+
+    def method(self) -> Method:
+        from recyclelora.adapters.fixed_directions import OPLoRA
+
+        return OPLoRA(self)
+
+
+@dataclass
 class AdaLoraConfig(LayersConfig):
     """AdaLoRA: a budget of ranks over all layers."""
 
@@ -213,6 +270,9 @@ ADAPTERS: dict[str, type] = {
     "low_rank": LowRankConfig,
     "dora": DoraConfig,
     "vera": VeraConfig,
+    "lora_xs": LoraXsConfig,
+    "svft": SvftConfig,
+    "oplora": OploraConfig,
     "adalora": AdaLoraConfig,
     "rein": ReinConfig,
     "frozen": FrozenConfig,
