@@ -110,9 +110,10 @@ STARTS = {
     "rein": 5e-3,
     "rein_link": 5e-3,
     "lora_one": 0.5,
+    "lora_xs": 1e-3,
 }
 """How far the adapted model may be from the pretrained one where this is not rounding: Rein's scale starts at 0.001,
-LoRA-One one step down the gradient."""
+LoRA-One one step down the gradient, LoRA-XS at numbers of 1e-5."""
 OTHER_STARTS = {"recyclelora_null", "lora_null_v2", "corda_ipm", "lora_one"}
 """Methods that differ from another one in where they start alone."""
 every_method = pytest.mark.parametrize(
