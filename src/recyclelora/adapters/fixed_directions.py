@@ -105,6 +105,15 @@ class ProtectedLinear(DirectionsLinear):
         return self.weight.double() + b.double() @ a.double()
 
 
+def _directions(layer: LayerWeight, count: int) -> Triplets:
+    """The first triplets of a weight; zeros of their shapes for one on the meta device, which has only a size."""
+    out, width = layer.weight.shape
+    if layer.weight.is_meta:
+        return Triplets(np.zeros((out, count)), np.zeros(count), np.zeros((count, width)))
+    whole = count == min(out, width)
+    return full_triplets(layer.matrix, slice(None)) if whole else major_triplets(layer.matrix, count)
+
+
 def _made(linears: Mapping[str, nn.Linear], make: Callable[[str, LayerWeight], nn.Module]) -> dict[str, nn.Module]:
     """A layer for each, in a thread pool, for the SVDs."""
 
@@ -136,7 +145,7 @@ class LoRAXS:
         linears, o = self.check(model), self.options
 
         def make(name: str, layer: LayerWeight) -> nn.Module:
-            found = major_triplets(layer.matrix, o.rank)
+            found = _directions(layer, o.rank)
             start = branch_rng(context.seed, name, "main").normal(0.0, SPREAD, (o.rank, o.rank))
             coefficients = torch.from_numpy(start.astype(np.float32))
             return CoefficientLinear(linears[name], found._replace(u=found.u * found.s), coefficients)
@@ -162,7 +171,7 @@ class SVFT:
 
         def make(name: str, layer: LayerWeight) -> nn.Module:
             return CoefficientLinear(
-                linears[name], full_triplets(layer.matrix, slice(None)), torch.zeros(min(layer.weight.shape))
+                linears[name], _directions(layer, min(layer.weight.shape)), torch.zeros(min(layer.weight.shape))
             )
 
         replace(model, _made(linears, make))
@@ -187,7 +196,7 @@ class OPLoRA:
         linears, o = self.check(model), self.options
 
         def make(name: str, layer: LayerWeight) -> nn.Module:
-            found = major_triplets(layer.matrix, o.protected)
+            found = _directions(layer, o.protected)
             start = kaiming(layer, o.rank, branch_rng(context.seed, name, "main"))
             return ProtectedLinear(
                 linears[name], found, start.dense_a(layer.weight.shape[1]), start.b, o.alpha / o.rank
