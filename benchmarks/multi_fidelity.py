@@ -179,7 +179,9 @@ def play(recorded: Recorded, way: str, order: int) -> list[tuple[int, float]]:
     looks.add(recorded.length)
     executor = Replay(lambda o: {step: value for step, value in curve_of(o).items() if step in looks}, AT_ONCE)
     with tempfile.TemporaryDirectory(dir="/dev/shm" if Path("/dev/shm").is_dir() else None) as folder:
-        replay(Path(folder) / "sweep", plan, executor, pruner)
+        driver = replay(Path(folder) / "sweep", plan, executor, pruner)
+        if driver.stop is not None:  # a signal, which a driver takes as the wish that it end
+            sys.exit(128 + driver.stop)
         finals = {t.number: t.values[0] for t in Ledger(Path(folder) / "sweep").trials() if t.values}
     points, steps, best, at = [], 0, -1.0, dict[int, int]()
     for number, step in executor.played:
