@@ -41,6 +41,7 @@ from recyclelora.config.training import OptimizerConfig, TrackingConfig, Trainer
 from recyclelora.data.config import DataConfig
 from recyclelora.models.backbones.config import BackboneConfig
 from recyclelora.models.decoders.config import DECODERS
+from recyclelora.models.losses.config import LOSSES
 
 PAGE = home() / "docs" / "config.md"
 
@@ -61,6 +62,7 @@ GROUPS: dict[str, list[type]] = {
     "adapter": list(ADAPTERS.values()),
     "adapter/split": [],
     "decoder": list(DECODERS.values()),
+    "losses": list(LOSSES.values()),
     "data": [DataConfig],
     "data/classes": [],
     "data/augment": [],
@@ -77,6 +79,7 @@ GROUPS: dict[str, list[type]] = {
 """Config group -> the dataclasses that its options attach; those without are parts of another or overlays."""
 
 NOTES = {
+    "losses": "Regularisers, added to the decoder's losses; several as `'losses=[geco,style_consistency]'`.",
     "adapter/split": "Ranks of the two branches of `adapter=recyclelora`.",
     "data/classes": "The list of classes; its keys are those of `data.classes`.",
     "data/augment": "Training augmentation; its keys are those of `data.augment`.",

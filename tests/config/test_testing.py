@@ -31,6 +31,7 @@ from recyclelora.models.decoders.config import (
     MaskLossConfig,
     SegformerDecoderConfig,
 )
+from recyclelora.models.losses.config import GecoConfig, OrthogonalityConfig, StyleConsistencyConfig
 
 SUB = BranchConfig("rrqr_major", 2)
 ADAPTERS = {
@@ -82,6 +83,18 @@ def test_reins_start_is_a_scale_above_zero(link):
 @pytest.mark.parametrize("name", DECODERS)
 def test_our_decoders_keep_what_they_promise(name):
     check_decoder(DECODERS[name])
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        GecoConfig(tokens=20), GecoConfig(relative_to="rms", compares="scores"), StyleConsistencyConfig(),
+        OrthogonalityConfig(), OrthogonalityConfig(weight=0.0),
+    ],
+    ids=lambda options: options.kind,
+)  # fmt: skip
+def test_our_losses_keep_what_they_promise(options):
+    check_loss(options)
 
 
 @dataclass

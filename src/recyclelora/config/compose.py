@@ -36,6 +36,7 @@ from recyclelora.config.run import Config
 from recyclelora.data.config import DataConfig
 from recyclelora.data.folder import masks_beside
 from recyclelora.models.decoders.config import DECODERS
+from recyclelora.models.losses.config import LOSSES
 from recyclelora.system.checks import refusals
 from recyclelora.system.plugins import conf_folders, option_plugins
 
@@ -96,7 +97,7 @@ def option_kinds() -> dict[str, tuple[dict[str, type], dict[str, type]]]:
     return {
         "adapter": (ADAPTERS, option_plugins("recyclelora.adapters", ADAPTERS, "method")),
         "decoder": (DECODERS, option_plugins("recyclelora.decoders", DECODERS, "build")),
-        "losses": ({}, option_plugins("recyclelora.losses", (), "build")),
+        "losses": (LOSSES, option_plugins("recyclelora.losses", LOSSES, "build")),
     }
 
 
@@ -193,11 +194,12 @@ def load_config(path: Path) -> Config:
         assert isinstance(raw, DictConfig)
         schema = OmegaConf.structured(Config)
         for group, (built_in, own) in option_kinds().items():
+            kinds = built_in | own
             if group == "losses":
                 for name, options in raw.get("losses", {}).items():
-                    schema.losses[name] = OmegaConf.structured(_schema(path, group, options.kind, own))
+                    schema.losses[name] = OmegaConf.structured(_schema(path, group, options.kind, kinds))
             else:
-                schema[group] = OmegaConf.structured(_schema(path, group, raw[group].kind, built_in | own))
+                schema[group] = OmegaConf.structured(_schema(path, group, raw[group].kind, kinds))
         merged = OmegaConf.merge(schema, raw)
     except FileNotFoundError as error:
         raise ConfigError(f"{path}: no such file") from error

@@ -70,7 +70,7 @@ class Config:
     fresh: bool = False
     """whether a run that is there is renamed and begun anew"""
     losses: dict[str, Any] = added(dict)
-    """added to the decoder's, by name: options of the group ``losses``, which other packages fill"""
+    """added to the decoder's, by name: options of the group ``losses``"""
     metrics: list[str] = added(list)
     """further ones, built in or of installed packages, that every evaluation computes"""
 
@@ -113,3 +113,6 @@ class Config:
                 yield "decoder.loss.class_weights", f"{name!r} is no class{nearest(name, self.data.classes.names)}"
         for name, what in getattr(adapter, "check_with", lambda *_: ())(decoder, steps):
             yield f"adapter.{name}", what
+        for loss, options in self.losses.items():
+            for name, what in getattr(options, "check_with", lambda *_: ())(adapter, steps):
+                yield f"losses.{loss}.{name}", what

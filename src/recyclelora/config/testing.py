@@ -16,6 +16,7 @@ from timm.models.vision_transformer import VisionTransformer
 from torch import Tensor, nn
 
 from recyclelora.adapters.calibration.measure import ImagePass
+from recyclelora.adapters.low_rank.config import BranchConfig, LowRankConfig
 from recyclelora.adapters.method import Adapted, AdapterContext
 from recyclelora.adapters.state import initial_state
 from recyclelora.config.build import build_decoder, build_loss
@@ -199,17 +200,41 @@ def check_loss(options: Any, channels: Sequence[int] = (32,) * 4, num_classes: i
     features, labels = _levels(channels), _labels(num_classes)
     images = torch.randn(2, 3, *SIZE, generator=torch.Generator().manual_seed(4))
     scores = torch.randn(2, num_classes, *SIZE, generator=torch.Generator().manual_seed(5)).requires_grad_()
+    adapted = tiny_vit()
+    LowRankConfig(main=BranchConfig("gaussian", 2), sub=BranchConfig("gaussian", 2)).method().apply(
+        adapted, AdapterContext()
+    )
     reached = False
     for step, truth in ((0, labels), (10_000, labels), (10_000, torch.full_like(labels, IGNORED))):
-        losses = with_extras({}, [loss], LossInputs(images, truth, IGNORED, features, step, lambda: scores))
+        losses = with_extras({}, [loss], _loss_inputs(images, truth, features, step, scores, adapted))
         _check_losses(losses)
         total = torch.stack(list(losses.values())).sum()
         if total.requires_grad:
-            gradients = torch.autograd.grad(total, [*features, scores], allow_unused=True)
+            trained = [parameter for parameter in adapted.parameters() if parameter.requires_grad]
+            gradients = torch.autograd.grad(total, [*features, scores, *trained], allow_unused=True)
             known = [gradient for gradient in gradients if gradient is not None]
             assert all(torch.isfinite(gradient).all() for gradient in known), "a gradient is not finite"
             reached = reached or any(bool(gradient.any()) for gradient in known)
-    assert reached, "it has no gradient at the features or the scores: nothing would learn from it"
+    assert reached, "it has no gradient at the features, the scores or an adapter: nothing would learn from it"
+
+
+def _loss_inputs(
+    images: Tensor, labels: Tensor, features: list[Tensor], step: int, scores: Tensor, backbone: nn.Module
+) -> LossInputs:
+    """As a segmenter gives them, of a decoder that adds the levels up and a backbone that adds the image's greys."""
+    greys = nn.functional.avg_pool2d(images.mean(1, keepdim=True), PATCH)
+
+    def encoded(others: Tensor) -> list[Tensor]:
+        changed = nn.functional.avg_pool2d(others.mean(1, keepdim=True), PATCH) - greys
+        return [level + changed * level.sin() for level in features]
+
+    def decoded(levels: Sequence[Tensor]) -> Tensor:
+        total = torch.stack([level.mean(1) for level in levels]).sum(0)[:, None]
+        return scores * nn.functional.interpolate(total, size=SIZE)
+
+    return LossInputs(
+        images, labels, IGNORED, features, step, lambda: scores, decoded, encoded, lambda s: s.softmax(1), backbone
+    )
 
 
 def _check_losses(losses: State) -> None:

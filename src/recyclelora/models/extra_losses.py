@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
-from typing import Protocol
+from typing import Any, Protocol
 
-from torch import Tensor
+from torch import Tensor, nn
+
+
+def _absent(*given: object) -> Any:
+    raise NotImplementedError("these inputs were made by hand and do not offer this")
 
 
 @dataclass(frozen=True)
@@ -25,6 +29,14 @@ class LossInputs:
     step: int
     """finished steps"""
     scored: Callable[[], Tensor]
+    decoded: Callable[[Sequence[Tensor]], Tensor] = _absent
+    """other features of all levels -> the decoder's scores of them; costs its forward"""
+    encoded: Callable[[Tensor], Sequence[Tensor]] = _absent
+    """other images (B, 3, H, W) of this size, normalised -> their features; costs the backbone's forward"""
+    probabilities: Callable[[Tensor], Tensor] = _absent
+    """scores -> probabilities (B, num_classes, H, W) that sum to 1 over the classes"""
+    backbone: nn.Module = field(default_factory=nn.Module)
+    """with the adapter in it, for losses of weights"""
 
     @cached_property
     def scores(self) -> Tensor:

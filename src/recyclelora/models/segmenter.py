@@ -72,8 +72,11 @@ class Segmenter(nn.Module):
         if not self.extra_losses:
             return losses
         size = (truth.shape[-2], truth.shape[-1])
-        scored = partial(self.decoder, features, size, query)
-        inputs = LossInputs(padded, truth, self.ignore_index, features, self.step, scored)
+        decoded = partial(self.decoder, size=size, query=query)
+        inputs = LossInputs(
+            padded, truth, self.ignore_index, features, self.step, partial(decoded, features),
+            decoded, self.backbone, self.decoder.probabilities, self.backbone,  # type: ignore[arg-type]
+        )  # fmt: skip
         return with_extras(losses, self.extra_losses, inputs)
 
     def shown(self, images: Tensor, labels: Tensor) -> Tensor:

@@ -1,0 +1,1 @@
+"""Regularisers that are added to the decoder's losses, whatever adapter learns."""
