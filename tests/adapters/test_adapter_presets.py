@@ -95,10 +95,16 @@ def test_the_query_link_and_full_fine_tuning_on_dinov2_large():
 SHIPPED = {
     group: sorted(path.stem for path in (home() / f"conf/{group}").glob("*.yaml")) for group in ("adapter", "backbone")
 }
+KINDS = ("dinov2_base", "dinov2_giant", "dinov3_base", "dinov3_small_plus", "eva02_base", "clip_base", "siglip_large")
+KINDS += ("sam_base", "radio_v3_base", "pe_core_base", "tipsv2_base", "vit_tiny_test")
+BACKBONES = [
+    pytest.param(name, marks=[] if name in KINDS else pytest.mark.slow, id=name) for name in SHIPPED["backbone"]
+]
+"""One of each kind of architecture; the others differ from these in width and depth only."""
 STRONG = "adapter=recyclelora_strong"
 
 
-@pytest.mark.parametrize("backbone", SHIPPED["backbone"])
+@pytest.mark.parametrize("backbone", BACKBONES)
 def test_every_adapter_fits_every_backbone(backbone):
     """By the role of a layer, not by its name: EVA02 has q, k and v apart, and gate and value of its MLP."""
     config = compose_config(Path("nowhere"), f"backbone={backbone}")

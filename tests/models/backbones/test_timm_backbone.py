@@ -2,6 +2,7 @@ from collections import Counter
 from pathlib import Path
 
 import pytest
+import timm
 import torch
 import yaml
 from torch import nn
@@ -21,6 +22,7 @@ NAMES = sorted(OPTIONS)
 # One option per kind of architecture; the others differ from these in width and depth only.
 KINDS = ["dinov2_small", "dinov2_small_reg", "dinov2_giant", "dinov3_base", "eva02_large"]
 KINDS += ["clip_large", "siglip_large", "sam_base", "vit_tiny_test"]
+KINDS += ["dinov3_small_plus", "radio_v3_base", "pe_core_base", "tipsv2_base"]
 
 
 def build(name: str, size: tuple[int, int] = (64, 64), **options) -> TimmBackbone:
@@ -41,8 +43,12 @@ def images(height: int, width: int) -> torch.Tensor:
 
 def test_all_options_are_there():
     dinov2 = {f"dinov2_{size}{reg}" for size in ("small", "base", "large", "giant") for reg in ("", "_reg")}
-    others = {"dinov3_base", "dinov3_large", "eva02_large", "clip_large", "siglip_large", "sam_base", "vit_tiny_test"}
-    assert set(OPTIONS) == dinov2 | others
+    dinov3 = {f"dinov3_{size}" for size in ("small", "small_plus", "base", "large", "huge_plus", "7b")}
+    radio = {"radio_v3_base", "radio_v3_large", "radio_v3_huge", "radio_v4_so400m", "radio_v4_huge"}
+    perception = {f"pe_{kind}_{size}" for kind in ("core", "spatial") for size in ("base", "large")}
+    others = {"eva02_base", "eva02_large", "clip_base", "clip_large", "siglip_large", "siglip_so400m", "vit_tiny_test"}
+    others |= {"sam_base", "sam_large", "sam_huge", "tipsv2_base", "tipsv2_large"}
+    assert set(OPTIONS) == dinov2 | dinov3 | radio | perception | others
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -63,7 +69,9 @@ def test_option_agrees_with_timms_own_table(name):
     assert (tuple(option["mean"]), tuple(option["std"])) == (table.mean, table.std)
 
 
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize(
+    "name", [name if name in KINDS else pytest.param(name, marks=pytest.mark.slow) for name in NAMES]
+)
 def test_option_at_full_size_gives_four_levels(name):
     with torch.device("meta"):
         backbone = build(name, (512, 512), model_args=OPTIONS[name]["model_args"])
@@ -73,6 +81,25 @@ def test_option_at_full_size_gives_four_levels(name):
     assert backbone.embed_dim == width
     assert backbone.levels == default_levels(backbone.depth)
     assert backbone.levels[-1] == backbone.depth - 1
+
+
+@pytest.mark.parametrize("name", KINDS)
+def test_features_from_a_file_are_those_of_timms_whole_model(name):
+    option = OPTIONS[name]
+    torch.manual_seed(1)
+    arguments = {"img_size": 64, "patch_size": 16, "num_classes": 0} | option["model_args"] | SHRUNK
+    whole = timm.create_model(option["model"], **arguments).eval()
+    weights = {key: torch.randn_like(value) * 0.1 for key, value in whole.state_dict().items()}
+    whole.load_state_dict(weights)
+    backbone = build(name, weights=weights).eval()
+    with torch.no_grad():
+        features = backbone(images(64, 64))
+        expected = whole.forward_intermediates(
+            images(64, 64), indices=list(backbone.levels), norm=False, output_fmt="NCHW", intermediates_only=True
+        )
+    for level, own in zip(features, expected, strict=True):
+        torch.testing.assert_close(level, own)
+        assert level.abs().max() > 0
 
 
 @pytest.mark.parametrize("name", KINDS)
