@@ -7,8 +7,6 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import matplotlib as mpl
-
 # Okabe and Ito, "Color Universal Design" (2008), without the yellow that vanishes on white.
 BLUE, ORANGE, GREEN, VERMILLION, PURPLE, SKY = "#0072B2", "#E69F00", "#009E73", "#D55E00", "#CC79A7", "#56B4E9"
 PALETTE = (BLUE, VERMILLION, GREEN, ORANGE, PURPLE, SKY, "#000000")
@@ -36,8 +34,10 @@ def grid(
     rows: int, columns: int, title: str, about: str = "", panel: tuple[float, float] = PANEL, **options: Any
 ) -> tuple[Any, Any]:
     """A figure with a title, a line about the run, and (rows, columns) panels; the axes are a two-dimensional array."""
-    mpl.use("Agg")
+    import matplotlib as mpl
     from matplotlib import pyplot
+
+    mpl.use("Agg")
 
     size = (max(panel[0] * columns + 0.5, 7.0), panel[1] * rows + 1.0)
     with mpl.rc_context({"axes.spines.top": False, "axes.spines.right": False}):

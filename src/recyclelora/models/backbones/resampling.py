@@ -13,8 +13,9 @@ from typing import Literal
 
 import torch
 import torch.nn.functional as F
-from timm.layers.patch_embed import resample_patch_embed
 from torch import Tensor
+
+from recyclelora.models.backbones.timm_library import timm
 
 Resampling = Literal["bicubic", "timm"]
 Size = tuple[int, int]
@@ -82,7 +83,7 @@ def _plain(kernel: Tensor, size: Size) -> Tensor:
 
 
 def _pseudo_inverse(kernel: Tensor, size: Size) -> Tensor:
-    resized: Tensor = resample_patch_embed(kernel, list(size))
+    resized: Tensor = timm.layers.patch_embed.resample_patch_embed(kernel, list(size))
     return resized
 
 

@@ -6,13 +6,13 @@ from collections.abc import Mapping, Sequence
 from itertools import pairwise
 from typing import Any, Literal
 
-import timm
 import torch
 from torch import Tensor, nn
 
 from recyclelora.models.backbones.loading import load_weights, timm_names
 from recyclelora.models.backbones.positions import At, Positions
 from recyclelora.models.backbones.resampling import Resampling
+from recyclelora.models.backbones.timm_library import timm
 
 PositionSource = Literal["pretrained", "laid_out"]
 
