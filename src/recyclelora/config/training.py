@@ -57,6 +57,10 @@ class TrainerConfig:
     """whether the backward pass recomputes the backbone's activations"""
     compile: bool = False
     """whether torch.compile gets the backbone"""
+    tf32: bool = added(False)
+    """whether GPUs may compute float32 products with 10 bits of mantissa: faster, less exact"""
+    deterministic: bool = added(False)
+    """whether a GPU uses only kernels that give the same bits again, at some cost; see docs/faq.md"""
     log_every: int = 50
     """steps between two points of the training curves"""
     eval_every: int = 4_000

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
@@ -22,6 +23,7 @@ from recyclelora.evaluation.partial import PartialCounts
 from recyclelora.evaluation.pixel_metrics import PixelMetric, Pixels
 from recyclelora.evaluation.tta import averaged
 from recyclelora.models.segmenter import Segmenter, windows
+from recyclelora.system.devices import fetched, sent
 from recyclelora.system.errors import BrokenFile, UserError
 
 Advance = Callable[[int], None]
@@ -32,6 +34,17 @@ GATHERED = 64
 
 class Stopped(Exception):
     """A scoring that was asked to stop."""
+
+
+@dataclass(frozen=True)
+class _Flight:
+    """One round's samples, those of them that could be read, and what a GPU is still computing of them, by groups of
+    equally large images: class ids, and probabilities where they are asked for."""
+
+    number: int
+    samples: Sequence[Pair | UserError]
+    read: Mapping[int, Pair]
+    groups: Sequence[tuple[list[int], Callable[[], np.ndarray], Tensor | None]]
 
 
 @dataclass(frozen=True)
@@ -114,29 +127,40 @@ class Evaluator:
         ))  # fmt: skip
         advance(min(done * self.batch_size, len(dataset)))
         whole, reached, key = True, done, self.protocol.key(dataset)
+        flight: deque[_Flight] = deque()
+        rounds = -(-len(dataset) // (self.world_size * self.batch_size))
         # every process goes through as many rounds, so that all hear of a stop in the same one
-        for number in range(1, -(-len(dataset) // (self.world_size * self.batch_size)) + 1):
+        for number in range(1, rounds + 1):
             samples = [] if number <= done else next(loader, [])
-            for counts in self._counts(segmenter, samples, key, confusion, broken):
-                mine.add(*counts)
-            whole = whole and not any(isinstance(sample, UserError) for sample in samples)
-            reached = number if whole and samples else reached
+            flight.append(self._started(segmenter, number, samples, key, broken))
             stopping = self._any(stop())
+            landed = 0
+            while flight and (stopping or number == rounds or len(flight) > self._in_flight):
+                batch = flight.popleft()
+                for counts in self._counts(batch, confusion):
+                    mine.add(*counts)
+                whole = whole and not any(isinstance(sample, UserError) for sample in batch.samples)
+                reached = batch.number if whole and batch.samples else reached
+                landed += len(batch.samples)
             if partial is not None and whole and reached > done:  # a gap would be taken for what was counted
                 partial.update(reached, mine, now=stopping)
             if stopping:
                 raise Stopped
-            advance(len(samples))
+            advance(landed)
         if partial is not None and whole and reached > done:
             partial.finish(reached, mine)
         return mine
 
-    def _counts(
-        self, segmenter: Segmenter, samples: Sequence[Pair | UserError], dataset: str, confusion: ConfusionMatrix,
+    @property
+    def _in_flight(self) -> int:
+        """Batches that a GPU works on while an earlier one is counted."""
+        return 1 if self.device.type == "cuda" else 0
+
+    def _started(
+        self, segmenter: Segmenter, number: int, samples: Sequence[Pair | UserError], dataset: str,
         broken: list[BrokenFile] | None,
-    ) -> list[tuple[np.ndarray, dict[str, np.ndarray]]]:  # fmt: skip
-        """Matrix and sums of each sample, the former also in ``confusion``; zeros of one that cannot be read."""
-        found = [(np.zeros((self.num_classes, self.num_classes), np.int64), self._no_sums()) for _ in samples]
+    ) -> _Flight:  # fmt: skip
+        """Begin to predict the samples of one round that can be read."""
         read: dict[int, Pair] = {}
         for index, sample in enumerate(samples):
             if not isinstance(sample, UserError):
@@ -145,19 +169,25 @@ class Evaluator:
                 raise sample
             else:
                 broken.append(sample)
+        groups = []
         for group in by_shape(read):
-            images = [read[index][0] for index in group]
-            if not self.pixel_metrics:
-                for index, prediction in zip(group, self.predict(segmenter, images, dataset), strict=True):
-                    found[index] = (confusion.update(read[index][1], prediction), {})
-                continue
-            scores = self.scores(segmenter, images, dataset)
-            for index, score, prediction in zip(group, scores, _ids(scores), strict=True):
-                pixels = Pixels(
-                    self._as_probabilities(segmenter, score[None])[0], prediction, read[index][1], self.ignore_index
-                )
-                sums = {name: metric.count(pixels) for name, metric in self.pixel_metrics.items()}
-                found[index] = (confusion.update(read[index][1], prediction), sums)
+            scores = self.scores(segmenter, [read[index][0] for index in group], dataset)
+            chances = self._as_probabilities(segmenter, scores) if self.pixel_metrics else None
+            groups.append((group, _ids(scores), chances))
+        return _Flight(number, samples, read, groups)
+
+    def _counts(self, batch: _Flight, confusion: ConfusionMatrix) -> list[tuple[np.ndarray, dict[str, np.ndarray]]]:
+        """Matrix and sums of each sample, the former also in ``confusion``; zeros of one that cannot be read."""
+        empty = np.zeros((self.num_classes, self.num_classes), np.int64)
+        found = [(empty.copy(), self._no_sums()) for _ in batch.samples]
+        for group, ids, chances in batch.groups:
+            for place, (index, prediction) in enumerate(zip(group, ids(), strict=True)):
+                truth = batch.read[index][1]
+                sums = {}
+                if chances is not None:
+                    pixels = Pixels(chances[place], prediction, truth, self.ignore_index)
+                    sums = {name: metric.count(pixels) for name, metric in self.pixel_metrics.items()}
+                found[index] = (confusion.update(truth, prediction), sums)
         return found
 
     def _no_sums(self) -> dict[str, np.ndarray]:
@@ -189,7 +219,7 @@ class Evaluator:
 
     def predict(self, segmenter: Segmenter, images: list[np.ndarray], dataset: str = "") -> list[np.ndarray]:
         """Class ids, uint8 (H, W), of equally large uint8 RGB images (H, W, 3)."""
-        return _ids(self.scores(segmenter, images, dataset))
+        return list(_ids(self.scores(segmenter, images, dataset))())
 
     def probabilities(
         self, segmenter: Segmenter, images: list[np.ndarray], dataset: str = "", advance: Advance = lambda count: None
@@ -207,7 +237,7 @@ class Evaluator:
         """The decoder's scores (B, num_classes, H, W) at the images' own size; of several views mean probabilities."""
         size = (images[0].shape[0], images[0].shape[1])
         shown = [_resized(image, self.protocol.shown_size(dataset, size)) for image in images]
-        batch = torch.from_numpy(np.stack(shown).transpose(0, 3, 1, 2).copy()).to(self.device)
+        batch = sent(np.stack(shown).transpose(0, 3, 1, 2).copy(), self.device)
         with torch.inference_mode(), self.autocast():
             if self.protocol.augmented:
                 scores = averaged(
@@ -238,9 +268,9 @@ class Evaluator:
         return sum(each) * (1 + self.protocol.flip)
 
 
-def _ids(scores: Tensor) -> list[np.ndarray]:
-    """uint8 (H, W) of each image."""
-    return list(scores.argmax(1).to(torch.uint8).cpu().numpy())
+def _ids(scores: Tensor) -> Callable[[], np.ndarray]:
+    """Begin to fetch the class ids; what is returned waits for the device and gives them, uint8 (B, H, W)."""
+    return fetched(scores.argmax(1).to(torch.uint8))
 
 
 def by_shape(samples: Mapping[int, Pair]) -> list[list[int]]:

@@ -34,7 +34,7 @@ from recyclelora.runs.directory import (
 )
 from recyclelora.runs.weights import read_run_weights
 from recyclelora.system.cache import of_run
-from recyclelora.system.devices import resolve_accelerator
+from recyclelora.system.devices import resolve_accelerator, set_numerics
 from recyclelora.system.errors import UserError
 from recyclelora.system.typed_json import read_record
 
@@ -141,6 +141,7 @@ def load(run: str | Path, checkpoint: str = "last", *, accelerator: str = "auto"
         )
     segmenter = build_model(config, weights, initial=stored.initial, precision=about["precision"]).segmenter
     load_trainable_state(segmenter, stored.trained)
+    set_numerics(tf32=config.trainer.tf32)
     device = torch.device(resolve_accelerator(accelerator))
     segmenter.to(device).eval().requires_grad_(False)
     evaluator = single_evaluator(config, device, about["precision"])

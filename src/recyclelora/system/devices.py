@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import random
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from datetime import timedelta
 
@@ -15,6 +15,7 @@ from lightning_fabric import Fabric
 from lightning_fabric.plugins.precision import MixedPrecision, Precision
 from lightning_fabric.strategies.ddp import DDPStrategy
 from lightning_fabric.utilities.exceptions import MisconfigurationException
+from torch import Tensor
 
 from recyclelora.system.errors import UserError
 
@@ -59,6 +60,84 @@ def seed_step(seed: int, step: int, rank: int) -> None:
     random.seed(value)
     np.random.seed(value)  # noqa: NPY002  (libraries that draw from the global generator)
     torch.manual_seed(value)
+
+
+def set_numerics(*, deterministic: bool = False, tf32: bool = False) -> None:
+    """Say, for this process, what torch may do to be fast: nothing by default, float32 is float32 on GPUs too.
+
+    Args:
+        deterministic: only kernels that give the same bits again; an operation that has none is refused when it comes
+        tf32: products and convolutions of float32 on GPUs with 10 bits of mantissa
+    """
+    torch.set_float32_matmul_precision("high" if tf32 else "highest")
+    torch.backends.cudnn.allow_tf32 = tf32
+    if deterministic:  # read when cuBLAS is first used
+        os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
+    torch.use_deterministic_algorithms(deterministic)
+    torch.backends.cudnn.deterministic = deterministic
+
+
+NOT_DETERMINISTIC = re.compile(r"^(\S+) does not have a deterministic implementation")
+"""What torch says of an operation that :func:`set_numerics` forbids."""
+
+
+@contextmanager
+def only_deterministic() -> Iterator[None]:
+    """Let an operation without a deterministic kernel end the run with one line.
+
+    Raises:
+        UserError: naming the operation.
+    """
+    try:
+        yield
+    except RuntimeError as error:
+        if (found := NOT_DETERMINISTIC.match(str(error))) is None:
+            raise
+        raise UserError(
+            f"trainer.deterministic=true: {found[1]} has no deterministic kernel on this device; use another decoder "
+            "or adapter, or trainer.deterministic=false"
+        ) from error
+
+
+def copied(batches: Iterable[tuple[Tensor, ...]], device: torch.device) -> Iterator[tuple[Tensor, ...]]:
+    """Batches on the device; a GPU gets them, out of pinned memory, beside the work that it still has to do."""
+    if device.type != "cuda":
+        for batch in batches:
+            yield tuple(part.to(device) for part in batch)
+        return
+    beside = torch.cuda.Stream(device)
+    for batch in batches:
+        with torch.cuda.stream(beside):
+            there = tuple(part.to(device, non_blocking=True) for part in batch)
+        now = torch.cuda.current_stream(device)
+        now.wait_stream(beside)
+        for part in there:
+            part.record_stream(now)
+        yield there
+
+
+def sent(array: np.ndarray, device: torch.device) -> Tensor:
+    """An array as a tensor on the device; a GPU copies it while this process goes on."""
+    tensor = torch.from_numpy(array)
+    return tensor.pin_memory().to(device, non_blocking=True) if device.type == "cuda" else tensor.to(device)
+
+
+def fetched(tensor: Tensor) -> Callable[[], np.ndarray]:
+    """Begin to copy a tensor to the host; what is returned waits for it and gives the array."""
+    if tensor.device.type != "cuda":
+        array: np.ndarray = tensor.cpu().numpy()
+        return lambda: array
+    here = torch.empty(tensor.shape, dtype=tensor.dtype, pin_memory=True)
+    here.copy_(tensor, non_blocking=True)
+    arrived = torch.cuda.Event()
+    arrived.record()
+
+    def wait() -> np.ndarray:
+        arrived.synchronize()
+        there: np.ndarray = here.numpy()
+        return there
+
+    return wait
 
 
 def check_launched_processes(devices: int, num_nodes: int) -> None:

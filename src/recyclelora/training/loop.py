@@ -12,7 +12,7 @@ from lightning_fabric import Fabric
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
-from recyclelora.system.devices import seed_step
+from recyclelora.system.devices import copied, seed_step
 from recyclelora.system.distributed import mean_over_processes
 from recyclelora.system.errors import UserError
 from recyclelora.training.schedule import Schedule
@@ -93,7 +93,7 @@ def fit(
     """
     parameters = [p for group in optimizer.param_groups for p in group["params"]]
     meter, step = _Meter(), start
-    for images, labels in batches:
+    for images, labels in copied(batches, fabric.device):
         meter.data_arrived()
         schedule.apply(optimizer, step)
         seed_step(seed, step, fabric.global_rank)
@@ -132,7 +132,6 @@ def _backward(
     counts: Callable[[Tensor], Tensor] | None,
 ) -> dict[str, Tensor]:
     """Gradients of the mean loss over the parts of a batch; returns the mean of every named loss."""
-    images, labels = (batch.to(fabric.device, non_blocking=True) for batch in (images, labels))
     parts = list(zip(images.chunk(accumulate), labels.chunk(accumulate), strict=True))
     norm: tuple[Tensor, ...] = ()
     if len(parts) > 1 and counts is not None:
@@ -174,7 +173,7 @@ def _finite_norm(
     precision.unscale_gradients(getattr(optimizer, "optimizer", optimizer))
     norm = torch.nn.utils.get_total_norm([p.grad for p in parameters if p.grad is not None])
     loss = torch.stack(list(losses.values())).sum()
-    if torch.isfinite(loss + norm):
+    if torch.isfinite(loss + norm):  # waits for the device: the only time in a step, beside a matching
         return norm
     scaler = getattr(precision, "scaler", None)
     if scaler is not None and torch.isfinite(loss) and scaler.get_scale() >= 1:
@@ -207,7 +206,7 @@ class _Meter:
 
     def _reset(self) -> None:
         self.steps, self.waiting, self.working = 0, 0.0, 0.0
-        self.values: dict[str, list[float]] = {}
+        self.values: dict[str, list[Tensor]] = {}
 
     def _lap(self) -> float:
         now = time.perf_counter()
@@ -219,7 +218,7 @@ class _Meter:
 
     def step_done(self, values: dict[str, Tensor]) -> None:
         for name, value in values.items():
-            self.values.setdefault(name, []).append(float(value))  # waits for the device: part of the step's time
+            self.values.setdefault(name, []).append(value.flatten())  # stays there: a number would be waited for
         self.working += self._lap()
         self.steps += 1
 
@@ -229,7 +228,7 @@ class _Meter:
 
     def averages(self) -> dict[str, float]:
         """Averages since the last call."""
-        values = {name: sum(known) / len(known) for name, known in self.values.items()}
+        values = {name: sum(torch.cat(known).cpu().tolist()) / len(known) for name, known in self.values.items()}
         total = self.waiting + self.working
         values |= {
             "seconds_per_step": total / self.steps,

@@ -53,9 +53,17 @@ def _new_group(rule: ParameterRule, lr: float, weight_decay: float) -> dict[str,
     }  # fmt: skip
 
 
-def adamw(groups: list[dict[str, Any]], *, betas: tuple[float, float], eps: float) -> torch.optim.AdamW:
-    """AdamW (Loshchilov and Hutter, 2019) over the groups of :func:`parameter_groups`."""
-    return torch.optim.AdamW(groups, betas=betas, eps=eps)
+def adamw(
+    groups: list[dict[str, Any]], *, betas: tuple[float, float], eps: float, fused: bool = False
+) -> torch.optim.AdamW:
+    """AdamW (Loshchilov and Hutter, 2019) over the groups of :func:`parameter_groups`.
+
+    Args:
+        groups: parameters by rule
+        betas, eps: its own
+        fused: one kernel for all parameters, which rounds otherwise; else one operation for all at once, which does not
+    """
+    return torch.optim.AdamW(groups, betas=betas, eps=eps, **({"fused": True} if fused else {"foreach": True}))
 
 
 def described(optimizer: Any) -> list[dict[str, Any]]:
@@ -92,13 +100,14 @@ def optimizer_state(optimizer: torch.optim.Optimizer) -> dict[str, Tensor]:
 
 def load_optimizer_state(optimizer: torch.optim.Optimizer, state: dict[str, Tensor]) -> None:
     """Put back what :func:`optimizer_state` gave; a parameter that has made no step yet has no state."""
+    fused = optimizer.defaults.get("fused")
     for name, parameter in _named(optimizer):
         if f"{name}.step" not in state:
             continue
         for key in ("step", "exp_avg", "exp_avg_sq"):
             value = state[f"{name}.{key}"].clone()
-            # AdamW keeps its step counts on the CPU
-            optimizer.state[parameter][key] = value if key == "step" else value.to(parameter.device)
+            here = key == "step" and not fused  # AdamW keeps its step counts on the CPU, unless it is fused
+            optimizer.state[parameter][key] = value if here else value.to(parameter.device)
 
 
 def _named(optimizer: torch.optim.Optimizer) -> list[tuple[str, nn.Parameter]]:

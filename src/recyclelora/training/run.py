@@ -33,7 +33,14 @@ from recyclelora.runs.end import noted_end
 from recyclelora.runs.identity import Identity, Place, earlier_run, find_run, note_unreadable
 from recyclelora.runs.mailbox import Unit
 from recyclelora.runs.record import claimed, describe, record
-from recyclelora.system.devices import check_launched_processes, launched_fabric, no_lost_process, resolve_precision
+from recyclelora.system.devices import (
+    check_launched_processes,
+    launched_fabric,
+    no_lost_process,
+    only_deterministic,
+    resolve_precision,
+    set_numerics,
+)
 from recyclelora.system.errors import BrokenFile, UserError
 from recyclelora.system.progress import Reporter, shown
 from recyclelora.system.storage import set_aside
@@ -98,6 +105,7 @@ class Run(Place):
         check_launched_processes(t.devices, t.num_nodes)
         logging.getLogger("lightning_fabric").setLevel(logging.WARNING)  # its remarks on precision are ours to make
         warnings.filterwarnings("ignore", message="The `srun` command is available")  # one process needs no srun
+        set_numerics(deterministic=t.deterministic, tf32=t.tf32)
         precision = resolve_precision(t.precision, t.accelerator)
         fabric = launched_fabric(
             t.accelerator, precision, devices=t.devices, num_nodes=t.num_nodes, stall_timeout=t.stall_timeout
@@ -198,7 +206,7 @@ class Run(Place):
                     prepare_data(self.config, self.datasets, reporter, begins=checkpoint is None)
                 self.fabric.barrier()
                 trainer = self._trainer(reporter, checkpoint)
-                with contextlib.suppress(Stopped):
+                with contextlib.suppress(Stopped), only_deterministic():
                     if trainer.fit():
                         with trainer.stop:
                             result = write_result(self, trainer)

@@ -72,7 +72,10 @@ class Trainer:
             lr=c.optimizer.lr,
             weight_decay=c.optimizer.weight_decay,
         )
-        optimizer = adamw(groups, betas=(c.optimizer.betas[0], c.optimizer.betas[1]), eps=c.optimizer.eps)
+        # a gradient scaler, float16's, unscales gradients before the norm is taken: a fused step would do so again
+        fused = self.fabric.device.type == "cuda" and getattr(self.fabric.strategy.precision, "scaler", None) is None
+        betas = c.optimizer.betas
+        optimizer = adamw(groups, betas=(betas[0], betas[1]), eps=c.optimizer.eps, fused=fused)
         if t.checkpointing:
             self.segmenter.backbone.model.set_grad_checkpointing(True)
         if t.compile:

@@ -69,8 +69,8 @@ def test_matching_is_that_of_the_published_head(decoder, published, monkeypatch)
     classes, masks = decoder.predict(rule.features(), None)
     targets = class_masks(rule.labels(), rule.CLASSES, rule.IGNORED)
     present = targets.any(-1).any(-1)
-    queries = decoder.loss.match(torch.stack(classes), masks, targets, present)
-    assert torch.equal(queries, published["matches"][:, present])
+    matched = decoder.loss.match(torch.stack(classes), masks, targets, present)
+    assert torch.equal(matched.queries, published["matches"][:, present])
     assert torch.equal(present, published["matches"][0] >= 0)
 
 
@@ -78,8 +78,8 @@ def each_loss(decoder, labels):
     classes, masks = decoder.predict(rule.features(), None)
     targets = class_masks(labels, rule.CLASSES, rule.IGNORED)
     present = targets.any(-1).any(-1)
-    queries = decoder.loss.match(torch.stack(classes), masks, targets, present)
-    losses = decoder.loss.compare(torch.stack(classes), masks, targets, present, queries)
+    matched = decoder.loss.match(torch.stack(classes), masks, targets, present)
+    losses = decoder.loss.compare(torch.stack(classes), masks, targets, present, matched)
     return torch.stack(list(losses.values()), 1)
 
 

@@ -40,7 +40,7 @@ def test_assignment_is_the_cheapest_for_every_output_and_image():
     torch.manual_seed(0)
     costs = torch.randn(3, 2, 5, 4)
     present = torch.tensor([[True, False, True, True], [False, True, False, False]])
-    queries = assign(costs, present)
+    queries = assign(costs, present).queries
     assert queries.shape == (3, 4)
     for output, cost in zip(queries, costs, strict=True):
         columns = cost[0][:, [0, 2, 3]]
@@ -51,7 +51,7 @@ def test_assignment_is_the_cheapest_for_every_output_and_image():
 
 def test_no_class_and_broken_costs_are_survived():
     costs = torch.zeros(2, 1, 3, 2)
-    assert assign(costs, torch.zeros(1, 2, dtype=torch.bool)).shape == (2, 0)
+    assert assign(costs, torch.zeros(1, 2, dtype=torch.bool)).queries.shape == (2, 0)
     costs[0, 0, 1] = torch.nan
     costs[0, 0, 2] = torch.inf
-    assert assign(costs, torch.tensor([[True, False]]))[0].item() == 0
+    assert assign(costs, torch.tensor([[True, False]])).queries[0].item() == 0

@@ -23,6 +23,9 @@ def cross_entropy(logits: Tensor, labels: Tensor, ignore_index: int, norm: Tenso
         ignore_index: train id that does not count
         norm: labelled pixels to divide by, where ``labels`` are a part of a step: their mean over all its parts
     """
-    total = F.cross_entropy(logits, labels, ignore_index=ignore_index, reduction="sum")
+    rows, ids = logits, labels
+    if logits.is_cuda and torch.are_deterministic_algorithms_enabled():  # the kernel for maps is not, that for rows is
+        rows, ids = logits.movedim(1, -1).flatten(0, -2), labels.flatten()
+    total = F.cross_entropy(rows, ids, ignore_index=ignore_index, reduction="sum")
     labelled = mean_over_processes(labelled_pixels(labels, ignore_index)) if norm is None else norm
     return total / torch.where(labelled > 0, labelled, 1)

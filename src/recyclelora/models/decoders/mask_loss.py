@@ -1,6 +1,6 @@
 """The loss of decoders whose queries each predict one class and one mask (Mask2Former, section 3.3).
 
-All outputs (deep supervision) and images of a batch are matched and compared at once, with two waits for the device.
+All outputs (deep supervision) and images of a batch are matched and compared at once, with one wait for the device.
 Everything is worked out in float32, also under autocast.
 """
 
@@ -14,7 +14,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from recyclelora.models.decoders.loss_options import MaskLossConfig
-from recyclelora.models.decoders.matching import assign, matching_cost
+from recyclelora.models.decoders.matching import Matched, assign, matching_cost
 from recyclelora.models.decoders.points import sample, uncertain_points
 from recyclelora.system.distributed import mean_over_processes
 
@@ -50,14 +50,13 @@ class MaskLoss:
             logits = torch.stack([c.float() for c in classes])
             drawn = [m.float() for m in masks]
             targets = class_masks(labels, logits.shape[-1] - 1, ignore_index)
-            present = targets.flatten(2).any(-1).cpu()
-            queries = self.match(logits, drawn, targets, present)
-            losses = self.compare(logits, drawn, targets, present, queries, norm)
+            present = targets.flatten(2).any(-1)
+            losses = self.compare(logits, drawn, targets, present, self.match(logits, drawn, targets, present), norm)
         return {name: loss.sum() for name, loss in losses.items()}
 
     @torch.no_grad()
-    def match(self, classes: Tensor, masks: Sequence[Tensor], targets: Tensor, present: Tensor) -> Tensor:
-        """The query of every (image, class) pair of ``present`` (B, C): (outputs, T), on the CPU.
+    def match(self, classes: Tensor, masks: Sequence[Tensor], targets: Tensor, present: Tensor) -> Matched:
+        """The query of every (image, class) pair of ``present`` (B, C).
 
         Masks and ``targets`` (B, C, H, W) of every output and image are compared at random points of its own.
         """
@@ -66,7 +65,7 @@ class MaskLoss:
         for logits, drawn in zip(classes, masks, strict=True):
             points = torch.rand(len(targets), self.options.num_points, 2, device=targets.device)
             costs.append(matching_cost(logits, sample(drawn, points), sample(targets, points), **weights))
-        return assign(torch.stack(costs).cpu(), present)
+        return assign(torch.stack(costs).cpu(), present.cpu())  # the second finds the device idle
 
     def counts(self, present: Tensor, num_queries: int) -> Tensor:
         """What the class loss and the two mask losses are divided by, (2,) float32, where ``present`` (B, C) says which
@@ -82,39 +81,35 @@ class MaskLoss:
         masks: Sequence[Tensor],
         targets: Tensor,
         present: Tensor,
-        queries: Tensor,
+        matched: Matched,
         norm: Tensor | None = None,
     ) -> dict[str, Tensor]:
-        """The three losses (outputs,) of matched ``queries`` (outputs, T)."""
+        """The three losses (outputs,) of matched queries."""
         if norm is None:
-            norm = mean_over_processes(self.counts(present, classes.shape[2]).to(targets.device))
+            norm = mean_over_processes(self.counts(present, classes.shape[2]))
         class_norm, num_masks = norm
-        bce, dice = self._mask_losses(masks, targets, present, queries)
+        bce, dice = self._mask_losses(masks, targets, matched)
         return {
-            "loss_cls": self.options.class_weight * self._class_losses(classes, present, queries) / class_norm,
+            "loss_cls": self.options.class_weight * self._class_losses(classes, matched) / class_norm,
             "loss_mask": self.options.mask_weight * bce / num_masks,
             "loss_dice": self.options.dice_weight * dice / num_masks,
         }
 
-    def _class_losses(self, classes: Tensor, present: Tensor, queries: Tensor) -> Tensor:
+    def _class_losses(self, classes: Tensor, matched: Matched) -> Tensor:
         """Weighted sums (outputs,) of the queries' cross-entropy."""
-        images, wanted = present.nonzero(as_tuple=True)
-        num_classes = present.shape[1]
+        num_classes = classes.shape[-1] - 1
         target = torch.full(classes.shape[:3], num_classes)
-        target[torch.arange(len(target))[:, None], images, queries] = wanted
+        target[torch.arange(len(target))[:, None], matched.images, matched.queries] = matched.classes
         weight = torch.ones(num_classes + 1)
         weight[-1] = self.options.no_object_weight
         device = classes.device
         each = F.cross_entropy(classes.flatten(0, 2), target.flatten().to(device), weight.to(device), reduction="none")
         return each.view(len(classes), -1).sum(1)
 
-    def _mask_losses(
-        self, masks: Sequence[Tensor], targets: Tensor, present: Tensor, queries: Tensor
-    ) -> tuple[Tensor, Tensor]:
+    def _mask_losses(self, masks: Sequence[Tensor], targets: Tensor, matched: Matched) -> tuple[Tensor, Tensor]:
         """Sums (outputs,) over the pairs of binary cross-entropy and dice at points chosen for every mask."""
-        device = targets.device
-        images, wanted = (x.to(device) for x in present.nonzero(as_tuple=True))
-        chosen = torch.cat([m[images, q] for m, q in zip(masks, queries.to(device), strict=True)])
+        images, wanted, queries = (x.to(targets.device) for x in (matched.images, matched.classes, matched.queries))
+        chosen = torch.cat([m[images, q] for m, q in zip(masks, queries, strict=True)])
         if not len(chosen):
             nothing = chosen.sum()  # keeps every parameter in the graph, with a gradient of 0
             return nothing.expand(len(masks)), nothing.expand(len(masks))

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 import torch
 from scipy.optimize import linear_sum_assignment
 from torch import Tensor
@@ -33,15 +35,25 @@ def matching_cost(
     return mask_weight * bce + dice_weight * dice - class_weight * chance
 
 
-def assign(costs: Tensor, present: Tensor) -> Tensor:
-    """Hungarian assignment for every output and image.
+@dataclass(frozen=True)
+class Matched:
+    """The T (image, class) pairs of a batch in the order of ``present.nonzero()``, and who answers for them. All on the
+    CPU."""
+
+    images: Tensor
+    """(T,)"""
+    classes: Tensor
+    """(T,)"""
+    queries: Tensor
+    """(outputs, T)"""
+
+
+def assign(costs: Tensor, present: Tensor) -> Matched:
+    """Hungarian assignment for every output and image: the only part of a loss that the CPU computes.
 
     Args:
         costs: (outputs, B, Q, C) on the CPU
         present: (B, C) on the CPU, the classes an image contains; at most Q
-
-    Returns:
-        (outputs, T): for each of the T (image, class) pairs in the order of ``present.nonzero()`` its query
     """
     # where training has gone off the rails, the loss must tell, not the assignment
     finite = torch.nan_to_num(costs, nan=1e30, posinf=1e30, neginf=-1e30).numpy()
@@ -53,4 +65,4 @@ def assign(costs: Tensor, present: Tensor) -> Tensor:
             queries, order = linear_sum_assignment(cost[:, columns])
             output[first + torch.as_tensor(order)] = torch.as_tensor(queries)
             first += len(columns)
-    return found
+    return Matched(*present.nonzero(as_tuple=True), found)

@@ -19,6 +19,7 @@ from transformers.models.mask2former.modeling_mask2former import (
     Mask2FormerSinePositionEmbedding,
 )
 
+from recyclelora.models.decoders.points import bilinear
 from recyclelora.models.decoders.pyramid import BilinearPyramid, LearnedPyramid
 
 
@@ -137,8 +138,7 @@ def _sampled(value: Tensor, places: Tensor, weights: Tensor, cells: Cells) -> Te
     total = None
     for level, part in enumerate(cells.split(value)):
         maps = part.permute(0, 2, 3, 1).reshape(batch * heads, depth, *cells.shapes[level])
-        found = F.grid_sample(maps, grids[level], mode="bilinear", padding_mode="zeros", align_corners=False)
-        found = (found * shares[level]).sum(-1)
+        found = (bilinear(maps, grids[level]) * shares[level]).sum(-1)
         total = found if total is None else total + found
     assert total is not None
     return total.view(batch, heads * depth, length).transpose(1, 2)
