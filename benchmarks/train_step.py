@@ -2,12 +2,14 @@
 
     PYTHONPATH=src python benchmarks/train_step.py                 # DINOv2-L, Mask2Former, 512 crop, batch 4: a GPU
     PYTHONPATH=src python benchmarks/train_step.py --small         # DINOv2-S, 128 x 256, batch 2: a CPU, two minutes
+    PYTHONPATH=src python benchmarks/train_step.py --tiny --output /tmp/step.json      # a toy, to try the script
 
 Published form: float32, the two branches of every layer one after the other as the formula is written, eager. Ours: the
 fused branch, float32 and bfloat16 autocast, eager and compiled. Needs torch, timm, transformers and no Hydra; weights
-are random, which changes no time. Writes train_step-<device>.json: steps per second, peak memory, share of the device's
-arithmetic (FLOPs of the frozen model's forward and backward, torch's counter, over a measured matrix product), where
-the time of a step goes, and on a GPU the largest batch that fits.
+are random, which changes no time. Writes train_step-<device>.json after every figure: steps per second, peak memory,
+share of the device's arithmetic (FLOPs of the frozen model's forward and backward, torch's counter, over a measured
+matrix product), where the time of a step goes, and on a GPU the largest batch that fits. A form that fails is recorded
+with its error.
 """
 
 from __future__ import annotations
@@ -27,16 +29,28 @@ from torch.nn import functional as F
 from torch.utils.flop_counter import FlopCounterMode
 
 from recyclelora.models.backbones.timm import create_backbone
-from recyclelora.models.decoders.config import Mask2FormerDecoderConfig
+from recyclelora.models.decoders.config import Mask2FormerDecoderConfig, MaskLossConfig
 from recyclelora.models.segmenter import Segmenter
 
 NUM_CLASSES = 19
 
 
+TOY = {"depth": 4, "embed_dim": 64, "num_heads": 2}
+"""In the place of vit_tiny_patch16_224's sizes."""
+TOY_DECODER = Mask2FormerDecoderConfig(
+    width=32, num_queries=20, encoder_layers=1, encoder_width=32, decoder_layers=1, decoder_width=32,
+    loss=MaskLossConfig(num_points=64),
+)  # fmt: skip
+
+
 def build(name: str, size: tuple[int, int], device: str, *, published: bool) -> Segmenter:
-    frozen = create_backbone(name, patch_size=16, image_size=size, levels=None, model_args={}, weights=None, seed=0)
+    toy = "tiny" in name
+    frozen = create_backbone(
+        name, patch_size=16, image_size=size, levels=(0, 1, 2, 3) if toy else None, model_args=TOY if toy else {},
+        weights=None, seed=0,
+    )  # fmt: skip
     backbone = adapted_vit(frozen, "two_branches" if published else "recyclelora")
-    decoder = Mask2FormerDecoderConfig().build([backbone.embed_dim] * 4, NUM_CLASSES)
+    decoder = (TOY_DECODER if toy else Mask2FormerDecoderConfig()).build([backbone.embed_dim] * 4, NUM_CLASSES)
     return Segmenter(backbone, decoder, mean=(0.5,) * 3, std=(0.2,) * 3, ignore_index=255).to(device).train()
 
 
@@ -94,23 +108,17 @@ def measure(name: str, size: tuple[int, int], count: int, device: str, repeats: 
     data = batch(size, count, device)
     steps, table = {}, {}
     for form, options in FORMS.items():
-        before = torch.cuda.memory_allocated() if device == "cuda" else 0
-        segmenter = build(name, size, device, published=options["published"])
-        step = Step(segmenter, data, bf16=options["bf16"], compiled=options["compiled"])
-        if device == "cuda":
-            torch.cuda.reset_peak_memory_stats()
-        for _ in range(3):
-            step()
-        synchronise(data[0].device)
-        table[form] = {}
-        if device == "cuda":
-            table[form]["peak_memory_gib"] = round((torch.cuda.max_memory_allocated() - before) / 2**30, 2)
-        steps[form] = step
+        if options["compiled"] and "tiny" in name:
+            continue
+        try:
+            steps[form], table[form] = warmed(name, size, data, options)
+        except Exception as error:  # a compiler or the memory may fail in one form; the others go on
+            table[form] = {"error": f"{type(error).__name__}: {str(error)[:400]}"}
     seconds: dict[str, list[float]] = {form: [] for form in steps}
     for _ in range(repeats):
         for form, step in steps.items():
             seconds[form].append(step.timed())
-    baseline = statistics.median(next(iter(seconds.values())))
+    baseline = statistics.median(seconds.get(next(iter(FORMS)), [float("nan")]))
     for form, values in seconds.items():
         middle = statistics.median(values)
         table[form] |= {
@@ -119,6 +127,24 @@ def measure(name: str, size: tuple[int, int], count: int, device: str, repeats: 
             "faster_than_published": round(baseline / middle, 2),
         }
     return table
+
+
+def warmed(
+    name: str, size: tuple[int, int], data: tuple[Tensor, Tensor], options: dict[str, bool]
+) -> tuple[Step, dict]:
+    """The step of one form after three steps, and on a GPU its peak memory."""
+    device = data[0].device.type
+    before = torch.cuda.memory_allocated() if device == "cuda" else 0
+    segmenter = build(name, size, device, published=options["published"])
+    step = Step(segmenter, data, bf16=options["bf16"], compiled=options["compiled"])
+    if device == "cuda":
+        torch.cuda.reset_peak_memory_stats()
+    for _ in range(3):
+        step()
+    synchronise(data[0].device)
+    if device != "cuda":
+        return step, {}
+    return step, {"peak_memory_gib": round((torch.cuda.max_memory_allocated() - before) / 2**30, 2)}
 
 
 def flops(name: str, size: tuple[int, int], count: int, device: str) -> int:
@@ -130,9 +156,8 @@ def flops(name: str, size: tuple[int, int], count: int, device: str) -> int:
     return counter.get_total_flops()
 
 
-def matrix_product_rate(device: str, dtype: torch.dtype) -> float:
+def matrix_product_rate(device: str, dtype: torch.dtype, n: int) -> float:
     """Floating-point operations per second of a large matrix product: what the device gives at best here."""
-    n = 8192 if device == "cuda" else 2048
     a, b = (torch.randn(n, n, device=device, dtype=dtype) for _ in range(2))
     best = float("inf")
     for _ in range(5):
@@ -179,36 +204,54 @@ def largest_batch(name: str, size: tuple[int, int]) -> int:
     return fits
 
 
+SIZES = {
+    "full": ("vit_large_patch14_dinov2", (512, 512), 4),
+    "small": ("vit_small_patch14_dinov2", (128, 256), 2),
+    "tiny": ("vit_tiny_patch16_224", (32, 64), 1),
+}
+
+
 def main() -> None:
     parser = argparse.ArgumentParser()
-    parser.add_argument("--small", action="store_true", help="DINOv2-S, 128 x 256, batch 2")
+    parser.add_argument(
+        "--small", action="store_const", dest="size", const="small", help="DINOv2-S, 128 x 256, batch 2"
+    )
+    parser.add_argument("--tiny", action="store_const", dest="size", const="tiny", help="a toy, to try the script")
     parser.add_argument("--repeats", type=int, default=10)
-    parser.add_argument("--out", type=Path, default=Path(__file__).parent)
+    parser.add_argument("--output", type=Path, help="by default train_step-<device>.json beside this file")
     options = parser.parse_args()
     device = "cuda" if torch.cuda.is_available() else "cpu"
-    name, size, count = ("vit_small_patch14_dinov2", (128, 256), 2) if options.small else (
-        "vit_large_patch14_dinov2", (512, 512), 4
-    )  # fmt: skip
+    name, size, count = SIZES[options.size or "full"]
     if device == "cuda":
         torch.set_float32_matmul_precision("highest")  # float32 means float32 in the published form
+    path = options.output or Path(__file__).parent / f"train_step-{device}.json"
     output: dict[str, object] = {
         "what": f"{name} at patch 16, RecycleLoRA 32 + 4, Mask2Former, crop {size[0]} x {size[1]}, batch {count}",
         "device": torch.cuda.get_device_name() if device == "cuda" else f"CPU, {torch.get_num_threads()} threads",
         "versions": {"torch": torch.__version__, "python": platform.python_version()},
-        "forms": measure(name, size, count, device, options.repeats),
-        "profile_of_ours_bfloat16": where_the_time_goes(name, size, count, device),
     }
+
+    def add(**figures: object) -> None:
+        output.update(figures)
+        path.write_text(json.dumps(output, indent=2) + "\n")
+        print(json.dumps(figures, indent=2), flush=True)
+
+    forms = measure(name, size, count, device, options.repeats)
+    add(forms=forms)
+    add(profile_of_ours_bfloat16=where_the_time_goes(name, size, count, device))
     operations = flops(name, size, count, device)
-    rates = {str(d).removeprefix("torch."): matrix_product_rate(device, d) for d in (torch.float32, torch.bfloat16)}
-    ours = output["forms"]["ours: bfloat16, compiled"]["steps_per_second"]  # type: ignore[index]
-    output["tflop_per_step"] = round(operations / 1e12, 3)
-    output["matrix_product_tflop_per_second"] = {d: round(rate / 1e12, 3) for d, rate in rates.items()}
-    output["utilisation_of_ours"] = round(operations * ours / rates["bfloat16"], 3)
-    if device == "cuda" and not options.small:
-        output["largest_batch"] = largest_batch(name, size)
-    path = options.out / f"train_step-{device}.json"
-    path.write_text(json.dumps(output, indent=2) + "\n")
-    print(json.dumps(output, indent=2))
+    n = {"full": 8192, "small": 2048, "tiny": 256}[options.size or "full"]
+    rates = {str(d).removeprefix("torch."): matrix_product_rate(device, d, n) for d in (torch.float32, torch.bfloat16)}
+    fastest = max(
+        (form.get("steps_per_second", 0.0) for label, form in forms.items() if "bfloat16" in label), default=0
+    )
+    add(
+        tflop_per_step=round(operations / 1e12, 3),
+        matrix_product_tflop_per_second={d: round(rate / 1e12, 3) for d, rate in rates.items()},
+        utilisation_of_ours=round(operations * fastest / rates["bfloat16"], 3),
+    )
+    if device == "cuda" and options.size is None:
+        add(largest_batch=largest_batch(name, size))
 
 
 if __name__ == "__main__":
