@@ -105,7 +105,7 @@ def copied(batches: Iterable[tuple[Tensor, ...]], device: torch.device) -> Itera
         for batch in batches:
             yield tuple(part.to(device) for part in batch)
         return
-    beside = torch.cuda.Stream(device)
+    beside = torch.cuda.Stream(device)  # type: ignore[no-untyped-call]
     for batch in batches:
         with torch.cuda.stream(beside):
             there = tuple(part.to(device, non_blocking=True) for part in batch)
@@ -129,7 +129,7 @@ def fetched(tensor: Tensor) -> Callable[[], np.ndarray]:
         return lambda: array
     here = torch.empty(tensor.shape, dtype=tensor.dtype, pin_memory=True)
     here.copy_(tensor, non_blocking=True)
-    arrived = torch.cuda.Event()
+    arrived = torch.cuda.Event()  # type: ignore[no-untyped-call]
     arrived.record()
 
     def wait() -> np.ndarray:

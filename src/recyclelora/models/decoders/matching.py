@@ -65,4 +65,5 @@ def assign(costs: Tensor, present: Tensor) -> Matched:
             queries, order = linear_sum_assignment(cost[:, columns])
             output[first + torch.as_tensor(order)] = torch.as_tensor(queries)
             first += len(columns)
-    return Matched(*present.nonzero(as_tuple=True), found)
+    images, classes = present.nonzero(as_tuple=True)
+    return Matched(images, classes, found)
