@@ -168,6 +168,11 @@ class Log:
     def stop_requested(self):
         return False
 
+    def pauses(self, step):
+        return False
+
+    halt = pauses
+
 
 @pytest.mark.parametrize(
     ("adapter", "decoder", "each"),
