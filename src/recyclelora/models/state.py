@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 from torch import Tensor, nn
 
 from recyclelora.system.errors import UserError
@@ -27,3 +29,17 @@ def load_trainable_state(segmenter: nn.Module, state: dict[str, Tensor]) -> None
         raise UserError(f"the stored state does not fit the model, beginning with {wrong[:3]}")
     for name, value in own.items():
         value.copy_(state[name])
+
+
+def parameter_counts(segmenter: nn.Module) -> dict[str, int]:
+    """Parameters of the backbone that train, of the decoder, and of the whole model."""
+
+    def count(parameters: Iterable[nn.Parameter]) -> int:
+        return sum(parameter.numel() for parameter in parameters)
+
+    backbone, decoder = segmenter.get_submodule("backbone"), segmenter.get_submodule("decoder")
+    return {
+        "backbone_trainable": count(p for p in backbone.parameters() if p.requires_grad),
+        "decoder": count(decoder.parameters()),
+        "total": count(segmenter.parameters()),
+    }

@@ -120,7 +120,7 @@ class Unit:
 
     def stop_reason(self) -> str | None:
         """Why the driver wants this run to stop: ``pruned`` or ``cancelled``; None when it should go on."""
-        return _noted(self.folder / "stop.json", "reason", str)
+        return noted(self.folder / "stop.json", "reason", str)
 
     def ask_to_stop(self, reason: str) -> None:
         """Let the run stop at its next step.
@@ -145,7 +145,7 @@ class Unit:
     @property
     def waits_for(self) -> str | None:
         """Why it does not run; None where it does, or nobody has said."""
-        return _noted(self.folder / "waits.json", "reason", str)
+        return noted(self.folder / "waits.json", "reason", str)
 
     # --- what the job says --------------------------------------------------------------------------------------------
 
@@ -289,23 +289,7 @@ def _read(path: Path, schema: type[T]) -> T | None:
         return None
 
 
-def lasted(folder: Path, attempt: int) -> float:
-    """Seconds for which an attempt at a unit has run so far, as far as its files tell; 0 for one that has not begun."""
-    outcome, started = read_outcome(folder), read_started(folder)
-    if outcome is not None and outcome["attempt"] == attempt:
-        return outcome.get("seconds") or 0.0
-    if started is None or started["attempt"] != attempt:
-        return 0.0
-    since, seen = _noted(folder / "started.json", "time", float), _noted(folder / "progress.json", "time", float)
-    return max(0.0, (seen or 0.0) - since) if since is not None else 0.0
-
-
-def reached(folder: Path) -> int | None:
-    """The last step that a unit has told of, over all its attempts."""
-    return _noted(folder / "progress.json", "step", int)
-
-
-def _noted(path: Path, key: str, kind: Callable[[Any], T]) -> T | None:
+def noted(path: Path, key: str, kind: Callable[[Any], T]) -> T | None:
     """A value of a small note; None where there is none, or it is just being written."""
     try:
         return kind(json.loads(path.read_text(encoding="utf-8"))[key])

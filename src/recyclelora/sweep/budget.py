@@ -7,7 +7,7 @@ import time
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 
-from recyclelora.runs.mailbox import lasted, reached
+from recyclelora.sweep.cost import lasted, reached
 from recyclelora.sweep.ledger import COMPLETE, RUNNING, WAITING, Trial
 from recyclelora.system.errors import UserError
 

@@ -6,8 +6,9 @@ import statistics
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
-from recyclelora.runs.mailbox import read_outcome
+from recyclelora.runs.mailbox import noted, read_outcome, read_started
 from recyclelora.sweep.ledger import Trial
 from recyclelora.sweep.race import Race, Standing
 
@@ -74,3 +75,19 @@ def duration(seconds: float) -> str:
     if seconds < 120:
         return f"{seconds:.0f} s"
     return f"{seconds / 60:.0f} min" if seconds < 7200 else f"{seconds / 3600:.1f} h"
+
+
+def lasted(folder: Path, attempt: int) -> float:
+    """Seconds for which an attempt at a unit has run so far, as far as its files tell; 0 for one that has not begun."""
+    outcome, started = read_outcome(folder), read_started(folder)
+    if outcome is not None and outcome["attempt"] == attempt:
+        return outcome.get("seconds") or 0.0
+    if started is None or started["attempt"] != attempt:
+        return 0.0
+    since, seen = noted(folder / "started.json", "time", float), noted(folder / "progress.json", "time", float)
+    return max(0.0, (seen or 0.0) - since) if since is not None else 0.0
+
+
+def reached(folder: Path) -> int | None:
+    """The last step that a unit has told of, over all its attempts."""
+    return noted(folder / "progress.json", "step", int)

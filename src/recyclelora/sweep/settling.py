@@ -9,8 +9,9 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
-from recyclelora.runs.mailbox import CANCELLED, AttemptEnd, Unit, began, lasted, reached
+from recyclelora.runs.mailbox import CANCELLED, AttemptEnd, Unit, began
 from recyclelora.sweep.attempts import MOST_FALSE_STARTS, Attempt, now, tries_again
+from recyclelora.sweep.cost import lasted, reached
 from recyclelora.sweep.execution import Executor, Stage, Status
 from recyclelora.sweep.goals import means, violations
 from recyclelora.sweep.ledger import COMPLETE, FAILED, PRUNED, WAITING, Trial

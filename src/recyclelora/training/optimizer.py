@@ -6,10 +6,22 @@ from collections.abc import Iterable
 from typing import Any
 
 import torch
+from lightning_fabric import Fabric
 from rich.table import Table
 from torch import Tensor, nn
 
+from recyclelora.config.training import OptimizerConfig
 from recyclelora.system.parameter_rule import ParameterRule
+
+
+def build_optimizer(
+    segmenter: nn.Module, rules: dict[str, ParameterRule], options: OptimizerConfig, fabric: Fabric
+) -> torch.optim.AdamW:
+    """AdamW over the groups of the rules, in one kernel on CUDA."""
+    groups = parameter_groups(segmenter.named_parameters(), rules, lr=options.lr, weight_decay=options.weight_decay)
+    # a gradient scaler, float16's, unscales gradients before the norm is taken: a fused step would do so again
+    fused = fabric.device.type == "cuda" and getattr(fabric.strategy.precision, "scaler", None) is None
+    return adamw(groups, betas=(options.betas[0], options.betas[1]), eps=options.eps, fused=fused)
 
 
 def parameter_groups(

@@ -11,7 +11,7 @@ from recyclelora.data.open import mask_kinds
 from recyclelora.evaluation.extra_metrics import ExtraMetrics, points
 from recyclelora.evaluation.predictions import predict_unlabelled
 from recyclelora.evaluation.scores import POINTERS, Scores, figure_table, incomplete, result_json, score_table
-from recyclelora.models.state import trainable_state
+from recyclelora.models.state import parameter_counts, trainable_state
 from recyclelora.runs.checkpoint import pointed
 from recyclelora.runs.directory import PREDICTIONS, RESULT
 from recyclelora.runs.identity import note_unreadable
@@ -123,7 +123,7 @@ def _content(run: Run, trainer: Trainer, selection: dict[str, Scores]) -> dict[s
         "masks": mask_kinds(run.datasets.scored),
         "steps": trainer.step,
         "seconds": round(trainer.seconds, 1),
-        "params": trainer.parameter_counts(),
+        "params": parameter_counts(trainer.segmenter),
         "peak_memory_mb": round(peak_memory_mb(run.fabric.device)),
         "signature": run.signature,
         "seed": run.config.seed,

@@ -11,7 +11,6 @@ from typing import Any
 
 import numpy as np
 from lightning_fabric import Fabric
-from torch import nn
 
 from recyclelora.config.build import Model
 from recyclelora.config.run import Config
@@ -20,7 +19,7 @@ from recyclelora.data.loaders import Batch, StepSampler, TrainStream, train_load
 from recyclelora.data.workers import Loader
 from recyclelora.evaluation.extra_metrics import points
 from recyclelora.evaluation.scores import POINTERS, best_step, objective
-from recyclelora.models.state import load_trainable_state, trainable_state
+from recyclelora.models.state import load_trainable_state, parameter_counts, trainable_state
 from recyclelora.runs.checkpoint import Checkpoint, point, prune, save_checkpoint
 from recyclelora.runs.directory import METRICS, RunDirectory
 from recyclelora.runs.mailbox import Unit
@@ -32,12 +31,11 @@ from recyclelora.system.progress import Reporter, Update
 from recyclelora.training.average import WeightAverage
 from recyclelora.training.loop import Cadence, fit
 from recyclelora.training.optimizer import (
-    adamw,
+    build_optimizer,
     described,
     group_table,
     load_optimizer_state,
     optimizer_state,
-    parameter_groups,
 )
 from recyclelora.training.pictures import Pictures
 from recyclelora.training.schedule import build_schedule
@@ -66,16 +64,7 @@ class Trainer:
 
     def __post_init__(self) -> None:
         c, t = self.config, self.config.trainer
-        groups = parameter_groups(
-            self.segmenter.named_parameters(),
-            self.model.rules,
-            lr=c.optimizer.lr,
-            weight_decay=c.optimizer.weight_decay,
-        )
-        # a gradient scaler, float16's, unscales gradients before the norm is taken: a fused step would do so again
-        fused = self.fabric.device.type == "cuda" and getattr(self.fabric.strategy.precision, "scaler", None) is None
-        betas = c.optimizer.betas
-        optimizer = adamw(groups, betas=(betas[0], betas[1]), eps=c.optimizer.eps, fused=fused)
+        optimizer = build_optimizer(self.segmenter, self.model.rules, c.optimizer, self.fabric)
         if t.checkpointing:
             self.segmenter.backbone.model.set_grad_checkpointing(True)
         if t.compile:
@@ -117,7 +106,7 @@ class Trainer:
 
     def begin(self, checkpoint: Checkpoint | None) -> None:
         """Tell what learns; go back to a checkpoint, if there is one, and forget what was written after it."""
-        counts, groups = self.parameter_counts(), described(self.optimizer)
+        counts, groups = parameter_counts(self.segmenter), described(self.optimizer)
         trainable, decoder = counts["backbone_trainable"], counts["decoder"]
         self.reporter.note(f"trainable parameters: {trainable:,} in the backbone, {decoder:,} in the decoder")
         self.reporter.table(group_table(groups))
@@ -145,18 +134,6 @@ class Trainer:
         self.earlier_seconds = float(checkpoint.state["seconds"])
         if self.fabric.is_global_zero:
             self._point(self.step)  # a kill between a checkpoint and its pointers leaves those of the checkpoint before
-
-    def parameter_counts(self) -> dict[str, int]:
-        """Trainable parameters of backbone and decoder, and all parameters of the model."""
-
-        def count(module: nn.Module, trainable: bool) -> int:
-            return sum(p.numel() for p in module.parameters() if p.requires_grad or not trainable)
-
-        return {
-            "backbone_trainable": count(self.segmenter.backbone, True),
-            "decoder": count(self.segmenter.decoder, False),
-            "total": count(self.segmenter, False),
-        }
 
     # --- training -----------------------------------------------------------------------------------------------------
 
