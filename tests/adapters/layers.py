@@ -3,6 +3,7 @@
 import torch
 from torch import nn
 
+from recyclelora.adapters.calibration.statistics import Statistics
 from recyclelora.adapters.linalg.rrqr import rrqr
 from recyclelora.adapters.low_rank.factors import LayerWeight, branch_rng
 from recyclelora.adapters.low_rank.inits import INITIALIZERS
@@ -10,6 +11,10 @@ from recyclelora.adapters.low_rank.layer import Branch, LowRankLinear
 
 SCALE = 1 / 6
 RECYCLE = ("rrqr_minor", "rrqr_major")
+
+
+EXACT = [init for init in INITIALIZERS if init != "lora_one"]
+"""Initialisations that start at the pretrained weights; LoRA-One by design does not."""
 
 
 def linear(in_features=24, out_features=40, bias=True) -> nn.Linear:
@@ -20,7 +25,11 @@ def linear(in_features=24, out_features=40, bias=True) -> nn.Linear:
 def make(linear: nn.Linear, inits=RECYCLE, ranks=(4, 2), train=("a", "b"), **options) -> LowRankLinear:
     """``linear`` with branches ``main`` and ``sub``; ``train``: the factors that train."""
     k = min(linear.weight.shape)
-    source = LayerWeight(linear.weight, SCALE, rrqr(linear.weight.detach().float().numpy(), k, k))
+    shown = torch.randn(200, linear.in_features, generator=torch.Generator().manual_seed(3)).double().numpy()
+    gradient = torch.randn(linear.weight.shape, generator=torch.Generator().manual_seed(4)).double().numpy()
+    statistics = Statistics(shown.T @ shown / len(shown), shown.mean(0), gradient)
+    weight = linear.weight.detach().float().numpy()
+    source = LayerWeight(linear.weight, SCALE, rrqr(weight, k, k), statistics=statistics)
     branches = {
         name: Branch(
             INITIALIZERS[init](source, rank, branch_rng(0, "l", name)),

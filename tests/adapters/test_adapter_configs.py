@@ -24,7 +24,8 @@ def adapted(make_config, *overrides):
 
 @pytest.mark.parametrize("name", ADAPTERS)
 def test_every_shipped_adapter_composes_and_adapts(make_config, name):
-    adapter, model, result = adapted(make_config, f"adapter={name}")
+    smaller = ["adapter.main.rank=16"] if name == "lora_equal" else []  # the layers are 32 wide
+    adapter, model, result = adapted(make_config, f"adapter={name}", *smaller)
     assert adapter.name == name
     trainable = {name for name, parameter in model.named_parameters() if parameter.requires_grad}
     assert trainable == set(result.rules)

@@ -9,11 +9,10 @@ from low_rank import inject, low_rank
 from torch import nn
 
 from recyclelora.adapters.low_rank.config import BranchConfig
-from recyclelora.adapters.low_rank.inits import INITIALIZERS
 from recyclelora.adapters.low_rank.layer import SplitQKV, split_rows
 from recyclelora.adapters.state import initial_state
 
-from .layers import SCALE, linear, make, shake, wanted
+from .layers import EXACT, SCALE, linear, make, shake, wanted
 from .models import load, stored, tiny_vit, train_a_little
 
 LOW = (torch.bfloat16, torch.float16)
@@ -32,7 +31,7 @@ def exact_weight(layer: nn.Module, pretrained: torch.Tensor) -> torch.Tensor:
 
 @pytest.mark.parametrize("dtype", LOW)
 @pytest.mark.parametrize("bias", [True, False])
-@pytest.mark.parametrize("init", INITIALIZERS)
+@pytest.mark.parametrize("init", EXACT)
 def test_a_low_precision_layer_starts_as_the_frozen_one_bit_for_bit(init, dtype, bias):
     base = linear(bias=bias).to(dtype)
     layer = make(base, (init, "rrqr_major"))
@@ -56,7 +55,7 @@ def test_autocast_starts_within_its_own_rounding():
     assert difference.max() > 0  # a residual rounded to bfloat16 is not W0
 
 
-@pytest.mark.parametrize("init", INITIALIZERS)
+@pytest.mark.parametrize("init", EXACT)
 def test_a_layer_that_subtracts_starts_as_the_frozen_one_under_autocast_bit_for_bit(init):
     base, x = linear(), tokens()
     layer = make(base, (init, "rrqr_major"), subtract=True)

@@ -36,7 +36,7 @@ def files(folder: Path) -> set[str]:
 def test_an_export_with_a_report_in_the_run(finished: Path, capsys: pytest.CaptureFixture[str]):
     export(ExportConfig(run=str(finished), format="timm", checkpoint="best_source"))
     folder = finished / "export" / "timm"
-    assert files(folder) == {"model.safetensors", "config.json", "README.md", "load.py", "report.json"}
+    assert files(folder) == {"model.safetensors", "config.json", "README.md", "MODEL_CARD.md", "load.py", "report.json"}
     assert files(finished / "export") == {"timm"}
     report = json.loads((folder / "report.json").read_text())
     about = {"format": "timm", "run": finished.name, "adapter": "recyclelora", "checkpoint": "best_source", "step": 4}

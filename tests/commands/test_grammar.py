@@ -56,7 +56,7 @@ def test_help_names_every_key(module: str):
 def test_the_help_of_training_names_the_options():
     importlib.import_module("recyclelora.commands.train")
     text = screen("recyclelora.commands.train", "train")
-    assert "\nadapter=     adalora, dora, frozen, " in text and "rank_split" in text and "hydra" not in text.split()
+    assert "\nadapter=     adalora, adaptformer, " in text and "rank_split" in text and "hydra" not in text.split()
 
 
 def test_a_script_in_the_repository_has_the_same_help():
@@ -88,5 +88,5 @@ def test_folders_have_their_commands_too(tmp_path: Path):
 
 def test_scripts_of_the_first_release_stay():
     scripts = tomllib.loads((home() / "pyproject.toml").read_text())["project"]["scripts"]
-    old = {f"recyclelora-{name}" for name in COMMANDS if name not in ("sweep", "track", "cache")}
+    old = {f"recyclelora-{name}" for name in COMMANDS if name not in ("sweep", "track", "cache", "init-data")}
     assert scripts.keys() == old | {"recyclelora"}

@@ -15,6 +15,7 @@ from recyclelora.adapters.config import ADAPTERS
 from recyclelora.adapters.low_rank.config import INITS, SCALE_RULES, BranchConfig
 from recyclelora.adapters.method import AdapterContext
 from recyclelora.config.build import build_decoder
+from recyclelora.config.testing import shown_images
 from recyclelora.models.decoders.config import DECODERS, PYRAMIDS
 from recyclelora.models.decoders.loss_options import MaskLossConfig
 from recyclelora.system.checks import refusals
@@ -60,6 +61,12 @@ VALUES: dict[str, dict[str, SearchStrategy]] = {
     },
     "frozen": {},
     "full": {"lr_mult": any_of(0.1), "weight_decay": any_of(None, 0.1), "decay_all": st.booleans()},
+    "norms": {"biases": st.booleans(), "blocks": LAYERS["blocks"], "weight_decay": any_of(None, 0.1)},
+    "adaptformer": {"width": any_of(1, 64), "scale": any_of(0.1), "blocks": LAYERS["blocks"]},
+    "vpt": {"num_prompts": any_of(1, 5), "dropout": any_of(0.0, 0.1), "blocks": LAYERS["blocks"]},
+    "lora_xs": LAYERS | {"rank": any_of(1, WIDTH)},
+    "svft": LAYERS,
+    "oplora": LAYERS | {"rank": any_of(1, 4), "protected": any_of(1, 4)},
 }  # fmt: skip
 SIZES = {"width": any_of(32, 48, 64, 96)}
 QUERIES = SIZES | {
@@ -99,7 +106,9 @@ def test_an_adapter_that_is_accepted_is_built(kind):
             return
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
-            adapted = options.method().apply(vit(), AdapterContext(max_steps=STEPS, has_queries=True))
+            model = vit()
+            context = AdapterContext(max_steps=STEPS, has_queries=True, calibration=shown_images(model))
+            adapted = options.method().apply(model, context)
         assert bool(adapted.rules) == (kind != "frozen")
 
     every()

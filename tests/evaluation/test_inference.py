@@ -143,6 +143,7 @@ def other_data(folder: Path, *overrides: str):
     return compose_config(folder, *TINY, *overrides).data
 
 
+@pytest.mark.slow
 def test_every_question_has_an_answer_of_its_own(finished: Path, tmp_path: Path):
     """Each input of an evaluation is changed once: the answers before stay, the same question replaces its own."""
     run = tmp_path / "run"

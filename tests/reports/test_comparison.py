@@ -194,7 +194,7 @@ def two_image_runs(tmp_path: Path, other_truth: bool = False) -> list[Path]:
     for name, right in (("frozen", (2, 1)), ("lora", (4, 4))):
         chosen = {"targets": {"day": 0.5}, "mean": 0.5, "source_val": 0.5, "step": 10}
         path = write_run(tmp_path / name, 0, 0.7, FROZEN if name == "frozen" else LORA, selection={"last": chosen},
-                         iou_per_class={"day": [0.5, 0.5]})  # fmt: skip
+                         iou_per_class={"day": [0.5, 0.5]}, classes=["road", "sky"])  # fmt: skip
         size = 5 if other_truth and name == "lora" else 4
         write_counts(path, [[[n, size - n], [size - n, n]] for n in right])
         paths.append(path)

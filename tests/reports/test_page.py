@@ -78,7 +78,7 @@ def test_the_page_is_one_file_without_network_and_escapes_what_it_shows(mixed):
         "report.html", "table.md", "table.tex", "table.csv", "runs.csv", "figures",
     }  # fmt: skip
     assert {path.stem for path in (mixed / "figures").iterdir()} == {
-        "scores", "differences", "per_class", "history", "parallel", "importances", "curve", "training",
+        "scores", "differences", "per_class", "reliability", "history", "parallel", "importances", "curve", "training",
     }  # fmt: skip
 
 

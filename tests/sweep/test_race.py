@@ -208,6 +208,7 @@ def test_another_value_of_a_grid_joins_the_race(tmp_path: Path):
     assert [trial.number for trial in joined.racing.entrants] == [0, 1, 2, 3]
 
 
+@pytest.mark.slow
 def test_a_killed_driver_goes_on_with_the_race(tmp_path: Path):
     sweeping = Sweeping(tmp_path)
     options = [
@@ -235,6 +236,7 @@ def test_a_killed_driver_goes_on_with_the_race(tmp_path: Path):
     assert code == 2 and "race" in err and "other settings" in err
 
 
+@pytest.mark.slow
 def test_the_best_of_a_search_race_with_the_reference(tmp_path: Path):
     sweeping = Sweeping(tmp_path)
     code, out, err = sweeping(

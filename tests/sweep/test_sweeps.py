@@ -207,6 +207,7 @@ def test_other_settings_are_another_study(sweeping: Sweeping):
     assert "y: was 2, now 9" in err and "study=" in err
 
 
+@pytest.mark.slow
 def test_hopeless_trials_are_pruned(sweeping: Sweeping):
     code, out, err = sweeping(
         "x=3,3.1,3.2,90", "hydra/sweeper/pruner=median", "hydra.sweeper.pruner.n_startup_trials=2", "steps=40",

@@ -265,15 +265,15 @@ def test_two_processes_cannot_share_a_run_directory(config):
 
 
 def test_nan_loss_stops_before_the_step_and_keeps_the_checkpoint(make_config, gta2city, monkeypatch):
-    from recyclelora.models.decoders import decoder
+    from recyclelora.models.decoders import pixel_loss
 
-    loss, calls = decoder.cross_entropy, []
+    loss, calls = pixel_loss.cross_entropy, []
 
     def failing(*args):
         calls.append(1)
         return loss(*args) * (float("nan") if len(calls) == 3 else 1.0)
 
-    monkeypatch.setattr(decoder, "cross_entropy", failing)
+    monkeypatch.setattr(pixel_loss, "cross_entropy", failing)
     config = make_config(*TINY, "trainer.checkpoint_every=2")
     words = r"step 2: the loss is nan, the gradient of .*lora_a is not finite at lr .*; the last checkpoint is kept"
     with pytest.raises(UserError, match=words):

@@ -10,11 +10,13 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
 import cv2
 import numpy as np
-from torch import Tensor
+
+if TYPE_CHECKING:  # reports draw from the sums without torch
+    from torch import Tensor
 
 
 @dataclass(frozen=True)

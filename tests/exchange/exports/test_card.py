@@ -62,6 +62,7 @@ def test_a_card_has_further_metrics_the_worst_target_and_speed(finished: Path, t
     assert "off by 12 % on the worst set" in text and "| cpu | 64x96 | 1 | 2.0 | 3.0 | 100 |" in text
 
 
+@pytest.mark.slow
 def test_eight_bits_cost_little_and_what_costs_more_is_refused(finished: Path, tmp_path: Path, monkeypatch):
     source = Source.of(load(finished, accelerator="cpu"), "last")
     outcome = onnx_export.write(source, tmp_path, asked((64, 64), "int8"))

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from timm.layers.norm import RmsNorm
 from torch import nn
 
 from recyclelora.adapters.controls.config import FullConfig, NormsConfig
@@ -12,8 +11,6 @@ from recyclelora.adapters.method import Adapted, AdapterContext
 from recyclelora.adapters.state import ParameterRule, uniform_rules
 from recyclelora.adapters.transformer import chosen_blocks
 from recyclelora.system.checks import accept
-
-NORMS = (nn.LayerNorm, nn.GroupNorm, nn.RMSNorm, RmsNorm)
 
 
 @dataclass(frozen=True)
@@ -59,7 +56,8 @@ class Norms:
         model.requires_grad_(False)
         for block in blocks.values():
             for module in block.modules():
+                norm = "norm" in type(module).__name__.lower()  # timm has its own
                 for name, parameter in module.named_parameters(recurse=False):
                     bias = self.options.biases and name.endswith("bias")  # q_bias and v_bias of timm's EVA too
-                    parameter.requires_grad_(bias or isinstance(module, NORMS))
+                    parameter.requires_grad_(bias or norm)
         return Adapted(uniform_rules(model, self.options.lr_mult, self.options.weight_decay, "norms"))

@@ -27,6 +27,7 @@ DATASETS = {
     "idd": "own terms, after registration",
     "idd_lite": "own terms, after registration",
     "camvid": "CC BY-NC 4.0: not commercial",
+    "kitti": "CC BY-NC-SA 3.0: not commercial",
     "streets": "rendered by this project: Apache-2.0",
     "folder": "your own",
 }
