@@ -5,12 +5,27 @@ import re
 
 import pytest
 
-from recyclelora.reports.records import read_runs, read_sweep
+from recyclelora.reports.records import read_run, read_runs, read_sweep
 from recyclelora.reports.writing import run_paths
 from recyclelora.sweep.goals import is_miou, is_of_targets
 from recyclelora.system.errors import UserError
 
 from .sweeps import run_name, write_run, write_study, write_trial
+
+
+def test_a_run_that_does_not_know_a_younger_option_has_its_default(tmp_path):
+    """Seeds of one configuration stay together over versions; another value of the option is another configuration."""
+    old = (
+        "{seed: 0, optimizer: {lr: 0.1}, adapter: {kind: low_rank, main: {rank: 4}}, data: {sources: [{dataset: gta}]}}"
+    )
+    new = old.replace("lr: 0.1", "lr: 0.1, layer_decay: 1.0, backbone_delay: 0").replace("seed: 0", "seed: 1")
+    configs = []
+    for name, text in (("old", old), ("new", new), ("other", new.replace("1.0", "0.8"))):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "config.yaml").write_text(text)
+        configs.append(read_run(tmp_path / name).config)
+    assert configs[0] == configs[1]
+    assert {key for key in configs[2] if configs[2][key] != configs[1][key]} == {"optimizer.layer_decay"}
 
 
 def test_a_ledger_with_every_state(tmp_path):

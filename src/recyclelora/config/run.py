@@ -8,10 +8,12 @@ from typing import Any, Optional
 
 from omegaconf import MISSING
 
+from recyclelora.adapters.config import ADAPTERS
 from recyclelora.config.training import OptimizerConfig, TrackingConfig, TrainerConfig
 from recyclelora.data.config import DataConfig
 from recyclelora.models.backbones.config import BackboneConfig
-from recyclelora.system.checks import Problem, added, at_least, file_name, nearest, one_of
+from recyclelora.models.decoders.config import DECODERS
+from recyclelora.system.checks import Problem, added, at_least, file_name, nearest, one_of, with_additions
 from recyclelora.system.plugins import plugins
 
 # OmegaConf reads these annotations at run time and wants Optional[...], not "... | None".
@@ -116,3 +118,13 @@ class Config:
         for loss, options in self.losses.items():
             for name, what in getattr(options, "check_with", lambda *_: ())(adapter, steps):
                 yield f"losses.{loss}.{name}", what
+
+
+def of_any_version(stored: dict[str, Any]) -> dict[str, Any]:
+    """The ``config.yaml`` of a run as this version would have written it: younger options say what was done then."""
+    found: dict[str, Any] = with_additions(stored, Config)
+    for part, kinds in (("adapter", ADAPTERS), ("decoder", DECODERS)):
+        options = found.get(part)
+        if isinstance(options, dict) and options.get("kind") in kinds:
+            found[part] = with_additions(options, kinds[options["kind"]])
+    return found

@@ -12,6 +12,7 @@ from typing import Any
 
 import yaml
 
+from recyclelora.config.run import of_any_version
 from recyclelora.runs.directory import CONFIG, LOG, METRICS, RECORD, RunDirectory, RunRecord, is_run
 from recyclelora.runs.identity import NOT_IDENTITY
 from recyclelora.runs.mailbox import CONFIRM
@@ -148,7 +149,9 @@ def read_run(path: Path) -> Run:
     """A run directory as far as it has been written."""
     config = _yaml(path / CONFIG)
     about: Any = read_record(path / RECORD, RunRecord) if (path / RECORD).exists() else {}
-    flat = flattened(config) | {key: about[name] for name, key in IDENTITY.items() if about.get(name) is not None}
+    flat = flattened(of_any_version(config)) | {
+        key: about[name] for name, key in IDENTITY.items() if about.get(name) is not None
+    }
     return Run(
         path, config.get("seed"), flat, RunDirectory(path).result(), read_points(path / METRICS),
         (config.get("trainer") or {}).get("max_steps"), about.get("command"),

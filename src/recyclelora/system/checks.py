@@ -8,7 +8,8 @@ import json
 import math
 import re
 from collections.abc import Iterator, Sequence
-from typing import Any
+from functools import cache
+from typing import Any, get_args, get_type_hints
 
 from recyclelora.system.redaction import redacted
 
@@ -172,6 +173,34 @@ def additions(kind: type) -> dict[str, Any]:
                 found |= {f"{field.name}.{name}": value for name, value in default.items()}
             found[field.name] = default
     return found
+
+
+def with_additions(stored: Any, kind: Any) -> Any:
+    """What was stored of a dataclass, with each :func:`added` option that its version did not know as it behaved then.
+
+    Args:
+        stored: dicts, lists and values
+        kind: the dataclass; or a list of one, or one that may be missing
+    """
+    kinds = [k for k in (kind, *get_args(kind)) if isinstance(k, type) and dataclasses.is_dataclass(k)]
+    if not kinds:
+        return stored
+    if isinstance(stored, list):
+        return [with_additions(item, kinds[0]) for item in stored]
+    if not isinstance(stored, dict):
+        return stored
+    hints = _hints(kinds[0])
+    known = {name: with_additions(value, hints.get(name)) for name, value in stored.items()}
+    for field in dataclasses.fields(kinds[0]):
+        if ADDED in field.metadata and field.name not in known:
+            default = _default(field)
+            known[field.name] = dataclasses.asdict(default) if dataclasses.is_dataclass(default) else default
+    return known
+
+
+@cache
+def _hints(kind: Any) -> dict[str, Any]:
+    return get_type_hints(kind)
 
 
 def as_override(value: Any) -> str:
