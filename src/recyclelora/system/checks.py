@@ -168,10 +168,9 @@ def additions(kind: type) -> dict[str, Any]:
     for field in dataclasses.fields(kind):
         if ADDED in field.metadata:
             default = _default(field)
-            if dataclasses.is_dataclass(default) and not isinstance(default, type):
-                default = dataclasses.asdict(default)
-                found |= {f"{field.name}.{name}": value for name, value in default.items()}
-            found[field.name] = default
+            found[field.name] = _plain(default)
+            if dataclasses.is_dataclass(default):
+                found |= {f"{field.name}.{name}": value for name, value in found[field.name].items()}
     return found
 
 
@@ -193,9 +192,12 @@ def with_additions(stored: Any, kind: Any) -> Any:
     known = {name: with_additions(value, hints.get(name)) for name, value in stored.items()}
     for field in dataclasses.fields(kinds[0]):
         if ADDED in field.metadata and field.name not in known:
-            default = _default(field)
-            known[field.name] = dataclasses.asdict(default) if dataclasses.is_dataclass(default) else default
+            known[field.name] = _plain(_default(field))
     return known
+
+
+def _plain(value: Any) -> Any:
+    return dataclasses.asdict(value) if dataclasses.is_dataclass(value) and not isinstance(value, type) else value
 
 
 @cache
