@@ -229,7 +229,7 @@ def test_a_stopped_evaluation_goes_on_where_it_was(finished: Path, tmp_path: Pat
     shutil.copytree(finished, run)
     make_cityscapes(tmp_path / "data", count=5)
     asked = EvaluateConfig(run=str(run), data=other_data(tmp_path), num_workers=0)
-    predicting, seen = Evaluator.predict, []
+    predicting, seen = Evaluator.scores, []
 
     def signalled(self, *args):
         seen.append(1)
@@ -237,7 +237,7 @@ def test_a_stopped_evaluation_goes_on_where_it_was(finished: Path, tmp_path: Pat
             os.kill(os.getpid(), number)
         return predicting(self, *args)
 
-    monkeypatch.setattr(Evaluator, "predict", signalled)
+    monkeypatch.setattr(Evaluator, "scores", signalled)
     with pytest.raises(Interrupted, match=f"stopped by signal {number.value}; what was counted is kept") as stop:
         evaluate(asked)
     assert stop.value.exit_code == 128 + number and len(seen) == 3

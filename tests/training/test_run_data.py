@@ -176,14 +176,14 @@ def test_files_that_were_found_sound_are_not_looked_at_again(config, gta2city, m
 
 def evaluating_is(monkeypatch: pytest.MonkeyPatch, happening) -> list[int]:
     """Let something happen at each image that is scored; returns a list that grows by one with each."""
-    predict, seen = evaluation.Evaluator.predict, []
+    predict, seen = evaluation.Evaluator.scores, []
 
     def predicting(self, *args):
         seen.append(1)
         happening(len(seen))
         return predict(self, *args)
 
-    monkeypatch.setattr(evaluation.Evaluator, "predict", predicting)
+    monkeypatch.setattr(evaluation.Evaluator, "scores", predicting)
     return seen
 
 

@@ -53,7 +53,7 @@ if stage != "imports":
     elif stage == "saving":
         waits(checkpoint, "write_bytes")
     elif stage == "evaluation":
-        waits(evaluator.Evaluator, "predict")
+        waits(evaluator.Evaluator, "scores")
 else:
     sys.modules["hydra.core.marker"] = None
     class Finder:
