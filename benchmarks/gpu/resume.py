@@ -53,7 +53,7 @@ def main() -> None:
     steps = STEPS if not given.dry else 8
     base = [
         *(SMALL if given.dry else [*backbone(), *few]), f"trainer.accelerator={device(given.dry)}",
-        f"trainer.max_steps={steps}", "trainer.log_every=2", f"trainer.eval_every={steps}", "trainer.num_figures=0",
+        f"trainer.max_steps={steps}", "trainer.log_every=1", f"trainer.eval_every={steps}", "trainer.num_figures=0",
     ]  # fmt: skip
     figures = Figures(given.output)
     with tempfile.TemporaryDirectory() as work:

@@ -120,7 +120,7 @@ def test_everything_stays_on_the_device(adapter: str, decoder: str, protocol: st
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("decoder", DECODERS)
+@pytest.mark.parametrize("decoder", ["linear", "eomt", "mask2former"])  # the other dense ones are as linear is
 def test_every_adapter_decoder_and_protocol_stays_on_the_device(decoder: str) -> None:
     for adapter in ADAPTERS:
         for protocol in PROTOCOLS:
