@@ -16,9 +16,8 @@ from recyclelora.adapters.config import AdaLoraConfig
 from recyclelora.adapters.low_rank.factors import branch_rng
 from recyclelora.adapters.method import Adapted, AdapterContext
 from recyclelora.adapters.rank_budget import BudgetSchedule, RankAllocator
-from recyclelora.adapters.replacing import AdaptedLinear, check_rank, replace, selected_linears
+from recyclelora.adapters.replacing import AdaptedLinear, checked_linears, replace
 from recyclelora.adapters.state import uniform_rules
-from recyclelora.system.checks import accept
 
 START_DEVIATION = 0.02
 """Standard deviation of P and Q at the start, as in the authors' code and PEFT."""
@@ -76,10 +75,7 @@ class AdaLoRA:
 
     def check(self, model: nn.Module) -> dict[str, nn.Linear]:
         """See `method.Method`; gives the layers that will be adapted, by name."""
-        accept(self.options)
-        linears = selected_linears(model, self.options.targets, self.options.blocks)
-        check_rank(self.options.init_rank, linears)
-        return linears
+        return checked_linears(model, self.options, self.options.init_rank)
 
     def apply(self, model: nn.Module, context: AdapterContext) -> Adapted:
         """See `method.Method.apply`."""

@@ -15,9 +15,8 @@ from recyclelora.adapters.config import DoraConfig
 from recyclelora.adapters.low_rank.factors import Factors, LayerWeight, branch_rng
 from recyclelora.adapters.low_rank.init_random import kaiming
 from recyclelora.adapters.method import Adapted, AdapterContext
-from recyclelora.adapters.replacing import AdaptedLinear, check_rank, replace, selected_linears
+from recyclelora.adapters.replacing import AdaptedLinear, checked_linears, replace
 from recyclelora.adapters.state import ParameterRule
-from recyclelora.system.checks import accept
 
 
 class DoRALinear(AdaptedLinear):
@@ -72,10 +71,7 @@ class DoRA:
 
     def check(self, model: nn.Module) -> dict[str, nn.Linear]:
         """See `method.Method`; gives the layers that will be adapted, by name."""
-        accept(self.options)
-        linears = selected_linears(model, self.options.targets, self.options.blocks)
-        check_rank(self.options.rank, linears)
-        return linears
+        return checked_linears(model, self.options, self.options.rank)
 
     def apply(self, model: nn.Module, context: AdapterContext) -> Adapted:
         """See `method.Method.apply`."""

@@ -12,12 +12,10 @@ The directions follow from the weight, signs fixed, and are in no file.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
 import numpy as np
 import torch
-from threadpoolctl import threadpool_limits
 from torch import nn
 from torch.nn import functional as F
 
@@ -27,10 +25,8 @@ from recyclelora.adapters.low_rank.factors import LayerWeight, branch_rng
 from recyclelora.adapters.low_rank.init_random import kaiming
 from recyclelora.adapters.low_rank.layer import Conversion
 from recyclelora.adapters.method import Adapted, AdapterContext
-from recyclelora.adapters.replacing import AdaptedLinear, check_rank, replace, selected_linears
+from recyclelora.adapters.replacing import AdaptedLinear, checked_linears, for_each_layer, replace
 from recyclelora.adapters.state import uniform_rules
-from recyclelora.system.checks import accept
-from recyclelora.system.cores import available_cores
 
 SPREAD = 1e-5
 """Standard deviation of LoRA-XS' R at the start."""
@@ -115,16 +111,8 @@ def _directions(layer: LayerWeight, count: int) -> Triplets:
 
 
 def _made(linears: Mapping[str, nn.Linear], make: Callable[[str, LayerWeight], nn.Module]) -> dict[str, nn.Module]:
-    """A layer for each, in a thread pool, for the SVDs."""
-
-    def one(name: str) -> nn.Module:
-        try:
-            return make(name, LayerWeight(linears[name].weight, 1.0, name=name))
-        except ValueError as error:
-            raise ValueError(f"{name}: {error}") from error
-
-    with threadpool_limits(1, user_api="blas"), ThreadPoolExecutor(available_cores()) as pool:
-        return dict(zip(linears, pool.map(one, linears), strict=True))
+    """A layer for each."""
+    return for_each_layer(linears, lambda name: make(name, LayerWeight(linears[name].weight, 1.0, name=name)))
 
 
 @dataclass(frozen=True)
@@ -135,10 +123,7 @@ class LoRAXS:
 
     def check(self, model: nn.Module) -> dict[str, nn.Linear]:
         """See `method.Method`; gives the layers that will be adapted, by name."""
-        accept(self.options)
-        linears = selected_linears(model, self.options.targets, self.options.blocks)
-        check_rank(self.options.rank, linears)
-        return linears
+        return checked_linears(model, self.options, self.options.rank)
 
     def apply(self, model: nn.Module, context: AdapterContext) -> Adapted:
         """See `method.Method.apply`."""
@@ -162,8 +147,7 @@ class SVFT:
 
     def check(self, model: nn.Module) -> dict[str, nn.Linear]:
         """See `method.Method`; gives the layers that will be adapted, by name."""
-        accept(self.options)
-        return selected_linears(model, self.options.targets, self.options.blocks)
+        return checked_linears(model, self.options)
 
     def apply(self, model: nn.Module, context: AdapterContext) -> Adapted:
         """See `method.Method.apply`."""
@@ -186,10 +170,7 @@ class OPLoRA:
 
     def check(self, model: nn.Module) -> dict[str, nn.Linear]:
         """See `method.Method`; gives the layers that will be adapted, by name."""
-        accept(self.options)
-        linears = selected_linears(model, self.options.targets, self.options.blocks)
-        check_rank(self.options.rank + self.options.protected, linears, "rank+protected")
-        return linears
+        return checked_linears(model, self.options, self.options.rank + self.options.protected, "rank+protected")
 
     def apply(self, model: nn.Module, context: AdapterContext) -> Adapted:
         """See `method.Method.apply`."""

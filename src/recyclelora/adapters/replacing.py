@@ -2,13 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from typing import TypeVar
 
 import torch
+from threadpoolctl import threadpool_limits
 from torch import nn
 
+from recyclelora.adapters.config import LayersConfig
 from recyclelora.adapters.low_rank.layer import frozen_linear
 from recyclelora.adapters.selection import select_linears, separate_qkv_bias
+from recyclelora.system.checks import accept
+from recyclelora.system.cores import available_cores
+
+T = TypeVar("T")
 
 
 class AdaptedLinear(nn.Module):
@@ -59,3 +67,32 @@ def check_rank(rank: int, linears: Mapping[str, nn.Linear], key: str = "rank") -
         allowed = min(linear.in_features, linear.out_features)
         if not 1 <= rank <= allowed:
             raise ValueError(f"{key}={rank} at {name}: allowed are 1 to {allowed}")
+
+
+def checked_linears(
+    model: nn.Module, options: LayersConfig, rank: int | None = None, key: str = "rank"
+) -> dict[str, nn.Linear]:
+    """The layers that sound options choose, by name; with a ``rank``, each has room for it, see :func:`check_rank`."""
+    accept(options)
+    linears = selected_linears(model, options.targets, options.blocks)
+    if rank is not None:
+        check_rank(rank, linears, key)
+    return linears
+
+
+def for_each_layer(names: Iterable[str], make: Callable[[str], T]) -> dict[str, T]:
+    """What ``make`` gives for each layer, in a thread pool, for the SVDs.
+
+    Raises:
+        ValueError: what ``make`` raises, with the layer's name.
+    """
+
+    def one(name: str) -> T:
+        try:
+            return make(name)
+        except ValueError as error:
+            raise ValueError(f"{name}: {error}") from error
+
+    names = list(names)
+    with threadpool_limits(1, user_api="blas"), ThreadPoolExecutor(available_cores()) as pool:
+        return dict(zip(names, pool.map(one, names), strict=True))

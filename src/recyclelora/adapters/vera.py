@@ -16,9 +16,8 @@ from torch.nn import functional as F
 
 from recyclelora.adapters.config import VeraConfig
 from recyclelora.adapters.method import Adapted, AdapterContext
-from recyclelora.adapters.replacing import AdaptedLinear, replace, selected_linears
+from recyclelora.adapters.replacing import AdaptedLinear, checked_linears, replace
 from recyclelora.adapters.state import uniform_rules
-from recyclelora.system.checks import accept
 
 
 class Projections(nn.Module):
@@ -83,8 +82,7 @@ class VeRA:
 
     def check(self, model: nn.Module) -> dict[str, nn.Linear]:
         """See `method.Method`; gives the layers that will be adapted, by name."""
-        accept(self.options)
-        return selected_linears(model, self.options.targets, self.options.blocks)
+        return checked_linears(model, self.options)
 
     def apply(self, model: nn.Module, context: AdapterContext) -> Adapted:
         """See `method.Method.apply`."""

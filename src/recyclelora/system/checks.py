@@ -190,10 +190,7 @@ def with_additions(stored: Any, kind: Any) -> Any:
         return stored
     hints = _hints(kinds[0])
     known = {name: with_additions(value, hints.get(name)) for name, value in stored.items()}
-    for field in dataclasses.fields(kinds[0]):
-        if ADDED in field.metadata and field.name not in known:
-            known[field.name] = _plain(_default(field))
-    return known
+    return {name: value for name, value in additions(kinds[0]).items() if "." not in name} | known
 
 
 def _plain(value: Any) -> Any:

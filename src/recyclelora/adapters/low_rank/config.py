@@ -19,18 +19,17 @@ MISSING: Any = "???"
 # OmegaConf reads these annotations at run time and wants Optional[...], not "... | None".
 # ruff: noqa: UP045
 
-INITS = (
-    "kaiming", "gaussian", "orthogonal", "orthonormal",
-    "svd_major", "svd_minor", "svd_minor_left", "svd_minor_unloaded",
-    "qr", "rrqr_major", "rrqr_minor", "rrqr_major_values", "rrqr_minor_values",
-    "rrqr_major_data", "rrqr_minor_data", "rrqr_null", "lora_null", "corda_kpm", "corda_ipm", "eva",
-    "lora_ga", "lora_one",
-)  # fmt: skip
 BY_MOMENTS = (
     "rrqr_major_data", "rrqr_minor_data", "rrqr_null", "lora_null", "corda_kpm", "corda_ipm", "eva",
 )  # fmt: skip
 BY_GRADIENTS = ("lora_ga", "lora_one")
 """Initialisations that look at data, and at what."""
+INITS = (
+    "kaiming", "gaussian", "orthogonal", "orthonormal",
+    "svd_major", "svd_minor", "svd_minor_left", "svd_minor_unloaded",
+    "qr", "rrqr_major", "rrqr_minor", "rrqr_major_values", "rrqr_minor_values",
+    *BY_MOMENTS, *BY_GRADIENTS,
+)  # fmt: skip
 SCALE_RULES = ("total_rank", "sqrt_rank", "fixed")
 
 

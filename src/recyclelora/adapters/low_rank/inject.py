@@ -5,10 +5,9 @@ from __future__ import annotations
 import contextlib
 import warnings
 from collections.abc import Iterator, Mapping
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import partial
 
-from threadpoolctl import threadpool_limits
 from torch import nn
 
 from recyclelora.adapters.calibration.statistics import Statistics
@@ -20,11 +19,10 @@ from recyclelora.adapters.low_rank.inits import INITIALIZERS, RRQR_MAJOR, RRQR_M
 from recyclelora.adapters.low_rank.layer import Branch, LowRankLinear, SplitQKV, split_rows
 from recyclelora.adapters.low_rank.ranks import shared_out
 from recyclelora.adapters.method import Adapted, AdapterContext
-from recyclelora.adapters.replacing import check_rank, replace, selected_linears
+from recyclelora.adapters.replacing import check_rank, for_each_layer, replace, selected_linears
 from recyclelora.adapters.selection import role
 from recyclelora.adapters.state import ParameterRule, low_rank_layers
 from recyclelora.system.checks import accept
-from recyclelora.system.cores import available_cores
 
 SPLIT = ("q", "k", "v")
 """The rows of a fused qkv layer, in their order."""
@@ -89,22 +87,18 @@ class LowRank:
         """Layer -> branch -> initial factors; in a thread pool, for the SVDs, and in parts where data are looked at."""
         o, decomposed = self.options, self._decomposed(layers, context)
 
-        def initialise(name: str, statistics: Statistics | None) -> dict[str, Factors]:
-            layer = LayerWeight(layers[name].weight, o.layer_scale, decomposed.get(name), name, statistics)
-            try:
-                return {
-                    branch: INITIALIZERS[chosen.init](
-                        layer, self._rank(chosen, layer), branch_rng(context.seed, name, branch)
-                    )
-                    for branch, chosen in o.branches.items()
-                }
-            except ValueError as error:
-                raise ValueError(f"{name}: {error}") from error
+        def initialise(part: Mapping[str, Statistics | None], name: str) -> dict[str, Factors]:
+            layer = LayerWeight(layers[name].weight, o.layer_scale, decomposed.get(name), name, part[name])
+            return {
+                branch: INITIALIZERS[chosen.init](
+                    layer, self._rank(chosen, layer), branch_rng(context.seed, name, branch)
+                )
+                for branch, chosen in o.branches.items()
+            }
 
         found: dict[str, dict[str, Factors]] = {}
         for part in self._statistics(model, layers, context):
-            with threadpool_limits(1, user_api="blas"), ThreadPoolExecutor(available_cores()) as pool:
-                found |= zip(part, pool.map(initialise, part, part.values()), strict=True)
+            found |= for_each_layer(part, partial(initialise, part))
         if o.main.init == "eva":
             budget = {name: found[name]["main"] for name in layers}
             return {n: {"main": f} if f.rank else {} for n, f in shared_out(budget, o.main.rank * len(budget)).items()}
