@@ -25,7 +25,7 @@ class Features(nn.Module):
         inject(self.model, SPEC)
 
     def forward(self, images: torch.Tensor) -> torch.Tensor:
-        return self.model.forward_features(images).square().mean()
+        return self.model.forward_features(images).exp().mean()
 
 
 def gradients(module: nn.Module, images: torch.Tensor) -> dict[str, torch.Tensor]:

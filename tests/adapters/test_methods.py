@@ -109,7 +109,7 @@ STARTS = {
     "adaptformer": 0,
     "rein": 5e-3,
     "rein_link": 5e-3,
-    "lora_one": 0.5,
+    "lora_one": 1.0,
     "lora_xs": 1e-3,
 }
 """How far the adapted model may be from the pretrained one where this is not rounding: Rein's scale starts at 0.001,
@@ -137,7 +137,7 @@ def adapted(name: str, train: bool = False) -> tuple[nn.Module, Adapted]:
 
 
 def loss_of(model: nn.Module, result: Adapted) -> torch.Tensor:
-    loss = model.forward_features(IMAGES).square().mean()
+    loss = model.forward_features(IMAGES).exp().mean()
     for extra in (result.query, result.penalty):
         if extra is not None:
             loss = loss + extra().square().mean()

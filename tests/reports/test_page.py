@@ -139,7 +139,7 @@ def test_sorting_filtering_and_choosing_pictures(mixed):
         page.locator("#group-boxes input").first.uncheck()
         assert page.locator(".strip:visible").count() == 3
         assert "too high" in page.inner_text("#failures")
-        assert page.locator("figure.chart svg").count() == 8
+        assert page.locator("figure.chart svg").count() == 9
         assert page.evaluate("document.documentElement.scrollWidth <= window.innerWidth")
         ink = "getComputedStyle(document.querySelector('#figure-scores svg text')).fill"
         light = page.evaluate(ink)

@@ -50,7 +50,7 @@ def test_a_real_grid(grid: Path):
     assert rows["adapter=lora"]["bootstrap_over"] == "images" and rows["adapter=lora"]["common_seeds"] == "0 1"
     text = (grid / "report/report.html").read_text()
     assert 'data-set="night" data-group="adapter=lora" data-view="prediction"' in text
-    assert (grid / "report/table.md").read_text().count("| adapter=lora |") == 4
+    assert (grid / "report/table.md").read_text().count("| adapter=lora |") == 5
 
 
 @pytest.mark.slow
