@@ -15,7 +15,10 @@ from torch.nn import functional as F
 from recyclelora.adapters.adalora import AdaLoRA
 from recyclelora.adapters.config import (
     AdaLoraConfig,
+    DeloraConfig,
     DoraConfig,
+    HiraConfig,
+    KasaConfig,
     LoraXsConfig,
     OploraConfig,
     SvftConfig,
@@ -26,6 +29,9 @@ from recyclelora.adapters.fixed_directions import SVFT, LoRAXS, OPLoRA
 from recyclelora.adapters.low_rank.inits import Factors
 from recyclelora.adapters.low_rank.layer import Branch, LowRankLinear
 from recyclelora.adapters.method import AdapterContext, Method
+from recyclelora.adapters.products.delora import DeLoRA
+from recyclelora.adapters.products.hira import HiRA
+from recyclelora.adapters.products.kasa import KaSA
 from recyclelora.adapters.rein import ReinTokens
 from recyclelora.adapters.vera import VeRA
 
@@ -161,6 +167,9 @@ FORMS: dict[str, Form] = {
     "lora_xs_16": through(LoRAXS(LoraXsConfig(rank=16))),
     "svft": through(SVFT(SvftConfig())),
     "oplora_16": through(OPLoRA(OploraConfig(rank=16, protected=16))),
+    "kasa_16": through(KaSA(KasaConfig(rank=16))),
+    "delora_16": through(DeLoRA(DeloraConfig(rank=16))),
+    "hira_16": through(HiRA(HiraConfig(rank=16))),
     "adalora_24": through(AdaLoRA(AdaLoraConfig(init_rank=24, target_rank=16, alpha=24))),
     "rein": rein,
     "full": Full,

@@ -5,7 +5,7 @@ import pytest
 import torch
 from torch import nn
 
-from recyclelora.adapters.adalora import AdaLoRA, AdaLoRALinear, Orthogonality
+from recyclelora.adapters.adalora import AdaLoRA, Orthogonality, TripletLinear
 from recyclelora.adapters.config import AdaLoraConfig
 from recyclelora.adapters.method import AdapterContext
 from recyclelora.adapters.rank_budget import BudgetSchedule, RankAllocator
@@ -20,8 +20,8 @@ def small(alpha: float = 4.0, **options: object) -> AdaLoRA:
     return AdaLoRA(AdaLoraConfig(init_rank=4, target_rank=2, alpha=alpha, **options))
 
 
-def adalora_layers(model: nn.Module) -> dict[str, AdaLoRALinear]:
-    return {name: module for name, module in model.named_modules() if isinstance(module, AdaLoRALinear)}
+def adalora_layers(model: nn.Module) -> dict[str, TripletLinear]:
+    return {name: module for name, module in model.named_modules() if isinstance(module, TripletLinear)}
 
 
 def with_peft(total: int, t_init: int, t_final: int, delta_t: int):
@@ -181,7 +181,7 @@ def test_the_state_brings_back_the_averages():
 
 
 def test_the_penalty_by_hand():
-    layer = AdaLoRALinear(nn.Linear(2, 2), p=2 * torch.eye(2), q=torch.eye(2), scale=1.0)
+    layer = TripletLinear(nn.Linear(2, 2), p=2 * torch.eye(2), values=torch.zeros(2), q=torch.eye(2), scale=1.0)
     penalty = Orthogonality((layer,), gamma=0.5).penalty()
     torch.testing.assert_close(penalty, torch.tensor(0.5 * (0 + 18**0.5) / 2))  # |4 I - I| = 3 sqrt 2
     penalty.backward()

@@ -14,8 +14,11 @@ from recyclelora.adapters.adalora import AdaLoRA
 from recyclelora.adapters.config import (
     AdaLoraConfig,
     AdaptFormerConfig,
+    DeloraConfig,
     DoraConfig,
     FullConfig,
+    HiraConfig,
+    KasaConfig,
     LoraXsConfig,
     NormsConfig,
     OploraConfig,
@@ -32,6 +35,9 @@ from recyclelora.adapters.fixed_directions import SVFT, LoRAXS, OPLoRA
 from recyclelora.adapters.low_rank.config import BranchConfig
 from recyclelora.adapters.low_rank.inject import LowRank
 from recyclelora.adapters.method import Adapted, AdapterContext, Method
+from recyclelora.adapters.products.delora import DeLoRA
+from recyclelora.adapters.products.hira import HiRA
+from recyclelora.adapters.products.kasa import KaSA
 from recyclelora.adapters.rein import Rein
 from recyclelora.adapters.state import initial_state, merge, unmergeable
 from recyclelora.adapters.vera import VeRA
@@ -86,6 +92,9 @@ METHODS: dict[str, tuple[Method, set[str]]] = {
     "lora_xs": (LoRAXS(LoraXsConfig(rank=4)), layers(("coefficients",))),
     "svft": (SVFT(SvftConfig()), layers(("coefficients",))),
     "oplora": (OPLoRA(OploraConfig(rank=4, alpha=4.0, protected=3)), layers(("lora_a", "lora_b"))),
+    "kasa": (KaSA(KasaConfig(rank=4, alpha=4.0)), layers(("lora_a", "lora_e", "lora_b"))),
+    "delora": (DeLoRA(DeloraConfig(rank=4, strength=1.0)), layers(("lora_a", "lora_b", "lora_lambda"))),
+    "hira": (HiRA(HiraConfig(rank=4)), layers(("lora_a", "lora_b"))),
     "vera": (VeRA(VeraConfig(rank=8, targets=["*.attn.*"])), layers(("vera_d", "vera_b"), LINEARS[:2])),
     "adalora": (AdaLoRA(AdaLoraConfig(init_rank=4, target_rank=2, alpha=4.0)), layers(("lora_a", "lora_e", "lora_b"))),
     "norms": (
@@ -114,6 +123,8 @@ STARTS = {
 }
 """How far the adapted model may be from the pretrained one where this is not rounding: Rein's scale starts at 0.001,
 LoRA-One one step down the gradient, LoRA-XS at numbers of 1e-5."""
+CHANGED_AT_THE_START = {"vpt", "kasa"}
+"""Prompts are seen from the start, and KaSA drops a part of the weight, see `test_products`."""
 OTHER_STARTS = {"recyclelora_null", "lora_null_v2", "corda_ipm", "lora_one"}
 """Methods that differ from another one in where they start alone."""
 every_method = pytest.mark.parametrize(
@@ -163,7 +174,7 @@ def test_exactly_these_parameters_train_and_each_has_a_rule(name):
     assert all(p.dtype == torch.float32 for p in model.parameters())
 
 
-@pytest.mark.parametrize("name", [name for name in METHODS if name != "vpt"])  # prompts are seen from the start
+@pytest.mark.parametrize("name", [name for name in METHODS if name not in CHANGED_AT_THE_START])
 def test_the_adapted_model_starts_as_the_pretrained_one(name):
     expected = tiny_vit().eval().forward_features(IMAGES)
     model, _ = adapted(name)

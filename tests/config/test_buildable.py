@@ -67,6 +67,9 @@ VALUES: dict[str, dict[str, SearchStrategy]] = {
     "lora_xs": LAYERS | {"rank": any_of(1, WIDTH)},
     "svft": LAYERS,
     "oplora": LAYERS | {"rank": any_of(1, 4), "protected": any_of(1, 4)},
+    "kasa": LAYERS | {"rank": any_of(1, 4), "shrinkage": any_of(0.0, 0.1), "orthogonality": any_of(0.0, 0.1)},
+    "delora": LAYERS | {"rank": any_of(1, WIDTH), "strength": any_of(15.0)},
+    "hira": LAYERS | {"rank": any_of(1, WIDTH)},
 }  # fmt: skip
 SIZES = {"width": any_of(32, 48, 64, 96)}
 QUERIES = SIZES | {

@@ -6,6 +6,7 @@ during training and the least important triplets lose their value; P and Q are k
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 import torch
@@ -23,17 +24,15 @@ START_DEVIATION = 0.02
 """Standard deviation of P and Q at the start, as in the authors' code and PEFT."""
 
 
-class AdaLoRALinear(AdaptedLinear):
-    """y = x W0^T + b + s ((x Q^T) * lambda) P^T with ``lora_a`` Q (rank, in), ``lora_e`` lambda (rank,), zero at
-    first, and ``lora_b`` P (out, rank)."""
+class TripletLinear(AdaptedLinear):
+    """y = x W0^T + b + s ((x Q^T) * lambda) P^T with ``lora_a`` Q (rank, in), ``lora_e`` lambda (rank,) and ``lora_b``
+    P (out, rank)."""
 
-    def __init__(self, linear: nn.Linear, p: Tensor, q: Tensor, scale: float) -> None:
+    def __init__(self, linear: nn.Linear, p: Tensor, values: Tensor, q: Tensor, scale: float) -> None:
         super().__init__(linear)
         self.scale = scale
         device = linear.weight.device
-        self.lora_a = nn.Parameter(q.to(device))
-        self.lora_e = nn.Parameter(torch.zeros(len(q), device=device))
-        self.lora_b = nn.Parameter(p.to(device))
+        self.lora_a, self.lora_e, self.lora_b = (nn.Parameter(part.to(device, copy=True)) for part in (q, values, p))
 
     def forward(self, x: Tensor) -> Tensor:
         """(..., in) -> (..., out) in the dtype of the frozen linear (the autocast dtype under autocast)."""
@@ -50,21 +49,26 @@ class AdaLoRALinear(AdaptedLinear):
         return self.weight.double() + self.lora_b.double() @ (values[:, None] * self.lora_a.double())
 
 
+def departures(layers: Iterable[TripletLinear]) -> Tensor:
+    """|Q Q^T - I| and |P^T P - I| (Frobenius) of every layer in turn, (2 layers,); 0 is orthonormal."""
+    norms = []
+    for layer in layers:
+        for gram in (layer.lora_a @ layer.lora_a.T, layer.lora_b.T @ layer.lora_b):
+            norms.append((gram - torch.eye(len(gram), device=gram.device, dtype=gram.dtype)).norm())
+    return torch.stack(norms)
+
+
 @dataclass(frozen=True)
 class Orthogonality:
-    """gamma times the mean over layers and factors of |P^T P - I| and |Q Q^T - I| (Frobenius), the regulariser of
-    equation 4 in the form that the authors' code and PEFT run: norms, not squared."""
+    """gamma times the mean of `departures` over layers and factors, the regulariser of equation 4 in the form that the
+    authors' code and PEFT run: norms, not squared."""
 
-    layers: tuple[AdaLoRALinear, ...]
+    layers: tuple[TripletLinear, ...]
     gamma: float
 
     def penalty(self) -> Tensor:
         """A scalar loss."""
-        norms = []
-        for layer in self.layers:
-            for gram in (layer.lora_a @ layer.lora_a.T, layer.lora_b.T @ layer.lora_b):
-                norms.append((gram - torch.eye(len(gram), device=gram.device, dtype=gram.dtype)).norm())
-        return self.gamma * torch.stack(norms).mean()
+        return self.gamma * departures(self.layers).mean()
 
 
 @dataclass(frozen=True)
@@ -94,8 +98,8 @@ class AdaLoRA:
             constrain=allocator.constrain,
         )
 
-    def _layer(self, linear: nn.Linear, seed: int, name: str) -> AdaLoRALinear:
+    def _layer(self, linear: nn.Linear, seed: int, name: str) -> TripletLinear:
         rng, rank = branch_rng(seed, name, "main"), self.options.init_rank
         shapes = (linear.out_features, rank), (rank, linear.in_features)
         p, q = (torch.from_numpy(rng.normal(0.0, START_DEVIATION, shape)).float() for shape in shapes)
-        return AdaLoRALinear(linear, p, q, self.options.alpha / rank)
+        return TripletLinear(linear, p, torch.zeros(rank), q, self.options.alpha / rank)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Optional
 
 from recyclelora.adapters.blocks import check_selection
@@ -15,7 +15,9 @@ from recyclelora.adapters.controls.config import (
     VptConfig,
     check_decay,
 )
+from recyclelora.adapters.layers import LayersConfig
 from recyclelora.adapters.low_rank.config import LowRankConfig
+from recyclelora.adapters.products.config import DeloraConfig, HiraConfig, KasaConfig
 from recyclelora.system.checks import Problem, above_zero, added, at_least
 
 if TYPE_CHECKING:  # at run time nothing here imports torch
@@ -23,25 +25,6 @@ if TYPE_CHECKING:  # at run time nothing here imports torch
 
 # OmegaConf reads these annotations at run time and wants Optional[...], not "... | None".
 # ruff: noqa: UP045
-
-
-@dataclass
-class LayersConfig:
-    """Which linear layers a method adapts, and how what it adds learns."""
-
-    targets: list[str] = field(default_factory=lambda: ["*"])
-    """patterns over the names of linear layers"""
-    blocks: str = ":"
-    """which blocks, as slices and numbers"""
-    lr_mult: float = 1.0
-    """learning rate relative to the optimizer's"""
-    weight_decay: float = 0.0
-    """of what is added"""
-
-    def check(self) -> Iterator[Problem]:
-        yield from check_selection(self.targets, self.blocks)
-        yield from above_zero("lr_mult", self.lr_mult)
-        yield from at_least("weight_decay", self.weight_decay, 0)
 
 
 @dataclass
@@ -273,6 +256,9 @@ ADAPTERS: dict[str, type] = {
     "lora_xs": LoraXsConfig,
     "svft": SvftConfig,
     "oplora": OploraConfig,
+    "kasa": KasaConfig,
+    "delora": DeloraConfig,
+    "hira": HiraConfig,
     "adalora": AdaLoraConfig,
     "rein": ReinConfig,
     "frozen": FrozenConfig,

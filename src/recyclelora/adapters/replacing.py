@@ -10,7 +10,7 @@ import torch
 from threadpoolctl import threadpool_limits
 from torch import nn
 
-from recyclelora.adapters.config import LayersConfig
+from recyclelora.adapters.layers import LayersConfig
 from recyclelora.adapters.low_rank.layer import frozen_linear
 from recyclelora.adapters.selection import select_linears, separate_qkv_bias
 from recyclelora.system.checks import accept

@@ -1,0 +1,1 @@
+"""Products of two small factors in other forms than LoRA's: KaSA, DeLoRA, HiRA."""

@@ -1,0 +1,79 @@
+"""DeLoRA (Bini et al., ICLR 2025, arXiv 2503.18225): direction and length of a low-rank update learn apart.
+
+W' = W0 + B diag(lambda / (r |a_i| |b_i|)) A diag(w) with the rows a_i of A, the columns b_i of B and the norms w (in,)
+of the columns of W0: however A and B move, the update's Frobenius norm is at most lambda max(w).
+
+A starts kaiming-uniform and B at zero, with norms of at least 1e-4, as in PEFT. So the first step of an optimizer that
+normalises gradients already takes every b_i past that floor, and the update to its full length.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from recyclelora.adapters.low_rank.factors import Factors, LayerWeight, branch_rng
+from recyclelora.adapters.low_rank.init_random import kaiming
+from recyclelora.adapters.method import Adapted, AdapterContext
+from recyclelora.adapters.products.config import DeloraConfig
+from recyclelora.adapters.replacing import AdaptedLinear, checked_linears, replace
+from recyclelora.adapters.state import uniform_rules
+
+FLOOR = 1e-4
+"""No norm is taken for less, so that B may start at zero."""
+
+
+class DeLoRALinear(AdaptedLinear):
+    """y = x W0^T + b + ((x * w) A^T * c) B^T with c_i = lambda / (r |a_i| |b_i|).
+
+    ``lora_a`` (rank, in), ``lora_b`` (out, rank) and ``lora_lambda`` (1,) train.
+    """
+
+    widths: Tensor
+
+    def __init__(self, linear: nn.Linear, start: Factors, strength: float) -> None:
+        super().__init__(linear)
+        device = linear.weight.device
+        self.lora_a = nn.Parameter(start.dense_a(self.in_features).to(device, copy=True))
+        self.lora_b = nn.Parameter(start.b.to(device, copy=True))
+        self.lora_lambda = nn.Parameter(torch.full((1,), strength, device=device))
+        self.register_buffer("widths", linear.weight.detach().float().norm(dim=0), persistent=False)
+
+    def factors(self) -> tuple[Tensor, Tensor]:
+        """A diag(w) (rank, in) and B diag(c) (out, rank), float32."""
+        lengths = self.lora_a.norm(dim=1).clamp_min(FLOOR) * self.lora_b.norm(dim=0).clamp_min(FLOOR)
+        return self.lora_a * self.widths, self.lora_b * (self.lora_lambda / len(lengths) / lengths)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(..., in) -> (..., out) in the dtype of the frozen linear (the autocast dtype under autocast)."""
+        a, b = self.factors()
+        return F.linear(x, self.weight, self.bias) + F.linear(F.linear(x, a.to(x.dtype)), b.to(x.dtype))
+
+    def merged_weight(self) -> Tensor:
+        """W0 + B diag(c) A diag(w) (out, in), float64."""
+        a, b = self.factors()
+        return self.weight.double() + b.double() @ a.double()
+
+
+@dataclass(frozen=True)
+class DeLoRA:
+    """DeLoRA as a method."""
+
+    options: DeloraConfig
+
+    def check(self, model: nn.Module) -> dict[str, nn.Linear]:
+        """See `method.Method`; gives the layers that will be adapted, by name."""
+        return checked_linears(model, self.options, self.options.rank)
+
+    def apply(self, model: nn.Module, context: AdapterContext) -> Adapted:
+        """See `method.Method.apply`."""
+        linears, o = self.check(model), self.options
+        replace(model, {name: self._layer(linear, context.seed, name) for name, linear in linears.items()})
+        return Adapted(uniform_rules(model, o.lr_mult, o.weight_decay, "delora"))
+
+    def _layer(self, linear: nn.Linear, seed: int, name: str) -> DeLoRALinear:
+        start = kaiming(LayerWeight(linear.weight, 1.0), self.options.rank, branch_rng(seed, name, "main"))
+        return DeLoRALinear(linear, start, self.options.strength)
