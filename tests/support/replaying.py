@@ -13,7 +13,7 @@ from optuna.distributions import CategoricalDistribution
 
 from recyclelora.runs.mailbox import Unit, read_reports
 from recyclelora.sweep.driver import Driver
-from recyclelora.sweep.execution import Stage, Status, Work
+from recyclelora.sweep.execution import Job, Stage, Status, Work
 from recyclelora.sweep.ledger import Ledger
 from recyclelora.sweep.planning import Plan
 from recyclelora.sweep.rungs import Rungs
@@ -41,7 +41,7 @@ class Replay:
         slow: keeps back, so often in a row, the pause of a unit that has reported, so that the driver may let it go on
     """
 
-    units_per_job = 1
+    units_at_once = 1
 
     def __init__(self, curve_of: Callable[[Sequence[str]], Curve], capacity: int, slow: bool = False) -> None:
         self.curve_of, self.capacity, self.slow = curve_of, capacity, slow
@@ -52,11 +52,11 @@ class Replay:
         """(trial, step) of every evaluation, in order"""
         self._names = (f"replay-{id(self)}-{i}" for i in itertools.count())
 
-    def submit(self, work: Sequence[Work]) -> str:
+    def submit(self, work: Sequence[Work]) -> list[Job]:
         job = next(self._names)
         self.running[job] = Played(work[0], self.curve_of(work[0].overrides))
         Unit(work[0].folder).started(work[0].attempt, job)
-        return job
+        return [Job(job)]
 
     def status(self, jobs: Collection[str]) -> dict[str, Status]:
         self.looks += 1

@@ -48,6 +48,7 @@ ReturnToService=2
 KillWait=3
 SlurmdTimeout=8
 MinJobAge={remembered}
+MaxArraySize=4
 PreemptType=preempt/partition_prio
 PreemptMode=REQUEUE
 GresTypes=gpu

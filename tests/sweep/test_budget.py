@@ -10,7 +10,7 @@ from replaying import RUNGS, Replay, curve, grid, replay, states
 
 from recyclelora.runs.mailbox import Unit
 from recyclelora.sweep.attempts import Attempt
-from recyclelora.sweep.budget import Budget, hours
+from recyclelora.sweep.budget import Budget, gpu_hours
 from recyclelora.sweep.ledger import Ledger
 from recyclelora.sweep.planning import Plan
 from recyclelora.system.errors import UserError
@@ -84,12 +84,14 @@ def test_used_up_hours_start_nothing(tmp_path: Path):
 def test_gpu_hours_are_those_of_jobs_that_ran(tmp_path: Path):
     trial = Ledger(tmp_path).add(0, {}, [], [[]], {})
     trial.attempts = [Attempt(0, 1, "a", "", ended="2026-01-01T00:00:00+0000", seconds=1800.0), Attempt(0, 2, "b", "")]
-    assert hours([trial]) == 0.5  # the second one waits in a queue
+    assert gpu_hours([trial]) == 0.5  # the second one waits in a queue
     unit = Unit(trial.unit_folder(0))
     unit.started(2, "b")
     unit.outcome("complete", attempt=2, seconds=5400.0, values=[1.0])
-    assert hours([trial]) == 2.0
-    assert budget("3 gpu_hours").allows([trial], 0) and not budget("3 gpu_hours").allows([trial], 0, gpus=2)
+    assert gpu_hours([trial]) == 2.0
+    assert budget("3 gpu_hours").allows([trial], 0)
+    trial.attempts[1].gpus = 4
+    assert gpu_hours([trial]) == 6.5 and not budget("3 gpu_hours").allows([trial], 0)
 
 
 def test_a_trial_reserves_what_it_may_train(tmp_path: Path):

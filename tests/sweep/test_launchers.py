@@ -47,7 +47,7 @@ def test_every_key_reaches_sbatch(tmp_path: Path):
         additional_parameters={"mail-type": "END"}, setup=["module load cuda"], srun_args=["--cpu-bind=none"],
         python="apptainer exec --nv 'an image.sif' python",
     )  # fmt: skip
-    script = executor.script([Work(7, tmp_path / "unit", 1, [])])
+    script = executor.script(Work(7, tmp_path / "unit", 1, []))
     assert flags(script) >= {
         "job-name=study-0007", "partition=gpu", "qos=high", "constraint='a100|h100'", "reservation=r",
         "account='a b'", "gres=gpu:1", "cpus-per-task=8", "mem=1536MB", "time=90", "signal=USR2@60", "exclusive",
@@ -64,7 +64,7 @@ def test_scripts_carry_paths_but_no_secrets(tmp_path: Path, monkeypatch: pytest.
     monkeypatch.setenv("PYTHONPATH", "/a b/src")
     monkeypatch.setenv("MLFLOW_TRACKING_PASSWORD", "s3cr3t")
     work = Work(0, tmp_path, 1, ["data.root='$(touch here)'"])
-    for script in (slurm(tmp_path).script([work]), driver_script(["python", "a; b"], tmp_path, SlurmOptions(), "s")):
+    for script in (slurm(tmp_path).script(work), driver_script(["python", "a; b"], tmp_path, SlurmOptions(), "s")):
         assert "export PYTHONPATH='/a b/src'" in script.splitlines()
         assert "s3cr3t" not in script and "touch here" not in script
     assert "python 'a; b' &" in script
@@ -80,14 +80,40 @@ def test_the_drivers_job_has_its_own_resources(tmp_path: Path):
 
 
 def test_requeue_can_be_left_to_the_driver(tmp_path: Path):
-    found = flags(slurm(tmp_path, requeue=False).script([Work(0, tmp_path, 1, [])]))
+    found = flags(slurm(tmp_path, requeue=False).script(Work(0, tmp_path, 1, [])))
     assert "no-requeue" in found and "requeue" not in found
 
 
+@pytest.mark.parametrize(
+    ("keys", "gpus"),
+    [
+        ({}, 1), ({"gres": "gpu:2"}, 2), ({"gres": "gpu:a100:4", "nodes": 2}, 8), ({"gres": "gpu:h100"}, 1),
+        ({"gres": "gpu:a100:2(S:0,1),mps:50"}, 2), ({"gres": "gpu:2080ti:3"}, 3), ({"gpus_per_node": 8}, 8),
+        ({"gpus_per_task": 1, "tasks_per_node": 4, "nodes": 2}, 8),
+    ],
+)  # fmt: skip
+def test_gpus_of_an_allocation(keys: dict, gpus: int):
+    assert SlurmOptions(**keys).gpus == gpus
+
+
+def test_what_a_trial_needs_is_said_last(tmp_path: Path):
+    options = SlurmOptions(
+        partition=["a", "b"], mem_gb=8, gres="gpu:1",
+        resources=[{"when": "backbone=huge|giant", "partition": "c", "gpus_per_node": 2}, {"when": "x=1", "mem_gb": 1}],
+        fallback=[{"mem_per_gpu": "40G"}],
+    )  # fmt: skip
+    options.check()
+    large, instead = options.choices(lambda key: "huge")
+    assert (large.partition, large.gres, large.gpus_per_node, large.mem_gb) == ("c", None, 2, 8)
+    assert (instead.partition, instead.mem_gb, instead.mem_per_gpu) == ("c", None, "40G")
+    assert options.choices(lambda key: "small")[0].partition == "a,b"
+
+
 def test_capacity_counts_trials(tmp_path: Path):
-    assert (slurm(tmp_path).capacity, slurm(tmp_path).units_per_job) == (8, 1)
+    assert (slurm(tmp_path).capacity, slurm(tmp_path).units_at_once) == (8, 1)
     packed = slurm(tmp_path, trials_per_job=3, array_parallelism=2)
-    assert (packed.capacity, packed.units_per_job) == (6, 3)
+    assert (packed.capacity, packed.units_at_once) == (6, 3)
+    assert slurm(tmp_path, trials_per_job=2, array=True).units_at_once == 8
 
 
 @pytest.mark.parametrize(
@@ -97,6 +123,13 @@ def test_capacity_counts_trials(tmp_path: Path):
         (SLURM, {"trials_per_job": 2, "nodes": 2}, "trials that share an allocation are one process each"),
         (SLURM, {"use_srun": False, "tasks_per_node": 2}, "hydra.launcher.use_srun=false: only srun"),
         (SLURM, {"signal_delay_s": 120, "timeout_min": 2}, "must be less than timeout_min=2 minutes"),
+        (SLURM, {"fallback_min": 0}, "hydra.launcher.fallback_min=0: must be more than 0"),
+        (SLURM, {"fallback": [{"setup": ["id"]}]}, r"hydra.launcher.fallback\[0\] cannot set setup; it can mem_gb"),
+        (SLURM, {"fallback": ["gpu"]}, r"hydra.launcher.fallback\[0\]=gpu: must be keys and values"),
+        (SLURM, {"fallback": [{"gres": "a\nid"}]}, r"fallback\[0\].gres='a\\nid': must be one line"),
+        (SLURM, {"resources": [{"mem_gb": 8}]}, r"hydra.launcher.resources\[0\]: has no when, such as"),
+        (SLURM, {"resources": [{"when": "x", "mem_gb": 8}]}, r"resources\[0\].when='x': write key=value"),
+        (SLURM, {"resources": [{"when": "x=1", "mem_gb": "much"}]}, r"hydra.launcher.resources\[0\]: Value 'much'"),
         (SLURM, {"poll_s": 0}, "hydra.launcher.poll_s=0: must be more than 0"),
         (SLURM, {"comment": "a\ntouch /tmp/x"}, r"hydra.launcher.comment='a\\ntouch /tmp/x': must be one line"),
         (SLURM, {"driver": {"qos": "a\nid"}}, r"hydra.launcher.driver.qos='a\\nid': must be one line"),
@@ -213,9 +246,9 @@ def test_submitits_folder_lies_in_the_sweep_by_default(tmp_path: Path, monkeypat
     sweep = Path(config.hydra.sweep.dir).absolute()
     executor = make_executor(plain, TASK, None, sweep, 1, "s")
     assert isinstance(executor, SlurmExecutor)
-    assert executor.folder == tmp_path / "outputs/sweeps/s/submitit/%j"
+    assert executor.files.folder == tmp_path / "outputs/sweeps/s/submitit/%j"
     logs = make_executor({**plain, "submitit_folder": "logs"}, TASK, None, sweep, 1, "s")
-    assert isinstance(logs, SlurmExecutor) and logs.folder == tmp_path / "logs/%j"
+    assert isinstance(logs, SlurmExecutor) and logs.files.folder == tmp_path / "logs/%j"
 
 
 def test_a_dry_run_shows_the_script_and_starts_nothing(tmp_path: Path):

@@ -4,6 +4,7 @@ import os
 import shutil
 import subprocess
 import sys
+import zipfile
 from pathlib import Path
 
 import pytest
@@ -11,18 +12,53 @@ from hydra import compose, initialize_config_dir
 from installing import install, install_project
 
 from recyclelora.config.compose import home, register_schemas
-from recyclelora.sweep import snapshot
+from recyclelora.sweep import snapshot, unpack
 from recyclelora.system.errors import UserError
 
 
-def test_who_comes_second_finds_it_and_leaves_nothing(tmp_path: Path):
-    folder = tmp_path / snapshot.FOLDER
-    snapshot._copy(folder)
+def test_the_archive_of_equal_code_is_equal_and_unpacked_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(snapshot, "PACKAGES", ("hydra_plugins",))
+    for name in ("a", "b"):
+        snapshot._pack(tmp_path / name / snapshot.ARCHIVE)
+        assert [path.name for path in (tmp_path / name).iterdir()] == [snapshot.ARCHIVE]
+    folder = snapshot._unpacked(tmp_path / "a" / snapshot.ARCHIVE)
+    assert (folder / "src/hydra_plugins/recyclelora_sweeper/sweeper.py").is_file() and (
+        folder / "conf/train.yaml"
+    ).is_file()
     made = (folder / "git.json").stat().st_mtime_ns
-    assert (folder / "src/recyclelora/commands/train.py").is_file() and (folder / "conf/train.yaml").is_file()
-    snapshot._copy(folder)
+    assert snapshot._unpacked(tmp_path / "b" / snapshot.ARCHIVE) == folder
     assert (folder / "git.json").stat().st_mtime_ns == made
-    assert [path.name for path in tmp_path.iterdir()] == [snapshot.FOLDER]
+    assert list(folder.parent.iterdir()) == [folder] and folder.parent.stat().st_mode & 0o777 == 0o700
+
+
+def test_a_job_unpacks_what_its_node_does_not_see_and_nothing_else(tmp_path: Path):
+    archive = tmp_path / "s" / snapshot.ARCHIVE
+    archive.parent.mkdir()
+    with zipfile.ZipFile(archive, "w") as file:
+        file.write(unpack.__file__, "__main__.py")
+        file.writestr("src/module_of_the_sweep.py", "print('found', __file__)")
+    folder = tmp_path / unpack.digest(archive)
+    command = [sys.executable, str(archive), str(folder), "-m", "module_of_the_sweep"]
+    environment = {**os.environ, "PYTHONPATH": str(folder / "src")}
+    for _ in range(2):
+        done = subprocess.run(command, capture_output=True, text=True, env=environment, check=True)
+        assert done.stdout == f"found {folder}/src/module_of_the_sweep.py\n"
+    archive.write_bytes(archive.read_bytes() + b" ")
+    unpack.unpack(archive, folder)  # jobs that were submitted before go on with what is there
+    with pytest.raises(OSError, match="was renewed since"):
+        unpack.unpack(archive, tmp_path / ("0" * 16))
+
+
+def test_where_nothing_can_be_made_beside_it_a_sweep_unpacks_its_code_itself(tmp_path: Path):
+    archive = tmp_path / "s" / snapshot.ARCHIVE
+    archive.parent.mkdir()
+    (tmp_path / f".code-{os.getuid()}").write_text("no folder")
+    with zipfile.ZipFile(archive, "w") as file:
+        file.writestr("git.json", "{}")
+    assert (snapshot._unpacked(archive) / "git.json").parent.parent.parent == archive.parent
+    archive.write_text("no archive")
+    with pytest.raises(UserError, match=r"snapshot\.zip: cannot be unpacked to .*: File is not a zip file"):
+        snapshot._unpacked(archive)
 
 
 @pytest.mark.parametrize(
@@ -46,7 +82,7 @@ def test_the_next_process_gets_the_folder_as_decided(tmp_path: Path, monkeypatch
     """Hydra's default folder holds a second: each composition would be another sweep."""
     monkeypatch.setattr(os, "environ", os.environ.copy())
     monkeypatch.setattr(sys, "argv", ["train.py", "-m", "seed=0,1"])
-    monkeypatch.setattr(snapshot, "_copy", lambda folder: folder.mkdir(parents=True))
+    monkeypatch.setattr(snapshot, "_pack", lambda archive: (archive.parent / "snapshot").mkdir(parents=True))
     calls: list[list[str]] = []
     monkeypatch.setattr(os, "execv", lambda _, command: calls.append(command[3:]))
     snapshot.enter(tmp_path / "it's 12-30", changing=True)
@@ -70,7 +106,7 @@ def test_a_folder_with_a_time_in_it_is_one_sweep(tmp_path: Path):
     assert [path.parent.parent for path in tmp_path.glob("multirun/*/*/study.json")] == list(
         tmp_path.glob("multirun/*")
     )
-    assert len(list(tmp_path.glob("multirun/*/*/snapshot"))) == 1
+    assert len(list(tmp_path.glob("multirun/*/*/snapshot.zip"))) == 1
 
 
 def test_option_files_of_ones_own_are_part_of_it_and_stay_trusted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
@@ -87,11 +123,12 @@ def test_option_files_of_ones_own_are_part_of_it_and_stay_trusted(tmp_path: Path
         monkeypatch.delenv(name)
     sweep.mkdir()
     snapshot.enter(sweep)
-    own = sweep / "snapshot/options"
+    folder = snapshot._unpacked(sweep / "snapshot.zip")
+    own = folder / "options"
     assert (own / "experiment/a.yaml").read_text() == "seed: 1\n"
     assert started[0][3:] == ["--config-dir", str(own), "-m", "experiment=a"]
     named = os.environ["RECYCLELORA_TRUSTED"].split(":")
-    assert {str(own), f"{sweep}/snapshot/conf/hydra/launcher/ours.yaml"} <= set(named)
+    assert {str(own), f"{folder}/conf/hydra/launcher/ours.yaml"} <= set(named)
 
 
 def test_a_home_that_cannot_be_written_does_not_keep_a_sweep_from_beginning(tmp_path: Path, monkeypatch):
@@ -112,7 +149,7 @@ def test_packages_that_add_something_are_part_of_it(tmp_path: Path):
     (tmp_path / "alone.py").write_text("X = 1\n")
     install(tmp_path / "alone.py", "alone", {"recyclelora.metrics": {"b": "alone:X"}}, site)
     install(tmp_path / "gone.py", "gone", {"recyclelora.metrics": {"c": "gone:X"}}, site)
-    code = f"import pathlib, recyclelora.sweep.snapshot as s; s._copy(pathlib.Path({str(tmp_path / 'snapshot')!r}))"
+    code = f"import pathlib, recyclelora.sweep.snapshot as s; s._fill(pathlib.Path({str(tmp_path / 'snapshot')!r}))"
     paths = os.pathsep.join([str(site), *filter(None, [os.environ.get("PYTHONPATH")])])
     subprocess.run([sys.executable, "-c", code], check=True, env={**os.environ, "PYTHONPATH": paths})
     source = tmp_path / "snapshot/src"

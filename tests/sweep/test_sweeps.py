@@ -512,10 +512,10 @@ def test_code_in_a_folder_that_an_option_file_chose_is_not_run(tmp_path: Path, m
     monkeypatch.setattr("recyclelora.sweep.folder.place_chosen_by", lambda: None)
     own_place(tmp_path)
     monkeypatch.setattr("recyclelora.sweep.folder.place_chosen_by", lambda: Path("theirs.yaml"))
-    with pytest.raises(UserError, match=r"has code of its own in snapshot/, and theirs\.yaml chose this folder"):
+    with pytest.raises(UserError, match=r"has code of its own in snapshot\.zip, and theirs\.yaml chose this folder"):
         own_place(tmp_path)
     with monkeypatch.context() as inside:
-        inside.setenv("RECYCLELORA_SNAPSHOT", str(tmp_path / "snapshot"))  # that this very sweep has just made
+        inside.setenv("RECYCLELORA_SNAPSHOT", str(tmp_path / "snapshot.zip"))  # that this very sweep has just made
         own_place(tmp_path)
     monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path / "state"))
     snapshot.note_own(tmp_path)

@@ -2,14 +2,30 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+import re
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from typing import Any
 
+from omegaconf import OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+
+from recyclelora.config.conditions import read_condition
 from recyclelora.system.errors import UserError
 
 A_DAY = 1440
 """Minutes: the time limit of a trial for which none is given."""
+INSTEAD = (
+    ("mem_gb", "mem_per_cpu", "mem_per_gpu"),
+    ("cpus_per_task", "cpus_per_gpu"),
+    ("gres", "gpus_per_node", "gpus_per_task"),
+)
+"""Keys of which what is said last takes the place of the others."""
+RESOURCES = (
+    *(key for keys in INSTEAD for key in keys), "partition", "account", "qos", "constraint", "reservation", "nodelist",
+    "exclude", "exclusive", "timeout_min", "nodes", "tasks_per_node",
+)  # fmt: skip
+"""Keys that entries of ``resources`` and ``fallback`` set."""
 
 
 @dataclass
@@ -75,7 +91,8 @@ class SlurmOptions:
     name: str | None = None
     """beginning of the jobs' names; null: the study's name"""
     stderr_to_stdout: bool = False
-    partition: str | None = None
+    partition: Any = None
+    """or a list: SLURM takes the one that starts the job first"""
     qos: str | None = None
     comment: str | None = None
     constraint: str | None = None
@@ -94,6 +111,14 @@ class SlurmOptions:
     """command that starts Python, also one in a container; null: the driver's own"""
     additional_parameters: dict[str, Any] = field(default_factory=dict)
     """any other option of sbatch: {mail-type: END}"""
+    array: bool = False
+    """trials that start together are one array, and one call of sbatch"""
+    resources: list[Any] = field(default_factory=list)
+    """of trials to which a condition applies: [{when: backbone=dinov2_giant, gres: "gpu:h100:1"}]"""
+    fallback: list[Any] = field(default_factory=list)
+    """to ask for, one after the other, where what comes before is refused or does not start: [{partition: v100}]"""
+    fallback_min: float = 30.0
+    """minutes for which a job may wait in the queue before the next of ``fallback`` is asked for"""
     array_parallelism: int = 256
     """most jobs at a time, beside hydra.sweeper.n_jobs"""
     setup: list[str] | None = None
@@ -111,12 +136,48 @@ class SlurmOptions:
     """seconds between two looks at the queue"""
     driver: DriverOptions = field(default_factory=DriverOptions)
 
+    def __post_init__(self) -> None:
+        if isinstance(self.partition, list | tuple):
+            self.partition = ",".join(map(str, self.partition))
+
+    def choices(self, value_of: Callable[[str], str]) -> list[SlurmOptions]:
+        """What to ask for: the first choice, and those of ``fallback``.
+
+        Args:
+            value_of: the value of a key in the trial's configuration
+        """
+        mine = self
+        for entry in self.resources:
+            if all(value_of(key) in values for key, values in read_condition(entry["when"]).items()):
+                mine = mine._with(entry)
+        return [mine, *(mine._with(entry) for entry in self.fallback)]
+
+    def _with(self, entry: Mapping[str, Any]) -> SlurmOptions:
+        given = {key: value for key, value in entry.items() if key != "when"}
+        gone = {key: None for keys in INSTEAD if given.keys() & set(keys) for key in keys}
+        return replace(self, **{"resources": [], "fallback": [], **gone, **given})
+
+    @property
+    def gpus(self) -> int:
+        """Of one allocation; 1 where only SLURM knows.
+
+        >>> SlurmOptions(gres="gpu:a100:4", nodes=2).gpus, SlurmOptions(gres="shard:2,gpu:1(S:0)").gpus
+        (8, 1)
+        """
+        if self.gpus_per_task is not None:
+            return max(1, self.gpus_per_task * (self.tasks_per_node or 1) * self.nodes)
+        parts = [part.split(":") for part in re.sub(r"\(.*?\)", "", self.gres or "").split(",")]
+        counts = [int(p[-1]) if p[-1].isdigit() else 1 for p in parts if p[0] in ("gpu", "gres/gpu")]
+        each = self.gpus_per_node if self.gpus_per_node is not None else sum(counts)
+        return max(1, each * self.nodes)
+
     def check(self) -> None:
         """Refuse values that make no sense, before anything is submitted.
 
         Raises:
             UserError: naming the key.
         """
+        self._check_entries()
         for key, value in [*vars(self).items(), *((f"driver.{k}", v) for k, v in vars(self.driver).items())]:
             if isinstance(value, str) and not value.isprintable():  # each is a line of a script
                 raise UserError(f"hydra.launcher.{key}={value!r}: must be one line of plain characters")
@@ -125,6 +186,8 @@ class SlurmOptions:
             1, timeout_min=limit, nodes=self.nodes, trials_per_job=self.trials_per_job,
             array_parallelism=self.array_parallelism,
         )  # fmt: skip
+        if self.fallback_min <= 0:
+            raise UserError(f"hydra.launcher.fallback_min={self.fallback_min:g}: must be more than 0")
         _at_least(0, max_num_timeout=self.max_num_timeout, signal_delay_s=self.signal_delay_s)
         if self.poll_s <= 0:
             raise UserError(f"hydra.launcher.poll_s={self.poll_s:g}: must be more than 0")
@@ -142,6 +205,33 @@ class SlurmOptions:
         if self.mem_per_cpu is not None and self.mem_per_gpu is not None:
             raise UserError("hydra.launcher.mem_per_cpu and mem_per_gpu: sbatch takes one of them")
 
+    def _check_entries(self) -> None:
+        """Refuse entries of ``resources`` and ``fallback`` that are none.
+
+        Raises:
+            UserError: naming the entry.
+        """
+        for kind, more in (("resources", {"when"}), ("fallback", set[str]())):
+            for index, entry in enumerate(getattr(self, kind)):
+                name = f"hydra.launcher.{kind}[{index}]"
+                if not isinstance(entry, Mapping):
+                    raise UserError(f"{name}={entry}: must be keys and values, such as {{partition: gpu}}")
+                if unknown := entry.keys() - {*RESOURCES, *more}:
+                    raise UserError(f"{name} cannot set {', '.join(sorted(unknown))}; it can {', '.join(RESOURCES)}")
+                if more - entry.keys():
+                    raise UserError(f"{name}: has no when, such as when: backbone=dinov2_giant")
+                try:
+                    read_condition(str(entry.get("when", "a=b")))
+                except ValueError as error:
+                    raise UserError(f"{name}.when={entry['when']!r}: {error}") from None
+                try:
+                    OmegaConf.merge(OmegaConf.structured(SlurmOptions), {k: entry[k] for k in entry if k != "when"})
+                    self._with(entry).check()
+                except OmegaConfBaseException as error:
+                    raise UserError(f"{name}: {str(error).splitlines()[0]}") from None
+                except UserError as error:
+                    raise UserError(str(error).replace("hydra.launcher.", f"{name}.", 1)) from None
+
 
 def compatible(given: Mapping[str, Any]) -> dict[str, Any]:
     """The keys of ``hydra.launcher`` that are set, without those of which sbatch takes only another: what the shipped
@@ -151,6 +241,8 @@ def compatible(given: Mapping[str, Any]) -> dict[str, Any]:
     {'mem_per_cpu': '4G', 'gres': 'gpu:1'}
     """
     kept = {key: value for key, value in given.items() if value is not None and (key, value) != ("exclusive", False)}
+    if isinstance(kept.get("partition"), Sequence) and not isinstance(kept["partition"], str):
+        kept["partition"] = ",".join(map(str, kept["partition"]))
     if {"mem_per_cpu", "mem_per_gpu"} & kept.keys():
         kept.pop("mem_gb", None)
     if "cpus_per_gpu" in kept:

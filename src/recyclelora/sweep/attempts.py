@@ -32,6 +32,8 @@ class Attempt:
     """the last step that the unit had told of when it ended"""
     seconds: float = 0.0
     """for which it ran"""
+    gpus: float = 1.0
+    """that it had, or its share of one"""
 
 
 def now() -> str:

@@ -53,19 +53,18 @@ class Budget:
         """As it is written."""
         return f"{self.amount:g} {self.unit}"
 
-    def allows(self, trials: Iterable[Trial], steps: int, gpus: float = 1) -> bool:
+    def allows(self, trials: Iterable[Trial], steps: int) -> bool:
         """Whether something more may be started.
 
         Args:
             trials: of the sweep
             steps: that it would train
-            gpus: of each trial
         """
         if self.unit == STEPS:
             return self.steps(trials) + steps <= self.amount
         if self.unit == HOURS:
             return (time.monotonic() - self.began) / 3600 < self.amount
-        return hours(trials) * gpus < self.amount
+        return gpu_hours(trials) < self.amount
 
     def steps(self, trials: Iterable[Trial]) -> int:
         """Trained by all trials, and reserved by those that run or wait in the queue."""
@@ -81,11 +80,12 @@ class Budget:
         return max(*rungs, reached(trial.unit_folder(unit)) or 0)
 
 
-def hours(trials: Iterable[Trial]) -> float:
-    """For which jobs of trials have run, together; what waits in a queue takes none."""
+def gpu_hours(trials: Iterable[Trial]) -> float:
+    """Hours for which jobs of trials have run times their GPUs, together; what waits in a queue takes none."""
     seconds = 0.0
     for trial in trials:
         for attempt in trial.attempts:
             running = attempt.ended is None
-            seconds += lasted(trial.unit_folder(attempt.unit), attempt.attempt) if running else attempt.seconds
+            took = lasted(trial.unit_folder(attempt.unit), attempt.attempt) if running else attempt.seconds
+            seconds += took * attempt.gpus
     return seconds / 3600

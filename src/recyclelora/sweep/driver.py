@@ -180,16 +180,17 @@ class Driver:
         """Fill the executor."""
         busy = sum(len(units) for units in self.units.jobs.values())
         while busy < self.executor.capacity and self.submitting.open and self.stop is None:
-            room = min(self.executor.units_per_job, self.executor.capacity - busy)
+            room = min(self.executor.units_at_once, self.executor.capacity - busy)
             units = [pair for _ in range(room) if (pair := self._next()) is not None]
             if not units:
                 return
-            job = self.submitting.start(units)
-            if job is None:
-                self.units.queue[:0] = units
+            jobs = self.submitting.start(units)
+            taken = sum(map(len, jobs.values()))
+            self.units.queue[:0] = units[taken:]
+            if not jobs:
                 return
-            self.units.jobs[job] = units
-            busy += len(units)
+            self.units.jobs |= jobs
+            busy += taken
 
     def _next(self) -> tuple[Trial, int] | None:
         """The unit to run next: what is queued, else one of a new trial."""
@@ -207,8 +208,8 @@ class Driver:
 
     def _affords(self, steps: int) -> bool:
         """Whether the sweep's budget allows so many more steps; those of queued units are reserved already."""
-        budget, gpus = self.plan.budget, getattr(self.executor, "gpus_of_a_trial", 1)
-        return budget is None or budget.allows(self.search.trials.values(), steps, gpus)
+        budget = self.plan.budget
+        return budget is None or budget.allows(self.search.trials.values(), steps)
 
     # --- pruning ------------------------------------------------------------------------------------------------------
 

@@ -50,7 +50,7 @@ def dry_run(plan: Plan, config: DictConfig, executor: Executor | None, folder: P
     print(f"all values compose; nothing was started. Folder: {config.hydra.sweep.dir}")
     script = getattr(executor, "script", None)
     if script is not None:
-        print(f"what sbatch would get:\n\n{script([Work(0, folder, 1, [])])}")
+        print(f"what sbatch would get:\n\n{script(Work(0, folder, 1, []))}")
 
 
 def seconds_of_like_runs(outputs: Path, config: Mapping[str, Any]) -> list[float]:

@@ -26,6 +26,18 @@ class Work:
     overrides: list[str]
 
 
+@dataclass(frozen=True)
+class Job:
+    """What an executor has made of some units."""
+
+    name: str
+    """outlives the driver"""
+    units: int = 1
+    """how many it takes"""
+    gpus: float = 1
+    """of each of them"""
+
+
 class NotNow(Exception):
     """A submission that may succeed later; nothing of it is left that would run. Its text says why."""
 
@@ -64,12 +76,12 @@ class Executor(Protocol):
         ...
 
     @property
-    def units_per_job(self) -> int:
-        """How many units one job takes."""
+    def units_at_once(self) -> int:
+        """How many units one submission takes, at most."""
         ...
 
-    def submit(self, work: Sequence[Work]) -> str:
-        """Start a job for up to ``units_per_job`` units and return its name, which outlives this process."""
+    def submit(self, work: Sequence[Work]) -> list[Job]:
+        """Start jobs for the first of up to ``units_at_once`` units, at least for one."""
         ...
 
     def status(self, jobs: Collection[str]) -> dict[str, Status]:

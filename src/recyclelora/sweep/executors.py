@@ -18,7 +18,7 @@ from omegaconf import DictConfig
 
 from recyclelora.config.launchers import DriverOptions, LocalOptions, SlurmOptions
 from recyclelora.runs.mailbox import VARIABLE
-from recyclelora.sweep.execution import Executor, Stage, Status, Work
+from recyclelora.sweep.execution import Executor, Job, Stage, Status, Work
 from recyclelora.sweep.task import HydraTask, recorded
 from recyclelora.system.errors import UserError
 from recyclelora.system.extras import require
@@ -135,13 +135,13 @@ class BatchExecutor:
     """Runs ``n_jobs`` units at a time through a launcher and waits for all of them: each is as slow as its slowest."""
 
     def __init__(self, launcher: Launcher, n_jobs: int) -> None:
-        self.capacity = self.units_per_job = n_jobs
+        self.capacity = self.units_at_once = n_jobs
         self.returns: dict[Path, JobReturn] = {}
         self._launcher = launcher
         self._ended: dict[str, Status] = {}
         self._count = 0
 
-    def submit(self, work: Sequence[Work]) -> str:
+    def submit(self, work: Sequence[Work]) -> list[Job]:
         """Run a batch to its end."""
         overrides = [[*unit.overrides, *_environment(unit)] for unit in work]
         returns = self._launcher.launch(overrides, initial_job_idx=self._count)
@@ -150,7 +150,7 @@ class BatchExecutor:
         self.returns |= {unit.folder: returned for unit, returned in zip(work, returns, strict=True)}
         errors = [_first_line(r._return_value) for r in returns if r.status == JobStatus.FAILED]
         self._ended[job] = Status(Stage.GONE, errors[0] if errors else None)
-        return job
+        return [Job(job, len(work))]
 
     def status(self, jobs: Collection[str]) -> dict[str, Status]:
         """Batches have ended when they have been submitted; those of an earlier driver died with it."""

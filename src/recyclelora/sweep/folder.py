@@ -16,7 +16,7 @@ from recyclelora.sweep.steering import living
 from recyclelora.system.errors import UserError
 from recyclelora.system.storage import holder, locked, set_aside
 
-OURS = ("study.json", "ledger", snapshot.FOLDER)
+OURS = ("study.json", "ledger", snapshot.ARCHIVE, snapshot.FOLDER)
 """A folder with one of these is a sweep's."""
 
 DRIVER_LOCK = ".driver.lock"
@@ -29,11 +29,10 @@ def own_place(folder: Path) -> None:
     Raises:
         UserError: naming the file that chose it.
     """
-    inside = os.environ.get(snapshot.VARIABLE) == str(folder / snapshot.FOLDER)
-    if not inside and (file := place_chosen_by()) is not None and not snapshot.is_noted(folder):
+    if not snapshot.is_running(folder) and (file := place_chosen_by()) is not None and not snapshot.is_noted(folder):
         raise UserError(
-            f"{folder}: has code of its own in {snapshot.FOLDER}/, and {file} chose this folder; if both are yours, "
-            f"give output_dir= on the command line, or export {TRUSTED}={file}"
+            f"{folder}: has code of its own in {snapshot.kept(folder).name}, and {file} chose this folder; if both are "
+            f"yours, give output_dir= on the command line, or export {TRUSTED}={file}"
         )
 
 

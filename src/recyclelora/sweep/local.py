@@ -20,7 +20,7 @@ from pathlib import Path
 import cloudpickle
 from hydra.core.utils import JobReturn
 
-from recyclelora.sweep.execution import FROM_OUTSIDE, Stage, Status, Work
+from recyclelora.sweep.execution import FROM_OUTSIDE, Job, Stage, Status, Work
 from recyclelora.sweep.task import JOB, HydraTask, log_to, run_unit
 from recyclelora.system.cores import STOPPING, short_sockets, signals_held
 
@@ -62,14 +62,14 @@ class LocalExecutor:
         collect: keep Hydra's JobReturn of every unit in ``returns``, by the unit's folder
     """
 
-    units_per_job = 1
+    units_at_once = 1
 
     def __init__(
         self, task: HydraTask, objectives: Sequence[str] | None, slots: int, *, gpus: Sequence[str] = (),
         gpus_per_trial: int = 1, timeout_min: float | None = None, preload: Sequence[str] = (), collect: bool = False,
     ) -> None:  # fmt: skip
         self.capacity = slots
-        self.gpus_of_a_trial = gpus_per_trial
+        self._share = gpus_per_trial * len(set(gpus)) / len(gpus) if gpus else 1.0
         self.returns: dict[Path, JobReturn] = {}
         self._payload = cloudpickle.dumps((task, objectives))
         self._collect = collect
@@ -85,7 +85,7 @@ class LocalExecutor:
         plugins = [name for name in sys.modules if name.startswith(("hydra_plugins.", "hydra._internal.core_plugins."))]
         self._context.set_forkserver_preload(["__main__", *preload, *plugins])
 
-    def submit(self, work: Sequence[Work]) -> str:
+    def submit(self, work: Sequence[Work]) -> list[Job]:
         """Start a process for one unit."""
         taken = {p.slot for p in self._running.values()}
         slot = next(i for i in range(self.capacity) if i not in taken)
@@ -97,7 +97,7 @@ class LocalExecutor:
             question.close()
         job = _name(process.pid or 0)
         self._running[job] = _Process(process, work[0].folder, slot, answer, server=_parent(process.pid or 0))
-        return job
+        return [Job(job, gpus=self._share)]
 
     def _visible(self, slot: int) -> str | None:
         """``CUDA_VISIBLE_DEVICES`` of a slot."""

@@ -1,16 +1,20 @@
-"""The code of a sweep: copied once, when the sweep begins, and run by its driver and all its jobs ever after.
+"""The code of a sweep: packed once, when the sweep begins, and run by its driver and all its jobs ever after.
 
-A sweep takes days; the checkout that it was started from goes on changing.
+A sweep takes days; the checkout that it was started from goes on changing. The archive in the sweep's folder is the
+truth; it is unpacked beside the sweeps, once for all that began with the same code.
 """
 
 from __future__ import annotations
 
 import contextlib
+import io
 import itertools
 import os
 import re
 import shutil
 import sys
+import tempfile
+import zipfile
 from collections.abc import Sequence
 from importlib.metadata import EntryPoint
 from importlib.util import find_spec
@@ -21,14 +25,21 @@ from omegaconf import DictConfig, OmegaConf
 from recyclelora.config.compose import home
 from recyclelora.config.option_files import TRUSTED, trusted
 from recyclelora.runs.record import PACKAGES, git_state
+from recyclelora.sweep import unpack as unpacking
+from recyclelora.sweep.unpack import digest, unpack
 from recyclelora.system.errors import UserError
 from recyclelora.system.plugins import plug_ins
-from recyclelora.system.storage import append_text, make_folder, set_aside, write_json
+from recyclelora.system.storage import append_text, make_folder, private, set_aside, write_bytes, write_json
 
 VARIABLE = "RECYCLELORA_SNAPSHOT"
+"""Environment variable: the snapshot whose code this process runs; ``RECYCLELORA_HOME`` is where it is unpacked."""
 ENTERED = "RECYCLELORA_ENTERED"
 """Environment variable: the process that has been replaced by its snapshot; such a process keeps its id."""
+ARCHIVE = "snapshot.zip"
 FOLDER = "snapshot"
+"""What sweeps of earlier versions have instead of an archive."""
+EPOCH = (1980, 1, 1, 0, 0, 0)
+"""The time of every file in an archive: equal code is an equal archive."""
 FOLDERS = ("conf", "sweeps")
 OPTIONS = "options"
 """Copy of the option files of ``--config-dir``."""
@@ -36,9 +47,19 @@ CONFIG_DIR = ("--config-dir", "-cd")
 SKIPPED = shutil.ignore_patterns("__pycache__", "*.pyc")
 
 
+def kept(sweep: Path) -> Path:
+    """Where a sweep keeps its code, or will."""
+    return sweep / FOLDER if (sweep / FOLDER).exists() else sweep / ARCHIVE
+
+
 def exists(sweep: Path) -> bool:
     """Whether a sweep has begun, and keeps its code."""
-    return (sweep / FOLDER).exists()
+    return kept(sweep).exists()
+
+
+def is_running(sweep: Path) -> bool:
+    """Whether this process runs the code of a sweep."""
+    return os.environ.get(VARIABLE) == str(kept(sweep))
 
 
 def note_own(sweep: Path) -> None:
@@ -76,18 +97,19 @@ def enter(sweep: Path, *, renew: bool = False, changing: bool = False) -> None:
     Raises:
         UserError: this process has been replaced already, and is to be so again.
     """
-    folder = sweep / FOLDER
-    if os.environ.get(VARIABLE) == str(folder):
+    if is_running(sweep):
         return
     if os.environ.get(ENTERED) == str(os.getpid()):
-        raise UserError(f"hydra.sweep.dir: composed twice it was {os.environ.get(VARIABLE)} and {folder}; fix it")
-    if renew and folder.exists():
-        set_aside(folder)
-    if not folder.exists():
-        _copy(folder)
+        raise UserError(f"hydra.sweep.dir: composed twice it was {os.environ.get(VARIABLE)} and {sweep}; fix it")
+    if renew and exists(sweep):
+        set_aside(kept(sweep))
+    if not exists(sweep):
+        _pack(sweep / ARCHIVE)
+    own = kept(sweep)
+    folder = own if own.is_dir() else _unpacked(own)
     source = folder / "src"
     paths = [str(source), *filter(None, os.environ.get("PYTHONPATH", "").split(os.pathsep))]
-    os.environ |= {VARIABLE: str(folder), "PYTHONPATH": os.pathsep.join(paths), "RECYCLELORA_HOME": str(folder)}
+    os.environ |= {VARIABLE: str(own), "PYTHONPATH": os.pathsep.join(paths), "RECYCLELORA_HOME": str(folder)}
     os.environ[ENTERED] = str(os.getpid())
     if named := _trusted(folder):
         os.environ[TRUSTED] = os.pathsep.join(map(str, named))
@@ -146,22 +168,42 @@ def _override(sweep: Path) -> str:
     return f"hydra.sweep.dir='{quoted}'"
 
 
-def _copy(folder: Path) -> None:
-    """Copy package, plug-ins and configuration; complete or not at all."""
-    temporary = folder.with_name(f".snapshot.{os.getpid()}")
+def _pack(archive: Path) -> None:
+    """Pack package, plug-ins and configuration; complete or not at all."""
+    packed = io.BytesIO()
+    with tempfile.TemporaryDirectory() as name, zipfile.ZipFile(packed, "w", zipfile.ZIP_DEFLATED) as file:
+        _fill(Path(name))
+        for path in sorted(path for path in Path(name).rglob("*") if path.is_file()):
+            info = zipfile.ZipInfo(str(path.relative_to(name)), EPOCH)
+            info.external_attr = 0o644 << 16
+            file.writestr(info, path.read_bytes(), zipfile.ZIP_DEFLATED)
+    if not archive.exists():  # else another process was faster
+        make_folder(archive.parent)
+        write_bytes(archive, packed.getvalue())
+
+
+def _unpacked(archive: Path) -> Path:
+    """The folder of an archive's content, for this user alone: beside the sweeps, or where that cannot be, in this one.
+
+    Raises:
+        UserError: it cannot be written.
+    """
+    place = archive.parents[1] / f".code-{os.getuid()}"
     try:
-        _fill(temporary)
-        temporary.rename(folder)
-    except OSError:
-        if not folder.exists():  # else another process was faster
-            raise
-    finally:
-        shutil.rmtree(temporary, ignore_errors=True)
+        private(place)
+    except UserError:
+        place = archive.parent / place.name
+        private(place)
+    folder = place / digest(archive)
+    try:
+        unpack(archive, folder)
+    except (OSError, zipfile.BadZipFile) as error:
+        raise UserError(f"{archive}: cannot be unpacked to {folder}: {error}") from error
+    return folder
 
 
 def _fill(temporary: Path) -> None:
     source = Path(__file__).resolve().parents[2]
-    shutil.rmtree(temporary, ignore_errors=True)
     for package in PACKAGES:
         shutil.copytree(source / package, temporary / "src" / package, ignore=SKIPPED)
     for entry in plug_ins():
@@ -171,6 +213,7 @@ def _fill(temporary: Path) -> None:
     options = _config_dir(sys.argv[1:])
     if options is not None and options.is_dir():
         shutil.copytree(options, temporary / OPTIONS, ignore=SKIPPED)
+    shutil.copyfile(unpacking.__file__, temporary / "__main__.py")
     write_json(temporary / "git.json", git_state(home()))
 
 

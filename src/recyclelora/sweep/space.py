@@ -15,6 +15,7 @@ from hydra.errors import HydraException
 from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution, IntDistribution
 from optuna.trial import Trial
 
+from recyclelora.config.conditions import read_condition
 from recyclelora.system.errors import UserError
 
 POINT = "point"
@@ -239,15 +240,13 @@ def _space(
 def _condition(
     key: str, text: str, distributions: Mapping[str, BaseDistribution], fixed: Mapping[str, str]
 ) -> dict[str, list[str]]:
-    found: dict[str, list[str]] = {}
-    for part in text.split(","):
-        other, equals, values = (piece.strip() for piece in part.partition("="))
-        if not equals or not values:
-            raise UserError(f"hydra.sweeper.conditions.{key}={text!r}: write key=value or key=value|value")
-        if other not in distributions:
-            hint = f", which is fixed by {fixed[other]}" if other in fixed else ""
-            raise UserError(f"hydra.sweeper.conditions.{key}={text!r}: the sweep does not vary {other}{hint}")
-        found[other] = [value.strip() for value in values.split("|")]
+    try:
+        found = read_condition(text)
+    except ValueError as error:
+        raise UserError(f"hydra.sweeper.conditions.{key}={text!r}: {error}") from None
+    for other in found.keys() - distributions.keys():
+        hint = f", which is fixed by {fixed[other]}" if other in fixed else ""
+        raise UserError(f"hydra.sweeper.conditions.{key}={text!r}: the sweep does not vary {other}{hint}")
     return found
 
 

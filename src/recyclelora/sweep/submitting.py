@@ -33,8 +33,12 @@ class Submitting:
         """Whether it is worth trying now."""
         return time.monotonic() >= self._not_before
 
-    def start(self, units: Units) -> str | None:
-        """Submit a job; None, and the units are as if it had not been tried, where it is not taken at present."""
+    def start(self, units: Units) -> dict[str, Units]:
+        """Submit the first of some units, as many as are taken at present.
+
+        Returns:
+            jobs and their units; those in none are as if it had not been tried.
+        """
         works, before = [], [trial.state for trial, _ in units]
         for trial, unit in units:
             attempt = Attempt(unit, len(trial.attempts_of(unit)) + 1, "", now())
@@ -43,20 +47,26 @@ class Submitting:
             trial.save_state()  # before the job can look for it
             works.append(Work(trial.number, trial.unit_folder(unit), attempt.attempt, trial.units[unit]))
         try:
-            job = self.executor.submit(works)
+            jobs = self.executor.submit(works)
         except Exception as error:
             _undo(units, before)
             if not isinstance(error, NotNow):
                 raise
             self._wait(str(error))
-            return None
+            return {}
         if self._refused is not None:
             self.say("jobs are taken again")
         self._refused, self._pause = None, PAUSES[0]
-        for trial, unit in units:
-            trial.attempts_of(unit)[-1].job = job
-            trial.save_state()
-        return job
+        started: dict[str, Units] = {}
+        rest = units
+        for job in jobs:
+            started[job.name], rest = rest[: job.units], rest[job.units :]
+            for trial, unit in started[job.name]:
+                attempt = trial.attempts_of(unit)[-1]
+                attempt.job, attempt.gpus = job.name, job.gpus
+                trial.save_state()
+        _undo(rest, before[len(units) - len(rest) :])
+        return started
 
     def _wait(self, reason: str) -> None:
         """Try again after growing pauses, and say why once."""
@@ -70,5 +80,5 @@ class Submitting:
 def _undo(units: Units, states: Sequence[str]) -> None:
     for (trial, unit), state in zip(units, states, strict=True):
         trial.attempts.remove(trial.attempts_of(unit)[-1])
-        trial.state = state
+        trial.state = state if all(attempt.ended for attempt in trial.attempts) else RUNNING
         trial.save_state()

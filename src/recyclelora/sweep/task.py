@@ -48,7 +48,7 @@ class HydraTask:
         """Compose the configuration of one job and run the task; an error of the task is in what is returned."""
         Singleton.set_state(self.singletons)
         setup_globals()
-        config = self.context.config_loader.load_sweep_config(self.config, list(overrides))
+        config = self.composed(overrides)
         with open_dict(config):
             config.hydra.job.id = job
             config.hydra.job.num = number
@@ -57,9 +57,13 @@ class HydraTask:
             job_dir_key="hydra.sweep.dir", job_subdir_key="hydra.sweep.subdir",
         )  # fmt: skip
 
+    def composed(self, overrides: Sequence[str]) -> DictConfig:
+        """The configuration of one job."""
+        return self.context.config_loader.load_sweep_config(self.config, list(overrides))
+
     def identity(self, overrides: Sequence[str]) -> str:
         """Equal for overrides whose runs would be the same, however they are written."""
-        config = self.context.config_loader.load_sweep_config(self.config, list(overrides))
+        config = self.composed(overrides)
         own = getattr(self.function, "identity", None)
         if own is not None:
             return str(own(config))

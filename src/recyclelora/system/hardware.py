@@ -35,6 +35,22 @@ def peak_memory_mb(device: torch.device) -> float:
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**10
 
 
+def energy_joules(device: torch.device) -> float | None:
+    """What a GPU has used since its driver was loaded; None where NVML, or its package, does not say."""
+    if device.type != "cuda":
+        return None
+    try:
+        import pynvml  # type: ignore[import-untyped]
+
+        pynvml.nvmlInit()
+        gpu = pynvml.nvmlDeviceGetHandleByUUID(f"GPU-{torch.cuda.get_device_properties(device).uuid}")
+        return float(pynvml.nvmlDeviceGetTotalEnergyConsumption(gpu)) / 1000
+    except (ImportError, AttributeError):
+        return None
+    except pynvml.NVMLError:
+        return None
+
+
 def _cpu_model() -> str:
     """The processor's name as the kernel tells it."""
     try:

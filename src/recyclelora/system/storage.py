@@ -92,6 +92,20 @@ def make_folder(folder: Path) -> None:
         raise UserError(f"{folder}: cannot be created: {error.strerror}") from error
 
 
+def private(folder: Path) -> None:
+    """Make a folder that only this user can look into, as what lies there is run as code; those above stay as they are.
+
+    Raises:
+        UserError: it cannot be made.
+    """
+    make_folder(folder.parent)
+    try:
+        folder.mkdir(mode=0o700, exist_ok=True)
+        folder.chmod(0o700)
+    except OSError as error:
+        raise UserError(f"{folder}: cannot be made private: {error.strerror}") from error
+
+
 def sqlite_url(path: Path) -> str:
     """The address of a SQLite file; what addresses give another meaning is escaped."""
     return "sqlite:///" + re.sub(r"[%?#{}]", lambda sign: f"%{ord(sign[0]):02X}", str(path))

@@ -20,7 +20,6 @@ from recyclelora.runs.metrics_log import ENDING, FINAL
 from recyclelora.runs.reuse import take_over
 from recyclelora.runs.weights import Weights, write_run_weights
 from recyclelora.system.following import next_steps, typed_as
-from recyclelora.system.hardware import peak_memory_mb
 from recyclelora.system.progress import Reporter, shown
 from recyclelora.system.storage import write_json
 from recyclelora.training.trainer import Trainer
@@ -122,9 +121,8 @@ def _content(run: Run, trainer: Trainer, selection: dict[str, Scores]) -> dict[s
         "protocol_settings": dataclasses.asdict(data.protocol),
         "masks": mask_kinds(run.datasets.scored),
         "steps": trainer.step,
-        "seconds": round(trainer.seconds, 1),
+        **trainer.spent.figures(),
         "params": parameter_counts(trainer.segmenter),
-        "peak_memory_mb": round(peak_memory_mb(run.fabric.device)),
         "signature": run.signature,
         "seed": run.config.seed,
         "git": (run.description["git"] or {}).get("commit"),

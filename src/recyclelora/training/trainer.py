@@ -26,7 +26,6 @@ from recyclelora.runs.mailbox import Unit
 from recyclelora.runs.metrics_log import EVALUATION_SHARE, MetricsLog, total_loss
 from recyclelora.runs.record import add_to_record
 from recyclelora.system.errors import UserError
-from recyclelora.system.hardware import peak_memory_mb
 from recyclelora.system.progress import Reporter, Update
 from recyclelora.training.average import WeightAverage
 from recyclelora.training.loop import Cadence, fit
@@ -40,6 +39,7 @@ from recyclelora.training.optimizer import (
 from recyclelora.training.pictures import Pictures
 from recyclelora.training.schedule import build_schedule
 from recyclelora.training.scorer import Scorer
+from recyclelora.training.spent import Spent
 from recyclelora.training.stop import RunStop
 
 KEPT_CHECKPOINTS = 3
@@ -59,8 +59,6 @@ class Trainer:
     """``time.perf_counter()`` when this launch did"""
     unit: Unit | None = None
     step: int = 0
-    earlier_seconds: float = 0.0
-    """spent in training and evaluation by earlier launches"""
 
     def __post_init__(self) -> None:
         c, t = self.config, self.config.trainer
@@ -74,6 +72,8 @@ class Trainer:
         if t.ema is not None:
             self.average = WeightAverage(self.segmenter, t.ema, t.ema_start, self.model.constrain)
         self.initial = {name: tensor.cpu() for name, tensor in self.model.initial().items()}
+        gpus = self.fabric.world_size if self.fabric.device.type == "cuda" else 0
+        self.spent = Spent(self.fabric.device, gpus, self.began)
         self.stop = RunStop(self.fabric, self.unit)
         self.scorer = Scorer(
             config=c, fabric=self.fabric, segmenter=self.segmenter, sets=self.datasets.scored,
@@ -90,11 +90,6 @@ class Trainer:
     def segmenter(self) -> Any:
         """The model without its wrapper for devices and precision."""
         return self.model.segmenter
-
-    @property
-    def seconds(self) -> float:
-        """Spent in training and evaluation by all launches."""
-        return self.earlier_seconds + time.perf_counter() - self.began
 
     @property
     def unscored(self) -> bool:
@@ -131,7 +126,7 @@ class Trainer:
             self.average.load(checkpoint.tensors["average"])
         self.step = self._saved = checkpoint.step
         self.scorer.history.restore(checkpoint.state["history"], checkpoint.step)
-        self.earlier_seconds = float(checkpoint.state["seconds"])
+        self.spent.restore(checkpoint.state)
         if self.fabric.is_global_zero:
             self._point(self.step)  # a kill between a checkpoint and its pointers leaves those of the checkpoint before
 
@@ -206,7 +201,7 @@ class Trainer:
         pace, wait = values["seconds_per_step"], values["data_wait_share"]
         if self.unit is not None:
             self.unit.progress(step, self.config.trainer.max_steps, loss)
-        memory = peak_memory_mb(self.fabric.device) / 1024
+        memory = self.spent.peak_memory_mb / 1024
         self._update(0, f"loss {loss:.3f}  {pace:.2f} s/step  data wait {wait:.0%}  {memory:.1f} GiB")
 
     def evaluate(self, step: int) -> None:
@@ -244,7 +239,7 @@ class Trainer:
                 tensors["average"] = self.average.state
             state = {
                 "history": self.scorer.history.to_json(),
-                "seconds": self.seconds,
+                **self.spent.state(),
                 "precision": self.fabric.strategy.precision.state_dict(),
             }
             with self.stop.saving():

@@ -17,7 +17,7 @@ from recyclelora.runs.mailbox import Unit
 from recyclelora.sweep import submitting
 from recyclelora.sweep.attempts import Attempt
 from recyclelora.sweep.driver import Driver
-from recyclelora.sweep.execution import NotNow, Stage, Status, Work
+from recyclelora.sweep.execution import Job, NotNow, Stage, Status, Work
 from recyclelora.sweep.executors import SLURM, make_executor
 from recyclelora.sweep.ledger import Ledger, Trial
 from recyclelora.sweep.planning import Plan
@@ -45,7 +45,7 @@ def executor(fake: FakeSlurm, tmp_path: Path) -> SlurmExecutor:
 
 
 def trial_of(executor: SlurmExecutor, number: int = 0) -> Trial:
-    trial = Ledger(executor.folder.parents[1]).add(number, {}, ["do=give"], [["do=give", "value=1"]], {})
+    trial = Ledger(executor.files.folder.parents[1]).add(number, {}, ["do=give"], [["do=give", "value=1"]], {})
     trial.attempts.append(Attempt(0, 1, "", ""))
     trial.save_state()
     return trial
@@ -57,7 +57,8 @@ def work_of(trial: Trial) -> Work:
 
 def submitted(executor: SlurmExecutor) -> tuple[str, Trial]:
     trial = trial_of(executor)
-    return executor.submit([work_of(trial)]), trial
+    (job,) = executor.submit([work_of(trial)])
+    return job.name, trial
 
 
 def status(executor: SlurmExecutor, job: str) -> Status:
@@ -128,7 +129,7 @@ def test_what_is_wrong_with_the_request_ends_the_sweep_at_any_time(fake: FakeSlu
     with pytest.raises(UserError, match="sbatch refuses the job: ") as refused:
         executor.submit([work_of(trial_of(executor, 1))])
     assert "\n" not in str(refused.value) and capfd.readouterr() == ("", "")  # said once, by who asks
-    assert not list(executor._private.iterdir())
+    assert not list(executor.files.private.iterdir())
 
 
 def test_an_unknown_refusal_is_waited_for_once_such_a_job_was_taken(fake: FakeSlurm, executor: SlurmExecutor):
@@ -137,7 +138,7 @@ def test_an_unknown_refusal_is_waited_for_once_such_a_job_was_taken(fake: FakeSl
         submitted(executor)
     fake.says("sbatch", "7\n")
     executor.submit([work_of(trial_of(executor, 1))])
-    for again in (executor, executor_of(executor.folder.parents[1])):  # also by the next driver
+    for again in (executor, executor_of(executor.files.folder.parents[1])):  # also by the next driver
         fake.says("sbatch", "", UNKNOWN, 1)
         with pytest.raises(NotNow):
             again.submit([work_of(trial_of(executor, 2))])
@@ -171,10 +172,10 @@ def test_a_hanging_sbatch_ends_at_its_deadline_and_its_job_does_not_run(fake: Fa
     with pytest.raises(NotNow, match="sbatch does not answer"):
         submitted(executor)
     assert time.monotonic() - began < 20
-    assert not list(executor._private.glob("*.pkl"))  # whatever was taken finds nothing to run
+    assert not list(executor.files.private.glob("*.pkl"))  # whatever was taken finds nothing to run
     fake.does("squeue", 'echo "55 $(cat $FAKE/path)"')
     fake.says("sbatch", "56\n")
-    assert executor.submit([work_of(trial_of(executor, 1))]) == "56"
+    assert executor.submit([work_of(trial_of(executor, 1))]) == [Job("56")]
     assert fake.calls("scancel") == ["55"]
 
 
@@ -183,7 +184,7 @@ def test_a_job_that_sbatch_did_not_name_is_found_by_its_script(fake: FakeSlurm, 
     fake.does("sbatch", HANGS)
     fake.does("squeue", 'echo "54 /other.sh"; echo "55 $(cat $FAKE/path)"')
     job, _ = submitted(executor)
-    assert job == "55" and (executor.folder.parent / "55/55_submitted.pkl").exists()
+    assert job == "55" and (executor.files.folder.parent / "55/55_submitted.pkl").exists()
 
 
 def test_a_signal_cuts_a_hanging_call_short(fake: FakeSlurm, executor: SlurmExecutor, monkeypatch):
@@ -303,10 +304,10 @@ def test_the_shipped_time_limit_fits_the_partition(fake: FakeSlurm, tmp_path: Pa
     )
     for keys, minutes in (({}, 480), ({"partition": "long"}, 1440), ({"partition": "cpu"}, 1440),
                           ({"partition": "long,short"}, 480), ({"timeout_min": 600}, 600)):  # fmt: skip
-        script = executor_of(tmp_path, **{"timeout_min": None, **keys}).script([Work(0, tmp_path, 1, [])])
+        script = executor_of(tmp_path, **{"timeout_min": None, **keys}).script(Work(0, tmp_path, 1, []))
         assert f"#SBATCH --time={minutes}" in script.splitlines()
     fake.says("scontrol", "", "Unable to contact slurm controller", 1)
-    assert "#SBATCH --time=1440" in executor_of(tmp_path, timeout_min=None).script([Work(0, tmp_path, 1, [])])
+    assert "#SBATCH --time=1440" in executor_of(tmp_path, timeout_min=None).script(Work(0, tmp_path, 1, []))
 
 
 # --- what excludes each other -----------------------------------------------------------------------------------------
@@ -316,7 +317,7 @@ def test_one_of_two_options_that_sbatch_does_not_take_together(tmp_path: Path):
     shipped = {"cpus_per_task": 8, "gres": "gpu:1", "mem_gb": 64}
     given = {"mem_per_cpu": "4G", "cpus_per_gpu": 8, "gpus_per_task": 2, "exclusive": False}
     script = executor_of(tmp_path, **shipped, **given, additional_parameters={"contiguous": False}).script(
-        [Work(0, tmp_path, 1, [])]
+        Work(0, tmp_path, 1, [])
     )
     flags = {
         line.split("=")[0].removeprefix("#SBATCH --") for line in script.splitlines() if line.startswith("#SBATCH")
@@ -337,12 +338,14 @@ def test_a_node_on_which_jobs_die_at_once_gets_no_more(fake: FakeSlurm, tmp_path
     monkeypatch.setattr(executor, "_silent_for", lambda job: 99.0)
     found = status(executor, job)
     assert found.node_fault and "before its trial began" in (found.reason or "")
-    assert "n3 gets no more jobs" in (found.reason or "") and str(executor.folder.parent / job) in (found.reason or "")
+    assert "n3 gets no more jobs" in (found.reason or "") and str(executor.files.folder.parent / job) in (
+        found.reason or ""
+    )
     executor.submit([work_of(trial_of(executor, 1))])
     assert "#SBATCH --exclude=n9,n3" in fake.script.splitlines()
     # where no other node is left, rather a bad one than none
     fake.does("sbatch", f'if grep -q exclude=n9,n3 "${{@: -1}}"; then echo "{WRONG[2]}" >&2; exit 1; fi; echo 7')
-    assert executor.submit([work_of(trial_of(executor, 2))]) == "7"
+    assert executor.submit([work_of(trial_of(executor, 2))]) == [Job("7")]
     assert "#SBATCH --exclude=n9" in fake.script.splitlines()
 
 
@@ -352,7 +355,7 @@ def test_a_node_is_not_to_blame_for_what_a_trial_does(fake: FakeSlurm, executor:
     Unit(trial.unit_folder(0)).started(1, job)
     fake.queue(listed(job, "FAILED", code=7, node="n3"))
     assert status(executor, job) == Status(Stage.GONE, "failed: the job left with exit code 7")
-    assert executor.left_out == set()
+    assert executor.submitter.left_out == set()
 
 
 # --- the driver -------------------------------------------------------------------------------------------------------
@@ -374,7 +377,7 @@ def driver_of(executor: SlurmExecutor, *, trials: int = 1, max_retries: int = 2)
     numbers = [{"x": i} for i in range(trials)]
     x = optuna.distributions.CategoricalDistribution([p["x"] for p in numbers])
     plan = Plan(Space({"x": x}, ["x"], {}), trials, numbers, None, max_retries=max_retries)
-    ledger, lines = Ledger(executor.folder.parents[1]), Lines()
+    ledger, lines = Ledger(executor.files.folder.parents[1]), Lines()
     ledger.root.mkdir(parents=True, exist_ok=True)
     return Driver(plan, optuna.create_study(direction="maximize"), ledger, executor, lines), lines
 
@@ -488,8 +491,8 @@ def test_a_late_outcome_is_taken(fake: FakeSlurm, executor: SlurmExecutor, monke
     again.save_state()
     driver.units.jobs = {"103": [(again, 0)]}
     executor._last["103"] = Status(Stage.QUEUED)
-    Path(executor._units_file("103").parent).mkdir()
-    executor._units_file("103").write_text(
+    Path((executor.files.of("103") / "103_units.json").parent).mkdir()
+    (executor.files.of("103") / "103_units.json").write_text(
         '{"name": "x", "units": [{"folder": "../ledger/0000/unit_0", "attempt": 2}]}'
     )
     given_up.attempts[0].node_fault = True

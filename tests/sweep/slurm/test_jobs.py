@@ -13,7 +13,7 @@ from slurm_cluster import Cluster, needs_slurm
 
 from recyclelora.config.launchers import DriverOptions, SlurmOptions
 from recyclelora.sweep.attempts import Attempt
-from recyclelora.sweep.execution import Stage, Status, Work
+from recyclelora.sweep.execution import Job, Stage, Status, Work
 from recyclelora.sweep.executors import SLURM, make_executor
 from recyclelora.sweep.ledger import Ledger
 from recyclelora.sweep.slurm.driver import submit_driver
@@ -46,7 +46,8 @@ class Sweep:
 
     def submit(self, *overrides: str) -> tuple[str, Path]:
         work = self.work(*overrides)
-        return self.executor.submit([work]), work.folder
+        (job,) = self.executor.submit([work])
+        return job.name, work.folder
 
     def end(self, *jobs: str, seconds: float = 60) -> list[Status]:
         deadline = time.monotonic() + seconds
@@ -61,6 +62,10 @@ class Sweep:
     def logs(self) -> str:
         files = [*self.folder.glob("ledger/*/*/log.txt"), *self.folder.glob("submitit/*/*log*")]
         return "\n".join(f"{path}:\n{path.read_text()}" for path in files)
+
+
+def names(jobs: list[Job]) -> list[str]:
+    return [job.name for job in jobs]
 
 
 def outcome(folder: Path) -> dict:
@@ -104,7 +109,7 @@ def test_gpus_setup_lines_and_any_option_of_sbatch(cluster: Cluster, tmp_path: P
 def test_trials_share_an_allocation_and_its_gpus(cluster: Cluster, tmp_path: Path):
     sweep = Sweep(tmp_path, gres="gpu:2", trials_per_job=4)
     works = [sweep.work("do=look"), sweep.work("do=die"), sweep.work("do=look"), sweep.work("do=fail")]
-    job = sweep.executor.submit(works)
+    (job,) = names(sweep.executor.submit(works))
     (status,) = sweep.end(job)
     assert status.reason == "killed by SIGKILL (out of memory?)" and status.node_fault
     seen = [json.loads((work.folder / "seen.json").read_text()) for work in (works[0], works[2])]
@@ -205,6 +210,23 @@ def test_preempted_then_resumed(cluster: Cluster, tmp_path: Path):
     assert 0 < int((folder / "saved.txt").read_text()) < 12
 
 
+def test_one_of_an_array_is_preempted_and_resumes(cluster: Cluster, tmp_path: Path):
+    sweep = Sweep(tmp_path, partition="low", cpus_per_task=2, nodelist="n3", timeout_min=60, array=True)
+    works = [sweep.work("do=give", "value=3"), sweep.work("do=fail"), sweep.work("do=step", "steps=16")]
+    jobs = names(sweep.executor.submit(works))
+    assert [job.split("_")[1] for job in jobs] == ["0", "1", "2"]
+    long = works[2].folder
+    cluster.until(lambda: (long / "starts.txt").exists())
+    (tmp_path / "important.sh").write_text("#!/bin/bash\nsleep 2\n")
+    more = ["--partition=high", "--nodelist=n3", "--cpus-per-task=4", "--output=/dev/null"]
+    cluster.ask("sbatch", *more, str(tmp_path / "important.sh"))
+    assert sweep.end(*jobs, seconds=100) == [Status(Stage.GONE)] * 3
+    ended = [outcome(work.folder) for work in works]
+    assert [e["status"] for e in ended] == ["complete", "failed", "complete"] and ended[2]["values"] == [16.0]
+    assert (long / "starts.txt").read_text().split()[1::2] == ["0", "1"], sweep.logs()
+    assert json.loads((long / "started.json").read_text())["job"] == jobs[2]
+
+
 @pytest.mark.timeout(600)
 def test_a_time_limit_saves_requeues_and_resumes_but_not_for_ever(cluster: Cluster, tmp_path: Path):
     """SLURM's shortest limit is a minute, and it signals up to a minute early; both jobs pass through it at once."""
@@ -212,10 +234,13 @@ def test_a_time_limit_saves_requeues_and_resumes_but_not_for_ever(cluster: Clust
     sweep = Sweep(tmp_path, **limits)
     short, folder = sweep.submit("do=step", "steps=90")
     works = [sweep.work("do=step", "steps=90"), sweep.work("do=give", "value=1")]
-    both = sweep.new_executor(**limits, trials_per_job=2).submit(works)
+    (both,) = names(sweep.new_executor(**limits, trials_per_job=2).submit(works))
     given_up = sweep.work("do=step", "steps=100000")
-    long = sweep.new_executor(**limits, max_num_timeout=1).submit([given_up])
-    assert sweep.end(short, long, both, seconds=400) == [Status(Stage.GONE)] * 3
+    (long,) = names(sweep.new_executor(**limits, max_num_timeout=1).submit([given_up]))
+    array = [sweep.work("do=step", "steps=90") for _ in range(2)]
+    tasks = names(sweep.new_executor(**limits, array=True).submit(array))
+    assert sweep.end(short, long, both, *tasks, seconds=400) == [Status(Stage.GONE)] * 5
+    assert [outcome(work.folder)["values"] for work in array] == [[90.0]] * 2
     for resumed, job in ((folder, short), (works[0].folder, both)):
         assert outcome(resumed)["values"] == [90.0], sweep.logs()
         assert (resumed / "starts.txt").read_text().split()[:4] == [job, "0", job, "1"]

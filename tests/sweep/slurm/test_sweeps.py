@@ -28,6 +28,11 @@ SLURM = [
 ]  # fmt: skip
 
 
+ONE_BY_ONE_OR_ARRAY = pytest.mark.parametrize(
+    "how", [SLURM, [*SLURM, "hydra.launcher.array=true"]], ids=["jobs", "array"]
+)
+
+
 @pytest.fixture
 def sweeping(tmp_path: Path, cluster: Cluster) -> Sweeping:
     return Sweeping(tmp_path)
@@ -38,10 +43,9 @@ def started(sweeping: Sweeping) -> list[str]:
     return sweeping.executions if path.exists() else []
 
 
-def jobs(cluster: Cluster) -> dict[str, str]:
-    """Name of each running job -> number."""
-    words = cluster.ask("squeue", "--noheader", "--states=RUNNING", "--format=%j %i").split()
-    return dict(zip(words[::2], words[1::2], strict=True))
+def jobs(cluster: Cluster) -> list[str]:
+    """Numbers of running jobs."""
+    return cluster.ask("squeue", "--noheader", "--states=RUNNING", "--format=%i").split()
 
 
 def test_a_grid(sweeping: Sweeping):
@@ -62,8 +66,9 @@ def test_a_search_with_trials_sharing_allocations(sweeping: Sweeping):
     assert all(t.values == [-((t.params["x"] - 3) ** 2)] for t in sweeping.trials)
 
 
-def test_jobs_outlive_a_killed_driver_and_are_adopted(sweeping: Sweeping, cluster: Cluster):
-    command = ["x=1,2,3,4", "pause=6", "hydra.sweeper.n_jobs=2", *SLURM]
+@ONE_BY_ONE_OR_ARRAY
+def test_jobs_outlive_a_killed_driver_and_are_adopted(sweeping: Sweeping, cluster: Cluster, how: list[str]):
+    command = ["x=1,2,3,4", "pause=6", "hydra.sweeper.n_jobs=2", *how]
     driver = sweeping.start(*command)
     cluster.until(lambda: len(jobs(cluster)) == 2 and len(started(sweeping)) == 2)
     driver.kill()
@@ -73,6 +78,7 @@ def test_jobs_outlive_a_killed_driver_and_are_adopted(sweeping: Sweeping, cluste
     assert sweeping.states == {"complete": 4}
     assert sorted(sweeping.executions) == [f"{n:04d} unit_0 seed=0" for n in range(4)]
     assert all(len(t.attempts) == 1 for t in sweeping.trials)
+    assert ["_" in t.attempts[0].job for t in sweeping.trials[:2]] == [how != SLURM] * 2
 
 
 def test_a_stopped_driver_leaves_its_jobs_running(sweeping: Sweeping, cluster: Cluster):
@@ -86,12 +92,13 @@ def test_a_stopped_driver_leaves_its_jobs_running(sweeping: Sweeping, cluster: C
     assert len(sweeping.executions) == 2 and sweeping.states == {"complete": 2}
 
 
-def test_a_cancelled_trial_and_one_on_a_lost_node_run_again(sweeping: Sweeping, cluster: Cluster):
-    driver = sweeping.start("x=1,2,3", "pause=8", "hydra.sweeper.n_jobs=3", *SLURM, "hydra.launcher.cpus_per_task=3")
+@ONE_BY_ONE_OR_ARRAY
+def test_a_cancelled_trial_and_one_on_a_lost_node_run_again(sweeping: Sweeping, cluster: Cluster, how: list[str]):
+    driver = sweeping.start("x=1,2,3", "pause=8", "hydra.sweeper.n_jobs=3", *how, "hydra.launcher.cpus_per_task=3")
     cluster.until(lambda: len(jobs(cluster)) == 3 and len(started(sweeping)) == 3)
-    running = jobs(cluster)
-    cluster.ask("scancel", running["out-0000"])
-    node = cluster.job(running["out-0002"])["BatchHost"]
+    running = [trial.attempts[0].job for trial in sweeping.trials]
+    cluster.ask("scancel", running[0])
+    node = cluster.job(running[2])["BatchHost"]
     cluster.kill_node(node)
     cluster.ask("scontrol", "update", f"nodename={node}", "state=down", "reason=lost")
     try:
@@ -149,8 +156,9 @@ def test_a_job_that_waits_for_a_person_says_so(sweeping: Sweeping, cluster: Clus
         assert "Held" in said and f"'scontrol release {job}' lets it start" in said, (seen, out)
 
 
-def test_a_trial_that_is_cancelled_in_the_queue_never_starts(sweeping: Sweeping, cluster: Cluster):
-    full = [*SLURM, "hydra.launcher.cpus_per_task=4"]  # a whole node
+@ONE_BY_ONE_OR_ARRAY
+def test_a_trial_that_is_cancelled_in_the_queue_never_starts(sweeping: Sweeping, cluster: Cluster, how: list[str]):
+    full = [*how, "hydra.launcher.cpus_per_task=4"]  # a whole node
     driver = sweeping.start("x=1,2,3,4", "pause=25", "hydra.sweeper.n_jobs=4", *full)
     cluster.until(lambda: len(started(sweeping)) == 3 and len(sweeping.trials) == 4)
     subprocess.run([sys.executable, "-m", "recyclelora.sweep", "cancel", str(sweeping.folder / "out"), "3"], check=True)
@@ -168,6 +176,29 @@ def test_a_detached_driver_runs_the_sweep_as_a_job(sweeping: Sweeping, cluster: 
     cluster.until(lambda: (sweeping.folder / "out/summary.json").exists(), 60)
     assert sweeping.states == {"complete": 2}
     assert "2 complete" in (sweeping.folder / "out/driver.log").read_text()
+
+
+def test_an_array_is_as_large_as_the_cluster_allows(sweeping: Sweeping, cluster: Cluster):
+    code, out, err = sweeping("x=1,2,3,4,5,6", "hydra.sweeper.n_jobs=6", *SLURM, "hydra.launcher.array=true")
+    assert code == 0, (out, err)
+    assert sweeping.states == {"complete": 6} and len(sweeping.executions) == 6
+    arrays = [trial.attempts[0].job.split("_") for trial in sweeping.trials]
+    assert [task for _, task in arrays] == ["0", "1", "2"] * 2 and len({array for array, _ in arrays}) == 2
+
+
+def test_a_job_that_does_not_start_goes_to_another_partition(sweeping: Sweeping, cluster: Cluster):
+    cluster.ask("scontrol", "update", "partitionname=low", "state=down")
+    elsewhere = ["hydra.launcher.partition=low", "hydra.launcher.fallback=[{partition: high, mem_gb: 0.2}]"]
+    needs = "hydra.launcher.resources=[{when: 'x=2', gres: 'gpu:1'}]"
+    try:
+        code, out, err = sweeping("x=1,2", "hydra.sweeper.n_jobs=2", *SLURM, *elsewhere, needs)
+    finally:
+        cluster.ask("scontrol", "update", "partitionname=low", "state=up")
+    assert code == 0, (out, err)
+    first, second = ([cluster.job(a.job) for a in trial.attempts] for trial in sweeping.trials)
+    assert [job["Partition"] for job in first] == [job["Partition"] for job in second] == ["low", "high"]
+    assert "TresPerNode" not in first[1] and second[1]["TresPerNode"] == "gres:gpu:1"
+    assert "next of hydra.launcher.fallback" in out and len(sweeping.executions) == 2
 
 
 def test_hydras_own_launcher_sends_job_arrays(sweeping: Sweeping, cluster: Cluster):

@@ -12,10 +12,10 @@ from pathlib import Path
 from recyclelora.config.launchers import SlurmOptions
 from recyclelora.sweep.execution import NotNow
 from recyclelora.sweep.slurm.queue import look, minutes_allowed
-from recyclelora.sweep.slurm.submission import exports, private, sbatch
+from recyclelora.sweep.slurm.submission import exports, sbatch
 from recyclelora.system.errors import UserError
 from recyclelora.system.redaction import redacted
-from recyclelora.system.storage import read_json, write_json
+from recyclelora.system.storage import private, read_json, write_json
 
 
 def detach(options: SlurmOptions, sweep: Path, study: str) -> None:

@@ -52,7 +52,7 @@ class SlurmJob:
         """Run the unit of this task."""
         rank = int(os.environ.get("SLURM_PROCID", 0))
         tasks = int(os.environ.get("SLURM_NTASKS", 1))
-        os.environ[JOB] = os.environ[SLURM_JOB]
+        os.environ[JOB] = this_job()
         _listen()
         short_sockets()
         if len(self.work) > 1:
@@ -78,7 +78,7 @@ class SlurmJob:
         """Be another process of the training whose first one tells its outcome."""
         os.environ[VARIABLE] = str(work.folder)
         try:
-            returned = self.task(work.overrides, work.number, os.environ[SLURM_JOB])
+            returned = self.task(work.overrides, work.number, this_job())
         except Interrupted:
             return
         if returned.status == JobStatus.FAILED:
@@ -94,13 +94,13 @@ class SlurmJob:
         """
         signal.signal(signal.SIGUSR2, signal.SIG_IGN)
         signal.signal(signal.SIGTERM, signal.SIG_DFL)  # everything is saved
-        about = ask(["scontrol", "show", "job", "-o", os.environ[SLURM_JOB]], seconds=CALL)
+        about = ask(["scontrol", "show", "job", "-o", this_job()], seconds=CALL)
         if about is not None and word(about, "JobState") != "RUNNING":
             return True  # being cancelled or ended: a request would bring it back from the dead
         if about is not None and self._runs_out(about):
             self._count_timeout()
         self._wait_for_others()
-        if ask(["scontrol", "requeue", os.environ[SLURM_JOB]], seconds=CALL) is None:
+        if ask(["scontrol", "requeue", this_job()], seconds=CALL) is None:
             return False
         time.sleep(600)  # until SLURM ends this process
         return True
@@ -137,6 +137,12 @@ class SlurmJob:
             time.sleep(0.5)
 
 
+def this_job() -> str:
+    """This job as its driver calls it: its number, or those of its array and in it."""
+    array = os.environ.get("SLURM_ARRAY_JOB_ID")
+    return f"{array}_{os.environ['SLURM_ARRAY_TASK_ID']}" if array else os.environ[SLURM_JOB]
+
+
 def _listen() -> None:
     """Signals that come before or after training end it like those that come during training."""
 
@@ -168,5 +174,5 @@ def share(gpus: Sequence[str], rank: int, tasks: int) -> list[str]:
 
 def _job_file(name: str) -> Path:
     """A file of this job beside submitit's."""
-    job = os.environ[SLURM_JOB]
+    job = this_job()
     return Path(os.environ["SUBMITIT_FOLDER"].replace("%j", job)) / f"{job}_{name}"

@@ -86,8 +86,16 @@ def look(jobs: Collection[str]) -> dict[str, JobState] | None:
     A job is known to the controller until some minutes after its end (``MinJobAge``), then only to accounting.
     """
     fields = ",".join(f"{name}:{width}" for name, width in FIELDS.items())
-    # hidden partitions' jobs, too
-    command = ["squeue", "--noheader", "--all", "--states=all", f"--user={os.getuid()}", f"--Format={fields}"]
+    # hidden partitions' jobs, too; of arrays each job in its own line
+    command = [
+        "squeue",
+        "--noheader",
+        "--all",
+        "--array",
+        "--states=all",
+        f"--user={os.getuid()}",
+        f"--Format={fields}",
+    ]
     answer = ask(command)
     if answer is None:
         return None

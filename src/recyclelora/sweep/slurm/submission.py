@@ -11,10 +11,10 @@ from pathlib import Path
 from typing import Any
 
 from recyclelora.config.launchers import SlurmOptions, compatible
+from recyclelora.sweep import snapshot
 from recyclelora.sweep.execution import NotNow
 from recyclelora.sweep.slurm.calls import ask, call, first_line
 from recyclelora.system.errors import UserError
-from recyclelora.system.storage import make_folder
 
 EXPORTED = (
     "PATH", "PYTHONPATH", "RECYCLELORA_HOME", "RECYCLELORA_SNAPSHOT", "RECYCLELORA_CACHE",
@@ -47,14 +47,18 @@ WRONG = re.compile(
 
 RENAMED = {"name": "job_name", "timeout_min": "time", "mem_gb": "mem", "tasks_per_node": "ntasks_per_node"}
 """Keys of ``hydra.launcher`` -> submitit's words for them."""
-OURS = ("submitit_folder", "max_num_timeout", "python", "reservation", "requeue", "trials_per_job", "poll_s", "driver")
+OURS = (
+    "submitit_folder", "max_num_timeout", "python", "reservation", "requeue", "trials_per_job", "poll_s", "driver",
+    "array", "resources", "fallback", "fallback_min",
+)  # fmt: skip
 """Keys that submitit does not know."""
 
 
 def trial_script(
-    options: SlurmOptions, folder: Path, name: str, trials: int, limit_min: int, left_out: Sequence[str]
-) -> str:
-    """The text that sbatch gets for a job of one trial, or of several that share it.
+    options: SlurmOptions, folder: Path, name: str, trials: int, limit_min: int, left_out: Sequence[str],
+    array: int | None = None,
+) -> str:  # fmt: skip
+    """The text that sbatch gets for a job of one trial, or of several that share it, or for an array of such jobs.
 
     Args:
         options: ``hydra.launcher``
@@ -63,6 +67,7 @@ def trial_script(
         trials: how many share it
         limit_min: its time limit
         left_out: nodes that must not get it
+        array: so many jobs; None: one that is no array
     """
     from submitit.slurm.slurm import _make_sbatch_string
 
@@ -73,6 +78,7 @@ def trial_script(
         more["reservation"] = o.reservation
     given |= {
         "name": name,
+        "map_count": array,
         "timeout_min": limit_min,
         "tasks_per_node": trials if trials > 1 else o.tasks_per_node,
         "additional_parameters": {k: v for k, v in {**more, **o.additional_parameters}.items() if v is not False},
@@ -90,8 +96,14 @@ def trial_script(
         given["additional_parameters"].setdefault("signal", f"B:USR2@{o.signal_delay_s}")
         python = f"exec {python}"  # in the shell's place, to which alone signals come then
     named = {RENAMED.get(key, key): value for key, value in given.items() if value is not None}
-    command = f"{python} -u -m submitit.core._submit {shlex.quote(str(folder))}"
+    command = f"{_as_snapshot(python)} -u -m submitit.core._submit {shlex.quote(str(folder))}"
     return str(_make_sbatch_string(command=command, folder=folder, **named))
+
+
+def _as_snapshot(python: str) -> str:
+    """How Python is started so that it runs the sweep's code, which it unpacks on a node that does not see it."""
+    archive, folder = os.environ.get(snapshot.VARIABLE, ""), os.environ.get("RECYCLELORA_HOME", "")
+    return f"{python} {shlex.join([archive, folder])}" if archive.endswith(snapshot.ARCHIVE) else python
 
 
 def sbatch(script: Path, chosen: Mapping[str, object], *, waits: bool) -> str:
@@ -142,8 +154,8 @@ def refusal(text: str) -> str:
 
 
 def taken(script: Path) -> str | None:
-    """The job that was made from a script; None where the queue knows none."""
-    answer = ask(["squeue", "--noheader", "--all", f"--user={os.getuid()}", "--format=%i %o"], seconds=20)
+    """The job, or array, that was made from a script; None where the queue knows none."""
+    answer = ask(["squeue", "--noheader", "--all", f"--user={os.getuid()}", "--format=%F %o"], seconds=20)
     jobs = (line.strip().partition(" ") for line in (answer or "").splitlines())
     return next((number for number, _, command in jobs if command.strip() == str(script)), None)
 
@@ -152,17 +164,3 @@ def exports() -> list[str]:
     """Shell lines that give a job this process's environment, so that srun passes it on to the trial."""
     unset = ["unset SLURM_EXPORT_ENV"]
     return unset + [f"export {name}={shlex.quote(os.environ[name])}" for name in EXPORTED if name in os.environ]
-
-
-def private(folder: Path) -> None:
-    """Make a folder that only this user can look into, since submitit's pickles are code; those above stay as they are.
-
-    Raises:
-        UserError: it cannot be made.
-    """
-    make_folder(folder.parent)
-    try:
-        folder.mkdir(mode=0o700, exist_ok=True)
-        folder.chmod(0o700)
-    except OSError as error:
-        raise UserError(f"{folder}: cannot be made private: {error.strerror}") from error
