@@ -109,6 +109,23 @@ def test_several_runs_side_by_side(runs):
         assert np.asarray(Image.open(picture)).std() > 1
 
 
+@pytest.mark.slow
+def test_any_run_is_seen_in_the_directions_of_its_data(runs, tmp_path: Path, capsys, monkeypatch: pytest.MonkeyPatch):
+    options = {"data_subspaces": True, "features": False, "output": str(tmp_path)}
+    analyze(AnalyzeConfig(run=str(runs["lora"]), **options))
+    rows = read(tmp_path / "data_shares.csv")
+    ends = {row["quantity"].removesuffix("_top_share") for row in rows if row["quantity"].endswith("_top_share")}
+    assert ends == {"moments", "gradient_left", "gradient_right"}
+    assert {row["layer"] for row in rows} == {row["layer"] for row in read(tmp_path / "size.csv")}
+    assert np.asarray(Image.open(tmp_path / "data_shares.png")).std() > 1
+    assert json.loads((tmp_path / "summary.json").read_text())["metrics"]["moments_top_share/all/update"] > 0
+    monkeypatch.setattr(
+        "recyclelora.training.calibration.build_datasets", lambda *_: (_ for _ in ()).throw(UserError("gone"))
+    )
+    analyze(AnalyzeConfig(run=str(runs["lora"]), **options, figures=False))
+    assert "warning: no shares in the directions of the data: gone" in capsys.readouterr().out
+
+
 def test_a_frozen_backbone_has_nothing_to_analyse(runs):
     with pytest.raises(UserError, match="adapter=frozen changes nothing in the backbone"):
         analyze(AnalyzeConfig(run=str(runs["frozen"])))

@@ -12,9 +12,12 @@ from torch import nn
 from recyclelora.adapters.config import (
     AdaLoraConfig,
     AdaptFormerConfig,
+    DeloraConfig,
     DoraConfig,
     FrozenConfig,
     FullConfig,
+    HiraConfig,
+    KasaConfig,
     NormsConfig,
     ReinConfig,
     VeraConfig,
@@ -44,6 +47,8 @@ ADAPTERS = {
     "eva": LowRankConfig(main=BranchConfig("eva", 4), residual=False),
     "dora": DoraConfig(rank=4),
     "vera": VeraConfig(rank=8),
+    "delora": DeloraConfig(rank=4, strength=1.0),
+    "hira": HiraConfig(rank=4),
     "norms": NormsConfig(),
     "adaptformer": AdaptFormerConfig(width=8),
     "adalora": AdaLoraConfig(init_rank=4, target_rank=2, delta_t=1),
@@ -61,15 +66,24 @@ DECODERS = {
 }  # fmt: skip
 
 
-@pytest.mark.parametrize("name", ADAPTERS)
+ALIKE = {"delora", "hira"}
+"""Layers of the same make as DoRA's and VeRA's."""
+
+
+@pytest.mark.parametrize(
+    "name", [pytest.param(name, marks=pytest.mark.slow) if name in ALIKE else name for name in ADAPTERS]
+)
 def test_our_adapters_keep_what_they_promise(name):
     check_adapter(ADAPTERS[name])
 
 
-def test_prompts_are_seen_from_the_start():
-    check_adapter(VptConfig(num_prompts=3), tolerance=None)
+@pytest.mark.parametrize(
+    "options", [VptConfig(num_prompts=3), pytest.param(KasaConfig(rank=4), marks=pytest.mark.slow)]
+)
+def test_prompts_are_seen_from_the_start_and_so_is_a_tail_that_was_dropped(options):
+    check_adapter(options, tolerance=None)
     with pytest.raises(AssertionError):
-        check_adapter(VptConfig(num_prompts=3))
+        check_adapter(options)
 
 
 @pytest.mark.parametrize("link", [False, True])

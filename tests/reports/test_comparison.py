@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import csv
 import dataclasses
+import io
 from pathlib import Path
 
 import numpy as np
 import pytest
 
 from recyclelora.evaluation.image_counts import ImageCounts
-from recyclelora.reports import charts
+from recyclelora.reports import charts, numbers, tables
 from recyclelora.reports.comparison import Comparison, compare
 from recyclelora.reports.groups import MEAN, SOURCE
 from recyclelora.reports.records import read_runs, read_sweep
@@ -333,9 +335,17 @@ def test_protocols_are_told_apart_by_their_values(tmp_path):
 
 
 def test_groups_have_means_of_scores_and_cost(tmp_path):
-    paths = [write_run(tmp_path / f"{s}", s, q, LORA, seconds=t) for s, q, t in ((0, 0.6, 10.0), (1, 0.8, 30.0))]
-    (group,) = compare(read_runs(paths), "last", None, 0).groups
+    values = ((0, 0.6, 10.0, 0.02), (1, 0.8, 30.0, 0.04))
+    paths = [write_run(tmp_path / f"{s}", s, q, LORA, seconds=t, movement=m) for s, q, t, m in values]
+    compared = compare(read_runs(paths), "last", None, 0)
+    (group,) = compared.groups
     scores = [r.scores[SOURCE] for r in group.runs]
     mean, sd = group.score(SOURCE)
     assert mean == pytest.approx(sum(scores) / 2) and sd == pytest.approx(abs(scores[0] - scores[1]) / np.sqrt(2))
     assert group.about("seconds") == 20.0 and group.about("params", "total") == 22000
+    assert group.movement == pytest.approx((0.03, 0.02 / np.sqrt(2)))
+    shown = tables.scores(compared, [group])
+    assert shown.columns[-1] == "movement" and shown.rows[0][-1].text == "3 % ± 1.4"
+    (row,) = csv.DictReader(io.StringIO(numbers.groups_csv(compared)))
+    assert float(row["movement_mean"]) == pytest.approx(0.03)
+    assert [row["movement"] for row in csv.DictReader(io.StringIO(numbers.runs_csv(compared)))] == ["0.02", "0.04"]

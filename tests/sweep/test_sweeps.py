@@ -305,6 +305,7 @@ def test_an_unknown_launcher_works_in_batches(sweeping: Sweeping):
         (["x=1,2", "hydra.sweeper.n_jobs=0"], "hydra.sweeper.n_jobs=0"),
         (["x=1,2", "hydra.sweeper.direction=up"], "maximize or minimize"),
         (["x=1,2", "hydra.sweeper.objectives=[a,b]"], "2 of them, but 1"),
+        (["x=1,2", "hydra.sweeper.objectives=['movement~0.1']"], "maximize: minimize, the distance"),
         (["x=1,2", "hydra/sweeper/pruner=wilcoxon"], "repeats"),
         ([*TPE, "hydra.sweeper.constraints=[small]"], "'small' is not like"),
         ([*TPE, "hydra.sweeper.sampler._target_=os.system"], "os.system is not allowed"),

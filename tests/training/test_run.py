@@ -74,7 +74,7 @@ def test_a_run_leaves_the_promised_directory(config):
     jsonschema.validate(result, SCHEMA)
     assert result["steps"] == 4 and result["selection"]["last"]["step"] == 4
     assert result["params"]["backbone_trainable"] == 4 * 6 * (128 + 64 + 160 + 160)
-    assert result["objective"] == result["miou"]["source_val"]
+    assert result["objective"] == result["miou"]["source_val"] and result["movement"] > 0
     about = json.loads((path / "run.json").read_text())
     assert about["weights_sha256"] is None and about["precision"] == "32-true" and about["protocol"] == "recyclelora"
     points = [json.loads(line) for line in (path / "metrics.jsonl").read_text().splitlines()]
@@ -297,7 +297,7 @@ def test_full_fine_tuning_and_frozen_train(make_config, gta2city):
     plain = [o for o in TINY if not o.startswith("adapter.")]
     frozen = json.loads((execute(make_config(*plain, "adapter=frozen")) / "result.json").read_text())
     full = json.loads((execute(make_config(*plain, "adapter=full")) / "result.json").read_text())
-    assert frozen["params"]["backbone_trainable"] == 0
+    assert frozen["params"]["backbone_trainable"] == 0 and frozen["movement"] == 0.0 < full["movement"]
     assert full["params"]["backbone_trainable"] == full["params"]["total"] - full["params"]["decoder"]
 
 

@@ -7,6 +7,7 @@ run=            a run directory, or a list of them
 checkpoint=     last (default), best_source or best_target
 images=         folder or list of images whose features are compared; null: some of the run's own data
 features=, subspaces=, figures=       false leaves that part out
+data_subspaces= true looks at images of any run, false of none (default: where the run did)
 blocks=         numbers of the blocks shown as cosine maps
 output=         folder that is written (default: <run>/analysis, of several runs outputs/analysis/<name>)
 accelerator=    auto (default), cpu or gpu
@@ -21,11 +22,12 @@ from recyclelora.config.commands import AnalyzeConfig
 def analyze(config: AnalyzeConfig, trial: int | None = None) -> None:
     """Write tables and figures to ``<run>/analysis``, or for several runs to ``outputs/analysis/<name>``."""
     from recyclelora.reports.analysis.runs import analyze_run, compare_runs
+    from recyclelora.training.calibration import looked_at
 
     if isinstance(config.run, list) and len(config.run) > 1:
-        compare_runs([str(run) for run in config.run], config)
+        compare_runs([str(run) for run in config.run], config, looked_at)
     else:
-        analyze_run(str(config.run[0] if isinstance(config.run, list) else config.run), config)
+        analyze_run(str(config.run[0] if isinstance(config.run, list) else config.run), config, looked_at)
 
 
 def main() -> None:

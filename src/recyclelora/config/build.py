@@ -4,7 +4,7 @@ are the ones written here."""
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterator, Mapping
-from contextlib import contextmanager, nullcontext
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -13,6 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from recyclelora.adapters.calibration.measure import ImagePass
 from recyclelora.adapters.linalg.factor_cache import Progress
 from recyclelora.adapters.linalg.factor_store import FactorCache
 from recyclelora.adapters.method import Adapted, AdapterContext, TrainingState
@@ -166,18 +167,23 @@ def adapt(
     images: ShownImages | None = None,
 ) -> Adapted:
     """Freeze the backbone and put the adapter in."""
-    cache = FactorCache(Path(config.cache) / "factors", int(config.factor_cache_gib * 2**30))
     context = AdapterContext(
-        config.seed, config.trainer.max_steps, cache, initial, progress,
+        config.seed, config.trainer.max_steps, _factor_cache(config), initial, progress,
         has_queries=getattr(config.decoder, "has_queries", False), autocast=autocast,
     )  # fmt: skip
     method = config.adapter.method()
-    with (
-        nullcontext() if images is None
-        else shown_to(backbone, config, images, cache, partial(_unadapted, backbone, config)) as calibration
-    ):  # fmt: skip
+    with nullcontext() if images is None else calibration_pass(backbone, config, images) as calibration:
         adapted: Adapted = method.apply(backbone.model, replace(context, calibration=calibration))
     return adapted
+
+
+def calibration_pass(backbone: TimmBackbone, config: Config, images: ShownImages) -> AbstractContextManager[ImagePass]:
+    """A pass of images through a backbone that is not adapted, see `calibration.shown_to`."""
+    return shown_to(backbone, config, images, _factor_cache(config), partial(_unadapted, backbone, config))
+
+
+def _factor_cache(config: Config) -> FactorCache:
+    return FactorCache(Path(config.cache) / "factors", int(config.factor_cache_gib * 2**30))
 
 
 def _unadapted(backbone: TimmBackbone, config: Config, whole: bool) -> Segmenter:

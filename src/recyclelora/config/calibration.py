@@ -34,9 +34,9 @@ class ShownImages:
     """told of images shown since the last call, and of all that will be"""
 
 
-def calibration_of(config: Config) -> CalibrationConfig | None:
-    """What the run's adapter wants to look at; None where it starts without data."""
-    return wanted_calibration(config.adapter)
+def calibration_of(config: Config, *, always: bool = False) -> CalibrationConfig | None:
+    """What the run's adapter wants to look at; None, or with ``always`` the defaults, where it starts without data."""
+    return wanted_calibration(config.adapter) or (CalibrationConfig() if always else None)
 
 
 @contextmanager

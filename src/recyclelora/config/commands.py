@@ -110,6 +110,9 @@ class AnalyzeConfig:
     """folder or list whose features are compared; null: the first image of source validation and of every target"""
     subspaces: bool = True
     """whether every pretrained weight is decomposed"""
+    data_subspaces: Optional[bool] = None
+    """whether images are shown to the pretrained model, to see in which directions of the data the update lies; null:
+    where the run looked at them before it started"""
     blocks: Optional[list[int]] = None
     """that are shown as cosine maps; null: the first, the middle and the last"""
     accelerator: str = "auto"

@@ -18,6 +18,11 @@ STAGE_COLOURS = {"init": GREY, "trained": BLUE, "update": VERMILLION}
 STAGE_LABELS = {"init": "$B_0A_0$ (start)", "trained": "$BA$ (trained)", "update": "$BA - B_0A_0$ (update)"}
 SIDE_LABELS = {"b": "column space of B", "a": "row space of A"}
 SIDES_OF_W = {"left": "output side", "right": "input side"}
+SIDES_OF_DATA = {
+    "moments": "inputs $E[xx^T]$",
+    "gradient_left": "gradient, output side",
+    "gradient_right": "gradient, input side",
+}
 DIRECTIONS = "singular directions of $W_0$, largest first (%)"
 
 PANEL = (3.1, 2.5)

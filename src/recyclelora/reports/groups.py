@@ -153,6 +153,12 @@ class ScoredGroup(Group[Scored]):
         return mean_and_sd(values)[0]
 
     @property
+    def movement(self) -> tuple[float | None, float | None]:
+        """Mean and standard deviation of how far the weights moved, over the runs that know."""
+        found = [run.result.get("movement") for run in self.runs]
+        return mean_and_sd([float(value) for value in found if value is not None])
+
+    @property
     def objective(self) -> float | None:
         """Mean over its seeds, as `values` counts them."""
         found: dict[int, list[float]] = {}

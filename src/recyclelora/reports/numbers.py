@@ -12,7 +12,7 @@ from recyclelora.reports.grouping import value_text
 from recyclelora.reports.groups import MEAN, SOURCE, ScoredGroup
 from recyclelora.reports.records import Run, Trial
 from recyclelora.reports.space import axes
-from recyclelora.reports.tables import figure_names
+from recyclelora.reports.tables import figure_names, knows_movement
 
 
 def groups_csv(c: Comparison) -> str:
@@ -26,6 +26,8 @@ def groups_csv(c: Comparison) -> str:
     header += ["bootstrap_low", "bootstrap_high", "bootstrap_over", "verdict"]
     header += ["anytime_p_holm", "anytime_verdict", "more_seeds"]
     header += ["race_seeds", "race"] if c.study.race is not None else []
+    moved = knows_movement([*c.groups, *c.search])
+    header += ["movement_mean", "movement_sd"] if moved else []
     rows = []
     for group in [*c.groups, *c.search]:
         ranked = any(group is g for g in c.groups)
@@ -47,6 +49,7 @@ def groups_csv(c: Comparison) -> str:
         standing = standing_of(c.study, group)
         if c.study.race is not None:
             row += [None, None] if standing is None else [len(standing.entrant.values), str(standing)]
+        row += group.movement if moved else []
         rows.append(row)
     return _csv(header, rows)
 
@@ -58,7 +61,8 @@ def runs_csv(c: Comparison) -> str:
     header = ["trial", "kind", "state", "reason", "group", "seed", "tuned_on_targets", "protocol", "checkpoint", "step"]
     header += [_slug(c, name) for name in names] + ["objective", "backbone_trainable", "decoder", "total", "seconds"]
     header += ["peak_memory_mb", "signature", "path", *(axis.key for axis in space)]
-    figures = figure_names(c)
+    moved, figures = ["movement"] if knows_movement([*c.groups, *c.search]) else [], figure_names(c)
+    header += moved
     header += [name.replace(", ", "/") for name in figures]
     by_run = {id(s.run): (s, g) for g in [*c.groups, *c.search] for s in g.runs}
     rows = []
@@ -67,7 +71,9 @@ def runs_csv(c: Comparison) -> str:
         runs: list[Run | None] = [*trial.runs] or [None]
         for run in runs:
             known = by_run[id(run)][0].figures if id(run) in by_run else {}
-            rows.append([*_run_row(c, trial, run, by_run, names), *params, *map(known.get, figures)])
+            told = run.result or {} if run is not None else {}
+            row = [*_run_row(c, trial, run, by_run, names), *params, *map(told.get, moved)]
+            rows.append([*row, *map(known.get, figures)])
     return _csv(header, rows)
 
 

@@ -24,6 +24,8 @@ def scores(c: Comparison, groups: Sequence[ScoredGroup], kind: str = "") -> Tabl
     """mIoU of every target, parameters and cost; one row a group."""
     names = c.names
     columns = ["group", "seeds", *map(c.title, names), "trained parameters", "decoder", "time", "memory"]
+    moved = knows_movement(groups)
+    columns += ["movement"] if moved else []
     rows = []
     for group in groups:
         cells = [Cell(group.name, group.name), Cell(str(len(group.seeds)), len(group.seeds))]
@@ -32,7 +34,8 @@ def scores(c: Comparison, groups: Sequence[ScoredGroup], kind: str = "") -> Tabl
             count = group.about("params", key)
             cells.append(Cell(_count(count), count))
         seconds, memory = group.about("seconds"), group.about("peak_memory_mb")
-        rows.append([*cells, Cell(_time(seconds), seconds), Cell(_memory(memory), memory)])
+        cells += [Cell(_time(seconds), seconds), Cell(_memory(memory), memory)]
+        rows.append([*cells, _movement(group)] if moved else cells)
     what = kind or ("mIoU in % on fresh seeds" if c.confirmed else "mIoU in %")
     return Table(
         "scores", f"{what}, mean ± standard deviation over seeds ({c.basis})", columns, _numeric(columns), rows
@@ -148,6 +151,11 @@ def figures(c: Comparison) -> Table:
     return Table("figures", title, columns, _numeric(columns), rows)
 
 
+def knows_movement(groups: Sequence[ScoredGroup]) -> bool:
+    """Whether any run tells how far its weights moved; those of earlier versions do not."""
+    return any(group.movement[0] is not None for group in groups)
+
+
 def figure_names(c: Comparison) -> list[str]:
     """What further metrics any run has."""
     return list(dict.fromkeys(name for g in [*c.groups, *c.search] for run in g.runs for name in run.figures))
@@ -221,6 +229,14 @@ def _spread(group: ScoredGroup, name: str) -> Cell:
     if mean is None:
         return Cell(MISSING)
     return Cell(f"{100 * mean:.2f}" + ("" if sd is None else f" ± {100 * sd:.2f}"), mean)
+
+
+def _movement(group: ScoredGroup) -> Cell:
+    """Mean of |dW| / |W0| in percent."""
+    mean, sd = group.movement
+    if mean is None:
+        return Cell(MISSING)
+    return Cell(f"{100 * mean:.3g} %" + ("" if sd is None else f" ± {100 * sd:.2g}"), mean)
 
 
 def _around(found: Interval | None, scale: float = 100.0) -> Cell:

@@ -60,6 +60,7 @@ class ResultRecord(TypedDict):
     steps: int
     params: dict[str, Any]
     peak_memory_mb: NotRequired[float | None]
+    movement: NotRequired[float | None]
     objective_name: NotRequired[str]
     protocol: NotRequired[str]
     seed: NotRequired[int]

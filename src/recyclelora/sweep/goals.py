@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 import statistics
 from collections.abc import Mapping, Sequence
@@ -47,6 +48,45 @@ class Constraint:
         """By how much a result breaks it; at most 0 where it is kept."""
         value = float(select(result, self.key))
         return value - self.bound if self.upper else self.bound - value
+
+
+@dataclass(frozen=True)
+class Objective:
+    """A figure of ``result.json`` by its dotted key; with ``movement~0.02`` how far it is from a number, as the size of
+    the logarithm of their ratio: twice and half as much are equally far."""
+
+    key: str
+    near: float | None = None
+
+    @classmethod
+    def parse(cls, text: str) -> Objective:
+        """Read ``miou.source_val`` or ``movement~0.02``.
+
+        Raises:
+            UserError: what stands behind ``~`` is no number above zero.
+        """
+        key, near, number = text.partition("~")
+        try:
+            found = float(number) if near else None
+            assert found is None or 0 < found < math.inf
+        except (AssertionError, ValueError):
+            raise UserError(
+                f"hydra.sweeper.objectives: {text!r} needs a number above zero behind ~, such as 'movement~0.02'"
+            ) from None
+        return cls(key, found)
+
+    def of(self, result: Mapping[str, Any]) -> Any:
+        """Its value in a result.
+
+        Raises:
+            UserError: the result does not have the figure, or one of which there is no ratio.
+        """
+        value = select(result, self.key)
+        if self.near is None:
+            return value
+        if not isinstance(value, int | float) or value <= 0:
+            raise UserError(f"{self.key} is {value!r}, which is not near or far from {self.near:g}")
+        return abs(math.log(value / self.near))
 
 
 def means(outcomes: Sequence[Mapping[str, Any]], wanted: int | None) -> list[float]:

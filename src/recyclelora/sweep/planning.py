@@ -15,7 +15,7 @@ from optuna.samplers import BaseSampler
 
 from recyclelora.runs.record import command_line
 from recyclelora.sweep.budget import Budget
-from recyclelora.sweep.goals import DIRECTIONS, Constraint, tuned_on_targets
+from recyclelora.sweep.goals import DIRECTIONS, Constraint, Objective, tuned_on_targets
 from recyclelora.sweep.race import Race
 from recyclelora.sweep.race_options import make_race, race_record, wrong_race
 from recyclelora.sweep.rung_options import learns_from, make_rungs, unfit_for_pauses
@@ -117,6 +117,9 @@ def check_options(options: Mapping[str, Any]) -> None:
         bad.append(
             f"hydra.sweeper.objectives: {len(objectives)} of them, but {len(directions)} in hydra.sweeper.direction"
         )
+    for text, direction in zip(objectives or (), directions, strict=False):
+        if Objective.parse(str(text)).near is not None and direction != "minimize":
+            bad.append(f"hydra.sweeper.direction={direction}: minimize, the distance that {text!r} is")
     if options["pruner"] and len(directions) > 1:
         bad.append("hydra.sweeper.pruner: Optuna prunes sweeps with one objective only")
     if options["pruner"] and options["pruner"].get("kind") == "wilcoxon" and options["repeats"] < 2:

@@ -22,7 +22,7 @@ from omegaconf import DictConfig, OmegaConf, open_dict, read_write
 from recyclelora.runs.directory import RESULT, ResultRecord
 from recyclelora.runs.mailbox import CANCELLED, VARIABLE, Unit
 from recyclelora.sweep.execution import Work
-from recyclelora.sweep.goals import select
+from recyclelora.sweep.goals import Objective
 from recyclelora.system.errors import Interrupted, Paused, Pruned, UserError
 from recyclelora.system.storage import LOCK, taking_turns
 from recyclelora.system.typed_json import read_record
@@ -212,7 +212,7 @@ def _values(unit: Unit, returned: Any, objectives: Sequence[str] | None) -> list
         if run_dir is None:
             raise UserError("the task wrote no result.json, which hydra.sweeper.objectives needs")
         result = read_record(run_dir / RESULT, ResultRecord)
-        found = {key: select(result, key) for key in objectives}
+        found = {text: Objective.parse(text).of(result) for text in objectives}
     else:
         several = returned if isinstance(returned, list | tuple) else [returned]
         found = {f"value {i}" if len(several) > 1 else "the objective": value for i, value in enumerate(several)}

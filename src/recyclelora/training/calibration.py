@@ -13,7 +13,7 @@ from torch import Tensor
 
 from recyclelora.config.calibration import ShownImages, calibration_of
 from recyclelora.config.run import Config
-from recyclelora.data.build import Datasets, build_augmentation
+from recyclelora.data.build import Datasets, build_augmentation, build_datasets
 from recyclelora.data.datasets import Dataset, FolderDataset
 from recyclelora.data.datasets.files import unlabelled
 from recyclelora.data.datasets.own import files_below
@@ -40,13 +40,13 @@ class CalibrationImages:
     """of the files they are cut from, how they are read and cut, which they are, and how many"""
 
     @classmethod
-    def of(cls, config: Config, datasets: Datasets) -> CalibrationImages | None:
-        """Those that the run's adapter asks for; None where it starts without data.
+    def of(cls, config: Config, datasets: Datasets, *, always: bool = False) -> CalibrationImages | None:
+        """Those that the run's adapter asks for; None where it starts without data, unless ``always`` are some wanted.
 
         Raises:
             UserError: the folder is not there, has no images, or holds images of a target.
         """
-        options = calibration_of(config)
+        options = calibration_of(config, always=always)
         if options is None:
             return None
         sources, weights = datasets.sources, [source.weight for source in config.data.sources]
@@ -75,6 +75,18 @@ class CalibrationImages:
 
     def __str__(self) -> str:
         return f"{self.count} crops of {', '.join(dict.fromkeys(source.name for source in self.stream.sources))}"
+
+
+def looked_at(config: Config, device: str) -> ShownImages:
+    """The images that a run's adapter looked at, for a model on ``device``; 64 crops of its sources if it did at none.
+
+    Raises:
+        UserError: they are not on this machine.
+    """
+    datasets = build_datasets(config.data, config.cache)
+    images = CalibrationImages.of(config, datasets, always=True)
+    assert images is not None
+    return images.on(device)
 
 
 def photographs(folder: Path, datasets: Datasets) -> Dataset:

@@ -6,11 +6,13 @@ import dataclasses
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from recyclelora.config.movement import backbone_movement
 from recyclelora.data.build import class_colours
 from recyclelora.data.open import mask_kinds
 from recyclelora.evaluation.extra_metrics import ExtraMetrics, points
 from recyclelora.evaluation.predictions import predict_unlabelled
 from recyclelora.evaluation.scores import POINTERS, Scores, figure_table, incomplete, result_json, score_table
+from recyclelora.models.backbones.weights import WeightsUnreadable
 from recyclelora.models.state import parameter_counts, trainable_state
 from recyclelora.runs.checkpoint import pointed
 from recyclelora.runs.directory import PREDICTIONS, RESULT
@@ -100,6 +102,7 @@ def write_result(run: Run, trainer: Trainer) -> dict[str, Any]:
         _add_figures(run, result["selection"])
         figures = result["selection"]["last"].get("metrics", {})
         trainer.metrics.append(trainer.step, selection["last"].points(FINAL) | points(figures, ENDING))
+        result["movement"] = _movement(run, trainer)
         with trainer.reporter.bar("drawing", 1):
             trainer.pictures.finish(selection["last"], scorer.matrices.get(trainer.step, {}))
         unread = predict_unlabelled(
@@ -111,6 +114,15 @@ def write_result(run: Run, trainer: Trainer) -> dict[str, Any]:
         write_json(directory.path / RESULT, result)
     run.fabric.barrier()
     return result
+
+
+def _movement(run: Run, trainer: Trainer) -> float | None:
+    """How far the weights have moved; None, with a warning, where those of the start cannot be read any more."""
+    try:
+        return backbone_movement(run.config, run.weights, trainer.segmenter.backbone.model)
+    except (OSError, WeightsUnreadable) as error:
+        trainer.reporter.warn(f"no movement of the weights in {RESULT}: {error}")
+        return None
 
 
 def _content(run: Run, trainer: Trainer, selection: dict[str, Scores]) -> dict[str, Any]:

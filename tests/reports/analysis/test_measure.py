@@ -5,20 +5,22 @@ from __future__ import annotations
 import copy
 import math
 
+import numpy as np
 import pytest
 import timm
 import torch
 from low_rank import inject, low_rank
 from torch import nn
 
+from recyclelora.adapters.calibration.statistics import Statistics
+from recyclelora.adapters.changes import ALL, ChangedLayer, changed_layers
 from recyclelora.adapters.config import DoraConfig
 from recyclelora.adapters.dora import DoRA
 from recyclelora.adapters.low_rank.config import BranchConfig, LowRankConfig
 from recyclelora.adapters.low_rank.layer import LowRankLinear
 from recyclelora.adapters.method import AdapterContext
 from recyclelora.adapters.state import low_rank_layers, merge
-from recyclelora.reports.analysis.layers import ALL, changed_layers
-from recyclelora.reports.analysis.measure import Measured, measure
+from recyclelora.reports.analysis.measure import Measured, data_share_rows, measure
 from recyclelora.reports.analysis.tables import mean, select
 
 RECYCLE = low_rank(main=BranchConfig("rrqr_minor", 6), sub=BranchConfig("rrqr_major", 2))
@@ -234,3 +236,22 @@ def test_a_layer_that_adds_more_than_its_factors_is_measured_by_its_merged_weigh
     torch.testing.assert_close(update, twice.double(), atol=1e-6, rtol=1e-5)
     sizes = measured(model)
     assert mean(values(sizes, "size", layer="blocks.0.mlp.fc1", quantity="relative_norm")) > 0.9
+
+
+def test_shares_in_the_directions_of_the_data_by_hand():
+    """An update of two directions: the first input of most energy, weight 3, and the last one, weight 1."""
+    rng = np.random.default_rng(0)
+    inputs, _ = np.linalg.qr(rng.standard_normal((20, 20)))
+    outputs, _ = np.linalg.qr(rng.standard_normal((30, 30)))
+    moment = inputs @ np.diag(np.arange(20.0, 0.0, -1.0)) @ inputs.T
+    gradient = outputs[:, :20] @ np.diag(np.arange(40.0, 0.0, -2.0)) @ inputs[:, ::-1].T
+    update = 3 * np.outer(outputs[:, 19], inputs[:, 0]) + np.outer(outputs[:, 25], inputs[:, 19])
+    layer = ChangedLayer("blocks.0.mlp.fc1", torch.randn(30, 20).double(), torch.from_numpy(update))
+    found = {row.quantity: row.value for row in data_share_rows(layer, Statistics(moment, None, gradient))}
+    expected = {"moments": (0.9, 0.1), "gradient_left": (0.0, 0.9), "gradient_right": (0.1, 0.9)}
+    for name, (top, bottom) in expected.items():  # of two of twenty directions, and of the outputs 25 is none of them
+        assert found[f"{name}_top_share"] == pytest.approx(top), name
+        assert found[f"{name}_bottom_share"] == pytest.approx(bottom), name
+        assert found[f"{name}_random_share"] == pytest.approx(2 / (30 if name == "gradient_left" else 20))
+    assert found["moments_cumulative_share"] == pytest.approx(1) and found["gradient_left_cumulative_share"] < 0.91
+    assert not [row for row in data_share_rows(layer, Statistics(moment)) if row.quantity.startswith("gradient")]

@@ -14,6 +14,8 @@ Array = npt.NDArray[np.float64]
 
 MOMENTS, GRADIENTS = "moments", "gradients"
 """What can be asked for."""
+SPLIT = ("q", "k", "v")
+"""The rows of a fused qkv layer, in their order."""
 
 
 @dataclass(frozen=True)
@@ -53,6 +55,20 @@ class Statistics:
         if self.gradient is None:
             return self
         return Statistics(self.moment, self.mean, self.gradient[chosen], self._known)
+
+
+def whole_layer(name: str) -> str:
+    """The layer of the model that a layer is, or is the q, k or v rows of."""
+    parent, _, part = name.rpartition(".")
+    return parent if parent.endswith(".qkv") and part in SPLIT else name
+
+
+def of_part(statistics: Statistics, name: str, height: int) -> Statistics:
+    """Those of a layer of ``height`` outputs, out of those of the layer of the model."""
+    if whole_layer(name) == name:
+        return statistics
+    first = SPLIT.index(name.rpartition(".")[2]) * height
+    return statistics.rows(slice(first, first + height))
 
 
 class Calibration(Protocol):

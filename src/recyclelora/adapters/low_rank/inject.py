@@ -10,7 +10,7 @@ from functools import partial
 
 from torch import nn
 
-from recyclelora.adapters.calibration.statistics import Statistics
+from recyclelora.adapters.calibration.statistics import Statistics, of_part, whole_layer
 from recyclelora.adapters.linalg.factor_cache import factorize
 from recyclelora.adapters.linalg.rrqr import RRQR
 from recyclelora.adapters.low_rank.config import BY_GRADIENTS, BY_MOMENTS, BranchConfig, LowRankConfig
@@ -24,8 +24,6 @@ from recyclelora.adapters.selection import role
 from recyclelora.adapters.state import ParameterRule, low_rank_layers
 from recyclelora.system.checks import accept
 
-SPLIT = ("q", "k", "v")
-"""The rows of a fused qkv layer, in their order."""
 SVD_MAJOR, SVD_MINOR = ("svd_major",), ("svd_minor", "svd_minor_left")
 OPPOSITE = ((RRQR_MAJOR, RRQR_MINOR), (SVD_MAJOR, SVD_MINOR))
 """Initialisations by the decomposition, and by the end of it, that they start from."""
@@ -121,9 +119,13 @@ class LowRank:
             )
         held: dict[str, list[str]] = {}
         for name in layers:
-            held.setdefault(_fused(name), []).append(name)
+            held.setdefault(whole_layer(name), []).append(name)
         for part in context.calibration.statistics(model, list(held), self.options.looks_at):
-            yield {name: _rows(found, name, layers[name]) for whole, found in part.items() for name in held[whole]}
+            yield {
+                name: of_part(found, name, layers[name].out_features)
+                for whole, found in part.items()
+                for name in held[whole]
+            }
 
     def _decomposed(self, layers: Mapping[str, nn.Linear], context: AdapterContext) -> dict[str, RRQR]:
         """Pivoted QR of every layer, if a branch asks for it."""
@@ -206,20 +208,6 @@ def _say_overlaps(layers: Mapping[str, nn.Linear], options: LowRankConfig) -> No
             f"in {count} of its directions; so in {len(shared)} of {len(layers)} layers"
         )
         warnings.warn(message, OverlapWarning, stacklevel=3)
-
-
-def _fused(name: str) -> str:
-    """The layer of the model that a layer is, or is the q, k or v rows of."""
-    parent, _, part = name.rpartition(".")
-    return parent if parent.endswith(".qkv") and part in SPLIT else name
-
-
-def _rows(statistics: Statistics, name: str, layer: nn.Linear) -> Statistics:
-    """Those of a layer, out of those of the layer of the model."""
-    if _fused(name) == name:
-        return statistics
-    first = SPLIT.index(name.rpartition(".")[2]) * layer.out_features
-    return statistics.rows(slice(first, first + layer.out_features))
 
 
 def _seeded_factors(layer: LayerWeight, name: str, branch: str, chosen: BranchConfig, seed: int) -> Factors:

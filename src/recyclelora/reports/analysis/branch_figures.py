@@ -8,8 +8,8 @@ from typing import Any
 
 import numpy as np
 
+from recyclelora.adapters.changes import INIT, TRAINED, UPDATE
 from recyclelora.drawing import style
-from recyclelora.reports.analysis.layers import INIT, TRAINED, UPDATE
 from recyclelora.reports.analysis.measure import SIDES, Measured
 from recyclelora.reports.analysis.panels import (
     STAGE_WORDS,

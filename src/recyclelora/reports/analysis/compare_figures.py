@@ -9,10 +9,10 @@ from typing import Any
 
 import numpy as np
 
+from recyclelora.adapters.changes import ALL, INIT, TRAINED, UPDATE
 from recyclelora.drawing import style
 from recyclelora.drawing.heatmap import cells, heatmap
 from recyclelora.reports.analysis.compare import MeasuredGroup, Measurement, Overlap, rows_of, spread, with_fused_qkv
-from recyclelora.reports.analysis.layers import ALL, INIT, TRAINED, UPDATE
 from recyclelora.reports.analysis.measure import CURVE_STEPS, SIDES
 from recyclelora.reports.analysis.tables import Row, mean, mean_by, select
 from recyclelora.reports.grouping import wrapped

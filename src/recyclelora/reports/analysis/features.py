@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from recyclelora.reports.analysis.layers import UPDATE
+from recyclelora.adapters.changes import UPDATE
 from recyclelora.reports.analysis.tables import Row
 
 COMPONENTS = 3

@@ -21,6 +21,9 @@ from recyclelora.adapters.analysis import (
     rounding_of,
     singular_values,
 )
+from recyclelora.adapters.calibration.statistics import Statistics
+from recyclelora.adapters.changes import ALL, INIT, TRAINED, UPDATE, ChangedLayer, Factored
+from recyclelora.adapters.changes import changed_layers as changed_layers  # which go into `measure`
 from recyclelora.adapters.subspaces import (
     energy_along,
     grassmann_similarity,
@@ -29,7 +32,6 @@ from recyclelora.adapters.subspaces import (
     random_similarity,
     singular_vectors,
 )
-from recyclelora.reports.analysis.layers import ALL, INIT, TRAINED, UPDATE, ChangedLayer, Factored
 from recyclelora.reports.analysis.tables import Row, Tables
 
 CURVE_STEPS = 10
@@ -143,18 +145,37 @@ def share_rows(layer: ChangedLayer) -> Iterator[Row]:
     if not norm(layer.update) > layer.rounding:
         return
     u, v = singular_vectors(layer.weight)
-    count = u.shape[1]
-    rank = min(count, sum(branch.trained.left.shape[1] for branch in layer.branches.values()) or count // CURVE_STEPS)
-    for side, basis in (("left", u), ("right", v)):
-        energy = energy_along(layer.update, basis, rows=side == "right")
-        chance = 1 / len(basis)
-        yield _row(layer, ALL, UPDATE, f"{side}_top_share", float(energy[:rank].sum()))
-        yield _row(layer, ALL, UPDATE, f"{side}_bottom_share", float(energy[count - rank :].sum()))
-        yield _row(layer, ALL, UPDATE, f"{side}_random_share", rank * chance)
-        for step in range(CURVE_STEPS + 1):
-            first = round(count * step / CURVE_STEPS)
-            yield _row(layer, ALL, UPDATE, f"{side}_cumulative_share", float(energy[:first].sum()), step)
-            yield _row(layer, ALL, UPDATE, f"{side}_cumulative_random", first * chance, step)
+    yield from _shares_along(layer, "left", u)
+    yield from _shares_along(layer, "right", v, rows=True)
+
+
+def data_share_rows(layer: ChangedLayer, data: Statistics) -> Iterator[Row]:
+    """The same in the eigenvectors of C = E[x x^T], which are input directions (``moments``), and in the singular
+    vectors of the mean gradient at W0, its output and input directions (``gradient_left``, ``gradient_right``)."""
+    if not norm(layer.update) > layer.rounding:
+        return
+    device = layer.weight.device
+    if data.moment is not None:
+        _, vectors = data.spectrum
+        yield from _shares_along(layer, "moments", torch.from_numpy(vectors).flip(1).to(device), rows=True)
+    if data.gradient is not None:
+        u, v = singular_vectors(torch.from_numpy(data.gradient).to(device))
+        yield from _shares_along(layer, "gradient_left", u)
+        yield from _shares_along(layer, "gradient_right", v, rows=True)
+
+
+def _shares_along(layer: ChangedLayer, name: str, basis: Tensor, *, rows: bool = False) -> Iterator[Row]:
+    """Shares of the update's energy along a basis (out, count), largest first; with ``rows`` (in, count)."""
+    count, smaller = basis.shape[1], min(layer.weight.shape)
+    rank = min(count, sum(b.trained.left.shape[1] for b in layer.branches.values()) or smaller // CURVE_STEPS)
+    energy, chance = energy_along(layer.update, basis, rows=rows), 1 / len(basis)
+    yield _row(layer, ALL, UPDATE, f"{name}_top_share", float(energy[:rank].sum()))
+    yield _row(layer, ALL, UPDATE, f"{name}_bottom_share", float(energy[count - rank :].sum()))
+    yield _row(layer, ALL, UPDATE, f"{name}_random_share", rank * chance)
+    for step in range(CURVE_STEPS + 1):
+        first = round(count * step / CURVE_STEPS)
+        yield _row(layer, ALL, UPDATE, f"{name}_cumulative_share", float(energy[:first].sum()), step)
+        yield _row(layer, ALL, UPDATE, f"{name}_cumulative_random", first * chance, step)
 
 
 def similarity_rows(layer: ChangedLayer) -> Iterator[Row]:

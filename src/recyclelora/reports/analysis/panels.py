@@ -8,8 +8,8 @@ from typing import Any
 
 import numpy as np
 
+from recyclelora.adapters.changes import INIT, TRAINED, UPDATE
 from recyclelora.drawing import style
-from recyclelora.reports.analysis.layers import INIT, TRAINED, UPDATE
 from recyclelora.reports.analysis.tables import Row, distinct, select
 
 STAGE_WORDS = {INIT: "start", TRAINED: "trained", UPDATE: "update"}

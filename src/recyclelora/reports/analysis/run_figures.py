@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
 
+from recyclelora.adapters.changes import ALL, INIT, TRAINED, UPDATE
 from recyclelora.drawing import style
 from recyclelora.reports.analysis import branch_figures
-from recyclelora.reports.analysis.layers import ALL, INIT, TRAINED, UPDATE
 from recyclelora.reports.analysis.measure import CURVE_STEPS, SIDES, Measured
 from recyclelora.reports.analysis.panels import (
     STAGE_WORDS,
@@ -31,6 +32,8 @@ def draw(measured: Measured, folder: Path, label: str) -> None:
     relative_size(tables["size"], folder / "relative_size.png", label)
     if tables.get("shares"):
         update_shares(tables["shares"], folder / "update_shares.png", label)
+    if tables.get("data_shares"):
+        data_shares(tables["data_shares"], folder / "data_shares.png", label)
     pairs = [row for row in tables.get("similarity", []) if "-" in row.branch]
     if pairs:
         branch_figures.main_sub_similarity(pairs, folder / "main_sub_similarity.png", label)
@@ -101,11 +104,22 @@ def relative_size(rows: list[Row], path: Path, label: str) -> None:
 
 def update_shares(rows: list[Row], path: Path, label: str) -> None:
     """Cumulative energy of the update along W0's singular directions, against a random matrix."""
-    types = distinct(rows, "type")
     title = "Where the update lies among the singular directions of $W_0$"
-    figure, axes = style.grid(2, len(types), title, label, sharex=True, sharey=True)
+    _shares(rows, path, (title, label), style.SIDES_OF_W, style.DIRECTIONS)
+
+
+def data_shares(rows: list[Row], path: Path, label: str) -> None:
+    """The same along the directions of the data: of the inputs' second moments, and of the gradient's two sides."""
+    title = "Where the update lies among the directions of the data"
+    known = {side: words for side, words in style.SIDES_OF_DATA.items() if select(rows, quantity=f"{side}_top_share")}
+    _shares(rows, path, (title, label), known, "directions, largest first (%)")
+
+
+def _shares(rows: list[Row], path: Path, titles: tuple[str, str], sides: Mapping[str, str], directions: str) -> None:
+    types = distinct(rows, "type")
+    figure, axes = style.grid(len(sides), len(types), *titles, sharex=True, sharey=True)
     percent = [100 * step / CURVE_STEPS for step in range(CURVE_STEPS + 1)]
-    for (r, side), (c, kind) in cells(list(style.SIDES_OF_W), types):
+    for (r, side), (c, kind) in cells(list(sides), types):
         axis, part = axes[r, c], select(rows, type=kind)
         curves = _curves(select(part, quantity=f"{side}_cumulative_share"))
         axis.fill_between(percent, curves.min(0), curves.max(0), color=style.BLUE, alpha=0.2, label="all blocks")
@@ -118,7 +132,7 @@ def update_shares(rows: list[Row], path: Path, label: str) -> None:
         )
         style.heading(axis, kind, f"top r {top:.1f} %, bottom r {bottom:.1f} % (random {random:.1f} %)")
         axis.set_ylim(0, 102)
-    style.label_grid(axes, style.DIRECTIONS, [f"energy of $\\Delta W$ (%)\n{s}" for s in style.SIDES_OF_W.values()])
+    style.label_grid(axes, directions, [f"energy of $\\Delta W$ (%)\n{s}" for s in sides.values()])
     style.shared_legend(figure, axes)
     style.save(figure, path)
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -13,9 +13,11 @@ import numpy as np
 import torch
 from torch import nn
 
+from recyclelora.adapters.changes import changed_layers
 from recyclelora.adapters.controls.config import FrozenConfig
 from recyclelora.adapters.state import low_rank_layers
 from recyclelora.config.build import build_backbone, locate_weights, user_errors
+from recyclelora.config.calibration import ShownImages, calibration_of
 from recyclelora.config.commands import AnalyzeConfig
 from recyclelora.config.run import Config
 from recyclelora.data.images import list_images
@@ -25,9 +27,9 @@ from recyclelora.evaluation.load import TrainedModel, load
 from recyclelora.models.backbones.timm import TimmBackbone
 from recyclelora.reports.analysis import compare_figures, run_figures
 from recyclelora.reports.analysis.compare import Measurement, by_configuration, overlaps, run_labels
+from recyclelora.reports.analysis.data_shares import add_data_shares
 from recyclelora.reports.analysis.feature_figures import captions, feature_change, feature_picture
 from recyclelora.reports.analysis.features import LevelView, compare_features, feature_rows, fitted
-from recyclelora.reports.analysis.layers import changed_layers
 from recyclelora.reports.analysis.measure import Measured, measure
 from recyclelora.reports.analysis.summary import comparison, group_table, run_table, summary
 from recyclelora.reports.analysis.tables import Tables, write_csv
@@ -37,6 +39,9 @@ from recyclelora.system.errors import UserError
 from recyclelora.system.progress import Reporter
 from recyclelora.system.storage import folder_inside, write_json
 from recyclelora.tracking.process import send
+
+Look = Callable[[Config, str], ShownImages]
+"""The images that a run's adapter looked at, for a device; raises a UserError where they are not on this machine."""
 
 
 class NothingToAnalyse(UserError):
@@ -93,7 +98,7 @@ def open_run(run: str, config: AnalyzeConfig) -> Opened:
     return Opened(model, pretrained, weights.sha256 if weights else None)
 
 
-def measure_run(opened: Opened, config: AnalyzeConfig, reporter: Reporter) -> Measured:
+def measure_run(opened: Opened, config: AnalyzeConfig, look: Look, reporter: Reporter) -> Measured:
     """Everything that can be measured on the weights."""
     model, pretrained = opened.adapted.model, opened.pretrained.model
     assert isinstance(model, nn.Module)
@@ -103,7 +108,19 @@ def measure_run(opened: Opened, config: AnalyzeConfig, reporter: Reporter) -> Me
     blocks = config.blocks if config.blocks is not None else _first_middle_last(len(pretrained.blocks))
     with user_errors(), reporter.bar(f"measuring {title(opened.config)}", count) as update:
         layers = changed_layers(model, pretrained, exact)
-        return measure(layers, map_blocks=blocks, subspaces=config.subspaces, progress=update)
+        found = measure(layers, map_blocks=blocks, subspaces=config.subspaces, progress=update)
+    wanted = config.data_subspaces
+    if wanted is None:
+        wanted = config.subspaces and calibration_of(opened.config) is not None
+    if wanted and found.tables:
+        try:
+            images = look(opened.config, str(device))
+        except UserError as error:
+            reporter.warn(f"no shares in the directions of the data: {str(error).splitlines()[0]}")
+            return found
+        with user_errors(), reporter.bar("looking at images", 1):
+            add_data_shares(found, model, opened.pretrained, opened.config, images, exact)
+    return found
 
 
 def _first_middle_last(count: int) -> list[int]:
@@ -123,13 +140,13 @@ def _output(config: AnalyzeConfig, room: Path, name: str) -> Path:
 # --- one run ----------------------------------------------------------------------------------------------------------
 
 
-def analyze_run(run: str, config: AnalyzeConfig) -> None:
+def analyze_run(run: str, config: AnalyzeConfig, look: Look) -> None:
     """Tables, figures and ``summary.json`` of one run."""
     began = time.perf_counter()
     reporter = Reporter()
     opened = open_run(run, config)
     folder = _output(config, Path(run), ANALYSIS)
-    measured = measure_run(opened, config, reporter)
+    measured = measure_run(opened, config, look, reporter)
     if config.figures and measured.tables:
         with reporter.bar("drawing", 1):
             run_figures.draw(measured, folder, opened.label)
@@ -211,7 +228,7 @@ def _tell_mlflow(run: Path, reporter: Reporter) -> None:
 # --- several runs -----------------------------------------------------------------------------------------------------
 
 
-def compare_runs(runs: Sequence[str], config: AnalyzeConfig) -> None:
+def compare_runs(runs: Sequence[str], config: AnalyzeConfig, look: Look) -> None:
     """Tables, figures and ``summary.json`` of several runs side by side; frozen ones are left out."""
     reporter = Reporter()
     measurements = []
@@ -221,7 +238,7 @@ def compare_runs(runs: Sequence[str], config: AnalyzeConfig) -> None:
         except NothingToAnalyse as error:
             reporter.warn(str(error))
             continue
-        measured = measure_run(opened, config, reporter)
+        measured = measure_run(opened, config, look, reporter)
         measurements.append(_measurement(run, opened, measured))
     measurements = [m for m in measurements if m.tables]
     if not measurements:

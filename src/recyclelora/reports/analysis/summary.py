@@ -8,13 +8,14 @@ from typing import Any
 
 from rich.table import Table
 
+from recyclelora.adapters.changes import ALL, INIT, TRAINED, UPDATE
 from recyclelora.reports.analysis.compare import MeasuredGroup, Overlap, fused, spread
-from recyclelora.reports.analysis.layers import ALL, INIT, TRAINED, UPDATE
 from recyclelora.reports.analysis.tables import Tables, distinct, mean, scalar_means, select
 
 HEADLINES = (
     "effective_rank", "rank_efficiency", "grassmann_b", "grassmann_a", "column_norm_ratio", "relative_norm",
     "left_top_share", "left_bottom_share", "right_top_share", "right_bottom_share", "relative_change",
+    *(f"{name}_{end}_share" for name in ("moments", "gradient_left", "gradient_right") for end in ("top", "bottom")),
 )  # fmt: skip
 """Quantities whose means over layers go into MLflow."""
 
@@ -30,6 +31,10 @@ LINES = {
     "ΔW in bottom r of W₀, out": ("shares", {"quantity": "left_bottom_share"}, "{:.1%}"),
     "ΔW in top r of W₀, in": ("shares", {"quantity": "right_top_share"}, "{:.1%}"),
     "ΔW in bottom r of W₀, in": ("shares", {"quantity": "right_bottom_share"}, "{:.1%}"),
+    "ΔW in top r of E[xxᵀ], in": ("data_shares", {"quantity": "moments_top_share"}, "{:.1%}"),
+    "ΔW in bottom r of E[xxᵀ], in": ("data_shares", {"quantity": "moments_bottom_share"}, "{:.1%}"),
+    "ΔW in top r of gradient, out": ("data_shares", {"quantity": "gradient_left_top_share"}, "{:.1%}"),
+    "ΔW in top r of gradient, in": ("data_shares", {"quantity": "gradient_right_top_share"}, "{:.1%}"),
 }
 """Name -> table, rows that are averaged, and how the number is shown; lines without any number are left out."""
 

@@ -100,8 +100,8 @@ class ParentRun:
 
     @property
     def objective(self) -> str:
-        """The name of what the sweep optimises."""
-        return str((self.study.get("objectives") or ["objective"])[0])
+        """The name of what the sweep optimises, in letters that MLflow takes."""
+        return str((self.study.get("objectives") or ["objective"])[0]).replace("~", "_near_")
 
     def _sign(self) -> int:
         """1 where more is better."""

@@ -184,10 +184,10 @@ class RunSender:
         ]
 
     def _result_points(self) -> Iterator[Point]:
-        """What runs of a study are sorted by: the objective, its cost and numbers of parameters."""
+        """What runs of a study are sorted by: the objective, its cost, movement and numbers of parameters."""
         path = self.run_dir / RESULT
         result, stamp = read_record(path, ResultRecord), int(1000 * path.stat().st_mtime)
-        figures = ("objective", "seconds", "gpu_seconds", "energy_wh", "peak_memory_mb")
+        figures = ("objective", "seconds", "gpu_seconds", "energy_wh", "peak_memory_mb", "movement")
         values: dict[str, Any] = {name: result.get(name) for name in figures}
         values |= {f"parameters/{name}": count for name, count in result["params"].items()}
         for name, value in values.items():

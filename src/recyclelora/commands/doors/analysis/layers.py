@@ -1,3 +1,3 @@
-"""See :mod:`recyclelora.reports.analysis.layers`."""
+"""See :mod:`recyclelora.adapters.changes`."""
 
-from recyclelora.reports.analysis.layers import changed_layers as changed_layers
+from recyclelora.reports.analysis.measure import changed_layers as changed_layers

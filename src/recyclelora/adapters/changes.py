@@ -1,18 +1,21 @@
-"""The layers that a run changed, each with its pretrained weight, its factors where it has any, and its update."""
+"""The layers that a run changed, each with its pretrained weight, its factors where it has any, and its update; and how
+far they moved in all."""
 
 from __future__ import annotations
 
+import math
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor, nn
 
-from recyclelora.adapters.analysis import Matrix, Product, difference, total
+from recyclelora.adapters.analysis import Matrix, Product, difference, norm, total
+from recyclelora.adapters.calibration.statistics import whole_layer
 from recyclelora.adapters.low_rank.layer import Branch, LowRankLinear, SplitQKV
 from recyclelora.adapters.rounding import FLOAT32
-from recyclelora.adapters.state import merge
+from recyclelora.adapters.state import merge, unmergeable
 
 ALL = "all"
 """The branch that stands for the sum of a layer's branches, or for the whole update of a layer without branches."""
@@ -84,17 +87,27 @@ class ChangedLayer:
         return found
 
 
-def changed_layers(model: nn.Module, pretrained: nn.Module, device: torch.device) -> Iterator[ChangedLayer]:
+def changed_layers(
+    model: nn.Module, pretrained: nn.Module, device: torch.device, only: Collection[str] | None = None
+) -> Iterator[ChangedLayer]:
     """Every linear layer of ``pretrained`` that ``model`` adapts or has changed, one at a time, in model order.
+
+    Args:
+        model: the adapted model.
+        pretrained: the same one as it was.
+        device: where float64 is computed.
+        only: names of layers of ``pretrained`` to look at; None: all of them.
 
     Raises:
         ValueError: the method changes layers in a way that cannot be merged into a weight.
     """
-    names = [name for name, module in pretrained.named_modules() if isinstance(module, nn.Linear)]
+    names = [name for name, module in pretrained.named_modules() if _is_linear(module)]
     modules = {name: model.get_submodule(name) for name in names}
     known = all(type(module) is nn.Linear or _is_low_rank(module) for module in modules.values())
     merged = model if known else merge(model)
     for name, module in modules.items():
+        if only is not None and name not in only:
+            continue
         weight = _weight(pretrained, name, device)
         if _is_low_rank(module):
             yield from _low_rank(name, module, weight)
@@ -105,6 +118,26 @@ def changed_layers(model: nn.Module, pretrained: nn.Module, device: torch.device
             yield ChangedLayer(name, weight, update, _factors(module, device), module.scale, eps)
         elif update.any():
             yield ChangedLayer(name, weight, update, eps=eps)
+
+
+def movement(model: nn.Module, pretrained: nn.Module, device: torch.device) -> float | None:
+    """How far a method moved the weights: the mean of ||dW||_F / ||W0||_F over all linear layers of ``pretrained``.
+
+    A layer that stays counts as 0, so that who adapts a quarter of the layers moves a quarter; q, k and v of a fused
+    layer are one. None for a method that works beside the weights.
+    """
+    if unmergeable(model) is not None:
+        return None
+    sizes = {n: float(_weight(pretrained, n, device).norm()) for n, m in pretrained.named_modules() if _is_linear(m)}
+    squares = dict.fromkeys(sizes, 0.0)
+    for layer in changed_layers(model, pretrained, device):
+        squares[whole_layer(layer.name)] += norm(layer.update) ** 2
+    shares = [math.sqrt(squares[name]) / size for name, size in sizes.items() if size]
+    return math.fsum(shares) / len(shares) if shares else None
+
+
+def _is_linear(module: nn.Module) -> bool:
+    return isinstance(module, nn.Linear)
 
 
 def _is_low_rank(module: nn.Module) -> bool:
