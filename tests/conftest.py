@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import copy
+import dataclasses
+import functools
 import os
 import shutil
 import signal
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -92,13 +95,41 @@ TINY = [
 """Overrides of a run that takes seconds on a CPU."""
 
 
+FOLDER = "/folder-of-a-test"
+
+
 def compose_config(folder: Path, *overrides: str) -> Config:
     """The shipped configuration with overrides, everything below ``folder``."""
+    if any(str(folder) in override for override in overrides):
+        return _composed(folder, overrides)
+    return _moved(copy.deepcopy(_composed_anywhere(overrides)), str(folder))
+
+
+@functools.cache
+def _composed_anywhere(overrides: tuple[str, ...]) -> Config:
+    return _composed(Path(FOLDER), overrides)
+
+
+def _composed(folder: Path, overrides: tuple[str, ...]) -> Config:
     register_schemas()
     folders = [f"output_dir={folder / 'outputs'}", f"cache={folder / 'cache'}", f"data.root={folder / 'data'}"]
     with initialize_config_dir(str(home() / "conf")):
         config: Config = typed(compose("train", [*folders, *overrides]))
     return config
+
+
+def _moved(node: Any, folder: str) -> Any:
+    """The same configuration, or part of one, with another folder in its paths; in place where it can be."""
+    if isinstance(node, str):
+        return node.replace(FOLDER, folder)
+    if dataclasses.is_dataclass(node):
+        for field in dataclasses.fields(node):
+            setattr(node, field.name, _moved(getattr(node, field.name), folder))
+    elif isinstance(node, dict):
+        node.update({key: _moved(value, folder) for key, value in node.items()})
+    elif isinstance(node, list):
+        node[:] = [_moved(value, folder) for value in node]
+    return node
 
 
 @pytest.fixture

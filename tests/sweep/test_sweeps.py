@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shutil
 import signal
 import sqlite3
@@ -232,7 +233,7 @@ def test_the_best_are_confirmed_on_fresh_seeds(sweeping: Sweeping):
     assert code == 0, err
     confirmed = [t for t in sweeping.trials if t.kind == "confirm"]
     assert [(t.number, t.values) for t in confirmed] == [(2, [pytest.approx(0.015)])]
-    assert "on fresh seeds" in out
+    assert "on fresh seeds" in out and re.search(r"confirmation 2 \(x=\d\) seed=(10|20): -?0\.0[12]", out), out
 
 
 @pytest.mark.slow

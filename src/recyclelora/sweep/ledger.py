@@ -7,7 +7,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any, Literal, NotRequired, TypedDict
@@ -123,11 +123,6 @@ class Trial:
     def what(self) -> str:
         """What it varies, for people: long numbers to four digits."""
         return LONG_NUMBER.sub(lambda found: f"{float(found[0]):.4g}", ", ".join(self.overrides)) or "-"
-
-    @property
-    def found(self) -> str:
-        """Its values, for people."""
-        return ", ".join(f"{value:.4f}" for value in self.values or ())
 
     @property
     def run_prefix(self) -> str:
@@ -292,6 +287,11 @@ def _attempts_by_jobs(trial: Trial, unit: int) -> Iterator[Attempt]:
     latest = max((record["attempt"] for record in said if record is not None), default=0)
     for number in range(1, latest + 1):
         yield Attempt(unit, number, "", trial.asked, None if number == latest else now())
+
+
+def in_words(values: Iterable[float]) -> str:
+    """Values of a trial or of a run, for people."""
+    return ", ".join(f"{value:.4f}" for value in values)
 
 
 def trial_folder(kind: str, number: int) -> str:

@@ -14,7 +14,7 @@ from recyclelora.sweep.attempts import MOST_FALSE_STARTS, Attempt, now, tries_ag
 from recyclelora.sweep.cost import lasted, reached
 from recyclelora.sweep.execution import Executor, Stage, Status
 from recyclelora.sweep.goals import means, violations
-from recyclelora.sweep.ledger import COMPLETE, FAILED, PRUNED, WAITING, Trial
+from recyclelora.sweep.ledger import COMPLETE, FAILED, PRUNED, WAITING, Trial, in_words
 from recyclelora.sweep.pausing import Pausing, rests
 from recyclelora.sweep.planning import Plan
 from recyclelora.sweep.racing import Racing
@@ -110,6 +110,8 @@ class Settling:
             trial.save_state()
         elif outcome is not None and _final(trial, outcome):
             self.settle_trial(trial)
+            if not trial.ended and outcome["status"] == "complete":
+                self.say(f"{_name(trial)} {trial.units[unit][-1]}: {in_words(outcome.get('values') or ())}")
         elif outcome is None and _unwanted(trial, unit):
             self._end(trial, FAILED, reason=CANCELLED)
         elif tries_again(trial.attempts_of(unit), self.plan.max_retries):
@@ -232,9 +234,13 @@ def _final(trial: Trial, outcome: AttemptEnd) -> bool:
     return rests(trial, outcome) if outcome["status"] == "paused" else str(outcome["status"]) != "interrupted"
 
 
+def _name(trial: Trial) -> str:
+    return f"{'confirmation' if trial.confirms else 'trial'} {trial.number} ({trial.what})"
+
+
 def _told(trial: Trial) -> str:
     """A trial's end in one line."""
-    name = f"{'confirmation' if trial.confirms else 'trial'} {trial.number} ({trial.what})"
+    name = _name(trial)
     if trial.state == COMPLETE:
-        return f"{name}: {trial.found}" + (f"; {trial.reason}" if trial.reason else "")
+        return f"{name}: {in_words(trial.values or ())}" + (f"; {trial.reason}" if trial.reason else "")
     return f"{name} {trial.state}: {trial.reason}"

@@ -16,7 +16,7 @@ from rich.text import Text
 from recyclelora.runs.mailbox import Unit, read_reports
 from recyclelora.sweep.driver import Driver
 from recyclelora.sweep.goals import TUNED, is_miou
-from recyclelora.sweep.ledger import COMPLETE, FAILED, PAUSED, PRUNED, RUNNING, WAITING, Trial
+from recyclelora.sweep.ledger import COMPLETE, FAILED, PAUSED, PRUNED, RUNNING, WAITING, Trial, in_words
 from recyclelora.sweep.race import Entrant, Race, Standing, conclusion, judge
 from recyclelora.sweep.racing import entrants_of, read_entrants, rows
 from recyclelora.sweep.search import Search, best_trials
@@ -65,7 +65,9 @@ class SweepTable:
         for job, units in driver.units.jobs.items():
             for trial, unit in units:
                 table.add_row(*running_row(trial, unit, job))
-        below = (f"best so far: {trial.found} by trial {trial.number} ({trial.what})" for trial in best[:1])
+        below = (
+            f"best so far: {in_words(trial.values or ())} by trial {trial.number} ({trial.what})" for trial in best[:1]
+        )
         self._live.update(Group(table, *below), refresh=True)
 
     def _headline(self, search: Search) -> str:
