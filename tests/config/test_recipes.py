@@ -24,19 +24,25 @@ STEPS = 40_000
 WHOLE_GTA = [("gta", "train", None)]
 PART_OF_GTA = [("gta", "train", 12403)]
 CITY = [("cityscapes", "train", None)]
+SYNTHIA, URBANSYN = [("synthia", "train", None)], [("urbansyn", "train", None)]
 
 RECIPES = {
     # sources, padding, batch, EMA momentum and first step, weight decay at the end, warm-up, decay of query_feat
     "gta2cbm": (PART_OF_GTA, "first", 4, None, 0, 1e-5, 0, True),
     "city2bm": (CITY, "first", 4, None, 0, 1e-5, 0, True),
-    "gs2cbm": ([*PART_OF_GTA, ("synthia", "train", None)], "last", 4, None, 0, 1e-5, 0, True),
-    "gsu2cbm": (
-        [*PART_OF_GTA, ("synthia", "train", None), ("urbansyn", "train", None)], "last", 4, None, 0, 1e-5, 0, True,
-    ),
+    "gs2cbm": ([*PART_OF_GTA, *SYNTHIA], "last", 4, None, 0, 1e-5, 0, True),
+    "gsu2cbm": ([*PART_OF_GTA, *SYNTHIA, *URBANSYN], "last", 4, None, 0, 1e-5, 0, True),
     "soma_gta2cbm": (WHOLE_GTA, "last", 4, 2e-4, 12_000, 1e-5, 0, False),
+    "soma_gs2cbm": ([*WHOLE_GTA, *SYNTHIA], "last", 4, None, 0, 1e-5, 0, False),
+    "soma_gsu2cbm": ([*WHOLE_GTA, *SYNTHIA, *URBANSYN], "last", 4, None, 0, 1e-5, 0, False),
+    "soma_gsu2cbm_1024": ([*WHOLE_GTA, *SYNTHIA, *URBANSYN], "last", 4, 2e-4, 16_000, 1e-5, 0, False),
     "soma_city2bm": (CITY, "last", 8, 2e-4, 20_000, 1e-5, 1500, False),
+    "soma_city2acdc": (CITY, "last", 8, 2e-4, 20_000, 1e-5, 10_000, False),
+    "soma_city2acdc_512": (CITY, "last", 8, 2e-4, 20_000, 1e-5, 10_000, False),
     "rein_gta2cbm": (WHOLE_GTA, "last", 4, None, 0, None, 0, True),
     "rein_city2bm": (CITY, "last", 4, None, 0, None, 0, True),
+    "rein_city2acdc": (CITY, "last", 8, None, 0, None, 10_000, True),
+    "rein_city2acdc_512": (CITY, "last", 4, None, 0, None, 0, True),
     "rein_frozen_gta2cbm": (WHOLE_GTA, "last", 4, None, 0, None, 0, False),
     "rein_full_gta2cbm": (WHOLE_GTA, "last", 4, None, 0, None, 0, False),
 }  # fmt: skip
@@ -49,9 +55,45 @@ def test_every_preset_is_what_its_public_configuration_says(make_config: MakeCon
     assert [(s.dataset, s.split, s.subset) for s in c.data.sources] == sources
     assert (c.data.augment.padding, c.trainer.batch_size, c.trainer.max_steps) == (padding, batch, STEPS)
     assert (c.trainer.ema, c.trainer.ema_start) == (ema, ema_start)
-    assert (c.optimizer.lr, c.optimizer.weight_decay, c.optimizer.weight_decay_end) == (1e-4, 0.05, decay_end)
+    lr = 6e-5 if name == "rein_city2acdc" else 1e-4
+    assert (c.optimizer.lr, c.optimizer.weight_decay, c.optimizer.weight_decay_end) == (lr, 0.05, decay_end)
     assert (c.optimizer.warmup_steps, c.decoder.decay_query_feat) == (warmup, query_feat_decays)
-    assert c.data.protocol.name == ("rein" if name.startswith("rein") else "recyclelora")
+    adapter = next((a for a in ("frozen", "full", "rein", "soma") if a in name), "recyclelora")
+    assert (c.adapter.name, c.backbone.name, c.decoder.name) == (adapter, "dinov2_large", "mask2former")
+
+
+SMALL, LARGE = (512, [int(512 * x * 0.1) for x in range(5, 21)]), (1024, [int(1024 * x * 0.1) for x in range(5, 21)])
+"""Crop and short edges, as the configurations compute them."""
+OWN = {"mapillary": [1024, 2048]}
+SIZES = {
+    # crop and short edges of training; window, stride, sizes and fits (short edge first) of tests
+    **dict.fromkeys(
+        ("gta2cbm", "city2bm", "gs2cbm", "gsu2cbm", "soma_gta2cbm", "soma_gs2cbm", "soma_gsu2cbm", "soma_city2bm"),
+        (*SMALL, 512, 341, None, OWN),
+    ),
+    "soma_gsu2cbm_1024": (*LARGE, 1024, 683, None, {"bdd100k": [1024, 2048], **OWN}),
+    **dict.fromkeys(("soma_city2acdc", "rein_city2acdc", "city2acdc"), (*LARGE, 1024, 683, None, None)),
+    "soma_city2acdc_512": (512, LARGE[1], 512, 341, None, None),
+    **dict.fromkeys(
+        ("rein_gta2cbm", "rein_city2bm", "rein_frozen_gta2cbm", "rein_full_gta2cbm"),
+        (*SMALL, 512, 341, [512, 1024], {"mapillary": [512, 1024]}),
+    ),
+    "rein_city2acdc_512": (*SMALL, 512, 341, [512, 1024], None),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", SIZES)
+def test_the_sizes_of_training_and_tests(make_config: MakeConfig, name: str):
+    data = make_config(f"experiment={name}").data
+    crop, short_edges, window, stride, cityscapes, fit = SIZES[name]
+    assert (data.augment.crop, data.augment.short_edges) == ([crop, crop], short_edges)
+    assert data.augment.max_long_edge == 2 * short_edges[-1]
+    assert (data.protocol.mode, data.protocol.window, data.protocol.stride) == ("slide", window, stride)
+    shown = {target.dataset for target in data.targets} | {data.source_val.dataset}
+    assert data.protocol.sizes.get("cityscapes") == cityscapes
+    assert data.protocol.sizes.get("acdc") == ([540, 960] if name == "rein_city2acdc_512" else None)
+    assert {k: v for k, v in data.protocol.fit.items() if k in shown} == (fit or {})
+    assert ("mapillary" in shown) <= ("mapillary" in data.protocol.half)
 
 
 def poly(length: int, power: float = 0.9) -> list[float]:
@@ -77,6 +119,9 @@ def linear(length: int, start: float) -> list[float]:
         ("rein_gta2cbm", poly(STEPS)),
         ("soma_city2bm", linear(1500, 0.01) + poly(STEPS - 1500)),
         ("city2acdc", linear(10_000, 1e-6) + poly(STEPS - 10_000)),
+        ("soma_city2acdc", linear(10_000, 1e-6) + poly(STEPS - 10_000)),
+        ("rein_city2acdc", linear(10_000, 1e-6) + poly(STEPS - 10_000)),
+        ("rein_city2acdc_512", poly(STEPS)),
     ],
 )
 def test_the_learning_rate_of_every_step_is_mmengines(make_config: MakeConfig, name: str, factors: list[float]):
