@@ -16,7 +16,7 @@ from typing import Any
 import pytest
 import yaml
 from mlflow_server import free_port
-from postgresql import database  # noqa: F401
+from postgresql import database, postgresql  # noqa: F401
 from waiting import wait_for
 
 from recyclelora.config.compose import home

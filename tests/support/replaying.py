@@ -124,7 +124,7 @@ def replay(sweep: Path, plan: Plan, executor: Replay, pruner: optuna.pruners.Bas
     if pruner is not None:
         study.pruner = pruner
     sweep.mkdir(parents=True, exist_ok=True)
-    driver = Driver(plan, study, ledger, executor, Silent())
+    driver = Driver(plan, study, ledger, executor, Silent(), optuna.create_study)
     driver.run()
     return driver
 

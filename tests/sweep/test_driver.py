@@ -38,7 +38,7 @@ def study() -> optuna.Study:
 
 
 def driver(sweep: Path, study: optuna.Study, name: str) -> Driver:
-    made = Driver(PLAN, study, Ledger(sweep), None, None)  # type: ignore[arg-type]
+    made = Driver(PLAN, study, Ledger(sweep), None, None, optuna.create_study)  # type: ignore[arg-type]
     made.search.driver = name
     return made
 
@@ -74,7 +74,7 @@ def test_a_request_is_new_once_for_every_driver(tmp_path: Path):
 
 
 def test_a_trial_killed_while_its_driver_is_told_to_stop_loses_no_try(tmp_path: Path, study: optuna.Study):
-    alone = Driver(PLAN, study, Ledger(tmp_path), None, None)  # type: ignore[arg-type]
+    alone = Driver(PLAN, study, Ledger(tmp_path), None, None, optuna.create_study)  # type: ignore[arg-type]
     trial = alone.search.next()
     assert trial is not None
     trial.attempts.append(Attempt(0, 1, "job", ""))
@@ -86,7 +86,7 @@ def test_a_trial_killed_while_its_driver_is_told_to_stop_loses_no_try(tmp_path: 
 
 
 def test_what_a_trial_has_reached_is_kept_with_its_attempt(tmp_path: Path, study: optuna.Study):
-    alone = Driver(PLAN, study, Ledger(tmp_path), None, None)  # type: ignore[arg-type]
+    alone = Driver(PLAN, study, Ledger(tmp_path), None, None, optuna.create_study)  # type: ignore[arg-type]
     alone.observer = SimpleNamespace(event=print)  # type: ignore[assignment]
     trial = alone.search.next()
     assert trial is not None
@@ -167,7 +167,7 @@ def test_a_file_system_that_does_not_answer_is_no_other_folder(tmp_path: Path, s
 
 
 def test_late_outcomes_that_make_no_values_are_looked_at_once(tmp_path: Path, study: optuna.Study, monkeypatch):
-    alone, said = Driver(PLAN, study, Ledger(tmp_path), None, None), []  # type: ignore[arg-type]
+    alone, said = Driver(PLAN, study, Ledger(tmp_path), None, None, optuna.create_study), []  # type: ignore[arg-type]
     alone.observer = SimpleNamespace(event=said.append)  # type: ignore[assignment]
     trial = alone.search.next()
     assert trial is not None

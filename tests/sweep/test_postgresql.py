@@ -5,12 +5,13 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+import time
 from collections import Counter
 from pathlib import Path
 
 import optuna
 import pytest
-from postgresql import database  # noqa: F401
+from postgresql import Server, database, postgresql  # noqa: F401
 from sweeping import Sweeping
 from waiting import wait_for
 
@@ -83,6 +84,43 @@ def test_a_fresh_sweep_forgets_the_study_and_every_driver_is_seen_and_told(tmp_p
     assert sweeping.trials[0].params == first[0]  # a seeded sampler that knows nothing yet
     study = optuna.load_study(study_name="out", storage=storage)
     assert Counter(trial.state.name for trial in study.trials) == {"COMPLETE": 10}
+
+
+@pytest.mark.slow
+def test_a_restart_of_the_database_is_waited_for(tmp_path: Path, storage: str, postgresql: Server):
+    """Three seconds without it, in which trials run, report and end; a median pruner asks after each report."""
+    sweeping = Sweeping(tmp_path)
+    busy = ["hydra/sweeper/pruner=median", "hydra.sweeper.n_trials=12", "steps=6", "pause=2"]
+    driver = sweeping.start(*TPE, *busy, f"hydra.sweeper.storage={storage}")
+    wait_for(lambda: sweeping.states.get("complete", 0) >= 2, 180)
+    postgresql.stop()
+    time.sleep(3)
+    postgresql.start()
+    out, err = driver.communicate(timeout=240)
+    assert driver.returncode == 0, (out, err)
+    assert "Traceback" not in out + err
+    assert out.count("does not answer, and is waited for") == out.count("storage answers again") >= 1
+    ended = {trial.number: (trial.state, trial.values) for trial in sweeping.trials}
+    assert len(ended) == 12 and {state for state, _ in ended.values()} <= {"complete", "pruned"}
+    assert all(len(trial.attempts) == 1 for trial in sweeping.trials)
+    study = optuna.load_study(study_name="out", storage=storage)
+    assert {t.number: t.state.name.lower() for t in study.trials} == {n: state for n, (state, _) in ended.items()}
+    assert all(t.values == ended[t.number][1] for t in study.trials if t.state.name == "COMPLETE")
+
+
+@pytest.mark.slow
+def test_a_study_that_somebody_deletes_is_made_again(tmp_path: Path, storage: str):
+    """As the dashboard's button does."""
+    sweeping = Sweeping(tmp_path)
+    driver = sweeping.start(*TPE, f"hydra.sweeper.storage={storage}", "sabotage='2:wait 3:wait'")
+    wait_for(lambda: sweeping.states == {"complete": 2, "running": 2}, 180)
+    optuna.delete_study(study_name="out", storage=storage)
+    (tmp_path / "go").touch()
+    out, err = driver.communicate(timeout=240)
+    assert driver.returncode == 0 and "Traceback" not in err, (out, err)
+    assert out.count("is there again") == 1 and sweeping.states == {"complete": 8}
+    study = optuna.load_study(study_name="out", storage=storage)
+    assert [(t.params, t.values) for t in study.trials] == [(t.params, t.values) for t in sweeping.trials]
 
 
 @pytest.mark.slow

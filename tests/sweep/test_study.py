@@ -15,7 +15,7 @@ from optuna.exceptions import StorageInternalError
 
 from recyclelora.sweep.ledger import COMPLETE, FAILED, Ledger
 from recyclelora.sweep.storage import forget, storage_url
-from recyclelora.sweep.study import open_study
+from recyclelora.sweep.study import open_study, tell
 from recyclelora.sweep.view import View
 from recyclelora.system.errors import UserError
 
@@ -184,15 +184,35 @@ def test_a_shared_database_is_waited_for_until_it_is_back_or_the_driver_is_to_en
     monkey = pytest.MonkeyPatch()
     monkey.setattr("recyclelora.sweep.view.LONGEST_PAUSE", 0.05)
     try:
-        assert View(study, None, screen.say, lambda: False).use(fails_twice, -1) == 7
+        assert View(study, optuna.create_study, screen.say, lambda: False, shared=True).use(fails_twice, -1) == 7
         assert screen.lines == [
             "the study's storage does not answer, and is waited for: server closed",
             "the study's storage answers again",
         ]
         calls[0] = 0
-        assert View(study, None, screen.say, lambda: True).use(fails_twice, -1) == -1
+        assert View(study, optuna.create_study, screen.say, lambda: True, shared=True).use(fails_twice, -1) == -1
     finally:
         monkey.undo()
+
+
+def test_a_call_that_got_through_though_its_answer_was_lost_is_made_again(sweep: Path, monkeypatch: pytest.MonkeyPatch):
+    """What a database does that ends between its commit and its answer."""
+    study, _ = open_study(storage_url(None, sweep), "mine", ["maximize"], Ledger(sweep).trials(), [])
+    number = study.ask({"x": FloatDistribution(0.0, 9.0)}).number
+    trial = Ledger(sweep).add(number, study.trials[number].params, [], [[]], {"x": TEXT})
+    trial.end(COMPLETE, values=[9.0])
+    commit, lost = study._storage.set_trial_state_values, [StorageInternalError("no answer")]
+
+    def without_answer(*arguments: object, **more: object) -> bool:
+        done = commit(*arguments, **more)
+        if lost:
+            raise lost.pop()
+        return done
+
+    monkeypatch.setattr(study._storage, "set_trial_state_values", without_answer)
+    monkeypatch.setattr("recyclelora.sweep.view.LONGEST_PAUSE", 0.01)
+    View(study, optuna.create_study, Screen().say, lambda: False, shared=True).use(lambda: tell(study, trial), None)
+    assert not lost and study.trials[number].values == [9.0]
 
 
 def test_a_folder_may_have_any_name(tmp_path: Path):

@@ -139,12 +139,16 @@ def test_a_driver_that_is_killed_loses_and_repeats_nothing(sweeping: Sweeping):
 
 
 @pytest.mark.slow
-def test_a_trial_that_was_asked_for_but_never_written_down_is_the_next_one(sweeping: Sweeping):
+def test_a_trial_that_was_asked_for_but_never_written_down_is_the_next_one(sweeping: Sweeping, tmp_path: Path):
     sweeping(*TPE, "hydra.sweeper.n_trials=2")
     asked = study_of(sweeping).ask()  # as by a driver that is killed before it writes the ledger
     sweeping(*TPE, "hydra.sweeper.n_trials=3")
     assert [t.number for t in sweeping.trials] == [0, 1, 2] and asked.number == 2
     assert [t.state.name for t in study_of(sweeping).trials] == ["COMPLETE"] * 3
+    (tmp_path / "undisturbed").mkdir()
+    undisturbed = Sweeping(tmp_path / "undisturbed")
+    undisturbed(*TPE, "hydra.sweeper.n_trials=3")
+    assert [t.params for t in sweeping.trials] == [t.params for t in undisturbed.trials]
 
 
 @pytest.mark.slow

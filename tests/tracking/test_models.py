@@ -12,7 +12,7 @@ import pytest
 import yaml
 from conftest import make_cityscapes, make_gta
 from mlflow_server import serving
-from postgresql import database  # noqa: F401
+from postgresql import database, postgresql  # noqa: F401
 from tracked import client_of
 
 import recyclelora

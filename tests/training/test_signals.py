@@ -13,6 +13,7 @@ from pathlib import Path
 
 import pytest
 from conftest import TINY
+from mlflow_server import free_port
 from waiting import wait_for
 
 from recyclelora.config.compose import home
@@ -37,6 +38,8 @@ def waits(owner, name):
     def waiting(*args, **options):
         if not marker.exists():
             reached()
+        with marker.with_suffix(".calls").open("a") as calls:
+            calls.write("1")
         return inner(*args, **options)
     setattr(owner, name, waiting)
 
@@ -83,15 +86,17 @@ def start(tmp_path: Path, options: list[str]):
     script.write_text(DRIVER)
     started: list[subprocess.Popen[str]] = []
 
-    def starting(stage: str, workers: int = 0) -> subprocess.Popen[str]:
+    def starting(stage: str, workers: int = 0, *more: str, **environment: str) -> subprocess.Popen[str]:
         marker = tmp_path / f"reached{len(started)}"
         process = subprocess.Popen(
-            [sys.executable, str(script), stage, str(marker), *options, f"trainer.num_workers={workers}"],
+            [sys.executable, str(script), stage, str(marker), *options, f"trainer.num_workers={workers}", *more],
             stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True,
-            env=os.environ | {"OMP_NUM_THREADS": "1"}, cwd=home(),
+            env=os.environ | {"OMP_NUM_THREADS": "1"} | environment, cwd=home(),
         )  # fmt: skip
         started.append(process)
-        wait_for(lambda: marker.exists() or process.poll() is not None, 120)
+        if environment.get("RANK", "0") != "0":
+            return process  # the one before waits for it
+        wait_for(lambda: marker.exists() or process.poll() is not None, 240)
         assert marker.exists(), process.communicate()[1]
         return process
 
@@ -163,6 +168,45 @@ def test_what_was_stopped_goes_on(tmp_path: Path, start, options: list[str], sta
     assert done.returncode == 0, done.stderr
     (run,) = (tmp_path / "outputs/runs").iterdir()
     assert json.loads((run / "result.json").read_text())["steps"] == 4
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("told", [0, 1])
+def test_of_two_processes_a_signal_to_one_stops_both_at_this_image(tmp_path: Path, start, told: int):
+    """While they evaluate; together they then score what is left, and end as undisturbed ones."""
+
+    def pair(*more: str) -> list[subprocess.Popen[str]]:
+        launch = {"TORCHELASTIC_RUN_ID": "pair", "WORLD_SIZE": "2", "LOCAL_WORLD_SIZE": "2"}
+        launch |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(free_port())}
+        options = ("trainer.devices=2", "trainer.accelerator=cpu", *more)
+        processes = [start("evaluation", 0, *options, **launch, RANK=rank, LOCAL_RANK=rank) for rank in "10"][::-1]
+        markers = [Path(process.args[3]) for process in processes]
+        wait_for(lambda: all(marker.exists() for marker in markers), 240)
+        return processes
+
+    def ended(processes: list[subprocess.Popen[str]]) -> tuple[list[int], str, list[int]]:
+        for process in processes:
+            go_on(process)
+        said = "".join(process.communicate(timeout=300)[1] for process in processes)
+        scored = [Path(process.args[3]).with_suffix(".calls").stat().st_size for process in processes]
+        return [process.returncode for process in processes], said, scored
+
+    both = pair()
+    os.kill(both[told].pid, signal.SIGTERM)
+    codes, said, first = ended(both)
+    assert codes[told] == 128 + signal.SIGTERM and codes[1 - told] == 128, said
+    assert first == [1, 1] and "Traceback" not in said, said
+    assert f"stopped by {'a signal to another of its processes' if told else 'signal 15'} after step 2" in said
+    codes, said, rest = ended(pair())
+    assert codes == [0, 0], said
+    codes, said, whole = ended(pair(f"output_dir={tmp_path / 'undisturbed'}"))
+    assert codes == [0, 0], said
+    assert [a + b for a, b in zip(first, rest, strict=True)] == whole
+    cut, undisturbed = (
+        json.loads(next((tmp_path / folder).glob("runs/*/result.json")).read_text())
+        for folder in ("outputs", "undisturbed")
+    )
+    assert cut["selection"] == undisturbed["selection"] and cut["steps"] == 4
 
 
 @pytest.mark.slow

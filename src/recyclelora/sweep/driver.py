@@ -44,9 +44,9 @@ class Driver:
 
     def __init__(
         self, plan: Plan, study: optuna.Study, ledger: Ledger, executor: Executor, observer: Observer,
-        rebuild: Callable[[], optuna.Study] | None = None,
+        rebuild: Callable[[], optuna.Study],
     ) -> None:  # fmt: skip
-        """Args: ``rebuild`` makes the study anew in memory; None where several drivers share its database."""
+        """Args: ``rebuild``: see :class:`View`."""
         self.plan, self.study, self.ledger, self.executor, self.observer = plan, study, ledger, executor, observer
         self.search = Search(plan, study, ledger, f"{os.uname().nodename}-{os.getpid()}")
         self.search.affords = self._affords
@@ -58,7 +58,7 @@ class Driver:
         self.place: tuple[int, int] | None = None
         with contextlib.suppress(OSError):  # then the first look that is answered says it
             self.place = _place(ledger.sweep)
-        self.view = View(study, rebuild, self._say, self._stopped)
+        self.view = View(study, rebuild, self._say, self._stopped, shared=plan.shared)
         self.units = Settling(plan, self.search, executor, self.view, self.pruning, self._say, self._stopped)
 
     def _say(self, text: str) -> None:

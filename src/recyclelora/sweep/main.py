@@ -142,8 +142,7 @@ class Sweep:
                 table.event(f"{self.name}: {about['n_trials']} trials, in {shown_path(folder)}")
                 for remark in [*self.remarks, *moved, *mended]:
                     table.event(remark)
-                rebuild = None if self.plan.shared else lambda: self._in_memory(ledger)
-                driver = Driver(plan, study, ledger, executor, table, rebuild)
+                driver = Driver(plan, study, ledger, executor, table, lambda: self._anew(ledger, about["created"]))
                 start = time.monotonic()
                 driver.run()
                 executor.close()
@@ -172,8 +171,10 @@ class Sweep:
             study.pruner = pruner
         return study, [*unread, *remarks]
 
-    def _in_memory(self, ledger: Ledger) -> optuna.Study:
-        """The study made anew from the ledger alone."""
+    def _anew(self, ledger: Ledger, mark: str) -> optuna.Study:
+        """The study made anew from the ledger: where several drivers share it, else in memory."""
+        if self.plan.shared:
+            return self._study(ledger, False, mark)[0]
         known = [trial for trial in ledger.trials() if not trial.confirms]
         return open_study(None, self.name, self.directions, known, self.earlier, own=True)[0]
 

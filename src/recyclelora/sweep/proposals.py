@@ -73,10 +73,12 @@ def _frozen(trial: Trial, state: TrialState, value: float | None) -> FrozenTrial
     )  # fmt: skip
 
 
-def never_written(study: optuna.Study, trials: Sequence[Trial]) -> list[int]:
-    """Numbers of trials that a driver asked for and was killed before it wrote them down."""
+def next_number(study: optuna.Study, trials: Sequence[Trial]) -> tuple[int, bool]:
+    """Of the trial that comes next, and whether it was asked for: by a driver that could not write it down any more."""
     known = {trial.number for trial in trials}
-    return [t.number for t in study.get_trials(deepcopy=False, states=(TrialState.RUNNING,)) if t.number not in known]
+    asked = study.get_trials(deepcopy=False)
+    lost = [t.number for t in asked if t.state == TrialState.RUNNING and t.number not in known]
+    return (lost[0], True) if lost else (len(asked), False)
 
 
 def waiting(study: optuna.Study) -> bool:

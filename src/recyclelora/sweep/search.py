@@ -11,7 +11,7 @@ from optuna.distributions import distribution_to_json
 from recyclelora.runs.mailbox import CONFIRM
 from recyclelora.sweep.ledger import COMPLETE, FAILED, PAUSED, WAITING, Ledger, Trial
 from recyclelora.sweep.planning import Plan, units_of
-from recyclelora.sweep.proposals import never_written, propose, waiting
+from recyclelora.sweep.proposals import next_number, propose, waiting
 from recyclelora.sweep.race import is_named
 from recyclelora.sweep.samplers import seed_of
 from recyclelora.sweep.steering import one_at_a_time
@@ -206,7 +206,7 @@ class Search:
         plan = self.plan
         if at_random or plan.sampler is None or plan.rungs is None or plan.learns_from is None:
             return None
-        sampler = plan.sampler(len(self.study.get_trials(deepcopy=False)))
+        sampler = plan.sampler(next_number(self.study, self.searched)[0])
         return propose(sampler, plan.space, plan.rungs, self.searched, self.study, plan.learns_from)
 
     def _identity(self, overrides: list[str]) -> str:
@@ -230,13 +230,13 @@ class Search:
 
     def _handle(self, point: dict[str, Any] | None, at_random: bool = False) -> optuna.trial.Trial:
         """Optuna's trial at a given point, or of the sampler's choice."""
+        number, asked = next_number(self.study, self.searched)
         if self.plan.sampler is not None:
-            number = len(self.study.get_trials(deepcopy=False))
             self.study.sampler = (
                 optuna.samplers.RandomSampler(seed=seed_of(0, number)) if at_random else self.plan.sampler(number)
             )
-        if orphans := never_written(self.study, self.searched):
-            return handle_of(self.study, orphans[0])  # the same point: the next one follows from the ledger alone
+        if asked:
+            return handle_of(self.study, number)  # the same point: the next one follows from the ledger alone
         if point is not None and not waiting(self.study):
             self.study.enqueue_trial(point)
         return self.study.ask()

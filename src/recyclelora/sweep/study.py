@@ -240,21 +240,21 @@ def _agree(study: optuna.Study, trials: Sequence[Trial], first: int) -> None:
     """Tell the study what ended while it was not told."""
     known = {trial.number: trial for trial in trials}
     for frozen in study.get_trials(deepcopy=False):
-        trial = known.get(frozen.number)
-        if trial is not None and trial.ended and not frozen.state.is_finished() and frozen.number >= first:
+        if (trial := known.get(frozen.number)) is not None and trial.ended and frozen.number >= first:
             tell(study, trial)
 
 
 def tell(study: optuna.Study, trial: Trial) -> None:
-    """Tell the study how a trial ended."""
+    """Tell the study how a trial ended; one that knows was told by a call whose answer was lost."""
     handle = handle_of(study, trial.number)
+    if study._storage.get_trial(handle._trial_id).state.is_finished():
+        return
     for key, value in user_attributes(trial).items():
         handle.set_user_attr(key, value)
     state = STATES[trial.state]
     if trial.state == PRUNED and len(study.directions) > 1:
         state = TrialState.FAIL  # Optuna has no pruned trials of several objectives
-    values = trial.values if state == TrialState.COMPLETE else None
-    study.tell(handle, values=values, state=state, skip_if_finished=True)
+    study.tell(handle, values=trial.values if state == TrialState.COMPLETE else None, state=state)
 
 
 def report(study: optuna.Study, trial: Trial) -> None:

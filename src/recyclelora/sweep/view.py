@@ -30,17 +30,17 @@ class View:
 
     Args:
         study: Optuna's
-        rebuild: makes it anew in memory, from the ledger; None: a database that several drivers share, for which one
-            waits however long it takes
+        rebuild: makes it anew from the ledger: in memory, or in a database that several drivers share
         say: tells a person what happens
         stopped: whether the driver has been asked to end
+        shared: whether it is in such a database, for which one waits however long it takes
     """
 
     def __init__(
-        self, study: optuna.Study, rebuild: Callable[[], optuna.Study] | None, say: Callable[[str], None],
-        stopped: Callable[[], bool],
+        self, study: optuna.Study, rebuild: Callable[[], optuna.Study], say: Callable[[str], None],
+        stopped: Callable[[], bool], *, shared: bool = False,
     ) -> None:  # fmt: skip
-        self.study, self.say, self.stopped = study, say, stopped
+        self.study, self.say, self.stopped, self.shared = study, say, stopped, shared
         self._rebuild = rebuild
         self._in_memory = False
 
@@ -50,7 +50,7 @@ class View:
         Returns:
             what it returns; ``otherwise`` where the driver was asked to end while the database did not answer.
         """
-        began, failures = time.monotonic(), 0
+        began, failures, gone = time.monotonic(), 0, False
         while True:
             try:
                 found = call()
@@ -58,11 +58,10 @@ class View:
                     self.say("the study's storage answers again")
                 return found
             except FAILURES as error:
-                if self._in_memory:
+                if self._in_memory or (gone and isinstance(error, KeyError)):
                     raise
-                failures += 1
-                waited = time.monotonic() - began
-                if self._rebuild is not None and (waited > PATIENCE or isinstance(error, KeyError)):
+                failures, gone = failures + 1, isinstance(error, KeyError)
+                if gone or (not self.shared and time.monotonic() - began > PATIENCE):
                     self._replace(error)
                 elif not self._pause(error, failures):
                     return otherwise
@@ -79,10 +78,12 @@ class View:
         return True
 
     def _replace(self, error: Exception) -> None:
-        """Go on in memory: this very object, since others hold it, gets the storage of a study made from the ledger."""
-        assert self._rebuild is not None
+        """Go on with a study made from the ledger: this very object, since others hold it, gets its storage."""
         anew = self._rebuild()
         self.study._storage, self.study._study_id = anew._storage, anew._study_id
+        if self.shared:
+            self.say("the study was removed from its storage, and is there again: made from the ledger")
+            return
         self._in_memory = True
         self.say(f"the study's file cannot be used ({_brief(error)}): it goes on in memory; the ledger has everything")
 
@@ -111,9 +112,9 @@ class Pruning:
         size = path.stat().st_size if path.exists() else 0
         if size == self._reported.get(folder, 0) or Unit(folder).stop_reason() is not None:
             return False
-        self._reported[folder] = size
         report(self.study, trial)
         prune: bool = handle_of(self.study, trial.number).should_prune()
+        self._reported[folder] = size  # only now: a storage that does not answer is asked again
         if prune:
             Unit(folder).ask_to_stop(PRUNED)
         return prune

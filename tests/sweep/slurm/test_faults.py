@@ -25,6 +25,7 @@ from recyclelora.sweep.slurm import calls, submission
 from recyclelora.sweep.slurm import executor as executing
 from recyclelora.sweep.slurm.driver import submit_driver
 from recyclelora.sweep.slurm.executor import SlurmExecutor
+from recyclelora.sweep.slurm.queue import JobState, explain
 from recyclelora.sweep.space import Space
 from recyclelora.sweep.table import running_row
 from recyclelora.system.errors import UserError
@@ -290,6 +291,12 @@ def test_what_passes_by_itself_is_only_shown(fake: FakeSlurm, executor: SlurmExe
     assert status(executor, job) == Status(Stage.QUEUED, reason)
 
 
+def test_a_job_that_was_taken_and_then_found_impossible_says_why():
+    """SLURM 22.05 gives it the exit status 1, as if a signal had killed it."""
+    found = explain(JobState("FAILED", "BadConstraints", signal=1), 60)
+    assert found.stage == Stage.GONE and found.node_fault and "hydra.launcher.constraint" in (found.reason or "")
+
+
 def test_scontrol_writes_the_same_reasons_with_underscores(fake: FakeSlurm, executor: SlurmExecutor):
     job, _ = submitted(executor)
     fake.says("scontrol", f"JobId={job} JobState=PENDING Reason=launch_failed_requeued_held Dependency=(null)\n")
@@ -379,7 +386,7 @@ def driver_of(executor: SlurmExecutor, *, trials: int = 1, max_retries: int = 2)
     plan = Plan(Space({"x": x}, ["x"], {}), trials, numbers, None, max_retries=max_retries)
     ledger, lines = Ledger(executor.files.folder.parents[1]), Lines()
     ledger.root.mkdir(parents=True, exist_ok=True)
-    return Driver(plan, optuna.create_study(direction="maximize"), ledger, executor, lines), lines
+    return Driver(plan, optuna.create_study(direction="maximize"), ledger, executor, lines, optuna.create_study), lines
 
 
 def turn(driver: Driver) -> None:

@@ -142,18 +142,44 @@ def test_a_node_on_which_nothing_begins_fails_no_trial(sweeping: Sweeping, clust
     assert died and len(sweeping.executions) == 6
 
 
-def test_a_job_that_waits_for_a_person_says_so(sweeping: Sweeping, cluster: Cluster):
-    driver = sweeping.start("x=1", *SLURM, "+hydra.launcher.additional_parameters.hold=true")
-    reason = sweeping.folder / "out/ledger/0000/unit_0/waits.json"
-    cluster.until(reason.exists)
+WAITING = {
+    # options; what the test does to the job once it runs; reason; advice; what lets the job start
+    "held": (
+        ["+hydra.launcher.additional_parameters.hold=true"], None, "JobHeldUser",
+        "'scontrol release {job}' lets it start", ["release", "{job}"],
+    ),
+    "held after it was queued again": (
+        ["pause=4"], ["requeuehold", "{job}"], "job requeued in held state",
+        "'scontrol release {job}' lets it start", ["release", "{job}"],
+    ),
+    "longer than the partition allows": (
+        ["hydra.launcher.partition=short", "hydra.launcher.timeout_min=60"], None, "PartitionTimeLimit",
+        "the partition allows less than hydra.launcher.timeout_min=60", ["update", "jobid={job}", "timelimit=1"],
+    ),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("why", WAITING)
+def test_a_job_that_waits_for_a_person_says_so(sweeping: Sweeping, cluster: Cluster, why: str):
+    options, done_to_it, reason, advice, help_it = WAITING[why]
+    driver = sweeping.start("x=1", *SLURM, *options)
+
+    def scontrol(*words: str) -> None:
+        cluster.ask("scontrol", *(word.format(job=sweeping.trials[0].attempts[0].job) for word in words))
+
+    if done_to_it:
+        cluster.until(lambda: started(sweeping))
+        scontrol(*done_to_it)
+    waits = sweeping.folder / "out/ledger/0000/unit_0/waits.json"
+    cluster.until(lambda: waits.exists() and reason in waits.read_text())
     status = [sys.executable, "-m", "recyclelora.sweep", "status", str(sweeping.folder / "out")]
     seen = subprocess.run(status, capture_output=True, text=True, env={**os.environ, "COLUMNS": "250"}).stdout
-    (job,) = cluster.ask("squeue", "--noheader", "--states=PENDING", "--format=%i").split()
-    cluster.ask("scontrol", "release", job)
+    job = sweeping.trials[0].attempts[0].job
+    scontrol(*help_it)
     out, err = driver.communicate(timeout=100)
     assert driver.returncode == 0, (out, err)
     for said in (seen, out):
-        assert "Held" in said and f"'scontrol release {job}' lets it start" in said, (seen, out)
+        assert reason in said and advice.format(job=job) in said, (seen, out)
 
 
 @ONE_BY_ONE_OR_ARRAY

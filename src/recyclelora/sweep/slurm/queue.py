@@ -49,7 +49,7 @@ REASONS = (
      "nodes that it needs are down, drained or reserved: wait, or another hydra.launcher.nodelist, partition"),
     (r"ReservationDeleted|InvalidReservation", "hydra.launcher.reservation is gone"),
     (r"DependencyNeverSatisfied", "what it depends on has failed: hydra.launcher.additional_parameters"),
-    (r"(launch|prolog).*held|requeued.*held|MaxRequeue",
+    (r"(launch|prolog).*held|MaxRequeue",
      "a node could not start it: 'scontrol release {job}' tries again, 'scancel {job}' lets the sweep submit it anew"),
     (r"Held", "held: 'scontrol release {job}' lets it start"),
 )  # fmt: skip
@@ -199,8 +199,8 @@ def _single(nodes: str) -> str:
 
 def explain(job: JobState, timeout_min: int, number: str = "") -> Status:
     """What a state means for the job's units."""
+    todo = advice(number, job.reason, job.state, timeout_min)
     if job.state in QUEUED:
-        todo = advice(number, job.reason, job.state, timeout_min)
         return Status(Stage.QUEUED, f"{job.reason}: {todo}" if todo else job.reason or None, stuck=todo is not None)
     if job.state in RUNNING:
         return Status(Stage.RUNNING)
@@ -213,6 +213,8 @@ def explain(job: JobState, timeout_min: int, number: str = "") -> Status:
         return Status(Stage.GONE, "ran out of memory: raise hydra.launcher.mem_gb")
     if job.state == "COMPLETED":
         return Status(Stage.GONE, "the job ended without a word about its trial", node_fault=True)
+    if todo is not None:  # it was taken and then found impossible, as where its nodes were taken away
+        return Status(Stage.GONE, f"{job.reason}: {todo}", node_fault=True)
     killer = job.signal or (job.code - 128 if job.code > 128 else 0)
     if killer in [s.value for s in signal.Signals]:
         name = signal.Signals(killer).name + (" (out of memory?)" if killer == signal.SIGKILL else "")
