@@ -178,7 +178,8 @@ def test_of_two_processes_a_signal_to_one_stops_both_at_this_image(tmp_path: Pat
     def pair(*more: str) -> list[subprocess.Popen[str]]:
         launch = {"TORCHELASTIC_RUN_ID": "pair", "WORLD_SIZE": "2", "LOCAL_WORLD_SIZE": "2"}
         launch |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(free_port())}
-        options = ("trainer.devices=2", "trainer.accelerator=cpu", *more)
+        # three images in each set: both processes have one in the first round
+        options = ("trainer.devices=2", "trainer.accelerator=cpu", "data.source_val.dataset=cityscapes", *more)
         processes = [start("evaluation", 0, *options, **launch, RANK=rank, LOCAL_RANK=rank) for rank in "10"][::-1]
         markers = [Path(process.args[3]) for process in processes]
         wait_for(lambda: all(marker.exists() for marker in markers), 240)
