@@ -23,7 +23,6 @@ class LayersConfig:
     """of what is added"""
 
     def check(self) -> Iterator[Problem]:
-        """What is wrong with these values, by key."""
         """What is wrong with the values, by key."""
         yield from check_selection(self.targets, self.blocks)
         yield from above_zero("lr_mult", self.lr_mult)
