@@ -3,7 +3,8 @@
 python benchmarks/decoders.py            # writes decoders.json: DINOv2-L's width, batch 4, crop 512; on a GPU if any
 python benchmarks/decoders.py --small    # DINOv2-S's width, batch 2, crop 128x256; prints only
 
-"mask2former by transformers" is the same decoder through transformers' own forward pass and loss.
+"mask2former by transformers" is the same decoder through transformers' own forward pass and loss. "eomt" includes the
+four blocks of the backbone that it runs.
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ import json
 import platform
 import statistics
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from contextlib import nullcontext
 from pathlib import Path
 
@@ -26,7 +27,9 @@ from transformers.models.mask2former.modeling_mask2former import (
     Mask2FormerTransformerModule,
 )
 
-from recyclelora.models.decoders.config import DECODERS
+from recyclelora.models.backbones.inner import InnerBlocks
+from recyclelora.models.backbones.timm import create_backbone
+from recyclelora.models.decoders.config import DECODERS, EomtDecoderConfig
 from recyclelora.models.decoders.mask2former import Mask2Former
 
 CLASSES, PATCH, IGNORED = 19, 16, 255
@@ -61,6 +64,17 @@ def through_transformers(decoder: Mask2Former) -> LossOf:
     return loss
 
 
+def built(width: int, device: str) -> Iterator[tuple[str, nn.Module]]:
+    """Every decoder at its defaults, by the name of its option."""
+    for kind, schema in DECODERS.items():
+        yield {"eomt": "query_tokens"}.get(kind, kind), schema().build([width] * 4, CLASSES).to(device)
+    backbone = create_backbone(
+        "vit_large_patch14_dinov2", patch_size=PATCH, image_size=(512, 512), levels=None, weights=None,
+        model_args={"embed_dim": width, "num_heads": width // 64, "depth": 5}, final_norm=True,
+    ).to(device)  # fmt: skip
+    yield "eomt", EomtDecoderConfig(inside=True).build([width] * 4, CLASSES, InnerBlocks(backbone, 4)).to(device)
+
+
 def measure(loss_of: LossOf, features: list[Tensor], labels: Tensor, repeats: int, autocast: bool) -> dict[str, float]:
     """Median seconds of a step after two warm-up steps, and the peak memory on a GPU."""
     cuda = labels.is_cuda
@@ -92,14 +106,14 @@ def main() -> None:
     labels = torch.randint(0, 12, (batch, *patches), device=device)
     labels = labels.repeat_interleave(PATCH, 1).repeat_interleave(PATCH, 2)
     rows: dict[str, dict[str, float]] = {}
-    for kind, schema in DECODERS.items():
-        decoder = schema().build([width] * 4, CLASSES).to(device)
+    for kind, decoder in built(width, device):
         ways = {kind: ours(decoder)}
         if isinstance(decoder, Mask2Former):
             ways["mask2former by transformers"] = through_transformers(decoder)
         for name, loss_of in ways.items():
             parameters = sum(p.numel() for p in decoder.parameters())
-            steps = measure(loss_of, features, labels, options.repeats or repeats, autocast=device == "cuda")
+            given = features[-1:] if kind == "eomt" else features  # what enters its blocks, for the levels
+            steps = measure(loss_of, given, labels, options.repeats or repeats, autocast=device == "cuda")
             rows[name] = {"parameters": parameters} | steps
             print(f"{name:28} {parameters / 1e6:6.2f} M  {rows[name]['seconds']:8.3f} s", flush=True)
     result = {

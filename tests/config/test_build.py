@@ -10,7 +10,7 @@ from conftest import TINY
 
 from recyclelora.adapters.config import LowRankConfig
 from recyclelora.adapters.state import low_rank_layers
-from recyclelora.config.build import build_decoder, build_model, check_shapes, decoder_rules
+from recyclelora.config.build import build_backbone, build_decoder, build_model, check_shapes, decoder_rules
 from recyclelora.config.compose import ConfigError, load_config
 from recyclelora.system.errors import UserError
 from recyclelora.training.optimizer import parameter_groups
@@ -18,15 +18,15 @@ from recyclelora.training.optimizer import parameter_groups
 FIRST_RELEASE = Path(__file__).parents[1] / "first_release/configs"
 DECODERS = {
     "linear": "LinearDecoder", "segformer": "Segformer", "fpn": "FeaturePyramid", "upernet": "UperNet", "dpt": "Dpt",
-    "eomt": "QueryTokens", "mask2former": "Mask2Former",
+    "query_tokens": "QueryTokens", "eomt": "Eomt", "mask2former": "Mask2Former",
 }  # fmt: skip
 
 
 @pytest.mark.parametrize("name", DECODERS)
 def test_every_decoder_is_built_with_a_rule_for_every_parameter(name, make_config):
-    config = make_config(*TINY, f"decoder={name}", "decoder.lr_mult=0.5")
+    config = make_config(*TINY, f"decoder={name}", "decoder.lr_mult=0.5", "backbone.model_args.depth=5")
     with torch.device("meta"):
-        decoder = build_decoder(config.decoder, [64] * 4, 19)
+        decoder = build_decoder(config.decoder, [64] * 4, 19, backbone=build_backbone(config, None))
     assert type(decoder).__name__ == DECODERS[name]
     named = [(f"decoder.{n}", p) for n, p in decoder.named_parameters()]
     groups = parameter_groups(named, decoder_rules(decoder, 0.5), lr=1e-3, weight_decay=0.05)
@@ -74,8 +74,8 @@ def test_reins_link_makes_position_and_first_features_of_the_queries(make_config
 def test_too_many_classes_for_the_queries_are_the_users_mistake(make_config):
     options = [o for o in TINY if not o.startswith("adapter.")]
     with pytest.raises(ConfigError, match=r"decoder\.num_queries=10: must not be below the 19 classes"):
-        make_config(*options, "adapter=frozen", "decoder=eomt", "decoder.num_queries=10")
-    config = make_config(*options, "adapter=frozen", "decoder=eomt")
+        make_config(*options, "adapter=frozen", "decoder=query_tokens", "decoder.num_queries=10")
+    config = make_config(*options, "adapter=frozen", "decoder=query_tokens")
     config.decoder.num_queries = 10
     with pytest.raises(UserError, match="num_queries=10"):
         build_model(config, None)
@@ -88,6 +88,7 @@ def test_too_many_classes_for_the_queries_are_the_users_mistake(make_config):
         (["adapter.targets=[attn_qkv]"], "'attn_qkv' matches no linear layer"),
         (["adapter.blocks='9:'"], "blocks: '9:' is empty"),
         (["backbone.levels=[1,2,3,99]"], "levels"),
+        (["decoder=eomt"], r"decoder\.num_blocks=4: must lie between 1 and 3"),
         (["backbone.model_args.num_heads=7"], "timm cannot build"),
         (["+backbone.model_args.act_layer=os.system"], "timm cannot build"),
     ],

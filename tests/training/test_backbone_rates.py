@@ -69,8 +69,9 @@ def test_any_adapter_can_learn_by_layer_and_keeps_its_groups_apart(make_config):
 def test_what_an_adapter_adds_for_all_blocks_keeps_its_rate():
     rule = ParameterRule(2.0, None, "all")
     names = ("cls_token", "vpt.table", "blocks.1.attn.proj.weight", "blocks.2.adaptformer.up.weight")
-    rules = decayed_by_layer(dict.fromkeys(names, rule), 0.5, 3, {"cls_token", "blocks.1.attn.proj.weight"})
-    assert [rules[name].lr_mult for name in names] == [0.5, 2.0, 1.0, 2.0]
+    names += ("norm.weight",)  # behind all blocks
+    rules = decayed_by_layer(dict.fromkeys(names, rule), 0.5, 3, {"cls_token", "blocks.1.attn.proj.weight", names[-1]})
+    assert [rules[name].lr_mult for name in names] == [0.5, 2.0, 1.0, 2.0, 2.0]
     assert decayed_by_layer({"cls_token": rule}, 1.0, 3, {"cls_token"}) == {"cls_token": rule}
 
 

@@ -87,6 +87,18 @@ def test_rein_goes_on_as_if_it_had_not_stopped(make_config, gta2city, tmp_path, 
     stopped_and_resumed(make_config, tmp_path, monkeypatch, ["adapter=rein", *METHODS["rein"]], (3,))
 
 
+@pytest.mark.slow
+def test_eomt_goes_on_as_if_it_had_not_stopped(make_config, gta2city, tmp_path, monkeypatch):
+    """Also between steps in which some queries are masked and some are not, with recomputed blocks and an average."""
+    decoder = ["decoder=eomt", "decoder.num_blocks=2", "decoder.num_queries=20", "decoder.loss.num_points=64"]
+    options = ["adapter=recyclelora", "adapter.main.rank=4", "adapter.sub.rank=2", *decoder]
+    options += ["trainer.checkpointing=true", "trainer.ema=0.2"]
+    path = stopped_and_resumed(make_config, tmp_path, monkeypatch, options, (3,))
+    segmenter = recyclelora.load(path).segmenter
+    assert torch.equal(recyclelora.load(path).segmenter(IMAGES), segmenter(IMAGES))
+    assert not [name for name in trainable_state(segmenter) if name.endswith("model.norm.weight")]
+
+
 def test_adalora_goes_on_as_if_it_had_not_stopped(make_config, gta2city, tmp_path, monkeypatch):
     schedule = ["adapter.t_init=1", "adapter.t_final=2", "adapter.delta_t=2"]
     # with averaged weights, which are the ones that are kept: they have the budget, too

@@ -22,6 +22,7 @@ from recyclelora.config.calibration import ShownImages, shown_to
 from recyclelora.config.run import Config
 from recyclelora.data.labels import IGNORE, PADDING
 from recyclelora.models.backbones.config import BackboneConfig
+from recyclelora.models.backbones.inner import InnerBlocks
 from recyclelora.models.backbones.timm import TimmBackbone, create_backbone
 from recyclelora.models.backbones.weights import (
     WeightsFile,
@@ -111,7 +112,7 @@ def build_model(
         channels = [backbone.embed_dim] * len(backbone.levels)
         lent = None if adapted.query is None else adapted.query()
         num_classes = len(config.data.classes.names)
-        decoder = build_decoder(config.decoder, channels, num_classes, lent, adapted.query_features)
+        decoder = build_decoder(config.decoder, channels, num_classes, lent, adapted.query_features, backbone)
         if isinstance(decoder, DenseDecoder) and isinstance(
             loss := getattr(config.decoder, "loss", None), PixelLossConfig
         ):
@@ -140,6 +141,8 @@ def check_shapes(config: Config) -> None:
     """
     with user_errors(), torch.device("meta"):
         backbone = build_backbone(config, None)
+        if is_inside(config.decoder):
+            InnerBlocks(backbone, config.decoder.num_blocks)
         check = getattr(config.adapter.method(), "check", None)
         if check is not None:
             check(backbone.model)
@@ -155,6 +158,7 @@ def build_backbone(config: Config, weights: WeightsFile | None) -> TimmBackbone:
         resampling="timm" if b.resampling == "timm" else "bicubic",
         # Random weights have no other grid than the one that is laid out.
         positions="pretrained" if weights is not None and b.positions == "pretrained" else "laid_out", seed=config.seed,
+        final_norm=is_inside(config.decoder),
     )  # fmt: skip
 
 
@@ -193,7 +197,7 @@ def _unadapted(backbone: TimmBackbone, config: Config, whole: bool) -> Segmenter
     extra_losses: list[ExtraLoss] = []
     if whole:
         with torch.random.fork_rng(devices=[]):  # the run's own decoder comes from the same numbers
-            decoder = build_decoder(config.decoder, channels, num_classes)
+            decoder = build_decoder(config.decoder, channels, num_classes, backbone=backbone)
         extra_losses = [build_loss(options, channels, num_classes) for options in config.losses.values()]
     return _segmenter(config, backbone, decoder, extra_losses)
 
@@ -208,7 +212,7 @@ def _segmenter(
         mean=config.backbone.mean, std=config.backbone.std, ignore_index=IGNORE,
         padding_index=PADDING if config.data.augment.padding == "last" else None,
         query=adapted.query if adapted else None, penalty=adapted.penalty if adapted else None,
-        extra_losses=extra_losses,
+        extra_losses=extra_losses, max_steps=config.trainer.max_steps,
     )  # fmt: skip
 
 
@@ -218,6 +222,7 @@ def build_decoder(
     num_classes: int,
     query: Tensor | None = None,
     query_features: bool = False,
+    backbone: TimmBackbone | None = None,
 ) -> nn.Module:
     """The decoder that options describe.
 
@@ -227,6 +232,7 @@ def build_decoder(
         num_classes: of the data
         query: what the adapter will lend (num_queries, width); None where it lends nothing
         query_features: whether the queries' first features are to be made from what is lent
+        backbone: whose last blocks the decoder runs, where its options say ``inside``
 
     Raises:
         ValueError: numbers do not fit together, or there is no place for what the adapter lends: its part behind it
@@ -237,8 +243,14 @@ def build_decoder(
         raise ValueError(
             f"decoder={options.name} has no queries, but the adapter lends it some: use decoder=mask2former"
         )
-    decoder: nn.Module = options.build(channels, num_classes, *lent)
+    inner = {"inner": InnerBlocks(backbone, options.num_blocks)} if backbone is not None and is_inside(options) else {}
+    decoder: nn.Module = options.build(channels, num_classes, *lent, **inner)
     return decoder
+
+
+def is_inside(options: Any) -> bool:
+    """Whether the decoder of these options runs the last blocks of the backbone, its queries among their tokens."""
+    return bool(getattr(options, "inside", False))
 
 
 def build_loss(options: Any, channels: list[int], num_classes: int) -> ExtraLoss:
@@ -259,7 +271,7 @@ def decayed_by_layer(
     """Layer-wise rates: what is in block l of ``depth`` learns at ``decay ** (depth - 1 - l)`` of its rule's rate.
 
     What the backbone had before its blocks learns as the first block does. What an adapter adds outside the blocks,
-    such as tokens of all of them, keeps its rate.
+    such as tokens of all of them, keeps its rate, as does the final norm.
 
     Args:
         rules: by the names of the backbone's parameters
@@ -270,7 +282,7 @@ def decayed_by_layer(
     found = dict(rules)
     for name, rule in rules.items() if decay < 1 else ():
         parts = name.split(".")
-        if parts[0] == "blocks" or name in pretrained:
+        if parts[0] == "blocks" or (name in pretrained and parts[0] != "norm"):
             block = int(parts[1]) if parts[0] == "blocks" else 0
             group = f"{rule.group}.block{block:02d}"
             found[name] = replace(rule, lr_mult=rule.lr_mult * decay ** (depth - 1 - block), group=group)

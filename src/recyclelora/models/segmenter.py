@@ -17,7 +17,8 @@ class Segmenter(nn.Module):
 
     Args:
         backbone: normalised images (B, 3, H, W) -> four feature maps (B, C, H/p, W/p); has a ``patch_size`` p
-        decoder: features and a size (H, W) -> scores (B, num_classes, H, W); see ``decoders.decoder``
+        decoder: features and a size (H, W) -> scores (B, num_classes, H, W); see ``decoders.decoder``. One that runs
+            the last blocks of the backbone itself has them as ``inner`` and begins with what enters these.
         mean, std: per channel, in units of 0..1
         ignore_index: train id that does not count in the loss
         padding_index: train id of pixels that lie outside their image: 0 after the normalisation, ignored in the loss;
@@ -25,6 +26,7 @@ class Segmenter(nn.Module):
         query: gives the queries (num_queries, width) that an adapter lends the decoder
         penalty: gives the loss of the adapter itself
         extra_losses: added to the decoder's
+        max_steps: of the training, for decoders that change while it goes on (``begin_step``)
     """
 
     mean: Tensor
@@ -42,6 +44,7 @@ class Segmenter(nn.Module):
         query: Callable[[], Tensor] | None = None,
         penalty: Callable[[], Tensor] | None = None,
         extra_losses: Sequence[ExtraLoss] = (),
+        max_steps: int = 1,
     ) -> None:
         super().__init__()
         self.backbone = backbone
@@ -51,6 +54,7 @@ class Segmenter(nn.Module):
         self.query = query
         self.penalty = penalty
         self.extra_losses = tuple(extra_losses)
+        self.max_steps = max_steps
         self.step = 0
         self.register_buffer("mean", 255 * torch.tensor(mean).view(1, 3, 1, 1), persistent=False)
         self.register_buffer("std", 255 * torch.tensor(std).view(1, 3, 1, 1), persistent=False)
@@ -65,7 +69,7 @@ class Segmenter(nn.Module):
         if labels is None:
             return self.logits(images)
         padded, truth, query = self.shown(images, labels), self._padded_labels(labels), self._query()
-        features = self.backbone(padded)
+        features = self.features(padded)
         losses: dict[str, Tensor] = self.decoder.losses(features, truth, self.ignore_index, query, norm)  # type: ignore[operator]
         if self.penalty is not None:
             losses = losses | {"loss_adapter": self.penalty()}
@@ -75,7 +79,7 @@ class Segmenter(nn.Module):
         decoded = partial(self.decoder, size=size, query=query)
         inputs = LossInputs(
             padded, truth, self.ignore_index, features, self.step, partial(decoded, features),
-            decoded, self.backbone, self.decoder.probabilities, self.backbone,  # type: ignore[arg-type]
+            decoded, self.features, self.decoder.probabilities, self.backbone,  # type: ignore[arg-type]
         )  # fmt: skip
         return with_extras(losses, self.extra_losses, inputs)
 
@@ -87,9 +91,17 @@ class Segmenter(nn.Module):
             normalised = normalised.masked_fill(outside[:, None], 0.0)
         return self._padded(normalised)
 
+    def features(self, images: Tensor) -> Sequence[Tensor]:
+        """What the decoder begins with, of normalised images (B, 3, H, W) with sides of whole patches."""
+        inner = getattr(self.decoder, "inner", None)
+        features: Sequence[Tensor] = self.backbone(images) if inner is None else self.backbone(images, inner.count)
+        return features
+
     def begin_step(self, step: int) -> None:
-        """Tell the losses how many steps are finished."""
+        """Tell losses and decoder how many steps are finished."""
         self.step = step
+        begin: Callable[[float], None] = getattr(self.decoder, "begin_step", lambda progress: None)
+        begin(step / self.max_steps)
 
     def counts(self, labels: Tensor) -> Tensor:
         """What the losses of labels (B, H, W) are divided by; see :meth:`.decoders.decoder.Decoder.counts`."""
@@ -100,7 +112,7 @@ class Segmenter(nn.Module):
         """Scores (B, num_classes, H, W) of uint8 or float images (B, 3, H, W) of any size."""
         padded = self._padded(self._normalised(images))
         size = (padded.shape[-2], padded.shape[-1])
-        scores: Tensor = self.decoder(self.backbone(padded), size, self._query())
+        scores: Tensor = self.decoder(self.features(padded), size, self._query())
         return scores[..., : images.shape[-2], : images.shape[-1]]
 
     def _normalised(self, images: Tensor) -> Tensor:

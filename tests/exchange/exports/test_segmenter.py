@@ -13,6 +13,7 @@ import torch
 from torch import nn
 
 import recyclelora
+from recyclelora.exchange.exports import onnx as onnx_export
 from recyclelora.exchange.exports import segmenter as segmenter_export
 from recyclelora.exchange.exports.loader import Segmenter
 from recyclelora.exchange.exports.source import Source
@@ -49,6 +50,19 @@ def test_other_methods(tmp_path: Path, method: list[str]):
     segmenter_export.write(source, tmp_path, asked()).verify()
     image = pictures()[1]
     np.testing.assert_array_equal(Segmenter(tmp_path).predict(image)[0], source.run.predict(image).ids)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("wanted", ["segmenter", "onnx", "fp16"])
+def test_queries_inside_the_backbone(tmp_path: Path, wanted: str):
+    source = moved_source(tmp_path, *TINY, "decoder=eomt", "decoder.num_blocks=2", "decoder.num_queries=20")
+    assert source.plain.decoder.inner.backbone is source.merged
+    write = segmenter_export.write if wanted == "segmenter" else onnx_export.write
+    outcome = write(source, tmp_path, asked(precision="fp16" if wanted == "fp16" else "fp32"))
+    outcome.verify()
+    assert outcome.details["batch"] == outcome.details["size"] == "dynamic" and outcome.remark is None
+    image = pictures()[1]
+    assert (Segmenter(tmp_path).predict(image)[0] == source.run.predict(image).ids).mean() > 0.99
 
 
 def test_a_fixed_size(tmp_path: Path):

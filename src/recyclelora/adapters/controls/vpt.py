@@ -57,11 +57,24 @@ class Prompted:
     layer: int
     start: int
 
-    def insert(self, block: nn.Module, arguments: tuple[Any, ...]) -> tuple[Any, ...]:
-        """Tokens (B, start + N, c) -> (B, start + p + N, c)."""
+    def insert(
+        self, block: nn.Module, arguments: tuple[Any, ...], named: dict[str, Any]
+    ) -> tuple[tuple[Any, ...], dict[str, Any]]:
+        """Tokens (B, start + N, c) -> (B, start + p + N, c); prompts see and are seen whatever ``attn_mask`` says."""
         tokens, *others = arguments
         added = self.prompts(self.layer, tokens)
-        return (torch.cat([tokens[:, : self.start], added, tokens[:, self.start :]], dim=1), *others)
+        if (mask := named.get("attn_mask")) is not None:
+            named = named | {"attn_mask": self._widened(mask)}
+        return (torch.cat([tokens[:, : self.start], added, tokens[:, self.start :]], dim=1), *others), named
+
+    def _widened(self, mask: Tensor) -> Tensor:
+        """What is added to logits (B, 1, T, T), with zeros in the rows and columns of the prompts."""
+        for dim in (-2, -1):
+            before, behind = mask.tensor_split([self.start], dim)
+            shape = list(mask.shape)
+            shape[dim] = self.prompts.table.shape[1]
+            mask = torch.cat([before, mask.new_zeros(shape), behind], dim)
+        return mask
 
     def drop(self, block: nn.Module, arguments: tuple[Any, ...], output: Tensor) -> Tensor:
         """And back."""
@@ -97,7 +110,7 @@ class Vpt:
         model.add_module("vpt", prompts)
         for layer, block in enumerate(blocks.values()):
             prompted = Prompted(prompts, layer, num_prefix_tokens(model))
-            block.register_forward_pre_hook(prompted.insert)
+            block.register_forward_pre_hook(prompted.insert, with_kwargs=True)
             block.register_forward_hook(prompted.drop)
             attention: Any = getattr(block, "attn", None)
             if isinstance(getattr(attention, "num_prefix_tokens", None), int):  # rotary positions begin behind these

@@ -24,6 +24,7 @@ class Portable(nn.Module):
         super().__init__()
         plain = source.plain if precision == torch.float32 else copy.deepcopy(source.plain)
         self.backbone, self.decoder = plain.backbone.to(precision), plain.decoder.to(precision)
+        self.inner_blocks = 0 if (inner := getattr(self.decoder, "inner", None)) is None else inner.count
         self.precision = self.decoder_precision = precision
         self.register_buffer("mean", source.plain.mean)
         self.register_buffer("std", source.plain.std)
@@ -32,7 +33,7 @@ class Portable(nn.Module):
     def forward(self, images: Tensor) -> Tensor:
         """Scores (B, num_classes, H, W)."""
         normalised = ((images - self.mean) / self.std).to(self.precision)
-        features = [level.to(self.decoder_precision) for level in self.backbone(normalised)]
+        features = [level.to(self.decoder_precision) for level in self.backbone(normalised, self.inner_blocks)]
         scores: Tensor = self.decoder(features, (images.shape[-2], images.shape[-1]))
         return scores.float()
 

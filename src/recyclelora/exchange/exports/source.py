@@ -56,10 +56,10 @@ class Source:
             merged = TimmBackbone(merge(backbone.model), backbone.levels, copy.copy(backbone.positions))
         if merged.positions is not None:
             merged.positions.look_at(merged.model.pos_embed)
+        # Whatever of the backbone a decoder runs itself is the merged one's in its copy.
+        decoder = copy.deepcopy(adapted.decoder, {id(backbone): merged})
         b = run.config.backbone
-        plain = Segmenter(
-            merged, copy.deepcopy(adapted.decoder), mean=b.mean, std=b.std, ignore_index=adapted.ignore_index
-        )
+        plain = Segmenter(merged, decoder, mean=b.mean, std=b.std, ignore_index=adapted.ignore_index)
         return cls(run, checkpoint, plain.eval().requires_grad_(False), wanted)
 
     @property

@@ -25,7 +25,7 @@ from recyclelora.models.backbones.resampling import (
     resize_relative_positions,
 )
 
-# What a file may hold and a backbone never uses: everything after the last block, and pretraining's mask.
+# What a file may hold and a backbone need not have: everything after the last block, and pretraining's mask.
 UNUSED = re.compile(r"(head|norm|fc_norm|attn_pool|neck|lm_head)\.|mask_token$")
 BLOCK = re.compile(r"blocks\.(\d+)\.")
 SHOWN = 5
@@ -40,8 +40,8 @@ def fitted_weights(model: Any, weights: Mapping[str, Tensor], resampling: Resamp
     """`weights` under the names of a pruned timm transformer, resampled to its patch size and grid.
 
     Args:
-        model: timm's VisionTransformer, Eva or VisionTransformerSAM without head, norm and unused blocks; may be on
-            the meta device.
+        model: timm's VisionTransformer, Eva or VisionTransformerSAM without head and unused blocks, mostly without
+            norm; may be on the meta device.
         weights: tensors as read from a file, under timm's names or the publisher's.
         resampling: how patch kernel and position embedding are fitted.
 
@@ -50,9 +50,10 @@ def fitted_weights(model: Any, weights: Mapping[str, Tensor], resampling: Resamp
     """
     named = timm_names(model, weights)
     _refuse_variants(model, named)
-    used = {name: tensor for name, tensor in named.items() if not _is_unused(name, len(model.blocks))}
+    own, depth = model.state_dict(), len(model.blocks)
+    used = {name: tensor for name, tensor in named.items() if name in own or not _is_unused(name, depth)}
     fitted = {name: _fit(model, name, tensor, resampling) for name, tensor in used.items()}
-    _check(model.state_dict(), fitted)
+    _check(own, fitted)
     return fitted
 
 

@@ -27,7 +27,8 @@ class TimmBackbone(nn.Module):
     """A timm vision transformer cut after the last block that is read.
 
     Attributes:
-        model: the transformer without head, pooling, final norm and unread blocks; adapters work on `model.blocks`.
+        model: the transformer without head, pooling and unread blocks, and without final norm unless asked for;
+            adapters work on `model.blocks`.
         embed_dim: width C of every level.
         depth: number of blocks kept.
         patch_size: side of a patch in pixels.
@@ -48,24 +49,41 @@ class TimmBackbone(nn.Module):
         parameters = dict(self.named_parameters())
         self.own_buffers = frozenset(name for name in self.state_dict() if name not in parameters)
 
-    def forward(self, images: Tensor) -> list[Tensor]:
+    def forward(self, images: Tensor, inner_blocks: int = 0) -> list[Tensor]:
         """Features of normalised images.
 
         Args:
             images: (B, 3, H, W), H and W multiples of the patch size. For another size than the one the backbone was
                 created for, the position embedding is resampled from ``positions``, and kept; without them by timm,
                 from what is laid out, in every call (bicubic with antialias).
+            inner_blocks: with 1 or more, the last blocks are not run, and what enters them is returned.
 
         Returns:
-            Four tensors (B, C, H / patch, W / patch), patch tokens only, without final norm.
+            Four tensors (B, C, H / patch, W / patch), patch tokens only, without final norm. Or what enters the inner
+            blocks: class and register tokens as (B, C, number, 1), where there are any, and the patch tokens as above.
         """
         height, width = images.shape[-2:]
         if height % self.patch_size or width % self.patch_size:
             raise ValueError(f"images of {height}x{width} pixels: sides must be multiples of patch {self.patch_size}")
-        features: list[Tensor] = self._at((height // self.patch_size, width // self.patch_size)).forward_intermediates(
+        model = self._at((height // self.patch_size, width // self.patch_size))
+        if inner_blocks:
+            return self._entering(model, images, inner_blocks)
+        features: list[Tensor] = model.forward_intermediates(
             images, indices=list(self.levels), norm=False, output_fmt="NCHW", intermediates_only=True
         )
         return features
+
+    def _entering(self, model: Any, images: Tensor, inner_blocks: int) -> list[Tensor]:
+        """What enters the last blocks; see :meth:`forward`."""
+        prefixed = model.num_prefix_tokens > 0  # timm's EVA fails where prefixes are asked for that are not there
+        (found,) = model.forward_intermediates(
+            images, indices=[self.depth - inner_blocks - 1], stop_early=True, norm=False, output_fmt="NCHW",
+            intermediates_only=True, return_prefix_tokens=prefixed,
+        )  # fmt: skip
+        if not prefixed:
+            return [found]
+        patches, prefix = found
+        return [prefix.transpose(1, 2).unsqueeze(-1), patches]
 
     def _at(self, grid: tuple[int, int]) -> Any:
         """The transformer with the position embedding of this grid."""
@@ -87,6 +105,7 @@ def create_backbone(
     resampling: Resampling = "bicubic",
     positions: PositionSource = "pretrained",
     seed: int = 0,
+    final_norm: bool = False,
 ) -> TimmBackbone:
     """Build timm's architecture `model` at a patch and image size and fill it.
 
@@ -102,6 +121,7 @@ def create_backbone(
             one without weights) resampled once, as `resampling` says; or, as in the first release, what is
             ``laid_out`` resampled again, by timm.
         seed: of the random initialisation, which neither reads nor moves the global generators.
+        final_norm: whether the norm behind the last block is kept, for a decoder that uses it.
 
     Raises:
         ValueError: sizes, levels, arguments or weights do not fit the architecture.
@@ -111,7 +131,7 @@ def create_backbone(
     built = build_timm(model, seed, timm_arguments(model, patch_size, image_size, model_args))
     chosen = _checked_levels(levels, len(built.blocks))
     # What lies behind the last level would hold parameters without gradient, which break distributed training.
-    built.prune_intermediate_layers(list(chosen), prune_norm=True, prune_head=True)
+    built.prune_intermediate_layers(list(chosen), prune_norm=not final_norm, prune_head=True)
     pretrained: Mapping[str, Tensor] = {}
     if weights is None:
         pretrained = built.state_dict()

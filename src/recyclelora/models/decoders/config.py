@@ -13,6 +13,8 @@ from recyclelora.system.extras import require
 if TYPE_CHECKING:  # at run time nothing here imports torch
     from torch import Tensor, nn
 
+    from recyclelora.models.decoders.decoder import Inner
+
 PYRAMIDS = ("bilinear", "learned")
 GROUPS = 32
 """Widths that a group norm follows are multiples of this."""
@@ -207,33 +209,52 @@ class Mask2FormerDecoderConfig:
 
 @dataclass
 class EomtDecoderConfig:
-    """Queries among the patch tokens, in the manner of EoMT."""
+    """Queries among the patch tokens: in the backbone's last blocks (EoMT), or in new ones behind it."""
 
     kind: str = "eomt"
     name: str = "eomt"
     lr_mult: float = 1.0
     """learning rate relative to the optimizer's"""
     width: int = 384
-    """of queries and blocks"""
+    """of queries and blocks behind the backbone"""
     num_queries: int = 100
     """not below the number of classes"""
     num_heads: int = 6
-    """of the blocks"""
+    """of blocks behind the backbone"""
     num_blocks: int = 4
-    """how many"""
+    """how many blocks the queries go through"""
     loss: MaskLossConfig = field(default_factory=MaskLossConfig)
     """of queries and their masks"""
+    inside: bool = added(False)
+    """whether these are the backbone's last, as published, with its width and heads; else new ones behind it"""
+    anneal_start: float = added(1 / 6)
+    """share of the steps after which the first block begins to let queries look outside their masks"""
+    anneal_end: float = added(5 / 6)
+    """share of the steps after which the last block has done so; a block takes a quarter of the time between"""
+    anneal_power: float = added(0.9)
+    """of the polynomial by which the share of masked queries falls"""
 
     def check(self) -> Iterator[Problem]:
         yield from above_zero("lr_mult", self.lr_mult)
         for name in ("width", "num_queries", "num_heads", "num_blocks"):
             yield from at_least(name, getattr(self, name), 1)
         yield from _headed(self.width, self.num_heads)
+        if not 0 <= self.anneal_start <= self.anneal_end <= 1:
+            yield "anneal_start", f"must lie between 0 and anneal_end={self.anneal_end:g}, which is at most 1"
+        yield from above_zero("anneal_power", self.anneal_power)
+        for name in ("width", "num_heads") if self.inside else ("anneal_start", "anneal_end", "anneal_power"):
+            if getattr(self, name) != getattr(EomtDecoderConfig, name):
+                why = "the blocks are the backbone's" if self.inside else "nothing is masked"
+                yield name, f"has no effect, {why} with inside={str(self.inside).lower()}: leave it out"
 
-    def build(self, channels: Sequence[int], num_classes: int) -> nn.Module:
-        from recyclelora.models.decoders.eomt import QueryTokens
+    def build(self, channels: Sequence[int], num_classes: int, inner: Inner | None = None) -> nn.Module:
+        from recyclelora.models.decoders.eomt import Eomt, QueryTokens
 
-        return QueryTokens(channels, num_classes, self)
+        if not self.inside:
+            return QueryTokens(channels, num_classes, self)
+        if inner is None:
+            raise ValueError("decoder.inside=true: is built with the backbone whose last blocks it runs")
+        return Eomt(inner, num_classes, self)
 
 
 def _grouped(name: str, value: int) -> Iterator[Problem]:

@@ -16,6 +16,9 @@ class Decoder(Protocol):
 
     Features are four maps (B, C, h, w), one for each depth that is read, all at the stride of a patch.
 
+    A decoder that changes while training goes on may have ``begin_step(progress)`` as well: told before every step
+    which part of all steps is finished.
+
     ``query`` (num_queries, width) comes from adapters that speak to the decoder's queries (Rein). Only a decoder whose
     options say ``has_queries`` is given one.
     """
@@ -54,6 +57,48 @@ class Decoder(Protocol):
 
     def per_class(self) -> set[str]:
         """Names of the parameters whose first rows are the classes in their order; rows behind them belong to none."""
+        ...
+
+
+class Inner(Protocol):
+    """The last ``count`` blocks of a backbone, for a decoder whose queries go through them; no module."""
+
+    @property
+    def count(self) -> int:
+        """How many blocks."""
+        ...
+
+    @property
+    def width(self) -> int:
+        """Channels of a token."""
+        ...
+
+    @property
+    def patch_size(self) -> int:
+        """Side of a patch in pixels."""
+        ...
+
+    @property
+    def norm(self) -> nn.Module:
+        """The final norm; an identity where the pretrained model has none."""
+        ...
+
+    def rotations(self, grid: tuple[int, int], num_queries: int) -> Tensor | None:
+        """Rotary positions (..., Q + h w, 2 d), sines before cosines, of queries in front of a grid (h, w) of patches.
+
+        Queries have no place in the image and are not rotated. None for a model without rotary positions.
+        """
+        ...
+
+    def run(self, index: int, tokens: Tensor, rotations: Tensor | None, mask: Tensor | None) -> Tensor:
+        """One block, 0-based among these.
+
+        Args:
+            index: of the block
+            tokens: (B, prefix + Q + h w, C)
+            rotations: see :meth:`rotations`
+            mask: added to the attention's logits, (B, 1, T, T) over the tokens; None: everybody sees everybody
+        """
         ...
 
 

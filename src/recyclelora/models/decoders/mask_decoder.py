@@ -39,13 +39,18 @@ class MaskDecoder(nn.Module):
         """Class logits (B, Q, C + 1), no-object last, and mask logits (B, Q, h, w) of every supervised output."""
         raise NotImplementedError
 
+    def predict_last(self, features: Sequence[Tensor], query: Tensor | None) -> tuple[Tensor, Tensor]:
+        """The last of :meth:`predict`'s outputs, for decoders that need not draw the others for it."""
+        classes, masks = self.predict(features, query)
+        return classes[-1], masks[-1]
+
     def forward(self, features: Sequence[Tensor], size: tuple[int, int], query: Tensor | None = None) -> Tensor:
         """Scores (B, C, H, W) for ``size`` (H, W), each between 0 and Q: the sum over queries of
         ``softmax(class) sigmoid(mask)``, mask logits first made as large as the image."""
-        classes, masks = self.predict(features, query)
-        with torch.autocast(masks[-1].device.type, enabled=False):
-            drawn = F.interpolate(masks[-1].float(), size=size, mode="bilinear", align_corners=False).sigmoid()
-            chances = classes[-1].float().softmax(-1)[..., :-1]
+        classes, masks = self.predict_last(features, query)
+        with torch.autocast(masks.device.type, enabled=False):
+            drawn = F.interpolate(masks.float(), size=size, mode="bilinear", align_corners=False).sigmoid()
+            chances = classes.float().softmax(-1)[..., :-1]
             return torch.einsum("bqc,bqhw->bchw", chances, drawn)
 
     def losses(
