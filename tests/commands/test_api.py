@@ -104,7 +104,7 @@ def test_everything_has_a_page_for_notebooks(place):
 @pytest.mark.parametrize(
     ("given", "words"),
     [
-        (["adapter.main.rnak=3"], "Did you mean: .rank."),
+        (["adapter.main.rnak=3"], "did you mean rank"),
         (["adapter=lroa"], "lora"),
         (["sweeps=rank_split"], "needs a multirun"),
         (["nonsense"], "must be key=value"),

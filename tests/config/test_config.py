@@ -168,7 +168,7 @@ def test_only_training_is_swept(tmp_path: Path):
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
-        (["adapter.main.rnak=3"], ["adapter.main.rnak", "Did you mean: 'rank'"]),
+        (["adapter.main.rnak=3"], ["adapter.main.rnak", "did you mean rank"]),
         (["adapter=recyclelra"], ["adapter=recyclelra", "did you mean recyclelora", "frozen"]),
         (["seed=x"], ["seed=x", "whole number"]),
         (["bogus=1"], ["bogus"]),

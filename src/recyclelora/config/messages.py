@@ -82,8 +82,18 @@ def _no_key(found: re.Match[str], about: Mapping[str, Any]) -> str:
     if key in PARTS:
         meant = [PARTS[key]]
     if not meant:
-        return str(about["text"])
+        above, _, name = key.rpartition(".")
+        siblings = (known.rpartition(".") for known in about["keys"])
+        closest = nearest(name, [last for parent, _, last in siblings if parent == above])
+        if not closest and (hint := re.search(r"Did you mean: '(\w+)'", about["text"])):  # of another package's options
+            closest = f" (did you mean {hint[1]}?)"
+        return f"{key}: no such key{closest}"
     return f"{key}: no such key; did you mean {' or '.join(meant[:4])}?"
+
+
+def _new_entry(found: re.Match[str], about: Mapping[str, Any]) -> str:
+    """An entry of a mapping of the user's own, such as sizes by dataset, which Hydra adds only where that is said."""
+    return f"{found[1]}: there is no such entry; a new one is written with a plus: +{found[1]}=..."
 
 
 def _no_header(found: re.Match[str], about: Mapping[str, Any]) -> str:
@@ -123,6 +133,7 @@ def _mode(found: re.Match[str], about: Mapping[str, Any]) -> str:
 _PATTERNS: dict[str, Words] = {
     r"Could not find '([^']+)'; Available options in '([^']+)'(.*?)(?:; Config search path|$)": _no_option,
     r"Could not override '(\w+(\.\w+)*)'; Key '\w+' not in '(\w+)'": _no_key,
+    r"Could not override '(\w+(\.\w+)*)'; Key '\w+' is not in struct": _new_entry,
     r"In '((\w+)/[^']+)': ConfigKeyError raised while composing config; Key '\2' not in": _no_header,
     r"Error parsing override '(.*?)'; (.*?)(?:; See https|$)": _no_assignment,
     r"Error when parsing index: \d+, string: (.*?) out of \[.*?\]; (.*?)(?:; See https|$)": _no_assignment,
