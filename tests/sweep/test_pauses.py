@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import random
+from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
@@ -13,6 +14,7 @@ from recyclelora.runs.mailbox import CANCELLED, Unit
 from recyclelora.sweep import ledger
 from recyclelora.sweep.control import cancel
 from recyclelora.sweep.ledger import Ledger
+from recyclelora.sweep.race import BEST, OBJECTIVE, Race
 from recyclelora.sweep.rungs import Rungs
 
 
@@ -72,6 +74,28 @@ def test_repeats_follow_when_the_first_one_has_got_to_the_end(tmp_path: Path):
     (complete,) = [t for t in Ledger(tmp_path).trials() if t.state == "complete"]
     assert complete.params == {"x": 3}
     assert len(complete.attempts_of(1)) == 1 and complete.outcomes()[1]["status"] == "complete"
+
+
+def test_the_best_of_a_search_that_pauses_race_to_the_end_of_their_schedules(tmp_path: Path):
+    """The race pauses none of its entrants, and resumes none of the search."""
+
+    def noisy(overrides: Sequence[str]) -> dict[int, float]:
+        seed = next((text for text in overrides if text.startswith("seed=")), "")
+        return {step: value + random.Random(repr(sorted(overrides))).gauss(0, 0.1) * bool(seed)
+                for step, value in curve(overrides).items()}  # fmt: skip
+
+    race = Race((BEST,), OBJECTIVE, 0.05, 12)
+    plan = grid(range(1, 19), confirm=2, confirm_seeds=[100], race=race, race_first=[100])
+    driver = replay(tmp_path, plan, Replay(noisy, 2))
+    entrants = [t for t in Ledger(tmp_path).trials() if t.confirms]
+    assert {t.params["x"] for t in entrants} == {18, 17} and all(t.state == "complete" for t in entrants)
+    assert {len(t.units) for t in entrants} != {12}  # decided before the last seed
+    assert all(t.until is None and not t.rungs for t in entrants)
+    assert {t.units[0][-1] for t in entrants} == {"seed=100"}
+    before = {t.number: t.until for t in Ledger(tmp_path).trials() if t.state == "paused"}
+    assert before and not driver.units.jobs
+    replay(tmp_path, plan, Replay(noisy, 2))  # nothing is left to do
+    assert {t.number: t.until for t in Ledger(tmp_path).trials() if t.state == "paused"} == before
 
 
 def test_the_best_are_confirmed_although_others_stay_paused(tmp_path: Path):

@@ -449,6 +449,24 @@ def test_a_space_that_makes_no_sense_is_one_line_and_writes_nothing(sweeping: Sw
 
 
 @pytest.mark.slow
+def test_a_search_with_all_that_is_known_already_goes_on_as_it_began(sweeping: Sweeping):
+    first = ("x=interval(-5.0,5.0)", "y=2", "hydra/sweeper/sampler=random", "hydra.sweeper.n_jobs=2")
+    assert sweeping(*first, "hydra.sweeper.n_trials=8", "hydra.sweep.dir=first")[0] == 0
+    known = ("hydra.sweeper.transfer=first", "hydra.sweeper.warm_start=[first]", "hydra.sweeper.per_second=true",
+             "+hydra.sweeper.prior={x: 'normal(3,0.5)'}")  # fmt: skip
+    second = ("x=interval(-5.0,5.0)", "y=choice(2,3)", "hydra/sweeper/sampler=tpe", *known)
+    code, out, err = sweeping(*second, "hydra.sweeper.n_trials=11")
+    assert code == 0, err
+    assert "hydra.sweeper.transfer: x between " in out and "hydra.sweeper.warm_start=first: y=2 there" in out
+    best = sorted(Ledger(sweeping.folder / "first").trials(), key=lambda t: -(t.value or 0))[:3]
+    low, high = min(t.params["x"] for t in best) - 1, max(t.params["x"] for t in best) + 1
+    assert all(max(low, -5) <= t.params["x"] <= min(high, 5) for t in sweeping.trials)
+    assert len(study_of(sweeping).trials) == 8 + 11
+    code, out, err = sweeping(*second, "hydra.sweeper.n_trials=12")
+    assert code == 0 and sweeping.states == {"complete": 12}, err
+
+
+@pytest.mark.slow
 def test_a_sweep_warms_the_sampler_of_another_space(sweeping: Sweeping):
     """Trials with a choice that is not there any more are left out; a wider range and more choices take the rest."""
     first = ("x=interval(1.0,2.0)", "y=choice(1,2,3)", "seed=choice(0,1)", "hydra/sweeper/sampler=random")

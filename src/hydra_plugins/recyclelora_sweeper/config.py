@@ -44,8 +44,12 @@ class RecycleLoraSweeperConf:
     conditions: dict[str, str] = field(default_factory=dict)
     # points to try first
     enqueue: list[dict[str, Any]] = field(default_factory=list)
-    # another sweep's folder, or <storage url>#<study>: its trials are known to the sampler from the start
-    warm_start: str | None = None
+    # another sweep's folder, or <storage url>#<study>, or a list: its trials are known to the sampler from the start
+    warm_start: Any = None
+    # the same: ranges of numbers become those of its best trials, and a margin
+    transfer: Any = None
+    # parameter -> normal(mean,sd), lognormal(median,sd of the natural logarithm), weights of choices: hints that fade
+    prior: dict[str, Any] = field(default_factory=dict)
     # a trial whose run is finished in another sweep of output_dir, or as a run of its own, takes that result
     reuse: bool = False
     # runs with different seeds a trial; the mean is its value
@@ -70,6 +74,10 @@ class RecycleLoraSweeperConf:
     max_retries: int = 2
     # run failed trials of an earlier call again
     retry_failed: bool = False
+    # after the sampler's first trials, the next one by expected improvement per second (Gaussian processes)
+    per_second: bool = False
+    # keep report.html and the list of studies fresh while the sweep runs
+    live: bool = True
     # list and check all trials, run none
     dry_run: bool = False
     # submit the driver itself as a job (hydra/launcher=slurm)

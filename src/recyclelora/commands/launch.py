@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -83,7 +83,8 @@ class Job:
         from recyclelora.tracking.process import asked_for, followed
 
         kinds = [kind for kind in asked_for(node.tracking) if kind == "mlflow"]  # others follow each run
-        return together(watched(folder), followed(folder, kinds, node.tracking.uri))
+        page = watched(folder) if node.hydra.sweeper.get("live", True) else nullcontext()
+        return together(page, followed(folder, kinds, node.tracking.uri))
 
     @staticmethod
     def explain(error: Exception) -> str:

@@ -33,7 +33,7 @@ HARMLESS = ("hydra.run.dir", "hydra.sweep.dir", "hydra.sweep.subdir", "hydra.mod
 """Keys of Hydra that only set values, beside those of sweeper and launcher."""
 FIRST_SEARCH = '${with_plugins:"file://${oc.env:RECYCLELORA_HOME}"}'
 """``hydra.searchpath`` of the first release's train.yaml, which users have copied: what is searched anyway."""
-SWEEPER_ACTS = ("storage", "warm_start", "custom_search_space")
+SWEEPER_ACTS = ("storage", "warm_start", "transfer", "custom_search_space")
 SPACE = ("params", "points", "enqueue", "conditions", "confirm_by")
 """Keys of ``hydra.sweeper`` that hold overrides."""
 LAUNCHER_ACTS = ("setup", "python", "srun_args", "additional_parameters")

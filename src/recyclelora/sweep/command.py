@@ -21,7 +21,7 @@ from recyclelora.system.extras import require
 
 SHORT = (
     "n_trials", "n_jobs", "budget", "repeats", "max_failures", "retry_failed", "confirm", "dry_run", "detach",
-    "snapshot", "reuse", "race", "race_seeds",
+    "snapshot", "reuse", "race", "race_seeds", "transfer", "live",
 )  # fmt: skip
 """Keys of ``hydra.sweeper`` that may be written without it in a sweep's command."""
 

@@ -27,6 +27,7 @@ from recyclelora.sweep.folder import began, make_folder, only_driver, own_place
 from recyclelora.sweep.goals import TUNED
 from recyclelora.sweep.ledger import Ledger
 from recyclelora.sweep.planning import Plan, check_options, described, listed, make_plan, validate
+from recyclelora.sweep.priors import read_priors
 from recyclelora.sweep.record import brought_back, options_since, other_values, record, refuse_others
 from recyclelora.sweep.samplers import make_pruner
 from recyclelora.sweep.search import best_trials
@@ -35,6 +36,7 @@ from recyclelora.sweep.storage import forget, shown, storage_url
 from recyclelora.sweep.study import open_study
 from recyclelora.sweep.table import SweepTable, count_states
 from recyclelora.sweep.task import HydraTask, without_secrets
+from recyclelora.sweep.transfer import Ranges, narrowed
 from recyclelora.sweep.warm_start import read_warm_start
 from recyclelora.system.errors import UserError
 from recyclelora.system.progress import shown as shown_path
@@ -76,11 +78,13 @@ def sweep(
     plan = make_plan(options, context, arguments, config, shared=shared)
     name = str(options["study_name"] or folder.name)
     task = HydraTask(context, function, without_secrets(config))
-    plan = replace(plan, identity=task.identity)
-    validate(plan.space, task, plan.rungs)
     directions = [str(d) for d in listed(options["direction"])]
-    earlier, unfit = read_warm_start(options["warm_start"], plan.space, directions)
-    said = [*plan.space.remarks, *unfit, *([plan.rungs.in_words] if plan.rungs else [])]
+    space, ranges, moved = narrowed(options["transfer"], plan.space, plan.planned, directions, folder)
+    priors = read_priors(options["prior"], space, int(OmegaConf.select(config, "seed", default=0)))
+    plan = replace(plan, identity=task.identity, space=space, priors=priors)
+    validate(plan.space, task, plan.rungs)
+    earlier, unfit = read_warm_start(options["warm_start"], plan.space, directions, config)
+    said = [*plan.space.remarks, *moved, *unfit, *([plan.rungs.in_words] if plan.rungs else [])]
     launcher = _launcher(config)
     running = read_options(launcher)  # a bad value is refused before anything is written
     if options["dry_run"]:
@@ -97,7 +101,7 @@ def sweep(
     if options["detach"]:
         _detach(running, folder, name)
         return []
-    begun = Sweep(options, config, task, plan, folder, name, directions, url, earlier, said)
+    begun = Sweep(options, config, task, plan, folder, name, directions, url, earlier, said, ranges)
     with only_driver(folder, shared):
         return begun.run(launcher, context)
 
@@ -120,12 +124,15 @@ class Sweep:
     """trials of another study that the sampler knows"""
     remarks: list[str]
     """what a person should know of how the options were read"""
+    ranges: Ranges
+    """by ``transfer``"""
 
     def run(self, launcher: Mapping[str, Any], context: HydraContext) -> list[list[JobReturn]]:
         """Run it to its end; see :func:`sweep`."""
         options, task, folder = self.options, self.task, self.folder
         ledger = Ledger(folder)
         about = described(options, self.plan, self.config, self.directions, self.name)
+        about["transfer"] = {"ranges": self.ranges} if self.ranges else None
         since = dict(options_since(self.config))
         plan = replace(self.plan, brought_back=brought_back(self.plan.space.fixed, since))
         refuse_others(folder, about, since)

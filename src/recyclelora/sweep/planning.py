@@ -14,11 +14,12 @@ from optuna.distributions import FloatDistribution
 from optuna.samplers import BaseSampler
 
 from recyclelora.runs.record import command_line
+from recyclelora.sweep import learning_options as learning
 from recyclelora.sweep.budget import Budget
 from recyclelora.sweep.goals import DIRECTIONS, Constraint, Objective, tuned_on_targets
+from recyclelora.sweep.priors import Priors
 from recyclelora.sweep.race import Race
 from recyclelora.sweep.race_options import make_race, race_record, wrong_race
-from recyclelora.sweep.rung_options import learns_from, make_rungs, unfit_for_pauses
 from recyclelora.sweep.rungs import KINDS, Rungs
 from recyclelora.sweep.samplers import CONSTRAINED, make_sampler, sampler_name
 from recyclelora.sweep.space import Space, grid_space, search_space
@@ -47,6 +48,9 @@ class Plan:
     rungs: Rungs | None = None
     """where trials pause"""
     budget: Budget | None = None
+    priors: Priors | None = None
+    per_second: int | None = None
+    """after so many trials the next one is chosen by expected improvement per second"""
     learns_from: int | None = None
     """the sampler learns from the highest rung that so many trials have reached; None: from finished trials"""
     across_repeats: bool = False
@@ -120,11 +124,7 @@ def check_options(options: Mapping[str, Any]) -> None:
     for text, direction in zip(objectives or (), directions, strict=False):
         if Objective.parse(str(text)).near is not None and direction != "minimize":
             bad.append(f"hydra.sweeper.direction={direction}: minimize, the distance that {text!r} is")
-    if options["pruner"] and len(directions) > 1:
-        bad.append("hydra.sweeper.pruner: Optuna prunes sweeps with one objective only")
-    if options["pruner"] and options["pruner"].get("kind") == "wilcoxon" and options["repeats"] < 2:
-        bad.append("hydra.sweeper.pruner=wilcoxon: compares seeds; set hydra.sweeper.repeats to 2 or more")
-    bad += unfit_for_pauses(options)
+    bad += learning.unfit(options)
     bad += [f"hydra.sweeper.points.{name}: {name!r} is no plain name"
             for name in options["points"] if not re.fullmatch(r"[\w.+-]+", name)]  # fmt: skip
     if options["confirm"] and not options["confirm_seeds"]:
@@ -251,7 +251,8 @@ def make_plan(
         seeds=[seed + i for i in range(options["repeats"])] if options["repeats"] > 1 else None,
         prunes=kind not in (None, *KINDS), across_repeats=kind == "wilcoxon",
         budget=Budget.parse(options["budget"], OmegaConf.select(config, "trainer.max_steps")),
-        rungs=make_rungs(options, config), learns_from=learns_from(options),
+        rungs=learning.make_rungs(options, config), learns_from=learning.learns_from(options),
+        per_second=learning.per_second(options),
         constraints=constraints, shared=shared, race=race,
         race_first=[int(s) for s in options["confirm_seeds"]] if options["confirm"] else [seed],
         **{key: options[key] for key in AS_GIVEN},

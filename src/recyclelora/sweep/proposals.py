@@ -13,12 +13,40 @@ from typing import Any
 import optuna
 from optuna.distributions import json_to_distribution
 from optuna.samplers import BaseSampler
+from optuna.study import StudyDirection
 from optuna.trial import FrozenTrial, TrialState, create_trial
 
 from recyclelora.sweep.ledger import COMPLETE, RUNNING, WAITING, Trial
+from recyclelora.sweep.planning import Plan
 from recyclelora.sweep.rungs import Rungs
+from recyclelora.sweep.samplers import seed_of
 from recyclelora.sweep.space import Space
 from recyclelora.sweep.study import LATE, SAME
+
+
+def hint(plan: Plan, trials: Sequence[Trial], study: optuna.Study) -> dict[str, Any] | None:
+    """The parameters that priors, values at rungs or the cost of trials say come next.
+
+    Args:
+        plan: with a sampler
+        trials: of the search
+        study: Optuna's
+
+    Returns:
+        None where the sampler learns from the study itself.
+    """
+    number = next_number(study, trials)[0]
+    hinted = None if plan.priors is None else plan.priors.point(number)
+    if hinted is not None or plan.sampler is None:
+        return hinted
+    if plan.rungs is not None and plan.learns_from is not None:
+        return propose(plan.sampler(number), plan.space, plan.rungs, trials, study, plan.learns_from)
+    if plan.per_second is None:
+        return None
+    from recyclelora.sweep.per_second import cheapest_improvement
+
+    maximize = study.directions[0] == StudyDirection.MAXIMIZE
+    return cheapest_improvement(plan.space, trials, maximize=maximize, seed=seed_of(0, number), enough=plan.per_second)
 
 
 def propose(

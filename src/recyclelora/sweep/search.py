@@ -11,7 +11,7 @@ from optuna.distributions import distribution_to_json
 from recyclelora.runs.mailbox import CONFIRM
 from recyclelora.sweep.ledger import COMPLETE, FAILED, PAUSED, WAITING, Ledger, Trial
 from recyclelora.sweep.planning import Plan, units_of
-from recyclelora.sweep.proposals import next_number, propose, waiting
+from recyclelora.sweep.proposals import hint, next_number, waiting
 from recyclelora.sweep.race import is_named
 from recyclelora.sweep.samplers import seed_of
 from recyclelora.sweep.steering import one_at_a_time
@@ -186,7 +186,8 @@ class Search:
     def _asked(self, point: dict[str, Any] | None, plan: int | None = None, at_random: bool = False) -> Trial | None:
         """Ask for a trial; None where it would train what another has trained, whose result it takes."""
         try:
-            handle = self._handle(point or self._learnt(at_random), at_random)
+            hinted = None if at_random or point else hint(self.plan, self.searched, self.study)
+            handle = self._handle(point or hinted, at_random)
             params = self.plan.space.suggest(handle)
         except (ValueError, TypeError, RuntimeError, ImportError) as error:  # whatever a sampler finds wrong as it asks
             raise UserError(f"hydra.sweeper.sampler: {type(error).__name__}: {error}") from error
@@ -200,14 +201,6 @@ class Search:
             self._met.add(twin.number)
             self.remarks.append(f"asked again: trial {twin.number} ({twin.what}) was proposed once more")
         return None
-
-    def _learnt(self, at_random: bool) -> dict[str, Any] | None:
-        """What the sampler proposes by the values at rungs; None where it learns from the study itself."""
-        plan = self.plan
-        if at_random or plan.sampler is None or plan.rungs is None or plan.learns_from is None:
-            return None
-        sampler = plan.sampler(next_number(self.study, self.searched)[0])
-        return propose(sampler, plan.space, plan.rungs, self.searched, self.study, plan.learns_from)
 
     def _identity(self, overrides: list[str]) -> str:
         mark = repr(overrides)

@@ -31,7 +31,7 @@ JOB = "RECYCLELORA_JOB"
 """Environment variable: the executor's name for the job that this process is."""
 
 
-SECRET = ("storage", "warm_start")
+SECRET = ("storage", "warm_start", "transfer")
 """Keys of ``hydra.sweeper`` that may hold a password; jobs never open the study."""
 
 

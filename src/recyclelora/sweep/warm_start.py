@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Sequence
+import copy
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import optuna
+from omegaconf import DictConfig, OmegaConf
 from optuna.distributions import (
     BaseDistribution,
     CategoricalDistribution,
@@ -18,6 +21,7 @@ from optuna.distributions import (
 from optuna.trial import FrozenTrial, TrialState, create_trial
 from sqlalchemy.exc import ArgumentError, SQLAlchemyError
 
+from recyclelora.config.conditions import value_of
 from recyclelora.sweep.ledger import COMPLETE, Ledger
 from recyclelora.sweep.space import Space
 from recyclelora.sweep.storage import shown
@@ -25,52 +29,87 @@ from recyclelora.sweep.study import frozen_trial
 from recyclelora.system.errors import UserError
 from recyclelora.system.storage import read_json
 
+KEY = "hydra.sweeper.warm_start"
 
-def read_warm_start(source: str | None, space: Space, directions: Sequence[str]) -> tuple[list[FrozenTrial], list[str]]:
-    """The trials to start from, and what did not fit.
 
-    A value beyond a range of numbers is kept; a trial is left out where a parameter of this space is missing or has a
-    value that is none of its choices. Parameters that this space does not vary are left out of it.
+@dataclass(frozen=True)
+class Earlier:
+    """Another study."""
+
+    name: str
+    """as the option names it, without a password"""
+    trials: list[FrozenTrial]
+    """complete ones"""
+    directions: list[str]
+    config: DictConfig
+    """what its command had; empty where only its database is known"""
+
+
+def read_warm_start(
+    given: Any, space: Space, directions: Sequence[str], config: DictConfig
+) -> tuple[list[FrozenTrial], list[str]]:
+    """The trials to start from, and what a person should know of how they were fitted into this space.
+
+    A parameter that an earlier study did not vary has the value that its command gave it, or this one's. A number
+    beyond a range of this space stays what it is. A trial is left out where a value is none of the choices here.
+    Parameters that this space does not vary are left out of a trial.
 
     Args:
-        source: a sweep's folder, ``<storage url>#<study name>``, or nothing
+        given: a sweep's folder or ``<storage url>#<study name>``, several of them, or nothing
         space: of this sweep
         directions: of this sweep
+        config: composed without what varies
 
     Raises:
         UserError: there is no such study, it looks for something else, or nothing of it fits.
     """
-    if source is None:
-        return [], []
-    key = f"hydra.sweeper.warm_start={shown_source(source)}"
-    found, theirs = finished_trials(source)
-    if theirs != list(directions):
-        raise UserError(f"{key}: it was to {' and '.join(theirs)}, this sweep is to {' and '.join(directions)}")
-    fitting = [fitted for trial in found if (fitted := _fitted(trial, space)) is not None]
-    if not fitting:
-        raise UserError(
-            f"{key}: none of its {len(found)} trials fits into this space: {', '.join(space.distributions)}"
-        )
-    unknown = sorted({name for trial in found for name in trial.params} - space.distributions.keys())
-    remarks = []
-    if len(fitting) < len(found):
-        remarks.append(
-            f"{key}: {len(found) - len(fitting)} of {len(found)} trials do not fit into this space and are left out"
-        )
-    if unknown:
-        remarks.append(f"{key}: {', '.join(unknown)} is not varied here, whatever it was there")
+    fitting: list[FrozenTrial] = []
+    remarks: list[str] = []
+    for source in [] if given is None else given if isinstance(given, list | tuple) else [given]:
+        study = earlier_study(str(source), KEY)
+        if study.directions != list(directions):
+            there, here = " and ".join(study.directions), " and ".join(directions)
+            raise UserError(f"{study.name}: it was to {there}, this sweep is to {here}")
+        found, said = _fit(study, space, config)
+        fitting += found
+        remarks += [f"{study.name}: {text}" for text in said]
     return fitting, remarks
 
 
-def _fitted(trial: FrozenTrial, space: Space) -> FrozenTrial | None:
+def _fit(study: Earlier, space: Space, config: DictConfig) -> tuple[list[FrozenTrial], list[str]]:
+    """The trials of a study as trials of this space, and remarks."""
+    varied = {name for trial in study.trials for name in trial.params}
+    filled = {key: value_of(study.config, key) for key in space.distributions if key not in varied}
+    filled |= {key: value_of(config, key) for key, value in filled.items() if value is None}
+    known = {key: value for key, value in filled.items() if value is not None}
+    fitting = [fitted for trial in study.trials if (fitted := _fitted(trial, space, known)) is not None]
+    if not fitting:
+        names = ", ".join(space.distributions)
+        raise UserError(f"{study.name}: none of its {len(study.trials)} trials fits into this space: {names}")
+    said = []
+    if len(fitting) < len(study.trials):
+        left = len(study.trials) - len(fitting)
+        said.append(f"{left} of {len(study.trials)} trials do not fit into this space and are left out")
+    if known:
+        said.append(f"{', '.join(f'{key}={value}' for key, value in known.items())} there, though not varied")
+    if unknown := sorted(varied - space.distributions.keys()):
+        said.append(f"{', '.join(unknown)} is not varied here, whatever it was there")
+    outside = sum(any(d != space.distributions[key] for key, d in trial.distributions.items()) for trial in fitting)
+    if outside:
+        said.append(f"{outside} trials lie outside of the ranges here, and are known where they lie")
+    return fitting, said
+
+
+def _fitted(trial: FrozenTrial, space: Space, filled: Mapping[str, Any]) -> FrozenTrial | None:
     params: dict[str, Any] = {}
     distributions: dict[str, BaseDistribution] = {}
     for key, distribution in space.distributions.items():
         if not space.active(key, params):
             continue
-        if key not in trial.params:
+        if key not in trial.params and key not in filled:
             return None
-        kept = _joined(trial.params[key], trial.distributions[key], distribution)
+        value = trial.params.get(key, filled.get(key))
+        kept = _joined(value, trial.distributions.get(key, distribution), distribution)
         if kept is None:
             return None
         params[key], distributions[key] = kept
@@ -89,33 +128,42 @@ def _joined(value: Any, theirs: BaseDistribution, ours: BaseDistribution) -> tup
     with contextlib.suppress(ValueError, TypeError):
         if ours._contains(ours.to_internal_repr(value)):
             return value, ours
+        if theirs == ours:  # a value that was not varied there
+            theirs = copy.copy(ours)
+            theirs.low, theirs.high = min(value, ours.low), max(value, ours.high)
         check_distribution_compatibility(ours, theirs)  # a range may have been wider
         return value, theirs
     return None
 
 
-def finished_trials(source: str) -> tuple[list[FrozenTrial], list[str]]:
-    """Complete trials of another study, a sweep's folder or ``<storage url>#<study name>``, and its directions.
+def earlier_study(source: str, option: str) -> Earlier:
+    """Another study with complete trials: a sweep's folder or ``<storage url>#<study name>``.
+
+    Args:
+        source: as it was given
+        option: that names it
 
     Raises:
         UserError: there is none.
     """
     url, _, name = source.partition("#")
     folder = Path(url)
-    key = f"hydra.sweeper.warm_start={shown_source(source)}"
+    shown_name = f"{option}={shown_source(source)}"
+    config: Any = {}
     if (folder / "ledger").is_dir():
         found = [frozen_trial(t) for t in Ledger(folder).trials() if not t.confirms and t.state == COMPLETE]
-        directions = [str(direction) for direction in read_json(folder / "study.json")["directions"]]
+        about = read_json(folder / "study.json")
+        directions, config = [str(direction) for direction in about["directions"]], about.get("config") or {}
     else:
         try:
             study = optuna.load_study(study_name=name or None, storage=url)
             found = [t for t in study.get_trials() if t.state == TrialState.COMPLETE]
             directions = [direction.name.lower() for direction in study.directions]
         except (KeyError, ArgumentError, SQLAlchemyError, ValueError, ImportError) as error:
-            raise UserError(f"{key}: no sweep and no study: {str(error).splitlines()[0]}") from None
+            raise UserError(f"{shown_name}: no sweep and no study: {str(error).splitlines()[0]}") from None
     if not found:
-        raise UserError(f"{key}: no trial is complete there")
-    return found, directions
+        raise UserError(f"{shown_name}: no trial is complete there")
+    return Earlier(shown_name, found, directions, OmegaConf.create(config))
 
 
 def shown_source(source: str) -> str:

@@ -8,9 +8,7 @@ import uuid
 from collections.abc import Sequence
 from pathlib import Path
 
-from omegaconf import DictConfig, OmegaConf
-
-from recyclelora.config.conditions import read_condition
+from recyclelora.config.conditions import read_condition, value_of
 from recyclelora.config.launchers import A_DAY, SlurmOptions
 from recyclelora.sweep.execution import Job, NotNow, Work
 from recyclelora.sweep.slurm.calls import ask
@@ -92,11 +90,7 @@ class Submitter:
             except Exception:  # the trial will fail, with the reason
                 config = None
 
-            def value(key: str) -> str:
-                found = None if config is None else OmegaConf.select(config, key, default=None)
-                return str(found.get("name") if isinstance(found, DictConfig) else found)
-
-            self._choices[mark] = self.options.choices(value)
+            self._choices[mark] = self.options.choices(lambda key: "" if config is None else str(value_of(config, key)))
         choices = self._choices[mark]
         return choices, min(self.turns.get(unit.folder, 0), len(choices) - 1)
 
