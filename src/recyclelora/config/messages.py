@@ -82,11 +82,8 @@ def _no_key(found: re.Match[str], about: Mapping[str, Any]) -> str:
     if key in PARTS:
         meant = [PARTS[key]]
     if not meant:
-        above, _, name = key.rpartition(".")
-        siblings = (known.rpartition(".") for known in about["keys"])
-        closest = nearest(name, [last for parent, _, last in siblings if parent == above])
-        if not closest and (hint := re.search(r"Did you mean: '(\w+)'", about["text"])):  # of another package's options
-            closest = f" (did you mean {hint[1]}?)"
+        hint = re.search(r"Did you mean: '(\w+)'", about["text"])  # of the very schema that is asked
+        closest = f" (did you mean {hint[1]}?)" if hint else ""
         return f"{key}: no such key{closest}"
     return f"{key}: no such key; did you mean {' or '.join(meant[:4])}?"
 
