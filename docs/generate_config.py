@@ -105,7 +105,7 @@ LIMITS = {
     "one_of": "{}",
     "at_least": "at least {}",
     "above_zero": "above 0",
-    "share": "in [0, 1)",
+    "within": "in {}",
     "_grouped": "a multiple of 32",
 }
 """The shared checks of values, in words."""

@@ -33,7 +33,7 @@ from pathlib import Path
 import numpy as np
 from faulty_proxy import FaultyProxy
 
-from recyclelora.config.compose import default_config, to_yaml
+from recyclelora.config.compose import composed, to_yaml
 from recyclelora.runs.metrics_log import MetricsLog
 from recyclelora.system.storage import write_json, write_text
 from recyclelora.tracking.process import followed
@@ -83,7 +83,7 @@ def train(way: str, run_dir: Path, url: str, steps: int) -> dict[str, float]:
 
 def new_run(folder: Path, name: str, url: str) -> Path:
     """The directory of a run that is about to train."""
-    config = default_config()
+    config = composed("train")
     config.output_dir, config.tracking.uri, config.tracking.experiment = str(folder), url, EXPERIMENT
     path = folder / "runs" / name
     path.mkdir(parents=True)

@@ -4,8 +4,7 @@ import cv2
 import numpy as np
 import pytest
 
-from recyclelora.data import corruptions, light_corruption
-from recyclelora.data.augment import LIGHT_CORRUPTIONS
+from recyclelora.data import corruptions
 from recyclelora.data.config import COMMON_CORRUPTIONS
 from recyclelora.data.corruptions import corrupt, plasma
 from recyclelora.system.errors import UserError
@@ -16,7 +15,6 @@ NOISE_FREE = ("defocus_blur", "zoom_blur", "brightness", "contrast", "pixelate",
 
 def test_names_in_the_configuration_are_the_ones_that_exist():
     assert tuple(corruptions.CORRUPTIONS) == COMMON_CORRUPTIONS
-    assert tuple(light_corruption.KINDS) == LIGHT_CORRUPTIONS
 
 
 @pytest.mark.parametrize("name", COMMON_CORRUPTIONS)

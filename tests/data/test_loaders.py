@@ -15,9 +15,10 @@ import pytest
 import torch
 from conftest import make_gta
 
+from recyclelora.data.augment import AugmentConfig
 from recyclelora.data.datasets import Sample, open_dataset
 from recyclelora.data.decode_cache import CachedDataset, DecodeCache
-from recyclelora.data.extras import Extras
+from recyclelora.data.extra_augmentation import ExtraAugmentation
 from recyclelora.data.loaders import StepSampler, TrainStream, eval_loader, shares, train_loader
 from recyclelora.data.rare_classes import RareClasses
 from recyclelora.data.transforms import Augmentation
@@ -77,7 +78,9 @@ def test_samples_do_not_depend_on_workers_or_where_a_run_starts():
             assert torch.equal(a, c) and torch.equal(b, d)
 
 
-EVERYTHING = Extras(style_jitter=0.5, style_mix=0.5, fourier=0.5, fourier_beta=0.2, class_mix=0.5, corruption=0.5)
+EVERYTHING = ExtraAugmentation(
+    AugmentConfig(style_jitter=0.5, style_mix=0.5, fourier=0.5, fourier_beta=0.2, class_mix=0.5, corruption=0.5)
+)
 """All extras, each in about half of the samples."""
 
 
@@ -118,12 +121,14 @@ def test_samples_are_the_same_with_all_options_on(tmp_path: Path, num_workers: i
 def test_each_option_changes_samples_but_not_the_published_draws(tmp_path: Path):
     plain = TrainStream([Numbered(9)], [None], AUGMENT, seed=0)
     for name in ("style_jitter", "style_mix", "fourier", "corruption"):
-        other = TrainStream([Numbered(9)], [None], AUGMENT, 0, Extras(**{name: 1.0}, fourier_beta=0.2))
+        other = TrainStream(
+            [Numbered(9)], [None], AUGMENT, 0, ExtraAugmentation(AugmentConfig(**{name: 1.0}, fourier_beta=0.2))
+        )
         assert all(np.array_equal(plain[p][1], other[p][1]) for p in range(9)), name
         assert all(not np.array_equal(plain[p][0], other[p][0]) for p in range(9)), name
-    pasted = TrainStream([Numbered(9)], [None], AUGMENT, 0, Extras(class_mix=1.0))
+    pasted = TrainStream([Numbered(9)], [None], AUGMENT, 0, ExtraAugmentation(AugmentConfig(class_mix=1.0)))
     assert all(np.array_equal(plain[p][1], pasted[p][1]) is False for p in range(9))
-    rarely = TrainStream([Numbered(9)], [None], AUGMENT, 0, Extras(class_mix=1e-12))
+    rarely = TrainStream([Numbered(9)], [None], AUGMENT, 0, ExtraAugmentation(AugmentConfig(class_mix=1e-12)))
     assert all(np.array_equal(plain[p][0], rarely[p][0]) for p in range(9))
 
 
@@ -140,13 +145,15 @@ class Flat(Numbered):
 def test_mixes_borrow_from_another_source():
     """With sources of one class each, a paste shows which source it came from."""
     sources = [Flat(4, value=1), Flat(4, value=2), Flat(4, value=3)]
-    stream = TrainStream(sources, [None] * 3, Augmentation((8, 8), (10,)), 0, Extras(class_mix=1.0))
+    stream = TrainStream(
+        sources, [None] * 3, Augmentation((8, 8), (10,)), 0, ExtraAugmentation(AugmentConfig(class_mix=1.0))
+    )
     seen = {(stream.address(p)[0] + 1, *np.unique(stream[p][1])) for p in range(120)}
     assert seen == {(1, 2), (1, 3), (2, 1), (2, 3), (3, 1), (3, 2)}
 
 
 def test_mixes_within_one_source_take_another_image():
-    stream = TrainStream([Numbered(4)], [None], AUGMENT, 0, Extras(class_mix=1.0))
+    stream = TrainStream([Numbered(4)], [None], AUGMENT, 0, ExtraAugmentation(AugmentConfig(class_mix=1.0)))
     seen = {(stream.address(p)[1], *np.unique(stream[p][1])) for p in range(80)}
     assert all(label not in (own, 255) for own, label in seen) and len(seen) == 12
 

@@ -3,7 +3,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from recyclelora.data.light_corruption import KINDS, corrupted
+from recyclelora.data.augment import LIGHT_CORRUPTIONS
+from recyclelora.data.light_corruption import corrupted
 from recyclelora.data.mixing import (
     channel_statistics,
     jittered_style,
@@ -104,7 +105,7 @@ def test_class_mix_with_nothing_labelled_changes_nothing():
     np.testing.assert_array_equal(mask, label)
 
 
-@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("kind", LIGHT_CORRUPTIONS)
 def test_corruption_grows_with_its_severity(kind: str):
     errors = []
     for severity in (0.0, 0.5, 1.0):

@@ -11,10 +11,10 @@ from conftest import TINY
 
 from recyclelora.config.compose import ConfigError
 from recyclelora.config.run import Config
-from recyclelora.data.build import build_augmentation, build_datasets, build_extras
+from recyclelora.data.build import build_augmentation, build_datasets
 from recyclelora.data.datasets import FolderDataset
 from recyclelora.data.decode_cache import CachedDataset
-from recyclelora.data.extras import Extras
+from recyclelora.data.extra_augmentation import ExtraAugmentation
 from recyclelora.data.photometric import Photometric
 from recyclelora.data.transforms import Augmentation
 
@@ -28,7 +28,7 @@ def test_the_default_is_the_published_chain_and_nothing_else(make_config: MakeCo
         (512, 512), PUBLISHED, 2048, 0.75, 10, 0.5, Photometric(hue_half_open=True), padding="first"
     )
     assert Photometric() == Photometric(32.0, (0.5, 1.5), (0.5, 1.5), 18, 0.5, False)
-    assert not build_extras(data).active
+    assert not ExtraAugmentation(data.augment).active
     assert data.rare_classes.temperature is None and data.decode_cache is None
 
 
@@ -47,7 +47,7 @@ def test_each_preset_changes_its_own_keys(make_config: MakeConfig, preset: str, 
     plain = dataclasses.asdict(make_config(f"data={pair}").data.augment)
     other = dataclasses.asdict(make_config(f"data={pair}", f"data/augment={preset}").data.augment)
     assert {name for name in plain if plain[name] != other[name]} == changed
-    assert build_extras(make_config(f"data/augment={preset}").data).active == (preset != "photometric")
+    assert ExtraAugmentation(make_config(f"data/augment={preset}").data.augment).active == (preset != "photometric")
 
 
 @pytest.mark.parametrize(
@@ -65,10 +65,6 @@ def test_each_preset_changes_its_own_keys(make_config: MakeConfig, preset: str, 
 def test_bad_values_are_refused_by_name(make_config: MakeConfig, override: str, told: str):
     with pytest.raises(ConfigError, match=told):
         make_config(override)
-
-
-def test_the_extras_of_the_schema_are_the_rooms_own(make_config: MakeConfig):
-    assert build_extras(make_config().data) == Extras()
 
 
 def test_the_decode_cache_stands_before_files_only(gta2city: Path, make_config: MakeConfig):

@@ -6,7 +6,7 @@ from torch import nn
 
 from recyclelora.models.decoders.config import LinearDecoderConfig
 from recyclelora.models.decoders.decoder import DenseDecoder
-from recyclelora.models.decoders.losses import cross_entropy
+from recyclelora.models.decoders.pixel_loss import cross_entropy
 from recyclelora.models.segmenter import Segmenter, windows
 
 

@@ -9,7 +9,7 @@ import torch
 from lightning_fabric import Fabric
 from torch import nn
 
-from recyclelora.models.decoders.losses import cross_entropy, labelled_pixels
+from recyclelora.models.decoders.pixel_loss import cross_entropy, labelled_pixels
 from recyclelora.system.devices import precision_plugin
 from recyclelora.system.errors import UserError
 from recyclelora.system.parameter_rule import ParameterRule

@@ -6,19 +6,17 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Optional
 
-from recyclelora.adapters.blocks import check_selection
 from recyclelora.adapters.controls.config import (
     AdaptFormerConfig,
     FrozenConfig,
     FullConfig,
     NormsConfig,
     VptConfig,
-    check_decay,
 )
-from recyclelora.adapters.layers import LayersConfig
+from recyclelora.adapters.layers import BlocksConfig, LayersConfig
 from recyclelora.adapters.low_rank.config import LowRankConfig
 from recyclelora.adapters.products.config import DeloraConfig, HiraConfig, KasaConfig
-from recyclelora.system.checks import Problem, above_zero, added, at_least
+from recyclelora.system.checks import Problem, above_zero, added, at_least, within
 
 if TYPE_CHECKING:  # at run time nothing here imports torch
     from recyclelora.adapters.method import Method
@@ -163,12 +161,11 @@ class AdaLoraConfig(LayersConfig):
             yield "target_rank", f"must lie between 1 and init_rank, {self.init_rank}"
         yield from above_zero("alpha", self.alpha)
         yield from at_least("orthogonality", self.orthogonality, 0)
-        for name, low in (("t_init", 0), ("t_final", 0), ("delta_t", 1)):
-            if getattr(self, name) is not None:
-                yield from at_least(name, getattr(self, name), low)
-        for name in ("beta1", "beta2"):
-            if not 0 < getattr(self, name) < 1:
-                yield name, "must lie between 0 and 1"
+        yield from at_least("t_init", self.t_init, 0)
+        yield from at_least("t_final", self.t_final, 0)
+        yield from at_least("delta_t", self.delta_t, 1)
+        yield from within("beta1", self.beta1, "(0, 1)")
+        yield from within("beta2", self.beta2, "(0, 1)")
 
     def check_with(self, decoder: Any, max_steps: int) -> Iterator[Problem]:
         first, last, _ = self.steps(max_steps)
@@ -193,7 +190,7 @@ class AdaLoraConfig(LayersConfig):
 
 
 @dataclass
-class ReinConfig:
+class ReinConfig(BlocksConfig):
     """Rein: tokens that refine the features between blocks."""
 
     kind: str = "rein"
@@ -208,24 +205,18 @@ class ReinConfig:
     """lend the decoder queries; null: where it has any"""
     query_width: int = 256
     """channels of these queries"""
-    lr_mult: float = 1.0
-    """learning rate relative to the optimizer's"""
     weight_decay: Optional[float] = None
     """of the linear layers; null takes the optimizer's. Tokens and scale do not decay"""
-    blocks: str = ":"
-    """which blocks, as slices and numbers"""
     link_features: Optional[bool] = added(False)
     """make the queries' first features from the tokens too, as published; null: where queries are lent; false, as in
     runs of the first release, leaves the decoder a table of its own"""
 
     def check(self) -> Iterator[Problem]:
+        yield from super().check()
         yield from at_least("num_tokens", self.num_tokens, 2)
         yield from at_least("token_rank", self.token_rank, 1)
         yield from above_zero("scale", self.scale)
         yield from at_least("query_width", self.query_width, 1)
-        yield from above_zero("lr_mult", self.lr_mult)
-        yield from check_decay(self.weight_decay)
-        yield from check_selection(["*"], self.blocks)
         if self.link_features and self.link is False:
             yield "link_features", "must be null or false with link=false: there are no lent queries then"
 

@@ -1,29 +1,44 @@
-"""The options of every method that works on linear layers. Without torch."""
+"""Options of methods that work in some of the blocks, or on some of their linear layers."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from typing import Optional
 
 from recyclelora.adapters.blocks import check_selection
 from recyclelora.system.checks import Problem, above_zero, at_least
 
+# OmegaConf reads these annotations at run time and wants Optional[...], not "... | None".
+# ruff: noqa: UP045
+
 
 @dataclass
-class LayersConfig:
-    """Which linear layers a method adapts, and how what it adds learns."""
+class BlocksConfig:
+    """In which blocks a method works, and how what it trains learns."""
 
-    targets: list[str] = field(default_factory=lambda: ["*"])
-    """patterns over the names of linear layers"""
     blocks: str = ":"
     """which blocks, as slices and numbers"""
     lr_mult: float = 1.0
     """learning rate relative to the optimizer's"""
-    weight_decay: float = 0.0
-    """of what is added"""
+    weight_decay: Optional[float] = 0.0
+    """of what it trains; null takes the optimizer's"""
 
     def check(self) -> Iterator[Problem]:
         """What is wrong with the values, by key."""
-        yield from check_selection(self.targets, self.blocks)
+        yield from check_selection(["*"], self.blocks)
         yield from above_zero("lr_mult", self.lr_mult)
         yield from at_least("weight_decay", self.weight_decay, 0)
+
+
+@dataclass
+class LayersConfig(BlocksConfig):
+    """Which linear layers a method adapts, and how what it adds learns."""
+
+    targets: list[str] = field(default_factory=lambda: ["*"])
+    """patterns over the names of linear layers"""
+
+    def check(self) -> Iterator[Problem]:
+        """What is wrong with the values, by key."""
+        yield from super().check()
+        yield from check_selection(self.targets, ":")

@@ -20,7 +20,7 @@ from recyclelora.config.commands import InspectConfig
 def inspect_data(config: InspectConfig, trial: int | None = None) -> None:
     """Scan all sources and targets; write ``report.json`` and ``index.html`` to ``<output_dir>/inspect/<data>``."""
     from recyclelora.reports.inspection.writing import inspect_pair
-    from recyclelora.system.following import given, next_steps, typed_as
+    from recyclelora.system.next_steps import given, next_steps, typed_as
     from recyclelora.system.progress import Reporter
 
     reporter = Reporter()

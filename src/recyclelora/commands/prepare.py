@@ -27,7 +27,7 @@ def prepare(config: Config, trial: int | None = None) -> None:
     from recyclelora.data.soundness import sound_files
     from recyclelora.reports.inspection.writing import inspect_pair
     from recyclelora.system.devices import resolve_accelerator
-    from recyclelora.system.following import next_steps, typed_as
+    from recyclelora.system.next_steps import next_steps, typed_as
     from recyclelora.system.progress import Reporter
     from recyclelora.training.calibration import CalibrationImages
 

@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from recyclelora.adapters.calibration.config import CalibrationConfig, wanted_calibration
+from recyclelora.adapters.calibration.config import CalibrationConfig
 from recyclelora.adapters.calibration.measure import ImagePass
 from recyclelora.adapters.linalg.factor_store import FactorCache
 from recyclelora.config.run import Config
@@ -36,7 +36,9 @@ class ShownImages:
 
 def calibration_of(config: Config, *, always: bool = False) -> CalibrationConfig | None:
     """What the run's adapter wants to look at; None, or with ``always`` the defaults, where it starts without data."""
-    return wanted_calibration(config.adapter) or (CalibrationConfig() if always else None)
+    if getattr(config.adapter, "looks_at", ()):
+        return config.adapter.calibration
+    return CalibrationConfig() if always else None
 
 
 @contextmanager

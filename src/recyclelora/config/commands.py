@@ -9,10 +9,10 @@ from typing import Any, Optional
 from omegaconf import MISSING
 
 from recyclelora.config.run import Config, unknown_metrics
-from recyclelora.config.training import ACCELERATORS
+from recyclelora.config.training import ACCELERATORS, POINTERS
 from recyclelora.data.config import COMMON_CORRUPTIONS, DataConfig
 from recyclelora.system.checks import Problem, above_zero, at_least, one_of
-from recyclelora.system.plugins import installed
+from recyclelora.system.plugins import plugin_names
 
 # OmegaConf reads these annotations at run time and wants Optional[...], not "... | None".
 # ruff: noqa: UP045
@@ -22,19 +22,38 @@ MORE_CORRUPTIONS = ("all", *COMMON_CORRUPTIONS)
 
 
 @dataclass
-class EvaluateConfig:
-    """Scoring a finished run again."""
+class RunConfig:
+    """A finished run, at one of its checkpoints."""
 
     run: str = MISSING
     """a finished run's directory"""
-    data: Optional[DataConfig] = None
-    """whose targets are scored; null: the run's own"""
     checkpoint: str = "last"
     """which of the run's checkpoints"""
-    num_workers: int = 2
-    """processes that read images"""
+
+    def check(self) -> Iterator[Problem]:
+        yield from one_of("checkpoint", self.checkpoint, POINTERS)
+
+
+@dataclass
+class ModelConfig(RunConfig):
+    """The model of a finished run, and where it computes."""
+
     accelerator: str = "auto"
     """``auto`` takes what is there"""
+
+    def check(self) -> Iterator[Problem]:
+        yield from super().check()
+        yield from one_of("accelerator", self.accelerator, ACCELERATORS)
+
+
+@dataclass
+class EvaluateConfig(ModelConfig):
+    """Scoring a finished run again."""
+
+    data: Optional[DataConfig] = None
+    """whose targets are scored; null: the run's own"""
+    num_workers: int = 2
+    """processes that read images"""
     metrics: Optional[list[str]] = None
     """further metrics, built in or of installed packages; null: those of the run"""
     corruptions: Optional[list[str]] = None
@@ -43,32 +62,25 @@ class EvaluateConfig:
     """of these corruptions"""
 
     def check(self) -> Iterator[Problem]:
+        yield from super().check()
         for name in self.corruptions or ():
             yield from one_of("corruptions", name, MORE_CORRUPTIONS)
         if self.corruptions == []:
             yield "corruptions", "must name one, or be null"
         if not self.severities or not set(self.severities) <= {1, 2, 3, 4, 5}:
             yield "severities", "must be a list of 1 to 5"
-        yield from one_of("checkpoint", self.checkpoint, ("last", "best_source", "best_target"))
-        yield from one_of("accelerator", self.accelerator, ACCELERATORS)
         yield from at_least("num_workers", self.num_workers, 0)
         yield from unknown_metrics(self.metrics or ())
 
 
 @dataclass
-class PredictConfig:
+class PredictConfig(ModelConfig):
     """Masks, overlays and confidence for unlabelled images."""
 
-    run: str = MISSING
-    """a finished run's directory"""
     input: Any = MISSING
     """a folder, images, films, streams, or a list of these"""
     output: Optional[str] = None
     """folder that is written; null: inside the run"""
-    checkpoint: str = "last"
-    """which of the run's checkpoints"""
-    accelerator: str = "auto"
-    """``auto`` takes what is there"""
     size: Optional[int] = None
     """short edge in pixels at which images are shown to the model; null: their own"""
     window: Optional[int] = None
@@ -83,25 +95,22 @@ class PredictConfig:
     """whether the files of each frame of a film are written beside the film of overlays"""
 
     def check(self) -> Iterator[Problem]:
-        yield from one_of("checkpoint", self.checkpoint, ("last", "best_source", "best_target"))
-        yield from one_of("accelerator", self.accelerator, ACCELERATORS)
-        for name, least in (("size", 16), ("window", 16), ("batch", 1)):
-            if getattr(self, name) is not None:
-                yield from at_least(name, getattr(self, name), least)
+        yield from super().check()
+        yield from at_least("size", self.size, 16)
+        yield from at_least("window", self.window, 16)
+        yield from at_least("batch", self.batch, 1)
         yield from above_zero("max_megapixels", self.max_megapixels)
         yield from at_least("every", self.every, 1)
 
 
 @dataclass
-class AnalyzeConfig:
+class AnalyzeConfig(ModelConfig):
     """Looking at what training did."""
 
     run: Any = MISSING
     """a run directory or a list of them"""
     output: Optional[str] = None
     """folder that is written; null: ``analysis`` inside the run, or beside several"""
-    checkpoint: str = "last"
-    """which of the run's checkpoints"""
     features: bool = True
     """whether features are compared"""
     figures: bool = True
@@ -115,15 +124,12 @@ class AnalyzeConfig:
     where the run looked at them before it started"""
     blocks: Optional[list[int]] = None
     """that are shown as cosine maps; null: the first, the middle and the last"""
-    accelerator: str = "auto"
-    """``auto`` takes what is there"""
 
     def check(self) -> Iterator[Problem]:
         runs = self.run if isinstance(self.run, list) else [self.run]
         if not runs or not all(isinstance(run, str) for run in runs):
             yield "run", "must be a run directory or a list of run directories"
-        yield from one_of("checkpoint", self.checkpoint, ("last", "best_source", "best_target"))
-        yield from one_of("accelerator", self.accelerator, ACCELERATORS)
+        yield from super().check()
 
 
 @dataclass
@@ -171,7 +177,7 @@ class ReportConfig:
             yield "sweep", "give either sweep=<sweep dir> or runs=[<run dir>,...]"
         elif self.sweep is None and (not runs or not all(isinstance(run, str) for run in runs)):
             yield "runs", "must be a run directory, a pattern, or a list of these"
-        yield from one_of("selection", self.selection, ("last", "best_source", "best_target"))
+        yield from one_of("selection", self.selection, POINTERS)
         yield from at_least("resamples", self.resamples, 0)
         yield from at_least("max_rows", self.max_rows, 1)
 
@@ -199,23 +205,14 @@ EXPORT_GROUP = "recyclelora.exports"
 """Entry points of this group: format -> function, see :data:`recyclelora.exchange.exports.formats.Writer`."""
 
 
-def installed_formats() -> tuple[str, ...]:
-    """Those that installed packages add."""
-    return tuple(entry.name for entry in installed(EXPORT_GROUP))
-
-
 @dataclass
-class ExportConfig:
+class ExportConfig(RunConfig):
     """A finished run for users without this project."""
 
-    run: str = MISSING
-    """a finished run's directory"""
     format: str = MISSING
     """whose format"""
     output: Optional[str] = None
     """folder that is written; null: ``export/<format>`` inside the run"""
-    checkpoint: str = "last"
-    """which of the run's checkpoints"""
     size: Optional[list[int]] = None
     """[height, width] of ``segmenter`` and ``onnx`` (null leaves it open), and what the position embedding of ``timm``
     and ``peft`` is laid out for (null: as in the run)"""
@@ -225,8 +222,8 @@ class ExportConfig:
     """whether latency and memory of ``segmenter`` or ``onnx`` are measured"""
 
     def check(self) -> Iterator[Problem]:
-        yield from one_of("format", self.format, EXPORT_FORMATS, installed_formats())
-        yield from one_of("checkpoint", self.checkpoint, ("last", "best_source", "best_target"))
+        yield from super().check()
+        yield from one_of("format", self.format, EXPORT_FORMATS, plugin_names(EXPORT_GROUP))
         yield from one_of("precision", self.precision, ("fp32", "fp16", "int8"))
         if self.precision != "fp32" and self.format in ("timm", "peft", "segmenter"):
             yield "precision", "can be chosen with format=onnx only"

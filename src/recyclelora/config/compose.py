@@ -19,7 +19,6 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import MissingMandatoryValue, OmegaConfBaseException
 from yaml import YAMLError
 
-from recyclelora.adapters.config import ADAPTERS
 from recyclelora.config.commands import (
     AnalyzeConfig,
     EvaluateConfig,
@@ -32,13 +31,11 @@ from recyclelora.config.commands import (
 )
 from recyclelora.config.messages import NEEDED
 from recyclelora.config.option_files import guard
-from recyclelora.config.run import Config
+from recyclelora.config.run import BUILT_IN, Config, option_kinds
 from recyclelora.data.config import DataConfig
 from recyclelora.data.folder import masks_beside
-from recyclelora.models.decoders.config import DECODERS
-from recyclelora.models.losses.config import LOSSES
 from recyclelora.system.checks import refusals
-from recyclelora.system.plugins import conf_folders, option_plugins
+from recyclelora.system.plugins import conf_folders
 
 UNFIT = (OmegaConfBaseException, KeyError, AttributeError, AssertionError, ValueError, TypeError)
 """What OmegaConf raises on a file that is no configuration."""
@@ -84,21 +81,12 @@ def register_schemas() -> None:
     for name, schema in COMMANDS.items():
         store.store(group="schema", name=name, node=schema, replace=True)
     store.store(group="schema/data", name="pair", node=DataConfig, replace=True)
-    for group, (built_in, own) in option_kinds().items():
-        for kind, schema in (built_in | own).items():
+    for group, kinds in option_kinds().items():
+        for kind, schema in kinds.items():
             store.store(group=f"schema/{group}", name=kind, node=schema, replace=True)
-        for kind, schema in own.items():
-            package = f"{group}.{kind}" if group == "losses" else group
-            store.store(group=group, name=kind, node=schema, package=package, replace=True)
-
-
-def option_kinds() -> dict[str, tuple[dict[str, type], dict[str, type]]]:
-    """Group -> the kinds of options that are built in, and those of installed packages."""
-    return {
-        "adapter": (ADAPTERS, option_plugins("recyclelora.adapters", ADAPTERS, "method")),
-        "decoder": (DECODERS, option_plugins("recyclelora.decoders", DECODERS, "build")),
-        "losses": (LOSSES, option_plugins("recyclelora.losses", LOSSES, "build")),
-    }
+            if kind not in BUILT_IN[group][0]:
+                package = f"{group}.{kind}" if group == "losses" else group
+                store.store(group=group, name=kind, node=schema, package=package, replace=True)
 
 
 _commanding: ContextVar[bool] = ContextVar("commanding", default=False)
@@ -126,15 +114,7 @@ def option_folders(searched: Container[str] = ()) -> list[str]:
     return [own, *conf_folders()] if _commanding.get() or own in searched else []
 
 
-def default_config() -> Config:
-    """What ``python train.py`` without any override would run; not for processes that Hydra itself has started."""
-    register_schemas()
-    with initialize_config_dir(str(home() / "conf")):
-        config: Config = typed(compose("train"))
-    return config
-
-
-def composed(command: str, overrides: Sequence[str]) -> Any:
+def composed(command: str, overrides: Sequence[str] = ()) -> Any:
     """The checked configuration of a command with overrides; not for processes that Hydra itself has started.
 
     Raises:
@@ -193,8 +173,7 @@ def load_config(path: Path) -> Config:
         raw = OmegaConf.create(text)
         assert isinstance(raw, DictConfig)
         schema = OmegaConf.structured(Config)
-        for group, (built_in, own) in option_kinds().items():
-            kinds = built_in | own
+        for group, kinds in option_kinds().items():
             if group == "losses":
                 for name, options in raw.get("losses", {}).items():
                     schema.losses[name] = OmegaConf.structured(_schema(path, group, options.kind, kinds))

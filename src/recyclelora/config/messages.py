@@ -7,9 +7,7 @@ import re
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any, get_args, get_type_hints
 
-from recyclelora.adapters.config import ADAPTERS
-from recyclelora.config.run import Config
-from recyclelora.models.decoders.config import DECODERS
+from recyclelora.config.run import Config, option_kinds
 from recyclelora.system.checks import nearest
 
 NEEDED = {
@@ -50,10 +48,10 @@ def in_words(lines: list[str], command: str = "train", more_keys: tuple[str, ...
 
 def known_keys() -> list[str]:
     """Every key of a training configuration, dotted."""
-    found = [*_keys(Config, "")]
-    for group, kinds in (("adapter", ADAPTERS), ("decoder", DECODERS)):
-        found += [key for kind in kinds.values() for key in _keys(kind, f"{group}.")]
-    return list(dict.fromkeys(found))
+    parts = ((group, kind) for group in ("adapter", "decoder") for kind in option_kinds()[group].values())
+    return list(
+        dict.fromkeys([*_keys(Config, ""), *(key for group, kind in parts for key in _keys(kind, f"{group}."))])
+    )
 
 
 def _keys(schema: type, prefix: str) -> Iterator[str]:

@@ -13,8 +13,9 @@ from recyclelora.config.training import OptimizerConfig, TrackingConfig, Trainer
 from recyclelora.data.config import DataConfig
 from recyclelora.models.backbones.config import BackboneConfig
 from recyclelora.models.decoders.config import DECODERS
+from recyclelora.models.losses.config import LOSSES
 from recyclelora.system.checks import Problem, added, at_least, file_name, nearest, one_of, with_additions
-from recyclelora.system.plugins import plugins
+from recyclelora.system.plugins import option_plugins, plugins
 
 # OmegaConf reads these annotations at run time and wants Optional[...], not "... | None".
 # ruff: noqa: UP045
@@ -24,6 +25,19 @@ METRICS = "recyclelora.metrics"
 """Entry points of this group: further metrics by name, see :mod:`recyclelora.evaluation.extra_metrics`."""
 OWN_METRICS = ("boundary", "calibration", "uncertainty")
 """Those that are built in, see :mod:`recyclelora.evaluation.pixel_metrics`."""
+
+
+BUILT_IN: dict[str, tuple[dict[str, type], str, str]] = {
+    "adapter": (ADAPTERS, "recyclelora.adapters", "method"),
+    "decoder": (DECODERS, "recyclelora.decoders", "build"),
+    "losses": (LOSSES, "recyclelora.losses", "build"),
+}
+"""Group of options -> its kinds, the entry points that add some, and the method that makes something of one."""
+
+
+def option_kinds() -> dict[str, dict[str, type]]:
+    """Group -> the kinds of options that are built in, and those of installed packages."""
+    return {group: kinds | option_plugins(entries, kinds, needs) for group, (kinds, entries, needs) in BUILT_IN.items()}
 
 
 def unknown_metrics(metrics: Sequence[str]) -> Iterator[Problem]:
@@ -123,8 +137,10 @@ class Config:
 def of_any_version(stored: dict[str, Any]) -> dict[str, Any]:
     """The ``config.yaml`` of a run as this version would have written it: younger options say what was done then."""
     found: dict[str, Any] = with_additions(stored, Config)
-    for part, kinds in (("adapter", ADAPTERS), ("decoder", DECODERS)):
-        options = found.get(part)
-        if isinstance(options, dict) and options.get("kind") in kinds:
-            found[part] = with_additions(options, kinds[options["kind"]])
+    for group, kinds in option_kinds().items():
+        parts = found.get(group)
+        holder, keys = (parts, [*parts]) if group == "losses" and isinstance(parts, dict) else (found, [group])
+        for key in keys:
+            if isinstance(options := holder.get(key), dict) and options.get("kind") in kinds:
+                holder[key] = with_additions(options, kinds[options["kind"]])
     return found

@@ -7,8 +7,8 @@ from dataclasses import dataclass, field
 from typing import Optional
 from urllib.parse import urlsplit
 
-from recyclelora.system.checks import Problem, above_zero, added, at_least, nearest, one_of
-from recyclelora.system.plugins import installed
+from recyclelora.system.checks import Problem, above_zero, added, at_least, nearest, one_of, within
+from recyclelora.system.plugins import plugin_names
 from recyclelora.system.redaction import redacted
 
 # OmegaConf reads these annotations at run time and wants Optional[...], not "... | None".
@@ -19,6 +19,9 @@ PRECISIONS = ("32-true", "bf16-mixed", "16-mixed", "auto")
 
 
 ACCELERATORS = ("auto", "cpu", "cuda", "mps")
+
+POINTERS = ("last", "best_source", "best_target")
+"""Which of a run's checkpoints may be asked for."""
 
 
 @dataclass
@@ -78,24 +81,18 @@ class TrainerConfig:
 
     def check(self) -> Iterator[Problem]:
         for name in (
-            "max_steps", "batch_size", "devices", "num_nodes", "accumulate", "log_every", "eval_every",
-            "eval_batch_size", "eval_window_batch", "stall_timeout",
+            "max_steps", "batch_size", "devices", "num_nodes", "accumulate", "log_every", "eval_every", "min_steps",
+            "eval_batch_size", "eval_window_batch", "stall_timeout", "eval_images", "checkpoint_every",
         ):  # fmt: skip
             yield from at_least(name, getattr(self, name), 1)
-        yield from at_least("min_steps", self.min_steps, 1)
-        if self.epochs is not None:
-            yield from above_zero("epochs", self.epochs)
-            if self.min_steps > self.max_steps:
-                yield "min_steps", f"must not be above max_steps, {self.max_steps}"
-        for name in ("eval_images", "checkpoint_every"):
-            if getattr(self, name) is not None:
-                yield from at_least(name, getattr(self, name), 1)
+        yield from above_zero("epochs", self.epochs)
+        if self.epochs is not None and self.min_steps > self.max_steps:
+            yield "min_steps", f"must not be above max_steps, {self.max_steps}"
         yield from at_least("num_workers", self.num_workers, 0)
         yield from at_least("num_figures", self.num_figures, 0)
         yield from one_of("precision", self.precision, PRECISIONS)
         yield from one_of("accelerator", self.accelerator, ACCELERATORS)
-        if self.grad_clip is not None:
-            yield from above_zero("grad_clip", self.grad_clip)
+        yield from above_zero("grad_clip", self.grad_clip)
         if self.ema is not None and not 0 < self.ema <= 1:
             yield "ema", "must lie in (0, 1]: the weight of each new step, such as 2e-4"
         yield from at_least("ema_start", self.ema_start, 0)
@@ -155,22 +152,13 @@ class OptimizerConfig:
     def check(self) -> Iterator[Problem]:
         yield from above_zero("lr", self.lr)
         yield from above_zero("eps", self.eps)
-        yield from at_least("weight_decay", self.weight_decay, 0)
-        for name in ("warmup_steps", "backbone_delay"):
+        for name in ("weight_decay", "weight_decay_end", "warmup_steps", "backbone_delay", "backbone_warmup", "power"):
             yield from at_least(name, getattr(self, name), 0)
-        if self.backbone_warmup is not None:
-            yield from at_least("backbone_warmup", self.backbone_warmup, 0)
-        if not 0 < self.layer_decay <= 1:
-            yield "layer_decay", "must lie in (0, 1]"
-        yield from at_least("power", self.power, 0)
+        yield from within("layer_decay", self.layer_decay, "(0, 1]")
         yield from one_of("schedule", self.schedule, ("poly", "cosine", "constant"))
         yield from one_of("warmup", self.warmup, ("linear", "exponential", "constant"))
-        if not 0 <= self.lr_end <= 1:
-            yield "lr_end", "must lie in [0, 1]"
-        if not 0 < self.warmup_ratio <= 1:
-            yield "warmup_ratio", "must lie in (0, 1]"
-        if self.weight_decay_end is not None:
-            yield from at_least("weight_decay_end", self.weight_decay_end, 0)
+        yield from within("lr_end", self.lr_end, "[0, 1]")
+        yield from within("warmup_ratio", self.warmup_ratio, "(0, 1]")
         if len(self.betas) != 2 or not all(0 <= beta < 1 for beta in self.betas):
             yield "betas", "must be two numbers in [0, 1)"
 
@@ -208,7 +196,7 @@ class TrackingConfig:
 
     def check_new(self) -> Iterator[Problem]:
         """What a new run is refused for, but runs of earlier versions may hold."""
-        known = [entry.name for entry in installed(TRACKER_GROUP)]
+        known = plugin_names(TRACKER_GROUP)
         for name in self.trackers:
             if name not in known:
                 yield "trackers", f"no installed package brings {name}{nearest(name, known)}"

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 
-from recyclelora.system.checks import Problem, added, at_least, one_of
+from recyclelora.system.checks import Problem, added, at_least, one_of, within
 
 LIGHT_CORRUPTIONS = ("blur", "noise", "jpeg")
 
@@ -14,7 +14,7 @@ LIGHT_CORRUPTIONS = ("blur", "noise", "jpeg")
 class AugmentConfig:
     """The published training augmentation, in its order, then options that are off at probability 0. Sizes in pixels.
 
-    :mod:`recyclelora.data.extras` tells what those options do.
+    :mod:`recyclelora.data.extra_augmentation` tells what those options do.
     """
 
     crop: list[int] = field(default_factory=lambda: [512, 512])
@@ -76,8 +76,7 @@ class AugmentConfig:
             "flip", "photometric", "max_class_ratio",
             "style_jitter", "style_mix", "fourier", "class_mix", "corruption",
         ):  # fmt: skip
-            if not 0 <= getattr(self, name) <= 1:
-                yield name, "must lie in [0, 1]"
+            yield from within(name, getattr(self, name), "[0, 1]")
         if not 0 < self.fourier_beta < 0.5:
             yield "fourier_beta", "must lie between 0 and 0.5, as a share of the crop's shorter side"
         if not self.corruption_kinds:

@@ -13,7 +13,6 @@ import numpy as np
 
 from recyclelora.data.config import DataConfig
 from recyclelora.data.datasets import Dataset
-from recyclelora.data.extras import Extras
 from recyclelora.data.labels import IGNORE
 from recyclelora.data.open import open_all
 from recyclelora.data.photometric import Photometric
@@ -109,11 +108,6 @@ def count_classes(data: DataConfig, sources: list[Dataset], cache: str, counting
 def build_augmentation(data: DataConfig) -> Augmentation:
     """The published training augmentation."""
     return _of_fields(Augmentation, data, colours=_of_fields(Photometric, data))
-
-
-def build_extras(data: DataConfig) -> Extras:
-    """Augmentations beyond the published ones."""
-    return _of_fields(Extras, data)
 
 
 def _of_fields(kind: type[Made], data: DataConfig, **given: object) -> Made:

@@ -14,7 +14,7 @@ from recyclelora.data.folder import FolderConfig, class_index
 from recyclelora.data.labels import CITYSCAPES_CLASSES, OWN_CLASSES
 from recyclelora.data.protocol import ProtocolConfig
 from recyclelora.system.checks import Problem, above_zero, added, at_least, file_name, nearest, one_of
-from recyclelora.system.plugins import installed
+from recyclelora.system.plugins import plugin_names
 
 # OmegaConf reads these annotations at run time and wants Optional[...], not "... | None".
 # ruff: noqa: UP045
@@ -60,7 +60,7 @@ READER_GROUP = "recyclelora.datasets"
 
 def dataset_names() -> tuple[str, ...]:
     """Every dataset that can be read; no reader is imported for that."""
-    return (*DATASETS, *(entry.name for entry in installed(READER_GROUP)))
+    return (*DATASETS, *plugin_names(READER_GROUP))
 
 
 @dataclass
@@ -91,10 +91,8 @@ class DatasetConfig:
 
     def check(self) -> Iterator[Problem]:
         yield from file_name("name", self.label)
-        if self.subset is not None:
-            yield from at_least("subset", self.subset, 1)
-        if self.weight is not None:
-            yield from above_zero("weight", self.weight)
+        yield from at_least("subset", self.subset, 1)
+        yield from above_zero("weight", self.weight)
 
 
 @dataclass
@@ -109,8 +107,7 @@ class RareClassesConfig:
     """of the class that a crop should show"""
 
     def check(self) -> Iterator[Problem]:
-        if self.temperature is not None:
-            yield from above_zero("temperature", self.temperature)
+        yield from above_zero("temperature", self.temperature)
         yield from at_least("image_pixels", self.image_pixels, 1)
         yield from at_least("crop_pixels", self.crop_pixels, 0)
 
@@ -150,12 +147,10 @@ class DataConfig:
 
     def check(self) -> Iterator[Problem]:
         yield from file_name("name", self.name)
-        if self.orientation is not None:
-            yield from one_of("orientation", self.orientation, ("turned", "stored"))
+        yield from one_of("orientation", self.orientation, ("turned", "stored"))
         yield from one_of("cityscapes_labels", self.cityscapes_labels, ("labelIds", "labelTrainIds"))
         yield from at_least("subset_seed", self.subset_seed, 0)
-        if self.decode_cache is not None:
-            yield from above_zero("decode_cache", self.decode_cache)
+        yield from above_zero("decode_cache", self.decode_cache)
         if not self.sources:
             yield "sources", "must name at least one dataset"
         labels = [target.label for target in self.targets]

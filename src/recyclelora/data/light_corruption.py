@@ -6,7 +6,7 @@ import cv2
 import numpy as np
 import simplejpeg
 
-KINDS = ("blur", "noise", "jpeg")
+from recyclelora.data.augment import LIGHT_CORRUPTIONS
 
 
 def corrupted(image: np.ndarray, kind: str, severity: float, rng: np.random.Generator) -> np.ndarray:
@@ -29,4 +29,4 @@ def corrupted(image: np.ndarray, kind: str, severity: float, rng: np.random.Gene
         stored = simplejpeg.encode_jpeg(np.ascontiguousarray(image), quality=round(80 - 60 * severity))
         pixels: np.ndarray = simplejpeg.decode_jpeg(stored)
         return pixels
-    raise ValueError(f"unknown corruption {kind!r}; known: {', '.join(KINDS)}")
+    raise ValueError(f"unknown corruption {kind!r}; known: {', '.join(LIGHT_CORRUPTIONS)}")

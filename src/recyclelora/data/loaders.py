@@ -16,7 +16,7 @@ from torch import Tensor
 from torch.utils.data import Dataset as TorchDataset
 
 from recyclelora.data.datasets import Dataset
-from recyclelora.data.extras import Extras
+from recyclelora.data.extra_augmentation import ExtraAugmentation
 from recyclelora.data.rare_classes import RareClasses
 from recyclelora.data.transforms import Augmentation, Pair, Wanted
 from recyclelora.data.workers import Loader
@@ -40,13 +40,13 @@ class TrainStream(TorchDataset[Pair]):
         weights: Sequence[float | None],
         augment: Augmentation,
         seed: int,
-        extras: Extras | None = None,
+        extras: ExtraAugmentation | None = None,
         rare: Sequence[RareClasses | None] | None = None,
     ) -> None:
         self.sources = list(sources)
         self.augment = augment
         self.seed = seed
-        self.extras = extras or Extras()
+        self.extras = extras or ExtraAugmentation()
         self.rare = list(rare or [None] * len(sources))
         self.shares = shares([len(source) for source in sources], weights)
 

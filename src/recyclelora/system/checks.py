@@ -8,7 +8,6 @@ import json
 import math
 import re
 from collections.abc import Iterator, Sequence
-from functools import cache
 from typing import Any, get_args, get_type_hints
 
 from recyclelora.system.redaction import redacted
@@ -17,10 +16,10 @@ Problem = tuple[str, str]
 """A field's name and what is wrong with its value."""
 
 
-def one_of(name: str, value: str, allowed: tuple[str, ...], installed: tuple[str, ...] = ()) -> Iterator[Problem]:
-    """Yield a problem with the nearest allowed name when ``value`` is none of the ``allowed`` and ``installed``."""
-    allowed = (*allowed, *installed)
-    if value not in allowed:
+def one_of(name: str, value: str | None, allowed: tuple[str, ...], more: tuple[str, ...] = ()) -> Iterator[Problem]:
+    """Yield a problem with the nearest allowed name when ``value`` is none of the names; None its type may allow."""
+    allowed = (*allowed, *more)
+    if value is not None and value not in allowed:
         yield name, f"must be one of {', '.join(allowed)}{nearest(value, allowed)}"
 
 
@@ -41,16 +40,24 @@ def _finite(value: object) -> bool:
     return isinstance(value, int | float) and math.isfinite(value)
 
 
-def at_least(name: str, value: float, low: float) -> Iterator[Problem]:
-    """Yield a problem unless ``value`` is finite and not below ``low``."""
-    if not (_finite(value) and value >= low):
+def at_least(name: str, value: float | None, low: float) -> Iterator[Problem]:
+    """Yield a problem unless ``value`` is finite and not below ``low``; whether it may be None its type says."""
+    if value is not None and not (_finite(value) and value >= low):
         yield name, f"must be a finite number of at least {low:g}"
 
 
-def above_zero(name: str, value: float) -> Iterator[Problem]:
-    """Yield a problem unless ``value`` is finite and positive."""
-    if not (_finite(value) and value > 0):
+def above_zero(name: str, value: float | None) -> Iterator[Problem]:
+    """Yield a problem unless ``value`` is finite and positive; whether it may be None its type says."""
+    if value is not None and not (_finite(value) and value > 0):
         yield name, "must be a finite number above 0"
+
+
+def within(name: str, value: float, interval: str) -> Iterator[Problem]:
+    """Yield a problem unless ``value`` lies in an interval, such as ``(0, 1]``."""
+    low, high = map(float, interval[1:-1].split(","))
+    inside = _finite(value) and low <= value <= high
+    if not inside or (value == low and interval[0] == "(") or (value == high and interval[-1] == ")"):
+        yield name, f"must lie in {interval}"
 
 
 def refusals(node: Any, checks: Sequence[str] = ("check",)) -> list[str]:
@@ -188,18 +195,13 @@ def with_additions(stored: Any, kind: Any) -> Any:
         return [with_additions(item, kinds[0]) for item in stored]
     if not isinstance(stored, dict):
         return stored
-    hints = _hints(kinds[0])
+    hints = get_type_hints(kinds[0])
     known = {name: with_additions(value, hints.get(name)) for name, value in stored.items()}
     return {name: value for name, value in additions(kinds[0]).items() if "." not in name} | known
 
 
 def _plain(value: Any) -> Any:
     return dataclasses.asdict(value) if dataclasses.is_dataclass(value) and not isinstance(value, type) else value
-
-
-@cache
-def _hints(kind: Any) -> dict[str, Any]:
-    return get_type_hints(kind)
 
 
 def as_override(value: Any) -> str:

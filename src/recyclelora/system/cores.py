@@ -102,7 +102,7 @@ def process_pool(
         try:
             with signals_held():
                 for _ in range(workers):  # each starts a process
-                    pool.submit(_nothing)
+                    pool.submit(os.getpid)
             yield pool
         except BaseException:
             pool.shutdown(cancel_futures=True)
@@ -113,7 +113,3 @@ def _started(initializer: Callable[..., object] | None, initargs: tuple[Any, ...
     leave_signals_to_parent()
     if initializer is not None:
         initializer(*initargs)
-
-
-def _nothing() -> None:
-    pass

@@ -28,6 +28,17 @@ class BrokenFile(UserError):
         return str(self.args[0])
 
 
+def first_line(error: object) -> str:
+    """Of what an error says; empty where it says nothing."""
+    return (str(error).strip().splitlines() or [""])[0]
+
+
+def in_one_line(error: BaseException) -> str:
+    """A user's mistake and a wish to stop in their own words, anything else with its type."""
+    own = isinstance(error, UserError | Interrupted) or type(error).__name__ == "ConfigError"
+    return first_line(error) if own else f"{type(error).__name__}: {first_line(error)}".rstrip(": ")
+
+
 def listed(broken: Sequence[UserError]) -> list[str]:
     """A line for each of many errors, as far as anybody would read them."""
     more = [f"  and {len(broken) - SHOWN} more"] if len(broken) > SHOWN else []

@@ -64,6 +64,11 @@ def installed(group: str) -> tuple[EntryPoint, ...]:
     return tuple(entry_points(group=group))
 
 
+def plugin_names(group: str) -> tuple[str, ...]:
+    """What the entry points of a group are called; nothing is imported."""
+    return tuple(entry.name for entry in installed(group))
+
+
 def plug_ins() -> list[EntryPoint]:
     """Everything that installed packages add, to whatever seam."""
     groups = [group for group in entry_points().groups if group.startswith("recyclelora.")]

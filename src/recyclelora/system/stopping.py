@@ -58,6 +58,11 @@ class StopRequest:
         """Whether a signal has asked to stop."""
         return self.received is not None
 
+    def interrupted(self, text: str) -> Interrupted:
+        """What ends a command that has stopped; ``text`` says what is kept."""
+        by = f"signal {self.received}" if self.received else "a signal to another of its processes"
+        return Interrupted(f"stopped by {by}{text}", 128 + (self.received or 0))
+
     def __enter__(self) -> StopRequest:
         self._handlers.enter_context(stopping_by(self._handle))
         return self

@@ -80,16 +80,16 @@ def read_json(path: Path) -> Any:
         raise UserError(f"{path}: cannot be read: {error}") from error
 
 
-def make_folder(folder: Path) -> None:
+def make_folder(folder: Path, hint: str = "") -> None:
     """Create a folder and those above it; one that is there is fine.
 
     Raises:
-        UserError: it cannot be created.
+        UserError: it cannot be created; ``hint`` stands behind why.
     """
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise UserError(f"{folder}: cannot be created: {error.strerror}") from error
+        raise UserError(f"{folder}: cannot be created: {error.strerror}{hint}") from error
 
 
 def private(folder: Path) -> None:

@@ -77,9 +77,7 @@ def misfits(value: Any, kind: Any, name: str = "") -> Iterator[str]:
         yield f"{name} is {_brief(value)}, not {_PLAIN[kind][0]}"
 
 
-@functools.cache
-def _fields(schema: Any) -> dict[str, Any]:
-    return get_type_hints(schema, include_extras=True)
+_fields = functools.cache(functools.partial(get_type_hints, include_extras=True))
 
 
 def _fits(value: Any, kind: Any) -> bool:

@@ -7,11 +7,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from recyclelora.config.movement import backbone_movement
+from recyclelora.config.training import POINTERS
 from recyclelora.data.build import class_colours
 from recyclelora.data.open import mask_kinds
 from recyclelora.evaluation.extra_metrics import ExtraMetrics, points
 from recyclelora.evaluation.predictions import predict_unlabelled
-from recyclelora.evaluation.scores import POINTERS, Scores, figure_table, incomplete, result_json, score_table
+from recyclelora.evaluation.scores import Scores, figure_table, incomplete, result_json, score_table
 from recyclelora.models.backbones.weights import WeightsUnreadable
 from recyclelora.models.state import parameter_counts, trainable_state
 from recyclelora.runs.checkpoint import pointed
@@ -21,7 +22,7 @@ from recyclelora.runs.mailbox import Unit
 from recyclelora.runs.metrics_log import ENDING, FINAL
 from recyclelora.runs.reuse import take_over
 from recyclelora.runs.weights import Weights, write_run_weights
-from recyclelora.system.following import next_steps, typed_as
+from recyclelora.system.next_steps import next_steps, typed_as
 from recyclelora.system.progress import Reporter, shown
 from recyclelora.system.storage import write_json
 from recyclelora.training.trainer import Trainer

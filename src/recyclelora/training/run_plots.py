@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Iterator, Mapping, Sequence
+from operator import itemgetter
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -204,16 +205,13 @@ def _marked(axis: Any, points: Sequence[tuple[float, float]], label: str, **styl
 
 def _name_ends(axis: Any) -> None:
     """A legend in the order of the lines' last values, which it tells."""
-    last = sorted(((line.get_ydata()[-1], line) for line in axis.lines if line.get_label()[0] != "_"), key=_first)[::-1]
+    ends = [(line.get_ydata()[-1], line) for line in axis.lines if line.get_label()[0] != "_"]
+    last = sorted(ends, key=itemgetter(0))[::-1]
     if last:
         labels = [f"{line.get_label()}  {value:.1f}" for value, line in last]
         axis.legend(
             [line for _, line in last], labels, fontsize=9, loc="center left", bbox_to_anchor=(1.0, 0.5), frameon=False
         )
-
-
-def _first(pair: tuple[float, Any]) -> float:
-    return pair[0]
 
 
 def _percentages(

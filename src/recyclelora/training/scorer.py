@@ -12,6 +12,7 @@ from lightning_fabric import Fabric
 from torch import Tensor
 
 from recyclelora.config.run import Config
+from recyclelora.config.training import POINTERS
 from recyclelora.data.datasets import Dataset, seeded_subset
 from recyclelora.data.identity import content_digest, state_on_disk
 from recyclelora.data.labels import IGNORE
@@ -20,7 +21,7 @@ from recyclelora.evaluation.extra_metrics import ExtraMetrics, Figures
 from recyclelora.evaluation.image_counts import ImageCounts
 from recyclelora.evaluation.metrics import ConfusionMatrix
 from recyclelora.evaluation.partial import PartialCounts
-from recyclelora.evaluation.scores import POINTERS, SOURCE_VAL, ScoreHistory, Scores, incomplete
+from recyclelora.evaluation.scores import SOURCE_VAL, ScoreHistory, Scores, incomplete
 from recyclelora.models.state import load_trainable_state, trainable_state
 from recyclelora.runs.checkpoint import load_checkpoint, pointed, step_of, tensors_digest
 from recyclelora.runs.directory import RunDirectory

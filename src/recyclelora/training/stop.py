@@ -73,7 +73,5 @@ class RunStop(StopRequest):
             return self._paused
         if self._unit is not None and self._unit.stop_reason() == "pruned":
             return Pruned(f"pruned after step {step}")
-        by = f"signal {self.received}" if self.received else "a signal to another of its processes"
         command = "the same command without fresh=true" if fresh else "the same command"
-        again = f"{command} goes on from there"
-        return Interrupted(f"stopped by {by} after step {step}; {again}", 128 + (self.received or 0))
+        return self.interrupted(f" after step {step}; {command} goes on from there")

@@ -14,11 +14,13 @@ from lightning_fabric import Fabric
 
 from recyclelora.config.build import Model
 from recyclelora.config.run import Config
-from recyclelora.data.build import Datasets, build_augmentation, build_extras, build_rare_classes, count_classes
+from recyclelora.config.training import POINTERS
+from recyclelora.data.build import Datasets, build_augmentation, build_rare_classes, count_classes
+from recyclelora.data.extra_augmentation import ExtraAugmentation
 from recyclelora.data.loaders import Batch, StepSampler, TrainStream, train_loader
 from recyclelora.data.workers import Loader
 from recyclelora.evaluation.extra_metrics import points
-from recyclelora.evaluation.scores import POINTERS, best_step, objective
+from recyclelora.evaluation.scores import best_step, objective
 from recyclelora.models.state import load_trainable_state, parameter_counts, trainable_state
 from recyclelora.runs.checkpoint import Checkpoint, point, prune, save_checkpoint
 from recyclelora.runs.directory import METRICS, RunDirectory
@@ -171,7 +173,9 @@ class Trainer:
         if self.fabric.is_global_zero:
             self.fabric.barrier()
         weights = [source.weight for source in c.data.sources]
-        return TrainStream(sources, weights, build_augmentation(c.data), c.seed, build_extras(c.data), rare)
+        return TrainStream(
+            sources, weights, build_augmentation(c.data), c.seed, ExtraAugmentation(c.data.augment), rare
+        )
 
     def _batches(self, loader: Loader[Batch]) -> Iterator[Batch]:
         """The loader's batches; what has been learnt is saved when it cannot go on."""

@@ -1,7 +1,7 @@
 """KITTI-360 (Liao et al., 2022): frames of eleven drives with masks in Cityscapes' ids, and some ids more."""
 
 from recyclelora.data.datasets import FolderDataset, Request
-from recyclelora.data.datasets.files import check_choice, existing, no_variant, paired
+from recyclelora.data.datasets.files import dataset_folder, paired
 from recyclelora.data.labels import CITYSCAPES_IDS, lookup_table
 from recyclelora.system.errors import UserError
 
@@ -13,10 +13,9 @@ DRIVE = r"data_2d_raw/([^/]+)/"
 
 def kitti360(request: Request) -> FolderDataset:
     """``train`` or ``val``: the images and masks that the download's own lists name, one pair a line."""
-    check_choice("kitti360 has no split", request.split, ("train", "val"))
-    no_variant("kitti360", request.variant)
     lines = f"data_2d_semantics/train/2013_05_28_drive_{request.split}_frames.txt"
-    folder = existing(request.root / "kitti360", "kitti360", f"{lines} and the images and masks that it names")
+    layout = f"{lines} and the images and masks that it names"
+    folder = dataset_folder(request, "kitti360", ("train", "val"), layout)
     try:
         pairs = [line.split() for line in (folder / lines).read_text(encoding="utf-8").splitlines() if line.strip()]
     except OSError as error:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any, Optional
+from typing import Optional
 
 from recyclelora.system.checks import Problem, at_least
 
@@ -26,8 +26,3 @@ class CalibrationConfig:
     def check(self) -> Iterator[Problem]:
         yield from at_least("images", self.images, 1)
         yield from at_least("seed", self.seed, 0)
-
-
-def wanted_calibration(adapter: Any) -> CalibrationConfig | None:
-    """The calibration that an adapter's options ask for; None where they start without data."""
-    return adapter.calibration if getattr(adapter, "looks_at", ()) else None

@@ -6,8 +6,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Optional
 
-from recyclelora.adapters.blocks import check_selection
-from recyclelora.system.checks import Problem, above_zero, added, at_least
+from recyclelora.adapters.layers import BlocksConfig
+from recyclelora.system.checks import Problem, above_zero, added, at_least, within
 
 if TYPE_CHECKING:  # at run time nothing here imports torch
     from recyclelora.adapters.method import Method
@@ -45,7 +45,7 @@ class FullConfig:
 
     def check(self) -> Iterator[Problem]:
         yield from above_zero("lr_mult", self.lr_mult)
-        yield from check_decay(self.weight_decay)
+        yield from at_least("weight_decay", self.weight_decay, 0)
 
     def method(self) -> Method:
         from recyclelora.adapters.controls.whole import Full
@@ -54,24 +54,7 @@ class FullConfig:
 
 
 @dataclass
-class BlockConfig:
-    """In which blocks a method works, and how what it trains learns."""
-
-    blocks: str = ":"
-    """which blocks, as slices and numbers"""
-    lr_mult: float = 1.0
-    """learning rate relative to the optimizer's"""
-    weight_decay: Optional[float] = 0.0
-    """of what it trains; null takes the optimizer's"""
-
-    def check(self) -> Iterator[Problem]:
-        yield from check_selection(["*"], self.blocks)
-        yield from above_zero("lr_mult", self.lr_mult)
-        yield from check_decay(self.weight_decay)
-
-
-@dataclass
-class NormsConfig(BlockConfig):
+class NormsConfig(BlocksConfig):
     """The norms of the blocks train, and all their biases."""
 
     kind: str = "norms"
@@ -86,7 +69,7 @@ class NormsConfig(BlockConfig):
 
 
 @dataclass
-class AdaptFormerConfig(BlockConfig):
+class AdaptFormerConfig(BlocksConfig):
     """AdaptFormer: a narrow network beside the MLP of every block."""
 
     kind: str = "adaptformer"
@@ -108,7 +91,7 @@ class AdaptFormerConfig(BlockConfig):
 
 
 @dataclass
-class VptConfig(BlockConfig):
+class VptConfig(BlocksConfig):
     """VPT-deep: learned prompts among the tokens, new ones for every block."""
 
     kind: str = "vpt"
@@ -121,16 +104,9 @@ class VptConfig(BlockConfig):
     def check(self) -> Iterator[Problem]:
         yield from super().check()
         yield from at_least("num_prompts", self.num_prompts, 1)
-        if not 0 <= self.dropout < 1:
-            yield "dropout", "must lie in [0, 1)"
+        yield from within("dropout", self.dropout, "[0, 1)")
 
     def method(self) -> Method:
         from recyclelora.adapters.controls.vpt import Vpt
 
         return Vpt(self)
-
-
-def check_decay(weight_decay: float | None) -> Iterator[Problem]:
-    """Refuse a weight decay below 0; None takes the optimizer's."""
-    if weight_decay is not None:
-        yield from at_least("weight_decay", weight_decay, 0)

@@ -132,8 +132,7 @@ class LowRankConfig:
         yield from at_least("pivoting_f", self.pivoting_f, 1)
         if self.pivoting == "strong":
             yield from self._check_strong()
-        if self.scale is not None:
-            yield from above_zero("scale", self.scale)
+        yield from above_zero("scale", self.scale)
         if (self.scale is None) == (self.scale_rule == "fixed"):
             yield "scale", "is needed with scale_rule=fixed, and only there"
         yield from check_selection(self.targets, self.blocks)

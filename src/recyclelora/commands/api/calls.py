@@ -17,10 +17,11 @@ from recyclelora.config.compose import ConfigError, composed
 from recyclelora.config.option_files import allow_reading
 from recyclelora.config.run import Config
 from recyclelora.reports.comparison import compare as compare_study
-from recyclelora.reports.records import TRIAL_FOLDER, Study, read_runs, read_sweep
+from recyclelora.reports.records import Study, read_runs, read_sweep
 from recyclelora.reports.writing import run_paths
 from recyclelora.runs.directory import is_run
 from recyclelora.sweep.command import checked_arguments
+from recyclelora.sweep.record import is_sweep
 from recyclelora.system.errors import UserError
 
 PLAIN = re.compile(r"[\w./:+-]+")
@@ -133,17 +134,11 @@ def configured(arguments: Sequence[str]) -> Config:
 def _study(what: Any) -> Study:
     if isinstance(what, Sweep):
         return read_sweep(what.path)
-    if isinstance(what, str | Path) and _is_sweep(Path(what)):
+    if isinstance(what, str | Path) and is_sweep(Path(what)):
         return read_sweep(Path(what))
     if isinstance(what, str | Path):
         what = runs(what)
     return read_runs([one.path if isinstance(one, Run) else Path(one) for one in what])
-
-
-def _is_sweep(folder: Path) -> bool:
-    return (folder / "study.json").is_file() or any(
-        TRIAL_FOLDER.fullmatch(path.name) for path in folder.glob("trial_*")
-    )
 
 
 def _below(folder: Path) -> Iterator[Path]:

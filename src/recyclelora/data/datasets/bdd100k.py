@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from recyclelora.data.datasets.base import FolderDataset, Request
-from recyclelora.data.datasets.files import check_choice, existing, found, no_variant, paired, unlabelled
+from recyclelora.data.datasets.files import dataset_folder, found, paired, unlabelled
 from recyclelora.data.datasets.upright import upright
 from recyclelora.data.labels import identity_table
 
@@ -13,14 +13,12 @@ DRIVE = r"([0-9a-f]{8})-[0-9a-f]{8}\.jpg$"
 
 def bdd100k(request: Request) -> FolderDataset:
     """Masks of train ids in today's layout or in the older ``seg``; the split ``test`` has no public labels."""
-    check_choice("bdd100k has no split", request.split, ("train", "val", "test"))
-    no_variant("bdd100k", request.variant)
     split = request.split
     layout = (
         f"images/10k/{split}/*.jpg and labels/sem_seg/masks/{split}/*.png, "
         f"or seg/images/{split}/*.jpg and seg/labels/{split}/*_train_id.png"
     )
-    folder = existing(request.root / "bdd100k", "bdd100k", layout)
+    folder = dataset_folder(request, "bdd100k", ("train", "val", "test"), layout)
     old = not (folder / "images" / "10k").is_dir() and (folder / "seg").is_dir()
     images = found(folder, f"seg/images/{split}/*.jpg" if old else f"images/10k/{split}/*.jpg")
     masks = folder / ("seg/labels" if old else "labels/sem_seg/masks") / split

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from recyclelora.data.datasets.base import FolderDataset, Request
-from recyclelora.data.datasets.files import check_choice, existing, found, no_variant, not_there, paired, unlabelled
+from recyclelora.data.datasets.files import check_choice, dataset_folder, existing, found, not_there, paired, unlabelled
 from recyclelora.data.labels import CITYSCAPES_IDS, CITYSCAPES_KNOWN, identity_table, lookup_table
 from recyclelora.system.errors import UserError
 
@@ -27,11 +27,9 @@ LABELS = {SHIPPED: lookup_table(CITYSCAPES_IDS, CITYSCAPES_KNOWN), GENERATED: id
 
 def cityscapes(request: Request) -> FolderDataset:
     """``leftImg8bit/{split}/{city}`` with ``gtFine``; the split ``test`` has no public labels."""
-    check_choice("cityscapes has no split", request.split, (*SPLITS, "test"))
-    no_variant("cityscapes", request.variant)
     split = request.split
     layout = f"leftImg8bit/{split}/*/*_leftImg8bit.png and gtFine/{split}/*/*_labelIds.png"
-    folder = existing(request.root / "cityscapes", "cityscapes", layout)
+    folder = dataset_folder(request, "cityscapes", (*SPLITS, "test"), layout)
     images = found(folder, f"leftImg8bit/{split}/*/*_leftImg8bit.png")
     if split == "test":
         return FolderDataset("cityscapes", folder, unlabelled(images), LABELS[SHIPPED])

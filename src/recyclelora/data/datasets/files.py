@@ -10,7 +10,7 @@ from pathlib import Path
 
 import numpy as np
 
-from recyclelora.data.datasets.base import Item
+from recyclelora.data.datasets.base import Item, Request
 from recyclelora.data.patterns import printable
 from recyclelora.system.errors import UserError
 
@@ -86,10 +86,20 @@ def check_choice(what: str, given: str | None, allowed: Iterable[str]) -> None:
         raise UserError(f"{what} {given!r}; it has: {', '.join(names)}")
 
 
-def no_variant(dataset: str, variant: str | None) -> None:
-    """Refuse a variant of a dataset that has only one."""
-    if variant is not None:
-        raise UserError(f"{dataset} has no variants, but variant={variant!r} is asked for")
+def dataset_folder(
+    request: Request, name: str, splits: Iterable[str], layout: str, variants: Iterable[str] = ()
+) -> Path:
+    """The folder of a dataset, of which a split and perhaps a variant are asked for that it has.
+
+    Raises:
+        UserError: it has no such split or variant, or is not there; says which ``layout`` is expected in it.
+    """
+    check_choice(f"{name} has no split", request.split, splits)
+    if request.variant is not None:
+        if not (known := list(variants)):
+            raise UserError(f"{name} has no variants, but variant={request.variant!r} is asked for")
+        check_choice(f"{name} has no variant", request.variant, known)
+    return existing(request.root / name, name, layout)
 
 
 def existing(folder: Path, dataset: str, layout: str) -> Path:

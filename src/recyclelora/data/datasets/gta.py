@@ -8,7 +8,7 @@ from scipy.io import loadmat
 from scipy.io.matlab import MatReadError
 
 from recyclelora.data.datasets.base import FolderDataset, Item, Request
-from recyclelora.data.datasets.files import check_choice, existing, found, held_out, no_variant, paired
+from recyclelora.data.datasets.files import dataset_folder, found, held_out, paired
 from recyclelora.data.labels import CITYSCAPES_IDS, CITYSCAPES_KNOWN, lookup_table
 from recyclelora.system.errors import UserError
 
@@ -22,9 +22,8 @@ def gta(request: Request) -> FolderDataset:
     ``all`` is every image; ``val`` a seeded draw of 500 and ``train`` the rest; ``official_train``, ``official_val``
     and ``official_test`` follow the ``split.mat`` of the download.
     """
-    check_choice("gta has no split", request.split, ("train", "val", "all", *OFFICIAL))
-    no_variant("gta", request.variant)
-    folder = existing(request.root / "gta", "gta", "images/*.png and labels/*.png")
+    splits = ("train", "val", "all", *OFFICIAL)
+    folder = dataset_folder(request, "gta", splits, "images/*.png and labels/*.png")
     items = paired(folder, found(folder, "images/*.png"), lambda image: folder / "labels" / image.name)
     if request.split in OFFICIAL:
         items = _official(folder, items, OFFICIAL[request.split])

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from recyclelora.data.datasets.base import FolderDataset, Request
-from recyclelora.data.datasets.files import check_choice, existing, found, no_variant, paired, unlabelled
+from recyclelora.data.datasets.files import dataset_folder, found, paired, unlabelled
 from recyclelora.data.datasets.upright import upright
 from recyclelora.data.labels import CITYSCAPES_CLASSES, IDD_LITE_CLASSES, identity_table
 
@@ -31,11 +31,9 @@ def _opened(
     name: str, request: Request, endings: Sequence[str], label_ending: str, classes: tuple[str, ...], hint: str = ""
 ) -> FolderDataset:
     """Images and masks by folder of the drive; those of the split ``test`` have no public labels."""
-    check_choice(f"{name} has no split", request.split, ("train", "val", "test"))
-    no_variant(name, request.variant)
     split = request.split
     layout = f"leftImg8bit/{split}/*/*{endings[0]} and gtFine/{split}/*/*{label_ending}{hint}"
-    folder = existing(request.root / name, name, layout)
+    folder = dataset_folder(request, name, ("train", "val", "test"), layout)
     images = found(folder, *(f"leftImg8bit/{split}/*/*{ending}" for ending in endings))
 
     def mask(image: Path) -> Path:

@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 from recyclelora.data.datasets.base import FolderDataset, Request
-from recyclelora.data.datasets.files import check_choice, existing, found, held_out, no_variant, paired, unlabelled
+from recyclelora.data.datasets.files import dataset_folder, found, held_out, paired, unlabelled
 from recyclelora.data.labels import CITYSCAPES_IDS, CITYSCAPES_KNOWN, lookup_table
 
 
 def kitti(request: Request) -> FolderDataset:
     """``train``, ``val`` (a seeded tenth) or ``all`` of the images with masks; ``test`` are those without."""
-    check_choice("kitti has no split", request.split, ("train", "val", "all", "test"))
-    no_variant("kitti", request.variant)
-    folder = existing(request.root / "kitti", "kitti", "training/image_2/*.png and training/semantic/*.png")
+    layout = "training/image_2/*.png and training/semantic/*.png"
+    folder = dataset_folder(request, "kitti", ("train", "val", "all", "test"), layout)
     if request.split == "test":
         items = unlabelled(found(folder, "testing/image_2/*.png"))
     else:

@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 
 from recyclelora.data.datasets.base import FolderDataset, Request
-from recyclelora.data.datasets.files import check_choice, existing, found, paired, unlabelled
+from recyclelora.data.datasets.files import dataset_folder, found, paired, unlabelled
 from recyclelora.data.datasets.mapillary_classes import V12_IDS, V12_NAMES, V20_IDS, V20_NAMES
 from recyclelora.data.datasets.upright import upright
 from recyclelora.data.labels import IGNORE, lookup_table
@@ -63,12 +63,10 @@ def mapillary(request: Request) -> FolderDataset:
     v2.0 needs its ``config_v2.0.json`` and v1.2 uses ``config_v1.2.json`` or ``config.json`` where there is one: names
     that disagree with the tables are refused.
     """
-    check_choice("mapillary has no split", request.split, FOLDERS)
-    check_choice("mapillary has no variant", request.variant or "v1.2", VERSIONS)
-    version = VERSIONS[request.variant or "v1.2"]
-    part = FOLDERS[request.split]
-    layout = f"{part}/images/*.jpg and {part}/{version.name}/labels/*.png (or {part}/labels/*.png)"
-    folder = existing(request.root / "mapillary", "mapillary", layout)
+    name, part = request.variant or "v1.2", FOLDERS.get(request.split, request.split)
+    layout = f"{part}/images/*.jpg and {part}/{name}/labels/*.png (or {part}/labels/*.png)"
+    folder = dataset_folder(request, "mapillary", FOLDERS, layout, VERSIONS)
+    version = VERSIONS[name]
     images = found(folder, f"{part}/images/*.jpg")
     if request.split == "test":
         items = upright(folder, unlabelled(images), request.orientation)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from recyclelora.data.datasets.base import FolderDataset, Request
-from recyclelora.data.datasets.files import check_choice, existing, found, paired, unlabelled
+from recyclelora.data.datasets.files import dataset_folder, found, paired, unlabelled
 from recyclelora.data.labels import identity_table
 
 WEATHERS = ("clear", "fog", "rain", "snow")
@@ -19,11 +19,8 @@ DRIVE = r"(REC\d+)_"
 def muses(request: Request) -> FolderDataset:
     """The variant is a weather, ``day``, ``night`` or both as in ``fog/night``; the split ``test`` has no labels."""
     split, variant = request.split, request.variant
-    check_choice("muses has no split", split, ("train", "val", "test"))
-    if variant is not None:
-        check_choice("muses has no variant", variant, VARIANTS)
     layout = f"frame_camera/{split}/*/*/*_frame_camera.png and gt_semantic/{split}/*/*/*_gt_labelTrainIds.png"
-    folder = existing(request.root / "muses", "muses", layout)
+    folder = dataset_folder(request, "muses", ("train", "val", "test"), layout, VARIANTS)
     part = "*/*" if variant is None else f"*/{variant}" if variant in TIMES else f"{variant}/*"
     part = variant if variant and "/" in variant else part
     images = found(folder, f"frame_camera/{split}/{part}/*_frame_camera.png")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from recyclelora.data.datasets.base import FolderDataset, Request
-from recyclelora.data.datasets.files import check_choice, existing, found, held_out, no_variant, paired
+from recyclelora.data.datasets.files import dataset_folder, found, held_out, paired
 from recyclelora.data.labels import SYNTHIA_ABSENT, SYNTHIA_IDS, SYNTHIA_KNOWN, lookup_table
 from recyclelora.data.masks import read_red16
 
@@ -13,9 +13,7 @@ def synthia(request: Request) -> FolderDataset:
 
     ``all`` is every image; ``val`` a seeded draw of 500 and ``train`` the rest.
     """
-    check_choice("synthia has no split", request.split, ("train", "val", "all"))
-    no_variant("synthia", request.variant)
-    folder = existing(request.root / "synthia", "synthia", "RGB/*.png and GT/LABELS/*.png")
+    folder = dataset_folder(request, "synthia", ("train", "val", "all"), "RGB/*.png and GT/LABELS/*.png")
     items = paired(folder, found(folder, "RGB/*.png"), lambda image: folder / "GT" / "LABELS" / image.name)
     items = held_out(items, request.split, request.seed)
     table = lookup_table(SYNTHIA_IDS, SYNTHIA_KNOWN, size=1 << 16)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from recyclelora.data.datasets.base import FolderDataset, Request
-from recyclelora.data.datasets.files import check_choice, existing, found, held_out, no_variant, paired
+from recyclelora.data.datasets.files import dataset_folder, found, held_out, paired
 from recyclelora.data.labels import URBANSYN_KNOWN, identity_table
 
 
@@ -14,9 +14,7 @@ def urbansyn(request: Request) -> FolderDataset:
 
     ``all`` is every image; ``val`` a seeded draw of 500 and ``train`` the rest.
     """
-    check_choice("urbansyn has no split", request.split, ("train", "val", "all"))
-    no_variant("urbansyn", request.variant)
-    folder = existing(request.root / "urbansyn", "urbansyn", "rgb/*.png and ss/*.png")
+    folder = dataset_folder(request, "urbansyn", ("train", "val", "all"), "rgb/*.png and ss/*.png")
 
     def mask(image: Path) -> Path:
         equal = folder / "ss" / image.name

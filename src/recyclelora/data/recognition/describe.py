@@ -17,7 +17,7 @@ from recyclelora.data.recognition.layout import recognise
 from recyclelora.data.recognition.option_file import SHOWN, Described, as_yaml, samples
 from recyclelora.drawing.tiles import crop_sheet, png
 from recyclelora.system.errors import UserError
-from recyclelora.system.following import next_steps, typed_as
+from recyclelora.system.next_steps import next_steps, typed_as
 from recyclelora.system.storage import write_bytes, write_text
 
 PICTURES = 6

@@ -9,8 +9,9 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from recyclelora.config.commands import EXPORT_FORMATS, installed_formats
+from recyclelora.config.commands import EXPORT_FORMATS, EXPORT_GROUP
 from recyclelora.system.errors import UserError
+from recyclelora.system.plugins import plugin_names
 from recyclelora.system.storage import read_json, sync_folder
 
 REPORT = "report.json"
@@ -48,7 +49,7 @@ def replaced(final: Path) -> Iterator[Path]:
 def _is_export(folder: Path) -> bool:
     path = folder / REPORT  # other commands write a report, too
     try:
-        return path.is_file() and read_json(path).get("format") in (*EXPORT_FORMATS, *installed_formats())
+        return path.is_file() and read_json(path).get("format") in (*EXPORT_FORMATS, *plugin_names(EXPORT_GROUP))
     except (UserError, AttributeError):
         return False
 

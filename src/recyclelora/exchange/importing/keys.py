@@ -40,10 +40,6 @@ CHUNKED = re.compile(r"blocks\.\d+\.(\d+)\.")
 NUMBERED = re.compile(r"blocks\.(\d+)\.")
 
 
-def _as_it_is(name: str, tensor: Tensor) -> Tensor:
-    return tensor
-
-
 @dataclass(frozen=True)
 class Kind:
     """How one method's released checkpoints name things.
@@ -63,7 +59,7 @@ class Kind:
     adapter: Table
     own_weights: bool = False
     head: Table = field(default_factory=dict)
-    layout: Callable[[str, Tensor], Tensor] = _as_it_is
+    layout: Callable[[str, Tensor], Tensor] = lambda name, tensor: tensor
     variants: Table = field(default_factory=dict)
 
 

@@ -140,11 +140,7 @@ def _is_unused(name: str, depth: int) -> bool:
 
 def _fit(model: Any, name: str, tensor: Tensor, resampling: Resampling) -> Tensor:
     fit = FITS.get(name.rpartition(".attn.")[2])
-    return tensor if fit is None or not _has(model, name) else fit(model, name, tensor, resampling)
-
-
-def _has(model: nn.Module, name: str) -> bool:
-    return name in model.state_dict()
+    return tensor if fit is None or name not in model.state_dict() else fit(model, name, tensor, resampling)
 
 
 def _fit_kernel(model: Any, name: str, kernel: Tensor, resampling: Resampling) -> Tensor:

@@ -6,8 +6,8 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, ClassVar
 
-from recyclelora.models.decoders.loss_options import MaskLossConfig, PixelLossConfig, share
-from recyclelora.system.checks import Problem, above_zero, added, at_least, one_of
+from recyclelora.models.decoders.loss_options import MaskLossConfig, PixelLossConfig
+from recyclelora.system.checks import Problem, above_zero, added, at_least, one_of, within
 from recyclelora.system.extras import require
 
 if TYPE_CHECKING:  # at run time nothing here imports torch
@@ -35,7 +35,7 @@ class LinearDecoderConfig:
 
     def check(self) -> Iterator[Problem]:
         yield from above_zero("lr_mult", self.lr_mult)
-        yield from share("dropout", self.dropout)
+        yield from within("dropout", self.dropout, "[0, 1)")
 
     def build(self, channels: Sequence[int], num_classes: int) -> nn.Module:
         from recyclelora.models.decoders.linear import LinearDecoder
@@ -90,7 +90,7 @@ class FpnDecoderConfig:
         yield from above_zero("lr_mult", self.lr_mult)
         yield from at_least("width", self.width, 1)
         yield from _grouped("head_width", self.head_width)
-        yield from share("dropout", self.dropout)
+        yield from within("dropout", self.dropout, "[0, 1)")
         yield from one_of("pyramid", self.pyramid, PYRAMIDS)
 
     def build(self, channels: Sequence[int], num_classes: int) -> nn.Module:

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Optional
 
-from recyclelora.system.checks import Problem, above_zero, at_least, one_of
+from recyclelora.system.checks import Problem, above_zero, at_least, one_of, within
 
 # OmegaConf reads these annotations at run time and wants Optional[...], not "... | None".
 # ruff: noqa: UP045
@@ -36,13 +35,12 @@ class PixelLossConfig:
         """Yield what no loss can be made of."""
         for name in ("cross_entropy", "focal", "dice", "lovasz"):
             yield from at_least(name, getattr(self, name), 0)
-        yield from share("label_smoothing", self.label_smoothing)
+        yield from within("label_smoothing", self.label_smoothing, "[0, 1)")
         if not self.cross_entropy + self.dice + self.lovasz > 0:
             yield "cross_entropy", "must be above 0 where dice and lovasz are 0"
         for name, weight in self.class_weights.items():
             yield from at_least(f"class_weights.{name}", weight, 0)
-        if self.balance is not None:
-            yield from one_of("balance", self.balance, ("median", "log"))
+        yield from one_of("balance", self.balance, ("median", "log"))
 
 
 @dataclass
@@ -71,11 +69,4 @@ class MaskLossConfig:
         yield from above_zero("no_object_weight", self.no_object_weight)
         yield from at_least("num_points", self.num_points, 1)
         yield from at_least("oversample", self.oversample, 1)
-        if not 0 <= self.importance <= 1:
-            yield "importance", "must lie in [0, 1]"
-
-
-def share(name: str, value: float) -> Iterator[Problem]:
-    """Yield a problem unless ``value`` lies in [0, 1)."""
-    if not (math.isfinite(value) and 0 <= value < 1):
-        yield name, "must lie in [0, 1)"
+        yield from within("importance", self.importance, "[0, 1]")

@@ -3,7 +3,7 @@ from __future__ import annotations
 import sys
 from pathlib import Path
 
-from recyclelora.system.following import given, next_steps, typed_as
+from recyclelora.system.next_steps import given, next_steps, typed_as
 
 
 def test_a_command_is_shown_as_it_is_typed_here(tmp_path: Path, monkeypatch):
