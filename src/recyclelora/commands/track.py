@@ -16,11 +16,12 @@ from pathlib import Path
 
 from recyclelora.commands.clear_line import one_clear_line
 from recyclelora.commands.help import folder_parser
+from recyclelora.config.training import TRACKER_GROUP
 from recyclelora.system.extras import require
+from recyclelora.system.plugins import plugin_names
 from recyclelora.tracking.follow import explained, follow, sync
 from recyclelora.tracking.mlflow.deadline import leave
 from recyclelora.tracking.process import KINDS
-from recyclelora.tracking.trackers import known_trackers
 
 
 def main() -> None:
@@ -37,7 +38,7 @@ def main() -> None:
         asked[action].add_argument("folders", nargs="+" if action == "sync" else 1, type=Path, metavar="DIRECTORY")
         asked[action].add_argument("--to", metavar="ADDRESS", help="of MLflow, whatever the runs ask for")
     for action in ("sync", "follow"):
-        asked[action].add_argument("--tracker", choices=known_trackers(), default="mlflow")
+        asked[action].add_argument("--tracker", choices=(*KINDS, *plugin_names(TRACKER_GROUP)), default="mlflow")
     asked["register"].add_argument("name", metavar="name=MODEL", help="the name in the model registry")
     asked["ui"].add_argument("folders", nargs="?", default=Path("outputs"), type=Path, metavar="OUTPUTS")
     asked["ui"].add_argument("--port", default=5000, type=int)

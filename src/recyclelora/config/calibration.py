@@ -36,9 +36,8 @@ class ShownImages:
 
 def calibration_of(config: Config, *, always: bool = False) -> CalibrationConfig | None:
     """What the run's adapter wants to look at; None, or with ``always`` the defaults, where it starts without data."""
-    if getattr(config.adapter, "looks_at", ()):
-        return config.adapter.calibration
-    return CalibrationConfig() if always else None
+    wanted: CalibrationConfig | None = config.adapter.calibration if getattr(config.adapter, "looks_at", ()) else None
+    return wanted or (CalibrationConfig() if always else None)
 
 
 @contextmanager

@@ -67,16 +67,6 @@ def colour_bar(figure: Any, picture: Any, axes: Any, label: str = "", **options:
     bar.ax.tick_params(labelsize=8)
 
 
-def shared_legend(figure: Any, axes: Any, columns: int | None = None) -> None:
-    """One legend below all panels, each label once."""
-    found = {
-        label: handle for axis in axes.flat for handle, label in zip(*axis.get_legend_handles_labels(), strict=True)
-    }
-    if found:
-        count = columns or min(len(found), 5)
-        figure.legend(found.values(), found.keys(), loc="outside lower center", ncols=count, fontsize=9, frameon=False)
-
-
 def label_grid(axes: Any, x: str, y: Sequence[str]) -> None:
     """The x label below the last row, one y label for each row."""
     for axis in axes[-1]:
@@ -110,10 +100,17 @@ def png(figure: Any, dpi: int = 110) -> bytes:
     return buffer.getvalue()
 
 
-def save(figure: Any, path: Path) -> None:
-    """Write a PNG and let go of the figure."""
+def save(figure: Any, path: Path, axes: Any = None) -> None:
+    """Write a PNG and let go of the figure; with ``axes`` one legend below all these panels, each label once."""
     from matplotlib import pyplot
 
+    panels = () if axes is None else axes.flat
+    found = {label: handle for axis in panels for handle, label in zip(*axis.get_legend_handles_labels(), strict=True)}
+    if found:
+        figure.legend(
+            found.values(), found.keys(), loc="outside lower center", ncols=min(len(found), 5), fontsize=9,
+            frameon=False,
+        )  # fmt: skip
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_bytes(png(figure, 120))
     pyplot.close(figure)

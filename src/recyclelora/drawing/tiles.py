@@ -172,12 +172,12 @@ def png(picture: np.ndarray) -> bytes:
     return buffer.getvalue()
 
 
-def html_image(picture: np.ndarray, width: int = 640) -> str:
-    """Uint8 RGB (H, W, 3), no wider than ``width``, as an ``img`` element that needs no file."""
+def data_uri(picture: np.ndarray, width: int, form: str = "jpeg", quality: int = 85) -> str:
+    """Uint8 RGB (H, W, 3), no wider than ``width`` pixels, as the address of an image that needs no file."""
     small = picture if picture.shape[1] <= width else _fitted(picture, width, nearest=False)
     buffer = io.BytesIO()
-    Image.fromarray(small).save(buffer, format="jpeg", quality=85)
-    return f'<img src="data:image/jpeg;base64,{base64.b64encode(buffer.getvalue()).decode()}">'
+    Image.fromarray(small).save(buffer, format=form, quality=quality)
+    return f"data:image/{form};base64,{base64.b64encode(buffer.getvalue()).decode()}"
 
 
 def save_png(picture: np.ndarray, path: Path) -> None:
@@ -209,7 +209,7 @@ def _labelled(cell: np.ndarray, text: str) -> np.ndarray:
 
 
 def _fitted(view: np.ndarray, width: int, *, nearest: bool) -> np.ndarray:
-    height = round(view.shape[0] * width / view.shape[1])
+    height = max(1, round(view.shape[0] * width / view.shape[1]))
     return cv2.resize(view, (width, height), interpolation=cv2.INTER_NEAREST if nearest else cv2.INTER_AREA)
 
 

@@ -128,6 +128,7 @@ class Evaluator:
         advance(min(done * self.batch_size, len(dataset)))
         whole, reached, key = True, done, self.protocol.key(dataset)
         flight: deque[_Flight] = deque()
+        in_flight = 1 if self.device.type == "cuda" else 0  # a GPU works on so many while an earlier one is counted
         rounds = -(-len(dataset) // (self.world_size * self.batch_size))
         # every process goes through as many rounds, so that all hear of a stop in the same one
         for number in range(1, rounds + 1):
@@ -135,7 +136,7 @@ class Evaluator:
             flight.append(self._started(segmenter, number, samples, key, broken))
             stopping = self._any(stop())
             landed = 0
-            while flight and (stopping or number == rounds or len(flight) > self._in_flight):
+            while flight and (stopping or number == rounds or len(flight) > in_flight):
                 batch = flight.popleft()
                 for counts in self._counts(batch, confusion):
                     mine.add(*counts)
@@ -150,11 +151,6 @@ class Evaluator:
         if partial is not None and whole and reached > done:
             partial.finish(reached, mine)
         return mine
-
-    @property
-    def _in_flight(self) -> int:
-        """Batches that a GPU works on while an earlier one is counted."""
-        return 1 if self.device.type == "cuda" else 0
 
     def _started(
         self, segmenter: Segmenter, number: int, samples: Sequence[Pair | UserError], dataset: str,

@@ -6,14 +6,13 @@ import contextlib
 from collections.abc import Mapping
 from pathlib import Path
 
-import torch
-
 from recyclelora.config.commands import PredictConfig
 from recyclelora.data.films import Film, FilmWriter, opened
 from recyclelora.evaluation.evaluator import Stopped
+from recyclelora.evaluation.image_files import check_size, end, enough_memory
 from recyclelora.evaluation.load import Shown, TrainedModel
 from recyclelora.evaluation.predictions import save_prediction
-from recyclelora.system.errors import Interrupted, UserError
+from recyclelora.system.errors import UserError
 from recyclelora.system.progress import Reporter
 from recyclelora.system.stopping import StopRequest
 
@@ -39,13 +38,7 @@ def predict_films(
                 reporter.note(f"{done} frames of {source}: {output / 'films' / name}.mp4")
             except UserError as error:
                 failures.append(str(error))
-    if stop.received is not None:
-        raise Interrupted(
-            "\n".join([f"stopped by signal {stop.received}; the films so far are kept in {output}/films", *failures]),
-            128 + stop.received,
-        )
-    if failures:
-        raise UserError("\n".join([f"{len(failures)} of {len(films)} films could not be segmented:", *failures]))
+    end(stop, f"; the films so far are kept in {output}/films", failures, films, "films")
 
 
 def _predict_film(
@@ -53,16 +46,13 @@ def _predict_film(
     stop: StopRequest,
 ) -> int:  # fmt: skip
     """How many frames were segmented."""
-    height, width = film.size
-    if height * width > 1e6 * config.max_megapixels:
-        raise UserError(
-            f"{film.source}: {width}x{height} pixels are more than max_megapixels={config.max_megapixels:g}"
-        )
+    check_size(film.source, film.size, config.max_megapixels)
     shown, done = Shown(config.size, config.window, config.batch), 0
     total = 0 if film.frames is None else -(-film.frames // config.every)
     writer = FilmWriter(output / "films" / f"{name}.mp4", film.fps / config.every, film.size)
     try:
-        with contextlib.suppress(Stopped), reporter.bar(f"predicting {name}", total) as update:
+        bar = reporter.bar(f"predicting {name}", total)
+        with contextlib.suppress(Stopped), enough_memory(film.source), bar as update:
             for number, frame in film.read(config.every):
                 prediction = model.predict(frame, shown, lambda count: _unless_stopped(stop))
                 writer.add(prediction.overlay())
@@ -70,10 +60,6 @@ def _predict_film(
                     save_prediction(output, f"{name}/{number:06d}", frame, prediction, model.classes)
                 done += 1
                 update(1, total=max(total, done))
-    except (MemoryError, torch.OutOfMemoryError) as error:
-        raise UserError(
-            f"{film.source}: needs more memory than there is; set size=, or a smaller window= or batch="
-        ) from error
     finally:
         writer.close()
     if not done and not stop.requested():

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence, Sized
 from pathlib import Path
 
 import torch
@@ -14,7 +14,7 @@ from recyclelora.data.reading import read_upright
 from recyclelora.evaluation.evaluator import Stopped
 from recyclelora.evaluation.load import Shown, TrainedModel
 from recyclelora.evaluation.predictions import save_prediction
-from recyclelora.system.errors import Interrupted, UserError
+from recyclelora.system.errors import UserError
 from recyclelora.system.progress import Reporter
 from recyclelora.system.stopping import StopRequest
 
@@ -47,13 +47,38 @@ def predict_files(
         reporter.note(
             f"{done} of {len(images)} images: {output}/ids, colours, overlays, confidence; classes.json, legend.png"
         )
+    end(stop, f" after {done} of {len(images)} images; what is done is kept in {output}", failures, images, "images")
+
+
+def end(stop: StopRequest, kept: str, failures: Sequence[str], asked: Sized, what: str) -> None:
+    """End a command that was to segment many files, and has done what it could.
+
+    Args:
+        stop: whether a signal asked to stop
+        kept: what it then finds
+        failures: a line for each file that could not be segmented
+        asked: all files
+        what: they are
+
+    Raises:
+        UserError: files could not be segmented.
+        Interrupted: a signal asked to stop.
+    """
     if stop.received is not None:
-        text = (
-            f"stopped by signal {stop.received} after {done} of {len(images)} images; what is done is kept in {output}"
-        )
-        raise Interrupted("\n".join([text, *failures]), 128 + stop.received)
+        raise stop.interrupted("\n".join([kept, *failures]))
     if failures:
-        raise UserError("\n".join([f"{len(failures)} of {len(images)} images could not be segmented:", *failures]))
+        raise UserError("\n".join([f"{len(failures)} of {len(asked)} {what} could not be segmented:", *failures]))
+
+
+@contextlib.contextmanager
+def enough_memory(source: object) -> Iterator[None]:
+    """Raise a UserError that says what helps where an image needs more memory than there is."""
+    try:
+        yield
+    except (MemoryError, torch.OutOfMemoryError) as error:
+        raise UserError(
+            f"{source}: needs more memory than there is; set size=, or a smaller window= or batch="
+        ) from error
 
 
 class Windows:
@@ -105,12 +130,8 @@ def predict_file(
     check_pixels(path, max_megapixels)
     image = read_upright(path)
     windows.begin(model.evaluator_for((image.shape[0], image.shape[1]), shown).steps((image.shape[0], image.shape[1])))
-    try:
+    with enough_memory(path):
         prediction = model.predict(image, shown, windows.advance)
-    except (MemoryError, torch.OutOfMemoryError) as error:
-        raise UserError(
-            f"{path}: needs more memory than there is; set size=, or a smaller window= or batch="
-        ) from error
     windows.left = 1
     save_prediction(output, name, image, prediction, model.classes)
 
@@ -126,9 +147,14 @@ def check_pixels(path: Path, max_megapixels: float) -> None:
     header = read_header(path)
     if header is None:
         return  # whoever reads the pixels says what is wrong
-    height, width = header.size
+    check_size(path, header.size, max_megapixels)
+
+
+def check_size(source: object, size: tuple[int, int], max_megapixels: float) -> None:
+    """Raise a UserError for a size (H, W) that is larger than allowed."""
+    height, width = size
     if height * width > 1e6 * max_megapixels:
         raise UserError(
-            f"{path}: {width}x{height} pixels are more than max_megapixels={max_megapixels:g}; raise it, or "
-            "make the image smaller"
+            f"{source}: {width}x{height} pixels are more than max_megapixels={max_megapixels:g}; raise it, or make "
+            "what is segmented smaller"
         )

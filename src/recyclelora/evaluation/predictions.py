@@ -10,7 +10,7 @@ import numpy as np
 import torch
 
 from recyclelora.data.datasets import Dataset
-from recyclelora.drawing.tiles import ClassColours, html_image, legend, save_png
+from recyclelora.drawing.tiles import ClassColours, data_uri, legend, save_png
 from recyclelora.evaluation.evaluator import Evaluator, Stopped
 from recyclelora.models.segmenter import Segmenter
 from recyclelora.system.errors import UserError
@@ -53,7 +53,8 @@ class Prediction:
     def _repr_html_(self) -> str:
         shares = ", ".join(f"{name} {100 * share:.0f} %" for name, share in self.shares().items())
         about = f"<p>{shares}<br>mean confidence {100 * float(self.confidence.mean()):.0f} %</p>"
-        return about if self.image is None or self.classes is None else html_image(self.overlay()) + about
+        known = self.image is not None and self.classes is not None
+        return (f'<img src="{data_uri(self.overlay(), 640)}">' if known else "") + about
 
 
 def predict(

@@ -24,7 +24,7 @@ from recyclelora.evaluation.question import Question
 from recyclelora.evaluation.scores import SOURCE_VAL, Scores, incomplete
 from recyclelora.evaluation.severity import corrupted, summarised
 from recyclelora.runs.directory import EVALUATIONS, PARTIAL, PREDICTIONS, RECORD
-from recyclelora.system.errors import BrokenFile, Interrupted, UserError
+from recyclelora.system.errors import BrokenFile, UserError
 from recyclelora.system.progress import Reporter
 from recyclelora.system.stopping import StopRequest
 from recyclelora.system.storage import folder_inside, read_json, write_json
@@ -140,10 +140,7 @@ def _counted(
                 model.segmenter, evaluator, scored, predictions, colours, reporter, stop.requested
             )
     except Stopped:
-        number = stop.received or 0
-        raise Interrupted(
-            f"stopped by signal {number}; what was counted is kept: the same command goes on from there", 128 + number
-        ) from None
+        raise stop.interrupted("; what was counted is kept: the same command goes on from there") from None
     if broken or unread:
         raise incomplete([*broken, *unread], "nothing is written yet")
     return matrices, images

@@ -16,7 +16,6 @@ from recyclelora.system.errors import UserError, listed
 from recyclelora.system.storage import read_json, write_json
 
 SOURCE_VAL = "source_val"
-POINTERS = ("last", "best_source", "best_target")
 SOURCE_TITLE, ALONE_TITLE = "source validation", "validation"
 """How ``source_val`` is called: beside targets, and where there are none."""
 

@@ -107,6 +107,11 @@ class Comparison:
         return ALONE_TITLE if name == MEAN and self.alone else name
 
     @property
+    def reference_name(self) -> str:
+        """In titles; a dash where there is nothing to compare."""
+        return self.reference.name if self.reference is not None else "–"
+
+    @property
     def confirmed(self) -> bool:
         """Whether the ranked runs are reruns on fresh seeds."""
         return bool(self.search)

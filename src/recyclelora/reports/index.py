@@ -7,8 +7,7 @@ from collections import Counter
 from pathlib import Path
 from typing import Any
 
-from jinja2 import Environment, PackageLoader, StrictUndefined
-
+from recyclelora.reports.html import rendered
 from recyclelora.runs.directory import RESULT
 from recyclelora.sweep.ledger import Ledger
 from recyclelora.system.errors import UserError
@@ -20,11 +19,9 @@ MOST = 500
 
 def write_index(outputs: Path) -> Path:
     """Write it anew from what is there."""
-    environment = Environment(loader=PackageLoader("recyclelora.reports"), autoescape=True, undefined=StrictUndefined)
     studies = [_study(path, outputs) for path in _latest(outputs.glob("sweeps/*/study.json"))]
     runs = [_run(path, outputs) for path in _latest(outputs.glob("runs/*/config.yaml"))[:MOST]]
-    text = environment.get_template("index.html").render(studies=studies, runs=runs)
-    write_text(outputs / "index.html", text)
+    write_text(outputs / "index.html", rendered("index.html", studies=studies, runs=runs))
     return outputs / "index.html"
 
 

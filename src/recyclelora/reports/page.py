@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import base64
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -11,13 +10,13 @@ from typing import Any
 
 import cv2
 import numpy as np
-from jinja2 import Environment, PackageLoader, StrictUndefined
 
-from recyclelora.drawing.tiles import panel_columns
+from recyclelora.drawing.tiles import data_uri, panel_columns
 from recyclelora.reports import races, tables
 from recyclelora.reports.charts import Chart
 from recyclelora.reports.comparison import Comparison
-from recyclelora.reports.groups import Scored, ScoredGroup
+from recyclelora.reports.groups import Scored
+from recyclelora.reports.html import rendered
 from recyclelora.reports.standing import NowStanding
 from recyclelora.runs.directory import RunDirectory
 
@@ -41,15 +40,11 @@ class Strip:
 
 def write_page(c: Comparison, charts: Sequence[Chart], resamples: int, now: NowStanding | None = None) -> str:
     """The page as HTML text; with ``now`` that of a sweep that runs, which the browser loads again and again."""
-    environment = Environment(
-        loader=PackageLoader("recyclelora.reports"), autoescape=True, undefined=StrictUndefined, trim_blocks=True,
-        lstrip_blocks=True,
-    )  # fmt: skip
     strips = predictions(c)
     by_name = {chart.name: chart for chart in charts}
     bad = [trial for trial in c.study.trials if trial.state in ("failed", "pruned")]
-    return environment.get_template("report.html").render(
-        c=c, now=now, counts=state_counts(c), charts=by_name, resamples=resamples,
+    return rendered(
+        "report.html", c=c, now=now, counts=state_counts(c), charts=by_name, resamples=resamples,
         search_charts=[by_name[name] for name in SEARCH_CHARTS if name in by_name],
         scores=tables.scores(c, c.groups),
         search=tables.scores(c, c.search, f"{c.study.kind}: mIoU in %") if c.search else None,
@@ -91,7 +86,8 @@ def predictions(c: Comparison) -> list[Strip]:
     for name in [*c.targets, "source_val"]:
         base: tuple[int, ...] | None = None
         for group in groups:
-            columns = _columns(_of_seed(group, seed), name)
+            run = next((run for run in group.runs if run.seed == seed), group.runs[0])
+            columns = _columns(run, name)
             if columns is None or (base is not None and columns["image"].shape != base):
                 continue  # other images than the first group's
             if base is None:
@@ -101,21 +97,14 @@ def predictions(c: Comparison) -> list[Strip]:
     return strips
 
 
-def _of_seed(group: ScoredGroup, seed: int) -> Scored:
-    return next((run for run in group.runs if run.seed == seed), group.runs[0])
-
-
 def _columns(scored: Scored, name: str) -> dict[str, np.ndarray] | None:
     path = RunDirectory(scored.run.path).figures / f"predictions_{name}.png"
     picture = cv2.imread(str(path)) if path.exists() else None
-    return None if picture is None else panel_columns(picture, len(scored.result["classes"]))
+    return None if picture is None else panel_columns(picture[..., ::-1], len(scored.result["classes"]))
 
 
 def _uri(column: np.ndarray) -> str:
-    height = max(1, round(column.shape[0] * WIDTH / column.shape[1]))
-    small = cv2.resize(column, (WIDTH, height), interpolation=cv2.INTER_AREA)
-    _, data = cv2.imencode(".webp", small, [cv2.IMWRITE_WEBP_QUALITY, 72])
-    return "data:image/webp;base64," + base64.b64encode(data.tobytes()).decode()
+    return data_uri(column, WIDTH, "webp", 72)
 
 
 def _relative(path: Path, folder: Path) -> str:

@@ -22,6 +22,7 @@ from recyclelora.sweep.goals import is_of_targets
 from recyclelora.sweep.ledger import SEARCH
 from recyclelora.sweep.race import Race, Standing
 from recyclelora.sweep.racing import read_race
+from recyclelora.sweep.record import is_sweep
 from recyclelora.system.errors import UserError
 from recyclelora.system.storage import read_json
 from recyclelora.system.typed_json import read_record
@@ -289,9 +290,5 @@ def _existing(path: Path | None) -> Path | None:
 def _sweeps_nearby(folder: Path) -> str:
     """What could have been meant."""
     places = [folder, folder.parent, Path("outputs/sweeps")]
-    found = [path for place in places if place.is_dir() for path in sorted(place.iterdir()) if _is_sweep(path)]
+    found = [path for place in places if place.is_dir() for path in sorted(place.iterdir()) if is_sweep(path)]
     return f"; sweeps near it: {', '.join(str(path) for path in dict.fromkeys(found[:5]))}" if found else ""
-
-
-def _is_sweep(path: Path) -> bool:
-    return path.is_dir() and ((path / "ledger").is_dir() or any(path.glob("trial_*-*")))

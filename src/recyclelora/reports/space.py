@@ -94,7 +94,9 @@ def importance(trials: Sequence[Trial], found: Sequence[Axis]) -> tuple[str, dic
             return "fANOVA", {axis.name: shares[axis.key] for axis in found if axis.key in shares}
         except (ValueError, KeyError, RuntimeError, ImportError):
             pass  # a space that changes between trials has nothing in common to decompose; or there is no Optuna
-    ranks = _ranks(np.array([trials[i].values[0] for i in done]))  # type: ignore[index]
+    from scipy.stats import rankdata
+
+    ranks = rankdata([trials[i].values[0] for i in done])  # type: ignore[index]
     return "correlation of ranks", {axis.name: _strength(axis, done, ranks) for axis in found}
 
 
@@ -119,23 +121,18 @@ def _fanova(trials: Sequence[Trial]) -> dict[str, float]:
 
 def _strength(axis: Axis, done: Sequence[int], ranks: np.ndarray) -> float:
     """|Spearman's rho| of a number, the correlation ratio of ranks for a choice."""
+    from scipy.stats import spearmanr
+
     known = np.array([axis.values[i] is not None for i in done])
     values = [axis.values[i] for i in done if axis.values[i] is not None]
     y = ranks[known]
     if len(set(map(value_text, values))) < 2 or y.std() == 0:
         return 0.0
     if axis.numeric:
-        return float(abs(np.corrcoef(_ranks(np.array(values, float)), y)[0, 1]))
+        return float(abs(spearmanr(values, y).statistic))
     texts = np.array([value_text(v) for v in values])
     between = sum((texts == t).sum() * (y[texts == t].mean() - y.mean()) ** 2 for t in set(texts))
     return float(np.sqrt(between / ((y - y.mean()) ** 2).sum()))
-
-
-def _ranks(values: np.ndarray) -> np.ndarray:
-    """Ranks (n,); equal values share the mean of theirs."""
-    _, inverse, counts = np.unique(values, return_inverse=True, return_counts=True)
-    means: np.ndarray = (np.cumsum(counts) - (counts + 1) / 2)[inverse]
-    return means
 
 
 def pareto_front(values: np.ndarray, directions: Sequence[str]) -> np.ndarray:

@@ -8,13 +8,11 @@ from pathlib import Path
 
 from recyclelora.reports.table import Cell, Table
 from recyclelora.sweep.cost import cost_of
-from recyclelora.sweep.ledger import RUNNING, Ledger
+from recyclelora.sweep.ledger import Ledger
 from recyclelora.sweep.racing import read_race
 from recyclelora.sweep.record import read_study
 from recyclelora.sweep.steering import living
-from recyclelora.sweep.table import running_row
-
-COLUMNS = ["trial", "what", "step", "loss", "last value", "time or why it waits", "job"]
+from recyclelora.sweep.table import COLUMNS, running_rows
 
 
 @dataclass(frozen=True)
@@ -32,16 +30,10 @@ class NowStanding:
 def read_standing(sweep: Path, seconds: int) -> NowStanding:
     """Read it from the ledger."""
     trials, about = Ledger(sweep).trials(), read_study(sweep)
-    rows = [
-        [Cell(text, text) for text in running_row(trial, unit, trial.job_of(unit))]
-        for trial in trials
-        if trial.state == RUNNING
-        for unit in range(len(trial.units))
-        if trial.attempts_of(unit) and trial.outcome(unit) is None
-    ]
+    rows = [[Cell(text, text) for text in row] for row in running_rows(trials)]
     return NowStanding(
         time.strftime("%Y-%m-%d %H:%M:%S"), seconds,
         str(cost_of(trials, about["n_trials"] if about else 0, read_race(sweep))),
         ", ".join(living(sweep)) or "none runs",
-        Table("running", "Running and queued", COLUMNS, [False] * len(COLUMNS), rows),
+        Table("running", "Running and queued", [*COLUMNS], [False] * len(COLUMNS), rows),
     )  # fmt: skip

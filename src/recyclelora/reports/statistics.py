@@ -149,14 +149,10 @@ def image_weights(num_images: int, resamples: int, seed: int, drives: np.ndarray
             one are no independent images (cluster bootstrap; Davison and Hinkley, 1997, section 3.8)
     """
     rng = np.random.default_rng(seed)
-    known, drive = (num_images, np.arange(num_images)) if drives is None else _numbered(drives)
+    names, drive = np.unique(np.arange(num_images) if drives is None else drives, return_inverse=True)
+    known = len(names)
     drawn = rng.multinomial(known, np.full(known, 1 / known), resamples)
     return drawn[:, drive].astype(np.float64)
-
-
-def _numbered(drives: np.ndarray) -> tuple[int, np.ndarray]:
-    names, numbers = np.unique(drives, return_inverse=True)
-    return len(names), numbers
 
 
 def resampled_miou(matrices: np.ndarray, weights: np.ndarray) -> np.ndarray:

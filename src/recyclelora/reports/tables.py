@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from recyclelora.evaluation.scores import POINTERS
+from recyclelora.config.training import POINTERS
 from recyclelora.reports.comparison import Comparison
 from recyclelora.reports.grouping import value_text
 from recyclelora.reports.groups import MEAN, SOURCE, WORST, WORST_CLASS, ScoredGroup
@@ -66,8 +66,7 @@ def differences(c: Comparison) -> Table:
             Cell(boot, d.bootstrap and d.bootstrap[0]), Cell(d.verdict, d.verdict),
             Cell(MISSING) if d.race is None else Cell(str(d.race), d.race.p),
         ])  # fmt: skip
-    reference = c.reference.name if c.reference else MISSING
-    title = f"{_capital(c)} minus that of {reference}, points of mIoU, paired seeds ({c.basis})"
+    title = f"{_capital(c)} minus that of {c.reference_name}, points of mIoU, paired seeds ({c.basis})"
     return Table("differences", title, columns, [False, *[True] * 6, False, False], rows)
 
 
@@ -76,8 +75,7 @@ def target_differences(c: Comparison) -> Table:
     names = [*c.targets, SOURCE] if not c.alone else []
     found = c.differences if names else []
     rows = [[Cell(d.group.name, d.group.name), *(_around(d.scores.get(n)) for n in names)] for d in found]
-    reference = c.reference.name if c.reference else MISSING
-    title = f"Difference to {reference} by target with 95% t-intervals, not adjusted ({c.basis})"
+    title = f"Difference to {c.reference_name} by target with 95% t-intervals, not adjusted ({c.basis})"
     return Table("target_differences", title, ["group", *names], [False] + [True] * len(names), rows)
 
 
@@ -98,8 +96,9 @@ def worst(c: Comparison) -> Table:
         rows.append(cells)
     columns = ["group", WORST, "mIoU", "difference", WORST_CLASS, "IoU", "difference"]
     columns = ["group", *columns[-3 * len(kinds) :]]
-    reference = c.reference.name if c.reference else MISSING
-    title = f"{' and '.join(kinds).capitalize()} of each run, IoU in %, and minus those of {reference} ({c.basis})"
+    title = (
+        f"{' and '.join(kinds).capitalize()} of each run, IoU in %, and minus those of {c.reference_name} ({c.basis})"
+    )
     known = any(run.worst for group in c.groups for run in group.runs)
     return Table("worst", title, columns, [False, *[False, True, True] * len(kinds)], rows if known else [])
 
@@ -111,8 +110,9 @@ def figure_differences(c: Comparison) -> Table:
         [Cell(d.group.name, d.group.name), *(_around(d.further.get(name), 1.0) for name in names)]
         for d in (c.differences if names else ())
     ]
-    reference = c.reference.name if c.reference else MISSING
-    title = f"Further metrics minus those of {reference}, paired seeds, 95% t-intervals, not adjusted ({c.basis})"
+    title = (
+        f"Further metrics minus those of {c.reference_name}, paired seeds, 95% t-intervals, not adjusted ({c.basis})"
+    )
     columns = ["group", *names]
     return Table("figure_differences", title, columns, _numeric(columns), rows)
 

@@ -14,10 +14,10 @@ from recyclelora.reports.comparison import Comparison, Difference, compare
 from recyclelora.reports.groups import MEAN
 from recyclelora.reports.page import command_line, state_counts, write_page
 from recyclelora.reports.records import Study, read_runs, read_sweep
-from recyclelora.runs.directory import CONFIG, FIGURES, is_run
+from recyclelora.runs.directory import CONFIG, FIGURES, is_run, outputs_of
 from recyclelora.system.errors import UserError
 from recyclelora.system.progress import Reporter, shown
-from recyclelora.system.storage import write_text
+from recyclelora.system.storage import make_folder, write_text
 
 
 def write_report(config: ReportConfig, reporter: Reporter) -> Path:
@@ -25,10 +25,7 @@ def write_report(config: ReportConfig, reporter: Reporter) -> Path:
     study = read_sweep(Path(config.sweep)) if config.sweep is not None else read_runs(run_paths(config.runs))
     c = compare(study, config.selection, config.reference, config.resamples)
     folder = Path(config.output) if config.output else _folder(study)
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise UserError(f"output={folder}: cannot be created: {error.strerror}") from error
+    make_folder(folder)
     charts = draw(c, folder / FIGURES)
     write_text(folder / "table.md", markdown(c, config.max_rows))
     write_text(folder / "table.tex", latex(c, config.max_rows))
@@ -88,7 +85,7 @@ def _folder(study: Study) -> Path:
     if study.is_sweep:
         return study.folder / "report"
     paths = [run.path.resolve() for run in study.runs]
-    outputs = next((p.parent for p in paths[0].parents if p.name in ("runs", "sweeps")), Path("outputs"))
+    outputs = outputs_of(paths[0]) or Path("outputs")
     digest = hashlib.sha256("\n".join(sorted(map(str, paths))).encode()).hexdigest()[:8]
     return outputs / "reports" / f"{len(paths)}_runs-{digest}"
 

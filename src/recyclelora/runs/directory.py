@@ -74,6 +74,11 @@ def is_run(folder: Path) -> bool:
     return (folder / CONFIG).is_file()
 
 
+def outputs_of(path: Path) -> Path | None:
+    """The outputs folder in whose ``runs`` or ``sweeps`` a run or a sweep lies, also where it was moved."""
+    return next((parent.parent for parent in path.parents if parent.name in ("runs", "sweeps")), None)
+
+
 def is_finished(run_dir: Path) -> bool:
     """Whether a run has its result."""
     return (run_dir / RESULT).is_file()

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Literal, TypedDict
 
 from recyclelora.runs.directory import ENDED, is_finished
-from recyclelora.system.errors import Interrupted, UserError
+from recyclelora.system.errors import UserError, in_one_line
 from recyclelora.system.storage import holder, write_json
 from recyclelora.system.typed_json import read_record
 
@@ -43,10 +43,8 @@ def noted_end(run_dir: Path) -> Iterator[None]:
         yield
     except BaseException as error:
         status = "failed" if isinstance(error, Exception) else "interrupted"
-        text = (str(error).splitlines() or [""])[0]
-        reason = text if isinstance(error, UserError | Interrupted) else f"{type(error).__name__}: {text}".rstrip(": ")
         with contextlib.suppress(UserError):  # a full disk may be the very reason
-            write_json(path, {"status": status, "reason": reason, "time": round(time.time(), 3)})
+            write_json(path, {"status": status, "reason": in_one_line(error), "time": round(time.time(), 3)})
         raise
 
 

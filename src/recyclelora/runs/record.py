@@ -22,7 +22,16 @@ from recyclelora.runs.directory import CONFIG, RECORD, RunDirectory, RunRecord
 from recyclelora.runs.identity import Place, same_but_for_content
 from recyclelora.system.errors import UserError
 from recyclelora.system.redaction import redacted
-from recyclelora.system.storage import locked, read_json, remove_leftovers, set_aside, sha256, write_json, write_text
+from recyclelora.system.storage import (
+    locked,
+    make_folder,
+    read_json,
+    remove_leftovers,
+    set_aside,
+    sha256,
+    write_json,
+    write_text,
+)
 from recyclelora.system.typed_json import read_record
 
 PACKAGES = ("recyclelora", "hydra_plugins/recyclelora_sweeper")
@@ -39,10 +48,7 @@ def claimed(run: RunDirectory, config: Config) -> Iterator[None]:
     if config.fresh and run.path.exists():
         with locked(run.path):
             set_aside(run.path)
-    try:
-        run.path.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise UserError(f"{run.path}: cannot be created: {error.strerror}; set output_dir") from error
+    make_folder(run.path, "; set output_dir")
     with locked(run.path):
         remove_leftovers(run.path)
         stored = run.path / CONFIG

@@ -133,10 +133,15 @@ class Decision:
     """anytime-valid and adjusted for all candidates (Holm)"""
 
     def __str__(self) -> str:
+        return self.against()
+
+    def against(self, name: str = "") -> str:
+        """In words; ``name`` is what it is against."""
         after = f"after {self.seeds} seed{'s' * (self.seeds != 1)}"
         if self.verdict != "undecided":
-            return f"{self.verdict}, decided {after}"
-        return f"undecided {after}" + (f", about {self.more} more would decide" if self.more else "")
+            return f"{self.verdict}{f' than {name}' * bool(name)}, decided {after}"
+        more = f", about {self.more} more would decide" if self.more else ""
+        return f"undecided{f' against {name}' * bool(name)} {after}{more}"
 
 
 def decide(differences: Sequence[Sequence[float]], alpha: float = ALPHA) -> list[Decision]:

@@ -8,12 +8,12 @@ from rich.table import Table
 
 from recyclelora.runs.mailbox import CANCELLED, Unit
 from recyclelora.sweep.cost import cost_of
-from recyclelora.sweep.ledger import FAILED, PAUSED, RUNNING, Ledger
+from recyclelora.sweep.ledger import FAILED, PAUSED, Ledger
 from recyclelora.sweep.race import conclusion
 from recyclelora.sweep.racing import read_race
 from recyclelora.sweep.record import read_study
 from recyclelora.sweep.steering import living, request_trials
-from recyclelora.sweep.table import count_states, paused_in_words, race_table, running_row
+from recyclelora.sweep.table import COLUMNS, count_states, paused_in_words, race_table, running_rows
 from recyclelora.system.errors import UserError
 from recyclelora.system.progress import screen
 
@@ -34,13 +34,10 @@ def status(sweep: Path) -> None:
     console.print(f"driver: {driver}")
     if paused := paused_in_words(trials):
         console.print(paused)
-    running = [trial for trial in trials if trial.state == RUNNING]
-    if running:
-        table = Table("trial", "what", "step", "loss", "last value", "time", "job")
-        for trial in running:
-            for unit in range(len(trial.units)):
-                if trial.attempts_of(unit) and trial.outcome(unit) is None:
-                    table.add_row(*running_row(trial, unit, trial.job_of(unit)))
+    if running := running_rows(trials):
+        table = Table(*COLUMNS)
+        for row in running:
+            table.add_row(*row)
         console.print(table)
     if raced is not None and raced[1]:
         console.print(race_table(*raced, "race"))

@@ -20,7 +20,7 @@ from recyclelora.config.launchers import DriverOptions, LocalOptions, SlurmOptio
 from recyclelora.runs.mailbox import VARIABLE
 from recyclelora.sweep.execution import Executor, Job, Stage, Status, Work
 from recyclelora.sweep.task import HydraTask, recorded
-from recyclelora.system.errors import UserError
+from recyclelora.system.errors import UserError, in_one_line
 from recyclelora.system.extras import require
 
 LOCAL = "hydra_plugins.recyclelora_sweeper.launchers.LocalLauncher"
@@ -148,7 +148,7 @@ class BatchExecutor:
         self._count += len(work)
         job = f"batch-{self._count}"
         self.returns |= {unit.folder: returned for unit, returned in zip(work, returns, strict=True)}
-        errors = [_first_line(r._return_value) for r in returns if r.status == JobStatus.FAILED]
+        errors = [in_one_line(r._return_value) for r in returns if r.status == JobStatus.FAILED]
         self._ended[job] = Status(Stage.GONE, errors[0] if errors else None)
         return [Job(job, len(work))]
 
@@ -182,10 +182,6 @@ def through_launcher(
         hydra_context=context, task_function=Recorded(function, options["objectives"]), config=config
     )
     return BatchExecutor(launcher, options["n_jobs"])
-
-
-def _first_line(error: object) -> str:
-    return (str(error).splitlines() or [type(error).__name__])[0]
 
 
 def _environment(unit: Work) -> list[str]:

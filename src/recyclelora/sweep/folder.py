@@ -13,6 +13,7 @@ from recyclelora.sweep.ledger import Ledger
 from recyclelora.sweep.record import read_study
 from recyclelora.sweep.slurm.queue import look
 from recyclelora.sweep.steering import living
+from recyclelora.system import storage
 from recyclelora.system.errors import UserError
 from recyclelora.system.storage import holder, locked, set_aside
 
@@ -62,10 +63,7 @@ def make_folder(folder: Path, *, fresh: bool) -> bool:
             )
         with only_driver(folder):
             set_aside(folder)
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise UserError(f"{folder}: cannot be created: {error.strerror}; set output_dir") from error
+    storage.make_folder(folder, "; set output_dir")
     return aside
 
 

@@ -107,7 +107,7 @@ class Standing:
             return f"not the best: worse than {self.lost_to}, decided after {self.against[self.lost_to].seeds} seeds"
         if not self.against:
             return "the reference" if self.entrant.reference else "nothing to compare"
-        return "; ".join(_against(decision, name) for name, decision in self.against.items())
+        return "; ".join(decision.against(name) for name, decision in self.against.items())
 
 
 def judge(race: Race, entrants: Sequence[Entrant]) -> list[Standing]:
@@ -178,14 +178,6 @@ def _open(race: Race, one: Entrant, other: Entrant, decision: Decision) -> bool:
 def _turned(decision: Decision) -> Decision:
     turned = {"better": "worse", "worse": "better", "undecided": "undecided"}
     return replace(decision, verdict=turned[decision.verdict])
-
-
-def _against(decision: Decision, name: str) -> str:
-    """A decision with what it is against, in words."""
-    if decision.verdict == "undecided":
-        return str(decision).replace("undecided", f"undecided against {name}", 1)
-    verdict, _, when = str(decision).partition(", ")
-    return f"{verdict} than {name}, {when}"
 
 
 def ranked(race: Race, standings: Sequence[Standing]) -> list[Standing]:

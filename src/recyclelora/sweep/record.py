@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import re
 import shlex
 import time
 from collections.abc import Iterator, Mapping
@@ -12,6 +13,7 @@ from typing import Any, Literal, NotRequired, TypedDict
 import yaml
 from omegaconf import DictConfig, OmegaConf
 
+from recyclelora.runs.directory import is_run
 from recyclelora.runs.identity import FREE
 from recyclelora.system.checks import additions, as_override, identity_fields
 from recyclelora.system.errors import UserError
@@ -59,6 +61,13 @@ def read_study(sweep: Path) -> StudyRecord | None:
     """
     path = sweep / "study.json"
     return read_record(path, StudyRecord) if path.exists() else None
+
+
+def is_sweep(folder: Path) -> bool:
+    """Whether a folder is a sweep's, of this project's sweeper or of Hydra's, and not a run's."""
+    known = (folder / "study.json").is_file() or (folder / "ledger").is_dir()
+    trials = (path for path in folder.glob("*_*-*") if re.match(r"(trial|confirm)_\d+-", path.name))
+    return not is_run(folder) and (known or any(trials))
 
 
 def is_grid(about: Mapping[str, Any]) -> bool:

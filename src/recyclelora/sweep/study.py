@@ -20,7 +20,7 @@ from recyclelora.runs.mailbox import read_reports
 from recyclelora.sweep.ledger import COMPLETE, FAILED, PRUNED, Trial
 from recyclelora.sweep.samplers import CONSTRAINTS
 from recyclelora.sweep.storage import MARK, Place, check_file, refused, shown
-from recyclelora.system.errors import UserError
+from recyclelora.system.errors import UserError, first_line
 from recyclelora.system.storage import set_aside
 
 PATIENCE = 10.0
@@ -175,8 +175,7 @@ def _fitting(trials: Sequence[Trial], objectives: int) -> tuple[list[Trial], lis
                 raise ValueError(f"values is {trial.values}, not of {objectives} objectives")
             frozen_trial(trial)
         except (ValueError, TypeError, KeyError, AttributeError) as error:
-            why = (str(error).splitlines() or [""])[0]
-            remarks.append(f"{trial.folder}: not shown to the sampler: {why}")
+            remarks.append(f"{trial.folder}: not shown to the sampler: {first_line(error)}")
         else:
             fitting.append(trial)
     return fitting, remarks

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import time
 from collections import Counter
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,7 @@ from rich.table import Table
 from rich.text import Text
 
 from recyclelora.runs.mailbox import Unit, read_reports
+from recyclelora.sweep.cost import duration
 from recyclelora.sweep.driver import Driver
 from recyclelora.sweep.goals import TUNED, is_miou
 from recyclelora.sweep.ledger import COMPLETE, FAILED, PAUSED, PRUNED, RUNNING, WAITING, Trial, in_words
@@ -24,6 +26,7 @@ from recyclelora.system.progress import screen, shown
 
 EVERY = 1.0
 """Seconds between two pictures of the live table."""
+COLUMNS = ("trial", "what", "step", "loss", "last value", "time or why it waits", "job")
 SHOWN = 30
 """Rows of the final table."""
 
@@ -61,7 +64,7 @@ class SweepTable:
         if self._live is None or time.monotonic() - self._drawn < EVERY:
             return
         self._drawn, best = time.monotonic(), best_trials(driver.search.searched, driver.search.directions)
-        table = Table("trial", "what", "step", "loss", "last value", "time", "job", title=self._headline(driver.search))
+        table = Table(*COLUMNS, title=self._headline(driver.search))
         for job, units in driver.units.jobs.items():
             for trial, unit in units:
                 table.add_row(*running_row(trial, unit, job))
@@ -137,6 +140,17 @@ def paused_in_words(trials: list[Trial]) -> str:
     return "paused: " + ", ".join(f"{n} after step {s}" for s, n in sorted(places.items())) if places else ""
 
 
+def running_rows(trials: Iterable[Trial]) -> list[list[str]]:
+    """The units that run or are queued, as their ledger has them, for a table with `COLUMNS`."""
+    return [
+        running_row(trial, unit, trial.job_of(unit))
+        for trial in trials
+        if trial.state == RUNNING
+        for unit in range(len(trial.units))
+        if trial.attempts_of(unit) and trial.outcome(unit) is None
+    ]
+
+
 def running_row(trial: Trial, unit: int, job: str) -> list[str]:
     """A running unit for the live table."""
     folder = trial.unit_folder(unit)
@@ -166,5 +180,4 @@ def _minutes(folder: Path) -> str:
     path = folder / "started.json"
     if not path.exists():
         return "queued"
-    seconds = time.time() - path.stat().st_mtime
-    return f"{seconds:.0f} s" if seconds < 120 else f"{seconds / 60:.0f} min"
+    return duration(time.time() - path.stat().st_mtime)

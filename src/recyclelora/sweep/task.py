@@ -23,7 +23,7 @@ from recyclelora.runs.directory import RESULT, ResultRecord
 from recyclelora.runs.mailbox import CANCELLED, VARIABLE, Unit
 from recyclelora.sweep.execution import Work
 from recyclelora.sweep.goals import Objective
-from recyclelora.system.errors import Interrupted, Paused, Pruned, UserError
+from recyclelora.system.errors import Interrupted, Paused, Pruned, UserError, in_one_line
 from recyclelora.system.storage import LOCK, taking_turns
 from recyclelora.system.typed_json import read_record
 
@@ -168,7 +168,7 @@ def recorded(
                 return interrupted(cut_off)
             text = "".join(traceback.format_exception(error))
             print(text, file=sys.stderr, flush=True)
-            return outcome("failed", error, reason=_one_line(error), traceback=text)
+            return outcome("failed", error, reason=in_one_line(error), traceback=text)
 
 
 def _interruption(error: BaseException) -> Interrupted | None:
@@ -220,10 +220,3 @@ def _values(unit: Unit, returned: Any, objectives: Sequence[str] | None) -> list
         if not isinstance(value, int | float) or not math.isfinite(value):
             raise UserError(f"{key} is {value!r}, not a finite number")
     return [float(value) for value in found.values()]
-
-
-def _one_line(error: Exception) -> str:
-    """A mistake of the user in its own words, anything else with its type."""
-    text = (str(error).strip().splitlines() or [""])[0]
-    known = isinstance(error, UserError) or type(error).__name__ == "ConfigError"
-    return text if known else f"{type(error).__name__}: {text}".rstrip(": ")

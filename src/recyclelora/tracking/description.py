@@ -10,7 +10,7 @@ import json
 from pathlib import Path
 from typing import Any
 
-from recyclelora.config.compose import default_config
+from recyclelora.config.compose import composed
 from recyclelora.config.run import Config
 from recyclelora.runs.directory import RunRecord
 
@@ -64,7 +64,8 @@ def changes(config: Config) -> dict[str, tuple[Any, Any]]:
 
 @functools.cache
 def _defaults() -> dict[str, Any]:
-    return flat_parameters(default_config())
+    """Of ``python train.py`` without any override."""
+    return flat_parameters(composed("train"))
 
 
 def note(config: Config, about: RunRecord, headline: str) -> str:

@@ -7,17 +7,12 @@ from pathlib import Path
 
 from recyclelora.config.training import TRACKER_GROUP
 from recyclelora.runs.directory import is_finished
-from recyclelora.system.plugins import installed, plugins
+from recyclelora.system.plugins import plugins
 from recyclelora.tracking.feed import Tracker
 from recyclelora.tracking.process import KINDS
 
 Send = Callable[[bool], None]
 """send(last): one pass; ``last`` when nothing more comes."""
-
-
-def known_trackers() -> tuple[str, ...]:
-    """Those built in, then those of installed packages."""
-    return (*KINDS, *(entry.name for entry in installed(TRACKER_GROUP)))
 
 
 def sender(kind: str, folder: Path) -> Send:

@@ -16,7 +16,7 @@ from recyclelora.reports.analysis.panels import (
     block_bar,
     block_numbers,
     by_block,
-    cells,
+    every_panel,
     lines_by_type,
     over_blocks,
 )
@@ -28,7 +28,7 @@ def main_sub_similarity(rows: list[Row], path: Path, label: str) -> None:
     types = distinct(rows, "type")
     title = "Grassmann similarity of main and sub adapter"
     figure, axes = style.grid(2, len(types), title, label, sharex=True, sharey="row")
-    for (r, side), (c, kind) in cells(list(SIDES), types):
+    for (r, side), (c, kind) in every_panel(list(SIDES), types):
         axis, part = axes[r, c], select(rows, type=kind)
         for stage in (INIT, TRAINED):
             line = select(part, quantity=f"grassmann_{side}", stage=stage)
@@ -41,8 +41,7 @@ def main_sub_similarity(rows: list[Row], path: Path, label: str) -> None:
         values = [r.value for r in rows if r.quantity in (f"grassmann_{side}", f"grassmann_{side}_random")]
         row[0].set_ylim(0, 1.1 * max(filter(math.isfinite, values)))
     style.label_grid(axes, "block", [f"similarity\n{style.SIDE_LABELS[side]}" for side in SIDES])
-    style.shared_legend(figure, axes)
-    style.save(figure, path)
+    style.save(figure, path, axes)
 
 
 def similarity_to_start(rows: list[Row], path: Path, label: str) -> None:
@@ -51,13 +50,12 @@ def similarity_to_start(rows: list[Row], path: Path, label: str) -> None:
     sides = [s for s in SIDES if any(math.isfinite(r.value) for r in select(rows, quantity=f"grassmann_{s}_to_start"))]
     title = "Grassmann similarity of each adapter with its own start"
     figure, axes = style.grid(len(sides), len(branches), title, label, (4.6, 2.7), sharex=True, sharey=True)
-    for (r, side), (c, branch) in cells(sides, branches):
+    for (r, side), (c, branch) in every_panel(sides, branches):
         lines_by_type(axes[r, c], select(rows, quantity=f"grassmann_{side}_to_start", branch=branch))
         style.heading(axes[r, c], branch)
         axes[r, c].ticklabel_format(axis="y", useOffset=False)
     style.label_grid(axes, "block", [f"similarity\n{style.SIDE_LABELS[side]}" for side in sides])
-    style.shared_legend(figure, axes)
-    style.save(figure, path)
+    style.save(figure, path, axes)
 
 
 def principal_angles(rows: list[Row], path: Path, label: str) -> None:
@@ -65,7 +63,7 @@ def principal_angles(rows: list[Row], path: Path, label: str) -> None:
     types = distinct(rows, "type")
     title = "Principal angles between main and sub adapter"
     figure, axes = style.grid(2, len(types), title, label, sharex=True, sharey=True)
-    for (r, side), (c, kind) in cells(list(SIDES), types):
+    for (r, side), (c, kind) in every_panel(list(SIDES), types):
         axis, part = axes[r, c], select(rows, type=kind, quantity=f"angle_{side}")
         by_block(axis, select(part, stage=TRAINED), block_numbers(rows), marker="o")
         start = mean_by(select(part, stage=INIT), "index")
@@ -77,8 +75,7 @@ def principal_angles(rows: list[Row], path: Path, label: str) -> None:
         style.whole_numbers(axis)
     style.label_grid(axes, "index of the angle", [f"angle (°)\n{style.SIDE_LABELS[side]}" for side in SIDES])
     block_bar(figure, axes, block_numbers(rows))
-    style.shared_legend(figure, axes)
-    style.save(figure, path)
+    style.save(figure, path, axes)
 
 
 def column_norms(rows: list[Row], path: Path, label: str) -> None:
@@ -87,7 +84,7 @@ def column_norms(rows: list[Row], path: Path, label: str) -> None:
     names = {TRAINED: "columns of $A$", UPDATE: "columns of $A - A_0$"}
     title = "Column norms of A: mean at the initialised positions / mean elsewhere"
     figure, axes = style.grid(2, len(branches), title, label, (4.6, 2.7), sharex=True)
-    for (r, stage), (c, branch) in cells(list(names), branches):
+    for (r, stage), (c, branch) in every_panel(list(names), branches):
         axis, part = axes[r, c], select(rows, branch=branch, stage=stage, quantity="column_norm_ratio")
         lines_by_type(axis, part)
         values = [row.value for row in part if math.isfinite(row.value)]
@@ -98,8 +95,7 @@ def column_norms(rows: list[Row], path: Path, label: str) -> None:
                 axis.set_yscale("log")
                 axis.set_ylim(0.7, 2 * max(values))
     style.label_grid(axes, "block", [f"ratio of mean norms\n{text}" for text in names.values()])
-    style.shared_legend(figure, axes)
-    style.save(figure, path)
+    style.save(figure, path, axes)
 
 
 def cosine_maps(measured: Measured, side: str, path: Path, label: str) -> None:
@@ -112,7 +108,7 @@ def cosine_maps(measured: Measured, side: str, path: Path, label: str) -> None:
     maps = {key: getattr(measured.cosines[layer], side).cpu().numpy() for key, layer in layers.items()}
     limit = _off_diagonal(list(maps.values()))
     picture = None
-    for (r, block), (c, kind) in cells(shown, types):
+    for (r, block), (c, kind) in every_panel(shown, types):
         axis = axes[r, c]
         axis.grid(False)
         if (block, kind) not in maps:

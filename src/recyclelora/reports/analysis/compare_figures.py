@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,7 @@ from recyclelora.drawing import style
 from recyclelora.drawing.heatmap import cells, heatmap
 from recyclelora.reports.analysis.compare import MeasuredGroup, Measurement, Overlap, rows_of, spread, with_fused_qkv
 from recyclelora.reports.analysis.measure import CURVE_STEPS, SIDES
+from recyclelora.reports.analysis.panels import every_panel
 from recyclelora.reports.analysis.tables import Row, mean, mean_by, select
 from recyclelora.reports.grouping import wrapped
 
@@ -50,8 +52,7 @@ def efficiency_bars(groups: Sequence[MeasuredGroup], path: Path) -> None:
     axis.set_xlim(-0.6, len(groups) - 0.4)
     axis.set_ylim(0, 1.15)
     axis.set_ylabel("rank efficiency")
-    style.shared_legend(figure, axes)
-    style.save(figure, path)
+    style.save(figure, path, axes)
 
 
 def _bar(axis: Any, x: float, seeds: Sequence[float], stage: str, otherwise: str) -> None:
@@ -71,17 +72,16 @@ def effective_rank(groups: Sequence[MeasuredGroup], path: Path) -> None:
     """Effective rank over the blocks; rows: B A, and the update."""
     types = _types(groups, "rank")
     figure, axes = style.grid(2, len(types), "Effective rank of all branches together", sharex=True, sharey="row")
-    for r, stage in enumerate((TRAINED, UPDATE)):
-        for c, kind in enumerate(types):
-            for index, group in enumerate(groups):
-                rows = rows_of(group, "rank", branch=ALL, stage=stage, quantity="effective_rank", type=kind)
-                _line(axes[r, c], _over(rows, "block"), index, group.name)
-            style.heading(axes[r, c], kind)
-            style.whole_numbers(axes[r, c])
-        _from_zero(axes[r, 0])
+    for (r, stage), (c, kind) in every_panel((TRAINED, UPDATE), types):
+        for index, group in enumerate(groups):
+            rows = rows_of(group, "rank", branch=ALL, stage=stage, quantity="effective_rank", type=kind)
+            _line(axes[r, c], _over(rows, "block"), index, group.name)
+        style.heading(axes[r, c], kind)
+        style.whole_numbers(axes[r, c])
+    for axis in axes[:, 0]:
+        _from_zero(axis)
     style.label_grid(axes, "block", [f"effective rank\n{style.STAGE_LABELS[s]}" for s in (TRAINED, UPDATE)])
-    style.shared_legend(figure, axes)
-    style.save(figure, path)
+    style.save(figure, path, axes)
 
 
 def relative_size(groups: Sequence[MeasuredGroup], path: Path) -> None:
@@ -97,8 +97,7 @@ def relative_size(groups: Sequence[MeasuredGroup], path: Path) -> None:
         style.whole_numbers(axes[0, c])
     style.plain_log_ticks(axes[0, 0])
     style.label_grid(axes, "block", ["$\\|\\Delta W\\|_F\\ /\\ \\|W_0\\|_F$  (%)"])
-    style.shared_legend(figure, axes)
-    style.save(figure, path)
+    style.save(figure, path, axes)
 
 
 def spectra(groups: Sequence[MeasuredGroup], path: Path) -> None:
@@ -107,19 +106,17 @@ def spectra(groups: Sequence[MeasuredGroup], path: Path) -> None:
     figure, axes = style.grid(
         2, len(types), "Singular values relative to the largest", "mean over blocks", sharex="row", sharey=True
     )
-    for r, stage in enumerate((TRAINED, UPDATE)):
-        for c, kind in enumerate(types):
-            for index, group in enumerate(groups):
-                rows = [_relative(part) for part in rows_of(group, "spectra", stage=stage, type=kind)]
-                points = {i + 1: value for i, value in _over(rows, "index").items()}
-                _line(axes[r, c], points, index, group.name, marked=False)
-            style.heading(axes[r, c], kind)
-            axes[r, c].set_yscale("log")
-            axes[r, c].set_ylim(1e-3, 1.2)
+    for (r, stage), (c, kind) in every_panel((TRAINED, UPDATE), types):
+        for index, group in enumerate(groups):
+            rows = [_relative(part) for part in rows_of(group, "spectra", stage=stage, type=kind)]
+            points = {i + 1: value for i, value in _over(rows, "index").items()}
+            _line(axes[r, c], points, index, group.name, marked=False)
+        style.heading(axes[r, c], kind)
+        axes[r, c].set_yscale("log")
+        axes[r, c].set_ylim(1e-3, 1.2)
     names = [f"$\\sigma_i / \\sigma_1$\n{style.STAGE_LABELS[s]}" for s in (TRAINED, UPDATE)]
     style.label_grid(axes, "index of the singular value", names)
-    style.shared_legend(figure, axes)
-    style.save(figure, path)
+    style.save(figure, path, axes)
 
 
 def update_shares(groups: Sequence[MeasuredGroup], path: Path) -> None:
@@ -128,26 +125,17 @@ def update_shares(groups: Sequence[MeasuredGroup], path: Path) -> None:
     figure, axes = style.grid(
         2, len(types), "Where the update lies among the singular directions of $W_0$", sharex=True, sharey=True
     )
-    for r, side in enumerate(style.SIDES_OF_W):
-        for c, kind in enumerate(types):
-            axis = axes[r, c]
-            for index, group in enumerate(groups):
-                rows = rows_of(group, "shares", quantity=f"{side}_cumulative_share", type=kind)
-                _line(axis, _steps(rows), index, group.name, marked=False)
-            chance = rows_of(group, "shares", quantity=f"{side}_cumulative_random", type=kind)
-            line = _steps(chance)
-            axis.plot(
-                list(line), [value for value, _ in line.values()], ":", color="black", lw=1.3, label="random matrix"
-            )
-            style.heading(axis, kind)
-            axis.set_ylim(0, 102)
-    style.label_grid(
-        axes,
-        style.DIRECTIONS,
-        [f"energy of $\\Delta W$ (%)\n{s}" for s in style.SIDES_OF_W.values()],
-    )
-    style.shared_legend(figure, axes)
-    style.save(figure, path)
+    for (r, side), (c, kind) in every_panel(list(style.SIDES_OF_W), types):
+        axis = axes[r, c]
+        for index, group in enumerate(groups):
+            rows = rows_of(group, "shares", quantity=f"{side}_cumulative_share", type=kind)
+            _line(axis, _steps(rows), index, group.name, marked=False)
+        line = _steps(rows_of(group, "shares", quantity=f"{side}_cumulative_random", type=kind))
+        axis.plot(list(line), [value for value, _ in line.values()], ":", color="black", lw=1.3, label="random matrix")
+        style.heading(axis, kind)
+        axis.set_ylim(0, 102)
+    style.label_grid(axes, style.DIRECTIONS, [f"energy of $\\Delta W$ (%)\n{s}" for s in style.SIDES_OF_W.values()])
+    style.save(figure, path, axes)
 
 
 def similarity_between_runs(found: Sequence[Overlap], runs: list[str], path: Path) -> None:
@@ -194,8 +182,6 @@ def _steps(runs: Sequence[Sequence[Row]]) -> Points:
 
 def _relative(rows: Sequence[Row]) -> list[Row]:
     """Singular values over their layer's largest; those of a zero matrix fall out."""
-    from dataclasses import replace
-
     largest = {row.layer: row.value for row in select(rows, index=0)}
     return [replace(row, value=row.value / largest[row.layer]) for row in rows if largest[row.layer] > 0]
 

@@ -11,7 +11,6 @@ import torch
 from torch import Tensor
 
 from recyclelora.adapters.analysis import (
-    Matrix,
     Product,
     column_norms,
     cosines,
@@ -114,7 +113,8 @@ def rank_rows(layer: ChangedLayer) -> Iterator[Row]:
         for stage, matrix in stages.items():
             scale = layer.scale if isinstance(matrix, Product) else 1.0
             zero = max(rounding_of(matrix), layer.rounding / scale)
-            effective, bound = effective_rank(singular_values(matrix), zero), _rank_bound(matrix)
+            effective = effective_rank(singular_values(matrix), zero)
+            bound = matrix.rank if isinstance(matrix, Product) else min(matrix.shape)
             yield _row(layer, branch, stage, "effective_rank", effective)
             yield _row(layer, branch, stage, "rank", bound)
             yield _row(layer, branch, stage, "rank_efficiency", effective / bound)
@@ -241,10 +241,6 @@ def _space(branches: list[Factored], side: str, stage: str) -> Tensor:
     products = [branch.initial if stage == INIT else branch.trained for branch in branches]
     vectors = [product.left if side == "b" else product.right.T for product in products]
     return orthonormal_basis(torch.cat(vectors, dim=1))
-
-
-def _rank_bound(matrix: Matrix) -> int:
-    return matrix.rank if isinstance(matrix, Product) else min(matrix.shape)
 
 
 def _row(layer: ChangedLayer, branch: str, stage: str, quantity: str, value: float, index: int | None = None) -> Row:

@@ -15,7 +15,7 @@ from recyclelora.reports.analysis.tables import Row, distinct, select
 STAGE_WORDS = {INIT: "start", TRAINED: "trained", UPDATE: "update"}
 
 
-def cells(rows: Sequence[Any], columns: Sequence[Any]) -> list[tuple[tuple[int, Any], tuple[int, Any]]]:
+def every_panel(rows: Sequence[Any], columns: Sequence[Any]) -> list[tuple[tuple[int, Any], tuple[int, Any]]]:
     """Every pair of a numbered row and a numbered column."""
     return [(row, column) for row in enumerate(rows) for column in enumerate(columns)]
 

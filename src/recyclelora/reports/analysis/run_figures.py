@@ -17,7 +17,7 @@ from recyclelora.reports.analysis.panels import (
     block_bar,
     block_numbers,
     by_block,
-    cells,
+    every_panel,
     lines_by_type,
     over_blocks,
 )
@@ -52,7 +52,7 @@ def rank_efficiency(rows: list[Row], path: Path, label: str) -> None:
     branches, types = shown_branches(rows), distinct(rows, "type")
     title = "Rank efficiency: effective rank / rank"
     figure, axes = style.grid(len(branches), len(types), title, label, sharex=True, sharey=True)
-    for (r, branch), (c, kind) in cells(branches, types):
+    for (r, branch), (c, kind) in every_panel(branches, types):
         part = select(rows, branch=branch, type=kind)
         notes = []
         for stage in distinct(part, "stage"):
@@ -64,9 +64,8 @@ def rank_efficiency(rows: list[Row], path: Path, label: str) -> None:
                 notes.append(f"{STAGE_WORDS[stage]} {effective:.1f} of {bound:.0f}")
         style.heading(axes[r, c], kind, "\n".join(filter(None, (", ".join(notes[:2]), ", ".join(notes[2:])))))
         axes[r, c].set_ylim(0, 1.05)
-    style.label_grid(axes, "block", [_branch_name(branch) for branch in branches])
-    style.shared_legend(figure, axes)
-    style.save(figure, path)
+    style.label_grid(axes, "block", ["all branches" if branch == ALL else branch for branch in branches])
+    style.save(figure, path, axes)
 
 
 def spectra(rows: list[Row], path: Path, label: str) -> None:
@@ -75,7 +74,7 @@ def spectra(rows: list[Row], path: Path, label: str) -> None:
     types = distinct(rows, "type")
     title = "Singular values of the adapter and of the weight update"
     figure, axes = style.grid(len(stages), len(types), title, label, sharey="row")
-    for (r, stage), (c, kind) in cells(stages, types):
+    for (r, stage), (c, kind) in every_panel(stages, types):
         axis = axes[r, c]
         by_block(axis, select(rows, stage=stage, type=kind), block_numbers(rows))
         start = mean_by(select(rows, stage=INIT, type=kind), "index") if stage == TRAINED else {}
@@ -88,8 +87,7 @@ def spectra(rows: list[Row], path: Path, label: str) -> None:
     names = {TRAINED: "singular value of $s\\,BA$", UPDATE: "singular value of $\\Delta W$"}
     style.label_grid(axes, "index of the singular value", [names[stage] for stage in stages])
     block_bar(figure, axes, block_numbers(rows))
-    style.shared_legend(figure, axes)
-    style.save(figure, path)
+    style.save(figure, path, axes)
 
 
 def relative_size(rows: list[Row], path: Path, label: str) -> None:
@@ -98,8 +96,7 @@ def relative_size(rows: list[Row], path: Path, label: str) -> None:
     lines_by_type(axes[0, 0], select(rows, quantity="relative_norm"), factor=100)
     axes[0, 0].set_ylim(bottom=0)
     style.label_grid(axes, "block", ["$\\|\\Delta W\\|_F\\ /\\ \\|W_0\\|_F$  (%)"])
-    style.shared_legend(figure, axes)
-    style.save(figure, path)
+    style.save(figure, path, axes)
 
 
 def update_shares(rows: list[Row], path: Path, label: str) -> None:
@@ -119,7 +116,7 @@ def _shares(rows: list[Row], path: Path, titles: tuple[str, str], sides: Mapping
     types = distinct(rows, "type")
     figure, axes = style.grid(len(sides), len(types), *titles, sharex=True, sharey=True)
     percent = [100 * step / CURVE_STEPS for step in range(CURVE_STEPS + 1)]
-    for (r, side), (c, kind) in cells(list(sides), types):
+    for (r, side), (c, kind) in every_panel(list(sides), types):
         axis, part = axes[r, c], select(rows, type=kind)
         curves = _curves(select(part, quantity=f"{side}_cumulative_share"))
         axis.fill_between(percent, curves.min(0), curves.max(0), color=style.BLUE, alpha=0.2, label="all blocks")
@@ -133,8 +130,7 @@ def _shares(rows: list[Row], path: Path, titles: tuple[str, str], sides: Mapping
         style.heading(axis, kind, f"top r {top:.1f} %, bottom r {bottom:.1f} % (random {random:.1f} %)")
         axis.set_ylim(0, 102)
     style.label_grid(axes, directions, [f"energy of $\\Delta W$ (%)\n{s}" for s in sides.values()])
-    style.shared_legend(figure, axes)
-    style.save(figure, path)
+    style.save(figure, path, axes)
 
 
 # --- parts ------------------------------------------------------------------------------------------------------------
@@ -144,10 +140,6 @@ def shown_branches(rows: list[Row]) -> list[str]:
     """The branches, and their sum where there are several."""
     branches: list[str] = distinct(rows, "branch")
     return [branch for branch in branches if branch != ALL] if len(branches) == 2 else branches
-
-
-def _branch_name(branch: str) -> str:
-    return "all branches" if branch == ALL else branch
 
 
 def _curves(rows: list[Row]) -> np.ndarray:

@@ -34,7 +34,7 @@ from recyclelora.reports.analysis.measure import Measured, measure
 from recyclelora.reports.analysis.summary import comparison, group_table, run_table, summary
 from recyclelora.reports.analysis.tables import Tables, write_csv
 from recyclelora.reports.records import read_run
-from recyclelora.runs.directory import ANALYSIS, is_finished
+from recyclelora.runs.directory import ANALYSIS, is_finished, outputs_of
 from recyclelora.system.errors import UserError
 from recyclelora.system.progress import Reporter
 from recyclelora.system.storage import folder_inside, write_json
@@ -105,7 +105,8 @@ def measure_run(opened: Opened, config: AnalyzeConfig, look: Look, reporter: Rep
     device = next(pretrained.parameters()).device
     exact = device if device.type == "cuda" else torch.device("cpu")  # mps has no float64
     count = sum(1 for _ in low_rank_layers(model)) or sum(isinstance(m, nn.Linear) for m in pretrained.modules())
-    blocks = config.blocks if config.blocks is not None else _first_middle_last(len(pretrained.blocks))
+    depth = len(pretrained.blocks)
+    blocks = config.blocks if config.blocks is not None else sorted({0, (depth - 1) // 2, depth - 1})
     with user_errors(), reporter.bar(f"measuring {title(opened.config)}", count) as update:
         layers = changed_layers(model, pretrained, exact)
         found = measure(layers, map_blocks=blocks, subspaces=config.subspaces, progress=update)
@@ -121,10 +122,6 @@ def measure_run(opened: Opened, config: AnalyzeConfig, look: Look, reporter: Rep
         with user_errors(), reporter.bar("looking at images", 1):
             add_data_shares(found, model, opened.pretrained, opened.config, images, exact)
     return found
-
-
-def _first_middle_last(count: int) -> list[int]:
-    return sorted({0, (count - 1) // 2, count - 1})
 
 
 def _output(config: AnalyzeConfig, room: Path, name: str) -> Path:
@@ -267,7 +264,7 @@ def _measurement(run: str, opened: Opened, measured: Measured) -> Measurement:
 def _comparison_folder(runs: Sequence[str], adapters: Sequence[str]) -> tuple[Path, str]:
     """``outputs/analysis/<adapters>-<hash of the runs>``, in the outputs that hold the first run."""
     paths = [Path(run).resolve() for run in runs]
-    outputs = next((p.parent for p in paths[0].parents if p.name in ("runs", "sweeps")), Path("outputs"))
+    outputs = outputs_of(paths[0]) or Path("outputs")
     digest = hashlib.sha256("\n".join(sorted(path.name for path in paths)).encode()).hexdigest()[:8]
     names = "-".join(dict.fromkeys(adapters))
     return outputs / ANALYSIS, f"{names[:60]}-{digest}"

@@ -9,7 +9,7 @@ from recyclelora.data.config import DataConfig
 from recyclelora.reports.inspection.page import write_page
 from recyclelora.reports.inspection.pair import data_report
 from recyclelora.reports.inspection.tables import tables
-from recyclelora.system.errors import Interrupted, UserError
+from recyclelora.system.errors import UserError
 from recyclelora.system.progress import Reporter
 from recyclelora.system.stopping import StopRequest
 from recyclelora.system.storage import write_json, write_text
@@ -35,8 +35,7 @@ def inspect_pair(
     reporter.note(f"dataset digest: {report.digest}")
     reporter.note(f"written: {folder}/index.html, {folder}/report.json")
     if stop.received is not None:
-        text = f"stopped by signal {stop.received}; {folder} tells of what was looked at until then"
-        raise Interrupted(text, 128 + stop.received)
+        raise stop.interrupted(f"; {folder} tells of what was looked at until then")
     if report.errors:
         shown = [f"{d.dataset}: {d.kind}: {d.file} {d.detail}" for d in report.errors[:5]]
         more = [f"and {len(report.errors) - 5} more"] if len(report.errors) > 5 else []

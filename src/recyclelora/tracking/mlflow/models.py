@@ -48,8 +48,9 @@ def log_model(client: Any, run_id: str, run_dir: Path, config: Config) -> str | 
     if model is None:
         tags = {"signature": about["signature"], "weights_sha256": str(about["weights_sha256"])}
         params = {"adapter": config.adapter.name, "backbone": config.backbone.name, "decoder": config.decoder.name}
+        name = f"{config.adapter.name}-{config.backbone.name}-{config.data.name}"
         model = client.create_logged_model(
-            run.info.experiment_id, _name(config), run_id, tags, params, model_type="segmentation"
+            run.info.experiment_id, name, run_id, tags, params, model_type="segmentation"
         )
     with tempfile.TemporaryDirectory() as folder:
         saved = _saved(Path(folder), run_dir, model, run_id)
@@ -58,10 +59,6 @@ def log_model(client: Any, run_id: str, run_dir: Path, config: Config) -> str | 
     _link(client, run, model.model_id, about["step"], run_dir)
     client.finalize_logged_model(model.model_id, READY)
     return str(model.model_id)
-
-
-def _name(config: Config) -> str:
-    return f"{config.adapter.name}-{config.backbone.name}-{config.data.name}"
 
 
 def _existing(client: Any, run: Any) -> Any:

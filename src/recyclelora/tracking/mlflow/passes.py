@@ -6,13 +6,14 @@ from collections.abc import Callable
 from pathlib import Path
 
 from recyclelora.config.compose import load_config
-from recyclelora.runs.directory import CONFIG
+from recyclelora.runs.directory import CONFIG, outputs_of
 from recyclelora.runs.end import KILLED, RunEnd, run_end
+from recyclelora.sweep.record import is_sweep
 from recyclelora.system.errors import UserError
 from recyclelora.tracking.mlflow import models
 from recyclelora.tracking.mlflow.runs import RunSender
-from recyclelora.tracking.mlflow.store import Store, outputs_of
-from recyclelora.tracking.mlflow.sweeps import SweepSender, is_sweep, sweep_of
+from recyclelora.tracking.mlflow.store import Store
+from recyclelora.tracking.mlflow.sweeps import SweepSender, sweep_of
 from recyclelora.tracking.mlflow.system import SystemSampler
 from recyclelora.tracking.trackers import announce
 
@@ -52,7 +53,7 @@ def run_sender(run_dir: Path, to: str | None = None) -> RunSender:
     """A sender for one run, nested in its sweep if it is a trial's; ``to`` is an address of MLflow, see Store.of."""
     config = load_config(run_dir / CONFIG)
     sweep = sweep_of(run_dir)
-    store = Store.of(config, outputs_of(run_dir), to)
+    store = Store.of(config, outputs_of(run_dir) or run_dir.parent, to)
     return RunSender(run_dir, config, store, SweepSender(sweep, to).parent.run_id() if sweep else None)
 
 

@@ -166,11 +166,3 @@ class Store:
             self.client.update_run(run_id, status=status)
         else:
             self.client.set_terminated(run_id, status=status, end_time=ended)
-
-
-def outputs_of(run_dir: Path) -> Path:
-    """The outputs folder that a run or a sweep lies in; right also where it was moved."""
-    for parent in run_dir.parents:
-        if parent.name in ("runs", "sweeps"):
-            return parent.parent
-    return run_dir.parent

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -11,7 +10,7 @@ from typing import Any
 
 from recyclelora.config.compose import load_config
 from recyclelora.config.run import Config
-from recyclelora.runs.directory import CONFIG, RECORD, is_finished, is_run
+from recyclelora.runs.directory import CONFIG, RECORD, is_finished, is_run, outputs_of
 from recyclelora.runs.end import RunEnd, run_end
 from recyclelora.runs.mailbox import CONFIRM, AttemptEnd
 from recyclelora.runs.metrics_log import FINAL
@@ -22,7 +21,7 @@ from recyclelora.system.storage import is_own_file
 from recyclelora.tracking.description import trial_name
 from recyclelora.tracking.mlflow.parent import ParentRun
 from recyclelora.tracking.mlflow.runs import RunSender
-from recyclelora.tracking.mlflow.store import Store, outputs_of
+from recyclelora.tracking.mlflow.store import Store
 
 RUN_DIRS = ("trial_*", "trial_*/seed_*", "confirm_*", "confirm_*/seed_*")
 
@@ -65,7 +64,7 @@ class SweepSender:
     @cached_property
     def store(self) -> Store:
         """Where the sweep is sent to."""
-        return Store.of(self.config, outputs_of(self.sweep_dir), self.to)
+        return Store.of(self.config, outputs_of(self.sweep_dir) or self.sweep_dir.parent, self.to)
 
     @cached_property
     def parent(self) -> ParentRun:
@@ -174,9 +173,3 @@ def sweep_of(run_dir: Path) -> Path | None:
         if folder.parent.name == "sweeps":
             return folder
     return None
-
-
-def is_sweep(folder: Path) -> bool:
-    """Whether a directory is a sweep's and not a run's."""
-    trials = any(re.match(r"(trial|confirm)_\d+-", path.name) for path in folder.glob("*_*"))
-    return not is_run(folder) and (trials or (folder / "ledger").is_dir())
