@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import torch
@@ -78,7 +79,7 @@ class InnerBlocks:
             given["rope"] = rotations[number] if getattr(self.model, "rope_mixed", False) else rotations
         block = self.model.blocks[number]
         if self.model.grad_checkpointing and torch.is_grad_enabled():
-            recomputed: Tensor = checkpoint(block, tokens, use_reentrant=False, **given)
+            recomputed: Tensor = checkpoint(partial(block, **given), tokens, use_reentrant=False)
             return recomputed
         found: Tensor = block(tokens, **given)
         return found

@@ -36,7 +36,7 @@ class TokenDecoder(MaskDecoder):
     def _draw(self, queries: Tensor, patches: Tensor, size: tuple[int, int]) -> tuple[Tensor, Tensor]:
         """Class logits (B, Q, C + 1) and mask logits (B, Q, H, W) of normalised queries (B, Q, c) and patch tokens
         (B, h w, c) of ``size`` (h, w)."""
-        pixels = self.upscale(patches.transpose(1, 2).unflatten(2, size))
+        pixels = self.upscale(patches.transpose(1, 2).reshape(len(patches), -1, *size))
         return self.class_head(queries), torch.einsum("bqc,bchw->bqhw", self.mask_head(queries), pixels)
 
     def undecayed(self) -> set[str]:
