@@ -87,3 +87,16 @@ def test_a_reference_of_ones_own_is_compared_as_raced(tmp_path: Path):
     assert pytest.approx(0.1, abs=0.05) == next(d for d in c.differences if "lora" in d.group.name).scores[
         "mean of targets"
     ].mean  # fmt: skip
+    assert {d.group.name: d.verdict for d in c.differences} == {
+        "adapter=frozen": "undecided", "adapter=lora": "not compared in the race"
+    }  # fmt: skip
+
+
+def test_two_references_are_compared_whichever_is_looked_at(tmp_path: Path):
+    """The race has lora against frozen only one way round."""
+    sweep = raced_sweep(tmp_path / "sweep", ["lora", "frozen"])
+    for reference, verdict in {"lora": ("adapter=frozen", "worse"), "frozen": ("adapter=lora", "better")}.items():
+        c = compare(read_sweep(sweep), "last", reference, 0)
+        assert verdict in [(d.group.name, d.verdict) for d in c.differences]
+    rows = {row[0].text: [cell.text[:1] for cell in row[3:5]] for row in table(c).rows}
+    assert {tuple(sorted(signs)) for name, signs in rows.items() if name != "adapter=soma"} == {("+", "–"), ("-", "–")}

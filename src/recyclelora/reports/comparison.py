@@ -15,7 +15,7 @@ from recyclelora.reports.protocols import protocols
 from recyclelora.reports.records import Study
 from recyclelora.reports.statistics import Interval, alike, pooled_p, t_interval
 from recyclelora.sweep.anytime import ALPHA, Decision, decide, holm
-from recyclelora.sweep.race import Standing, conclusion, ranked
+from recyclelora.sweep.race import Standing, between, conclusion, ranked
 from recyclelora.system.checks import nearest
 from recyclelora.system.errors import UserError
 
@@ -222,8 +222,10 @@ def _as_raced(study: Study, reference: ScoredGroup, differences: Sequence[Differ
         if standing is None or against is None:
             found.append(replace(d, raced="not in the race", race=None))
         else:
-            decision = standing.against.get(against.entrant.name)
-            found.append(replace(d, raced=decision.verdict if decision else standing.verdict, race=decision))
+            decision = between(standing, against)
+            beaten = standing.lost_to is not None  # of a race for the best: by whomever
+            raced = decision.verdict if decision else "worse" if beaten else "not compared in the race"
+            found.append(replace(d, raced=raced, race=decision))
     return found
 
 

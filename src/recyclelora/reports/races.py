@@ -15,7 +15,7 @@ from recyclelora.reports.grouping import wrapped
 from recyclelora.reports.table import Cell, Table
 from recyclelora.sweep.anytime import confidence_sequence, log_e
 from recyclelora.sweep.goals import is_miou
-from recyclelora.sweep.race import Race, Standing, ranked
+from recyclelora.sweep.race import Race, Standing, between, ranked
 
 VERDICTS = {"better": GREEN, "worse": VERMILLION}
 
@@ -51,7 +51,7 @@ def difference_table(c: Comparison) -> Table:
 
 def _difference(race: Race, standing: Standing, other: Standing | None, entrants: int, scale: int) -> Cell:
     """To one reference, with an interval at the level of one of all comparisons."""
-    if other is None or other.entrant.name not in standing.against:
+    if other is None or other is standing or between(standing, other) is None:
         return Cell(tables.MISSING)
     paired = _paired(standing, other)
     if not paired:

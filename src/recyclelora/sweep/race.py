@@ -180,6 +180,12 @@ def _turned(decision: Decision) -> Decision:
     return replace(decision, verdict=turned[decision.verdict])
 
 
+def between(one: Standing, other: Standing) -> Decision | None:
+    """What is known of one compared with another, whichever was the reference; None if they were not compared."""
+    found = other.against.get(one.entrant.name)
+    return one.against.get(other.entrant.name) or (None if found is None else _turned(found))
+
+
 def ranked(race: Race, standings: Sequence[Standing]) -> list[Standing]:
     """The best mean first; those without any value last."""
     return [standings[place] for place in _by_mean(race, [s.entrant for s in standings])]
