@@ -11,9 +11,10 @@ from omegaconf import OmegaConf
 from recyclelora.adapters.config import LowRankConfig
 from recyclelora.config.compose import ConfigError, home, load_config, register_schemas, to_yaml, typed
 
+# Adapters are composed in adapters/test_adapter_configs.py, which puts them into a model.
 OPTIONS = sorted(
     f"{path.parent.relative_to(home() / 'conf').as_posix()}={path.stem}"
-    for group in ("backbone", "adapter", "adapter/split", "decoder", "data", "data/protocol", "trainer", "optimizer",
+    for group in ("backbone", "adapter/split", "decoder", "data", "data/protocol", "trainer", "optimizer",
                   "tracking", "experiment", "hydra/launcher", "hydra/sweeper")
     for path in (home() / "conf" / group).glob("*.yaml")
 )  # fmt: skip
