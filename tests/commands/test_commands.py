@@ -78,6 +78,7 @@ def test_sigkill_at_any_moment_then_the_same_command(tmp_path: Path, gta2city: P
     assert adapters[0] == adapters[1]
 
 
+@pytest.mark.slow
 def test_ctrl_c_saves_and_says_how_to_go_on(tmp_path: Path, gta2city: Path):
     process = start("train.py", tmp_path, *TINY, "trainer.max_steps=100000", "trainer.eval_every=100000")
     while not list(tmp_path.glob("outputs/runs/*/metrics.jsonl")):

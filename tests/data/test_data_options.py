@@ -23,6 +23,8 @@ from recyclelora.training.run import Run
 
 SCHEMA = json.loads((Path(recyclelora.__file__).parent / "runs/result.schema.json").read_text())
 PAIRS = sorted(path.stem for path in (home() / "conf/data").glob("*.yaml"))
+QUICKLY = ("gta2cbm", "synthia2cbm", "camvid_dusk", "folder", "streets")
+"""With every reader but those of single targets, which `data.datasets.test_readers` reads."""
 QUICK = [*TINY, "trainer.max_steps=2", "trainer.eval_every=2",
          "++data.protocol.fit.mapillary=[64,128]"]  # fmt: skip
 SMALL = {
@@ -47,7 +49,7 @@ def execute(config) -> tuple[Path, dict]:
     return path, result
 
 
-@pytest.mark.parametrize("pair", PAIRS)
+@pytest.mark.parametrize("pair", [p if p in QUICKLY else pytest.param(p, marks=pytest.mark.slow) for p in PAIRS])
 def test_every_pair_trains_and_is_scored(pair, data, tmp_path):
     config = compose_config(tmp_path, f"data={pair}", *QUICK, f"data.root={data}", *SMALL.get(pair, []))
     path, result = execute(config)

@@ -323,7 +323,9 @@ def test_a_film_becomes_a_film_of_overlays(finished: Path, tmp_path: Path):
         writer.add(np.full((64, 98, 3), 40 * index, np.uint8))
     writer.close()
     (tmp_path / "in/broken.avi").write_bytes(b"film")
-    asked = PredictConfig(str(finished), str(tmp_path / "in"), str(tmp_path / "out"), every=2, frames=True)
+    asked = PredictConfig(
+        run=str(finished), input=str(tmp_path / "in"), output=str(tmp_path / "out"), every=2, frames=True
+    )
     with pytest.raises(UserError, match=r"(?s)1 of 2 films .*broken\.avi: cannot be read as a film"):
         predict(asked)
     with opened(str(tmp_path / "out/films/drive.mp4")) as film:

@@ -47,6 +47,7 @@ runpy.run_module("recyclelora", run_name="__main__", alter_sys=True)
     )
 
 
+@pytest.mark.slow
 def test_the_core_trains_and_evaluates_without_any_extra(tmp_path: Path, gta2city: Path):
     places = [f"output_dir={tmp_path / 'outputs'}", f"cache={tmp_path / 'cache'}", f"data.root={tmp_path / 'data'}"]
     done = without(EXTRAS, tmp_path, "train", *TINY, *places, "decoder=linear", "tracking=none")

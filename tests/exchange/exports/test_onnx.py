@@ -55,6 +55,7 @@ def test_the_graph_is_valid_and_says_nothing_of_this_machine(exported: Callable[
         assert b"recyclelora" not in content and b"site-packages" not in content
 
 
+@pytest.mark.slow
 def test_half_precision_at_a_fixed_size(tmp_path: Path):
     source = moved_source(tmp_path, *TINY)
     outcome = onnx_export.write(source, tmp_path, asked((64, 64), "fp16"))

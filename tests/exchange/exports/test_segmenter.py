@@ -44,6 +44,7 @@ def test_the_folder_holds_no_pickle_and_nothing_of_this_machine(exported: Callab
     assert (folder / "probabilities.pt2").stat().st_size < 50_000
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("method", [["adapter=frozen"], ["adapter=full"]])
 def test_other_methods(tmp_path: Path, method: list[str]):
     source = moved_source(tmp_path, *PLAIN, *method)
