@@ -95,7 +95,7 @@ def test_a_grid_is_one_study_with_numbered_trials(tmp_path: Path, gta2city: Path
     plain = [o for o in TINY if not o.startswith("adapter.")]
     code, _, err = run("train.py", tmp_path, "-m", *plain, "adapter=frozen,lora", "seed=0,1")
     assert code == 0, err
-    (study,) = (tmp_path / "outputs/sweeps").iterdir()
+    (study,) = (tmp_path / "outputs/sweeps").glob("[!.]*")
     trials = sorted(p.name.split("-")[0] for p in study.glob("trial_*"))
     assert trials == ["trial_0000", "trial_0001", "trial_0002", "trial_0003"]
     found = results(tmp_path)

@@ -34,7 +34,7 @@ def grid(tmp_path_factory) -> Path:
     plain = [o for o in TINY if not o.startswith("adapter.")]
     done = run("train.py", folder, "-m", *places, *plain, *GRID)
     assert done.returncode == 0, done.stderr
-    (sweep,) = (folder / "outputs/sweeps").iterdir()
+    (sweep,) = (folder / "outputs/sweeps").glob("[!.]*")
     return sweep
 
 

@@ -18,7 +18,7 @@ class Segmenter(nn.Module):
     Args:
         backbone: normalised images (B, 3, H, W) -> four feature maps (B, C, H/p, W/p); has a ``patch_size`` p
         decoder: features and a size (H, W) -> scores (B, num_classes, H, W); see ``decoders.decoder``. One that runs
-            the last blocks of the backbone itself has them as ``inner`` and begins with what enters these.
+            the last blocks of the backbone itself has them as ``inner_blocks`` and begins with what enters these.
         mean, std: per channel, in units of 0..1
         ignore_index: train id that does not count in the loss
         padding_index: train id of pixels that lie outside their image: 0 after the normalisation, ignored in the loss;
@@ -93,7 +93,7 @@ class Segmenter(nn.Module):
 
     def features(self, images: Tensor) -> Sequence[Tensor]:
         """What the decoder begins with, of normalised images (B, 3, H, W) with sides of whole patches."""
-        inner = getattr(self.decoder, "inner", None)
+        inner = getattr(self.decoder, "inner_blocks", None)
         features: Sequence[Tensor] = self.backbone(images) if inner is None else self.backbone(images, inner.count)
         return features
 

@@ -57,11 +57,11 @@ def test_other_methods(tmp_path: Path, method: list[str]):
 @pytest.mark.parametrize("wanted", ["segmenter", "onnx"])
 def test_queries_inside_the_backbone(tmp_path: Path, wanted: str):
     source = moved_source(tmp_path, *TINY, "decoder=eomt", "decoder.num_blocks=2", "decoder.num_queries=20")
-    assert source.plain.decoder.inner.backbone is source.merged
+    assert source.plain.decoder.inner_blocks.backbone is source.merged
     write = segmenter_export.write if wanted == "segmenter" else onnx_export.write
     outcome = write(source, tmp_path, asked())
     outcome.verify()
-    assert outcome.details["batch"] == outcome.details["size"] == "dynamic" and outcome.remark is None
+    assert outcome.details["batch"] == outcome.details["size"] == "dynamic" and outcome.remark is None, outcome
     image = pictures()[1]
     assert (Segmenter(tmp_path).predict(image)[0] == source.run.predict(image).ids).mean() > 0.99
 

@@ -277,7 +277,7 @@ def test_parameters_at_dinov2_large():
 def test_a_copy_of_the_segmenter_runs_its_own_blocks():
     model = inside("dinov2_small").eval()
     expected, twin = model(images()), copy.deepcopy(model)
-    assert twin.decoder.inner.backbone is twin.backbone
+    assert twin.decoder.inner_blocks.backbone is twin.backbone
     with torch.no_grad():
         for parameter in model.parameters():
             parameter.zero_()

@@ -31,5 +31,5 @@ def test_page_shows_defects_frequencies_and_samples(tmp_path: Path, make_config,
         assert "road" in page.inner_text("#frequencies") and "never" in page.inner_text("#frequencies")
         images = page.locator("img")
         assert images.count() == 2 * page.locator("figure").count() > 0
-        assert all(images.nth(i).evaluate("e => e.complete && e.naturalWidth === 400") for i in range(images.count()))
+        assert all(images.nth(i).evaluate("e => e.complete && e.naturalWidth === 192") for i in range(images.count()))
         assert page.evaluate("document.documentElement.scrollWidth <= window.innerWidth")

@@ -24,7 +24,7 @@ class Portable(nn.Module):
         super().__init__()
         plain = source.plain if precision == torch.float32 else copy.deepcopy(source.plain)
         self.backbone, self.decoder = plain.backbone.to(precision), plain.decoder.to(precision)
-        self.inner_blocks = 0 if (inner := getattr(self.decoder, "inner", None)) is None else inner.count
+        self.inner_blocks = 0 if (inner := getattr(self.decoder, "inner_blocks", None)) is None else inner.count
         self.precision = self.decoder_precision = precision
         self.register_buffer("mean", source.plain.mean)
         self.register_buffer("std", source.plain.std)

@@ -36,7 +36,7 @@ class TokenDecoder(MaskDecoder):
     def _draw(self, queries: Tensor, patches: Tensor, size: tuple[int, int]) -> tuple[Tensor, Tensor]:
         """Class logits (B, Q, C + 1) and mask logits (B, Q, H, W) of normalised queries (B, Q, c) and patch tokens
         (B, h w, c) of ``size`` (h, w)."""
-        pixels = self.upscale(patches.transpose(1, 2).reshape(len(patches), -1, *size))
+        pixels = self.upscale(patches.transpose(1, 2).unflatten(2, size))  # type: ignore[no-untyped-call]
         return self.class_head(queries), torch.einsum("bqc,bchw->bqhw", self.mask_head(queries), pixels)
 
     def undecayed(self) -> set[str]:
@@ -57,7 +57,7 @@ class Eomt(TokenDecoder):
 
     def __init__(self, inner: Inner, num_classes: int, options: EomtDecoderConfig) -> None:
         super().__init__(MaskLoss(options.loss), num_classes, options.num_queries)
-        self.inner, self.options = inner, options
+        self.inner_blocks, self.options = inner, options
         self.queries = nn.Embedding(options.num_queries, inner.width)
         # Masks as in Mask2Former, at stride 4: a patch of 14 or 16 pixels has one and two steps to go.
         self._add_heads(inner.width, num_classes, max(1, int(math.log2(inner.patch_size)) - 2))
@@ -67,8 +67,8 @@ class Eomt(TokenDecoder):
 
     def begin_step(self, progress: float) -> None:
         """Set P_b of every block for a step, ``progress`` of all steps being finished."""
-        blocks = range(self.inner.count)
-        self.masked = [masked_share(progress, block, self.inner.count, self.options) for block in blocks]
+        blocks = range(self.inner_blocks.count)
+        self.masked = [masked_share(progress, block, self.inner_blocks.count, self.options) for block in blocks]
 
     def predict(self, features: Sequence[Tensor], query: Tensor | None) -> tuple[list[Tensor], list[Tensor]]:
         """See :class:`MaskDecoder`; masks have stride 4 with patches of 16."""
@@ -86,20 +86,20 @@ class Eomt(TokenDecoder):
         queries = self.queries.weight.expand(patches.shape[0], -1, -1)
         parts = [sum(part.shape[1] for part in prefix), self.num_queries, patches.shape[1]]
         tokens = torch.cat([*prefix, queries, patches], 1)
-        rotations = self.inner.rotations(size, self.num_queries)
+        rotations = self.inner_blocks.rotations(size, self.num_queries)
         outputs = []
-        for index in range(self.inner.count):
+        for index in range(self.inner_blocks.count):
             mask = None
             masked = self.masked[index] if self.training else 0.0
             if every or masked > 0:
                 outputs.append(self._heads(tokens, parts, size))
             if masked > 0:
                 mask = attention_mask(tokens, parts, seen(outputs[-1][1], size, masked))
-            tokens = self.inner.run(index, tokens, rotations, mask)
+            tokens = self.inner_blocks.run(index, tokens, rotations, mask)
         return [*outputs, self._heads(tokens, parts, size)]
 
     def _heads(self, tokens: Tensor, parts: list[int], size: tuple[int, int]) -> tuple[Tensor, Tensor]:
-        _, queries, patches = self.norm(self.inner.norm(tokens)).split(parts, 1)
+        _, queries, patches = self.norm(self.inner_blocks.norm(tokens)).split(parts, 1)
         return self._draw(queries, patches, size)
 
 
