@@ -65,7 +65,7 @@ class Priors:
 
     def point(self, number: int) -> dict[str, Any] | None:
         """Values for a trial; None where the sampler is to propose them. The same trial is always told the same."""
-        chance = random.Random(seed_of(self.seed, -1 - number))  # noqa: S311
+        chance = random.Random(seed_of(self.seed, -1 - number))  # noqa: S311  # nosec B311
         if chance.random() * (number + 1) >= STRENGTH:
             return None
         return {key: _drawn(prior, chance) for key, prior in self.of.items()}
