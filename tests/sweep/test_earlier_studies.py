@@ -114,10 +114,17 @@ def test_ranges_hold_the_best_of_every_study_and_a_margin(tmp_path: Path):
 def test_a_sweep_keeps_the_ranges_that_it_began_with(tmp_path: Path):
     space = space_of(lr=RATE)
     first = study_of(tmp_path / "a", space, ({"lr": 1e-3}, 0.5))
-    (tmp_path / "study.json").write_text(json.dumps({"transfer": {"ranges": {"lr": [1e-4, 1e-2]}}}))
+    begun = {"directions": UP, "objectives": [], "n_trials": 3, "command": "", "created": "2026-01-01T00:00:00+0000"}
+    ranges = {"lr": [1e-4, 1e-2], "rank": [2, 23]}
+    (tmp_path / "study.json").write_text(json.dumps(begun | {"transfer": {"ranges": ranges}}))
+    narrowed(first, space, [], UP, tmp_path)
+    (tmp_path / "study.json").write_text(json.dumps(begun | {"transfer": {"ranges": {"lr": [1e-4, 1e-2]}}}))
     here, ranges, _ = narrowed(first, space, [], UP, tmp_path)
     assert ranges == {"lr": [1e-4, 1e-2]} and here.distributions["lr"] == FloatDistribution(1e-4, 1e-2, log=True)
     assert narrowed(None, space, [], UP, tmp_path) == (space, {}, [])
+    (tmp_path / "study.json").write_text("null")
+    with pytest.raises(UserError, match=r"study\.json"):
+        narrowed(first, space, [], UP, tmp_path)
 
 
 @pytest.mark.parametrize(

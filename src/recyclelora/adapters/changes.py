@@ -164,7 +164,6 @@ def _factors(layer: LowRankLinear, device: torch.device) -> dict[str, Factored]:
 
 def _factored(branch: Branch, device: torch.device) -> Factored:
     initial = branch.initial
-
     start = Product(_float64(initial.b, device), _float64(initial.dense_a(branch.lora_a.shape[1]), device))
     trained = Product(_float64(branch.lora_b, device), _float64(branch.lora_a, device))
     return Factored(start, trained, None if initial.a_index is None else initial.a_index.to(device))

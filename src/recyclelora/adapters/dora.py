@@ -30,9 +30,7 @@ class DoRALinear(AdaptedLinear):
     def __init__(self, linear: nn.Linear, initial: Factors, scale: float) -> None:
         super().__init__(linear)
         self.scale = scale
-        device = linear.weight.device
-        self.lora_a = nn.Parameter(initial.dense_a(self.in_features).to(device, copy=True))
-        self.lora_b = nn.Parameter(initial.b.to(device, copy=True))
+        self.train_factors(initial)
         squares = linear.weight.detach().float().square().sum(1)
         self.register_buffer("squares", squares, persistent=False)
         self.magnitude = nn.Parameter(squares.sqrt())

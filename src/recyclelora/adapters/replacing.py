@@ -11,6 +11,7 @@ from threadpoolctl import threadpool_limits
 from torch import nn
 
 from recyclelora.adapters.layers import LayersConfig
+from recyclelora.adapters.low_rank.factors import Factors
 from recyclelora.adapters.low_rank.layer import frozen_linear
 from recyclelora.adapters.selection import select_linears, separate_qkv_bias
 from recyclelora.system.checks import accept
@@ -31,6 +32,12 @@ class AdaptedLinear(nn.Module):
         self.in_features, self.out_features = linear.in_features, linear.out_features
         self.weight = nn.Parameter(linear.weight.detach(), requires_grad=False)
         self.bias = None if linear.bias is None else nn.Parameter(linear.bias.detach(), requires_grad=False)
+
+    def train_factors(self, start: Factors) -> None:
+        """Let A (rank, in) and B (out, rank) train, as ``lora_a`` and ``lora_b``: copies beside the weight."""
+        device = self.weight.device
+        self.lora_a = nn.Parameter(start.dense_a(self.in_features).to(device, copy=True))
+        self.lora_b = nn.Parameter(start.b.to(device, copy=True))
 
     def merged_weight(self) -> torch.Tensor:
         """The weight (out, in) of an ordinary linear layer that computes the same, as a new tensor."""

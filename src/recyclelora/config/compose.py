@@ -35,6 +35,7 @@ from recyclelora.config.run import BUILT_IN, Config, option_kinds
 from recyclelora.data.config import DataConfig
 from recyclelora.data.folder import masks_beside
 from recyclelora.system.checks import refusals
+from recyclelora.system.errors import first_line
 from recyclelora.system.plugins import conf_folders
 
 UNFIT = (OmegaConfBaseException, KeyError, AttributeError, AssertionError, ValueError, TypeError)
@@ -144,7 +145,7 @@ def typed(node: DictConfig, *, stored: bool = False) -> Any:
         raise ConfigError(f"{', '.join(sorted(missing))}: must be given{example}") from error
     except OmegaConfBaseException as error:
         key = getattr(error, "full_key", None) or ""
-        raise ConfigError(f"{key}: {str(error).splitlines()[0]}") from error
+        raise ConfigError(f"{key}: {first_line(error)}") from error
     validate(config, stored=stored)
     return config
 
@@ -185,7 +186,7 @@ def load_config(path: Path) -> Config:
     except OSError as error:
         raise ConfigError(f"{path}: cannot be read: {error.strerror}") from error
     except (*UNFIT, YAMLError, RecursionError) as error:
-        raise ConfigError(f"{path}: not a run's configuration: {(str(error) or 'empty').splitlines()[0]}") from error
+        raise ConfigError(f"{path}: not a run's configuration: {first_line(error) or 'empty'}") from error
     assert isinstance(merged, DictConfig)
     config: Config = typed(merged, stored=True)
     return config

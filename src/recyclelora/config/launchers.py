@@ -11,7 +11,7 @@ from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from recyclelora.config.conditions import read_condition
-from recyclelora.system.errors import UserError
+from recyclelora.system.errors import UserError, first_line
 
 A_DAY = 1440
 """Minutes: the time limit of a trial for which none is given."""
@@ -137,8 +137,7 @@ class SlurmOptions:
     driver: DriverOptions = field(default_factory=DriverOptions)
 
     def __post_init__(self) -> None:
-        if isinstance(self.partition, list | tuple):
-            self.partition = ",".join(map(str, self.partition))
+        self.partition = _joined(self.partition)
 
     def choices(self, value_of: Callable[[str], str]) -> list[SlurmOptions]:
         """What to ask for: the first choice, and those of ``fallback``.
@@ -228,9 +227,15 @@ class SlurmOptions:
                     OmegaConf.merge(OmegaConf.structured(SlurmOptions), {k: entry[k] for k in entry if k != "when"})
                     self._with(entry).check()
                 except OmegaConfBaseException as error:
-                    raise UserError(f"{name}: {str(error).splitlines()[0]}") from None
+                    raise UserError(f"{name}: {first_line(error)}") from None
                 except UserError as error:
                     raise UserError(str(error).replace("hydra.launcher.", f"{name}.", 1)) from None
+
+
+def _joined(partition: Any) -> Any:
+    """Several partitions as sbatch takes them."""
+    several = isinstance(partition, Sequence) and not isinstance(partition, str)
+    return ",".join(map(str, partition)) if several else partition
 
 
 def compatible(given: Mapping[str, Any]) -> dict[str, Any]:
@@ -241,8 +246,8 @@ def compatible(given: Mapping[str, Any]) -> dict[str, Any]:
     {'mem_per_cpu': '4G', 'gres': 'gpu:1'}
     """
     kept = {key: value for key, value in given.items() if value is not None and (key, value) != ("exclusive", False)}
-    if isinstance(kept.get("partition"), Sequence) and not isinstance(kept["partition"], str):
-        kept["partition"] = ",".join(map(str, kept["partition"]))
+    if "partition" in kept:
+        kept["partition"] = _joined(kept["partition"])
     if {"mem_per_cpu", "mem_per_gpu"} & kept.keys():
         kept.pop("mem_gb", None)
     if "cpus_per_gpu" in kept:

@@ -9,6 +9,7 @@ from recyclelora.adapters.changes import movement
 from recyclelora.config.build import build_backbone
 from recyclelora.config.run import Config
 from recyclelora.models.backbones.weights import WeightsFile
+from recyclelora.system.devices import exact_device
 
 
 @torch.no_grad()
@@ -18,8 +19,7 @@ def backbone_movement(config: Config, weights: WeightsFile | None, adapted: nn.M
     Raises:
         WeightsUnreadable: the file of the weights is no longer what it was.
     """
-    device = next(adapted.parameters()).device
-    exact = device if device.type == "cuda" else torch.device("cpu")  # mps has no float64
+    exact = exact_device(next(adapted.parameters()).device)
     pretrained = build_backbone(config, weights).model
     assert isinstance(pretrained, nn.Module)
     return movement(adapted, pretrained, exact)

@@ -93,9 +93,7 @@ class Segmenter(nn.Module):
 
     def features(self, images: Tensor) -> Sequence[Tensor]:
         """What the decoder begins with, of normalised images (B, 3, H, W) with sides of whole patches."""
-        inner = getattr(self.decoder, "inner_blocks", None)
-        features: Sequence[Tensor] = self.backbone(images) if inner is None else self.backbone(images, inner.count)
-        return features
+        return entering(self.decoder, self.backbone, images)
 
     def begin_step(self, step: int) -> None:
         """Tell losses and decoder how many steps are finished."""
@@ -173,3 +171,10 @@ def windows(size: tuple[int, int], window: int, stride: int) -> Iterator[tuple[s
 def _starts(length: int, window: int, stride: int) -> list[int]:
     count = max(length - window + stride - 1, 0) // stride + 1
     return [max(min(index * stride, length - window), 0) for index in range(count)]
+
+
+def entering(decoder: nn.Module, backbone: nn.Module, images: Tensor) -> Sequence[Tensor]:
+    """The features of normalised images that a decoder begins with: those before the blocks that it runs itself."""
+    inner = getattr(decoder, "inner_blocks", None)
+    features: Sequence[Tensor] = backbone(images) if inner is None else backbone(images, inner.count)
+    return features

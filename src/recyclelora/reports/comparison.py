@@ -12,10 +12,11 @@ from recyclelora.reports.bootstrap import Bootstrap
 from recyclelora.reports.grouping import grouped
 from recyclelora.reports.groups import MEAN, SOURCE, Scored, ScoredGroup
 from recyclelora.reports.protocols import protocols
+from recyclelora.reports.raced import as_raced, race_reference
 from recyclelora.reports.records import Study
 from recyclelora.reports.statistics import Interval, alike, pooled_p, t_interval
 from recyclelora.sweep.anytime import ALPHA, Decision, decide, holm
-from recyclelora.sweep.race import Standing, between, conclusion, ranked
+from recyclelora.sweep.race import conclusion
 from recyclelora.system.checks import nearest
 from recyclelora.system.errors import UserError
 
@@ -155,13 +156,14 @@ def compare(study: Study, selection: str, reference: str | None, resamples: int)
             ScoredGroup(g.name, kept, g.config) for g in groups if (kept := [r for r in g.runs if not r.trial.confirms])
         ]
     shown.sort(key=lambda g: (not g.feasible, g.objective is None, -(g.objective or 0.0)))
-    chosen, why = _race_reference(study, shown) if study.race and reference is None else _reference(shown, reference)
+    raced = race_reference(study, shown) if reference is None else None
+    chosen, why = raced or _reference(shown, reference)
     bootstrap = Bootstrap(resamples)
     where = "on validation" if scored and not targets else "on the targets"
     differences = [] if chosen is None else _differences(chosen, shown, bootstrap)
     winner = _winner(shown, bootstrap, where) if study.race is None else conclusion(*study.race)
     if chosen is not None and study.race is not None:
-        differences = _as_raced(study, chosen, differences)
+        differences = as_raced(study, chosen, differences)
     remarks = [f"{len(missing)} runs have no checkpoint {selection} and are left out"] if missing else []
     digests = {s.result["dataset_digest"] for s in scored}
     known = protocols([s.result for s in scored])
@@ -199,40 +201,6 @@ def _reference(groups: Sequence[ScoredGroup], wanted: str | None) -> tuple[Score
     if len(frozen) == 1:
         return frozen[0], "the frozen backbone"
     return (groups[0], "the best by objective") if groups else (None, "")
-
-
-def _race_reference(study: Study, groups: Sequence[ScoredGroup]) -> tuple[ScoredGroup | None, str]:
-    """The first reference of the sweep's race; of a race for the best, whose mean is best so far."""
-    assert study.race is not None
-    race, standings = study.race
-    order = ranked(race, standings) if race.for_best else [s for s in standings if s.entrant.reference]
-    for standing in order:
-        for group in groups:
-            if standing_of(study, group) is standing:
-                return group, "the best mean so far" if race.for_best else "the reference of the race"
-    return _reference(groups, None)
-
-
-def _as_raced(study: Study, reference: ScoredGroup, differences: Sequence[Difference]) -> list[Difference]:
-    """With the race's verdicts, which may be looked at although its seeds were not fixed beforehand."""
-    against = standing_of(study, reference)
-    found = []
-    for d in differences:
-        standing = standing_of(study, d.group)
-        if standing is None or against is None:
-            found.append(replace(d, raced="not in the race", race=None))
-        else:
-            decision = between(standing, against)
-            beaten = standing.lost_to is not None  # of a race for the best: by whomever
-            raced = decision.verdict if decision else "worse" if beaten else "not compared in the race"
-            found.append(replace(d, raced=raced, race=decision))
-    return found
-
-
-def standing_of(study: Study, group: ScoredGroup) -> Standing | None:
-    """How a group stands in the sweep's race."""
-    numbers = {run.trial.number for run in group.runs if run.trial.confirms}
-    return next((s for s in study.race[1] if s.entrant.number in numbers), None) if study.race is not None else None
 
 
 def _differences(reference: ScoredGroup, groups: Sequence[ScoredGroup], bootstrap: Bootstrap) -> list[Difference]:

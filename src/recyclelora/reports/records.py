@@ -23,7 +23,7 @@ from recyclelora.sweep.ledger import SEARCH
 from recyclelora.sweep.race import Race, Standing
 from recyclelora.sweep.racing import read_race
 from recyclelora.sweep.record import is_sweep
-from recyclelora.system.errors import UserError
+from recyclelora.system.errors import UserError, first_line
 from recyclelora.system.storage import read_json
 from recyclelora.system.typed_json import read_record
 
@@ -187,7 +187,7 @@ def _yaml(path: Path) -> dict[str, Any]:
     except FileNotFoundError:
         return {}
     except (OSError, yaml.YAMLError) as error:
-        raise UserError(f"{path}: cannot be read: {str(error).splitlines()[0]}") from error
+        raise UserError(f"{path}: cannot be read: {first_line(error)}") from error
     return found if isinstance(found, dict) else {}
 
 

@@ -18,6 +18,10 @@ def _kind(options: Mapping[str, Any]) -> str | None:
     return (options["pruner"] or {}).get("kind")
 
 
+def _startup(options: Mapping[str, Any]) -> int:
+    return int((options["sampler"] or {}).get("n_startup_trials") or ENOUGH)
+
+
 def make_rungs(options: Mapping[str, Any], config: DictConfig) -> Rungs | None:
     """Where trials pause; None where they do not.
 
@@ -38,7 +42,7 @@ def learns_from(options: Mapping[str, Any]) -> int | None:
     sampler = options["sampler"]
     if _kind(options) not in KINDS or sampler is None or sampler_name(sampler) not in LEARN_AT_RUNGS:
         return None
-    return int(sampler.get("n_startup_trials") or ENOUGH)
+    return _startup(options)
 
 
 def unfit(options: Mapping[str, Any]) -> Iterator[str]:
@@ -70,7 +74,7 @@ def _unfit_for_pauses(options: Mapping[str, Any]) -> Iterator[str]:
 
 def per_second(options: Mapping[str, Any]) -> int | None:
     """After how many trials the next one is chosen by its cost, too; None for never."""
-    return int((options["sampler"] or {}).get("n_startup_trials") or ENOUGH) if options["per_second"] else None
+    return _startup(options) if options["per_second"] else None
 
 
 def _unfit_for_a_grid(options: Mapping[str, Any]) -> Iterator[str]:

@@ -26,11 +26,12 @@ from recyclelora.sweep.executors import make_executor, read_options, through_lau
 from recyclelora.sweep.folder import began, make_folder, only_driver, own_place
 from recyclelora.sweep.goals import TUNED
 from recyclelora.sweep.ledger import Ledger
-from recyclelora.sweep.planning import Plan, check_options, described, listed, make_plan, validate
+from recyclelora.sweep.planning import Plan, check_options, described, make_plan, validate
 from recyclelora.sweep.priors import read_priors
 from recyclelora.sweep.record import brought_back, options_since, other_values, record, refuse_others
 from recyclelora.sweep.samplers import make_pruner
 from recyclelora.sweep.search import best_trials
+from recyclelora.sweep.space import listed
 from recyclelora.sweep.steering import one_at_a_time
 from recyclelora.sweep.storage import forget, shown, storage_url
 from recyclelora.sweep.study import open_study

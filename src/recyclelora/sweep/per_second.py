@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -18,7 +19,7 @@ from scipy.linalg import cho_solve, cholesky, solve_triangular
 from scipy.stats import norm
 
 from recyclelora.sweep.ledger import COMPLETE, Trial
-from recyclelora.sweep.space import Space
+from recyclelora.sweep.space import Space, nearest_value
 
 Vector = NDArray[np.float64]
 
@@ -99,10 +100,7 @@ def _drawn(distribution: BaseDistribution, chance: np.random.Generator) -> Any:
     assert isinstance(distribution, FloatDistribution | IntDistribution)
     low, high, share = distribution.low, distribution.high, float(chance.random())
     value = float(np.exp(np.log(low) + share * np.log(high / low))) if distribution.log else low + share * (high - low)
-    if distribution.step is not None:
-        value = low + distribution.step * round((value - low) / distribution.step)
-    value = min(max(value, low), high)
-    return round(value) if isinstance(distribution, IntDistribution) else value
+    return nearest_value(distribution, value)
 
 
 def improvement(mean: Vector, deviation: Vector, best: float) -> Vector:
@@ -140,7 +138,7 @@ class Process:
         both = np.concatenate([self.at, at]), np.concatenate([self.values, values])
         return Process(*both, self.length, self.noise, self.centre, self.scale)
 
-    @property
+    @cached_property
     def _solved(self) -> tuple[Vector, Vector, Vector]:
         """Standard values, the Cholesky factor of their covariance, and the covariance's inverse times them."""
         standard = (self.values - self.centre) / self.scale

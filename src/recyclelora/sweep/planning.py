@@ -22,7 +22,7 @@ from recyclelora.sweep.race import Race
 from recyclelora.sweep.race_options import make_race, race_record, wrong_race
 from recyclelora.sweep.rungs import KINDS, Rungs
 from recyclelora.sweep.samplers import CONSTRAINED, make_sampler, sampler_name
-from recyclelora.sweep.space import Space, grid_space, search_space
+from recyclelora.sweep.space import Space, grid_space, listed, search_space
 from recyclelora.sweep.task import HydraTask
 from recyclelora.system.errors import UserError
 
@@ -136,11 +136,6 @@ def check_options(options: Mapping[str, Any]) -> None:
         bad.append("hydra.sweeper.max_failure_rate: there are no batches here; use hydra.sweeper.max_failures")
     if bad:
         raise UserError("\n".join(bad))
-
-
-def listed(value: Any) -> list[Any]:
-    """One value, or several, as several."""
-    return list(value) if isinstance(value, list | tuple) else [value]
 
 
 def _what_to_try(

@@ -18,7 +18,7 @@ from typing import Any
 from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution, IntDistribution
 
 from recyclelora.sweep.samplers import seed_of
-from recyclelora.sweep.space import Space
+from recyclelora.sweep.space import Space, nearest_value
 from recyclelora.system.errors import UserError
 
 KEY = "hydra.sweeper.prior"
@@ -33,22 +33,15 @@ class Bell:
 
     normal: NormalDist
     logarithmic: bool
-    low: float
-    high: float
-    step: float | None = None
-    whole: bool = False
+    distribution: FloatDistribution | IntDistribution
 
     def draw(self, chance: random.Random) -> float | int:
         """A value, by the inverse of the distribution function between the ends of the range."""
         scale = log if self.logarithmic else float
-        below, above = self.normal.cdf(scale(self.low)), self.normal.cdf(scale(self.high))
+        below, above = (self.normal.cdf(scale(end)) for end in (self.distribution.low, self.distribution.high))
         share = min(max(below + chance.random() * (above - below), 1e-300), 1 - 1e-16)
         found = self.normal.inv_cdf(share)
-        value = exp(found) if self.logarithmic else found
-        if self.step:
-            value = self.low + self.step * round((value - self.low) / self.step)
-        value = min(max(value, self.low), self.high)
-        return round(value) if self.whole else value
+        return nearest_value(self.distribution, exp(found) if self.logarithmic else found)
 
 
 @dataclass(frozen=True)
@@ -114,8 +107,7 @@ def _bell(key: str, text: str, distribution: BaseDistribution) -> Bell:
     if not distribution.low <= middle <= distribution.high:
         raise UserError(f"{KEY}.{key}={text}: {middle:g} lies outside of {distribution.low} to {distribution.high}")
     normal = NormalDist(log(middle) if logarithmic else middle, spread)
-    whole = isinstance(distribution, IntDistribution)
-    return Bell(normal, logarithmic, distribution.low, distribution.high, distribution.step, whole)
+    return Bell(normal, logarithmic, distribution)
 
 
 def _weights(key: str, prior: Any, distribution: CategoricalDistribution) -> dict[Any, float]:

@@ -9,7 +9,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from recyclelora.sweep.race import BEST, OBJECTIVE, Race, is_named
 from recyclelora.sweep.record import RaceRecord
-from recyclelora.sweep.space import Space, discrete
+from recyclelora.sweep.space import Space, discrete, listed
 from recyclelora.system.checks import nearest
 from recyclelora.system.errors import UserError
 
@@ -46,8 +46,7 @@ def make_race(
     """
     if options["race"] is None:
         return None
-    given = options["race"]
-    references = tuple(map(str, given if isinstance(given, list) else [given]))
+    references = tuple(map(str, listed(options["race"])))
     if "seed" in space.distributions:
         raise UserError("hydra.sweeper.race: gives the seeds itself; leave seed out of what varies")
     if not options["confirm"] and len(planned) < 2:

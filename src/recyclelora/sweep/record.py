@@ -38,6 +38,12 @@ class RaceRecord(TypedDict):
     higher: bool
 
 
+class TransferRecord(TypedDict):
+    """``transfer`` of ``study.json``."""
+
+    ranges: dict[str, list[float]]
+
+
 class StudyRecord(TypedDict):
     """What readers need of ``study.json``."""
 
@@ -51,6 +57,7 @@ class StudyRecord(TypedDict):
     tuned_on_targets: NotRequired[bool]
     race: NotRequired[RaceRecord | None]
     race_seeds: NotRequired[int]
+    transfer: NotRequired[TransferRecord | None]
 
 
 def read_study(sweep: Path) -> StudyRecord | None:

@@ -237,6 +237,20 @@ def _space(
     return Space(distributions, list(dict.fromkeys(o.get_key_element() for o in overrides)), fixed)
 
 
+def nearest_value(distribution: FloatDistribution | IntDistribution, value: float) -> float | int:
+    """The value of a parameter that is nearest to a number: on its steps, within its range."""
+    low, step = distribution.low, distribution.step
+    if step is not None:
+        value = low + step * round((value - low) / step)
+    value = min(max(value, low), distribution.high)
+    return round(value) if isinstance(distribution, IntDistribution) else value
+
+
+def listed(value: Any) -> list[Any]:
+    """One value, or several, as several."""
+    return list(value) if isinstance(value, list | tuple) else [value]
+
+
 def _condition(
     key: str, text: str, distributions: Mapping[str, BaseDistribution], fixed: Mapping[str, str]
 ) -> dict[str, list[str]]:

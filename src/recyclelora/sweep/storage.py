@@ -15,7 +15,7 @@ from sqlalchemy import event
 from sqlalchemy.engine import make_url
 from sqlalchemy.exc import ArgumentError, SQLAlchemyError
 
-from recyclelora.system.errors import UserError
+from recyclelora.system.errors import UserError, first_line
 from recyclelora.system.storage import sqlite_url
 
 NETWORK = (
@@ -117,7 +117,7 @@ def open_storage(url: str | None, own: bool = False) -> BaseStorage:
     try:
         storage = RDBStorage(url)
     except ImportError as error:
-        raise UserError(f"hydra.sweeper.storage {shown(url)}: needs a driver: {str(error).splitlines()[0]}") from error
+        raise UserError(f"hydra.sweeper.storage {shown(url)}: needs a driver: {first_line(error)}") from error
     if own:
         event.listen(storage.engine, "connect", _quick)  # this engine only: others share the process
         storage.engine.dispose()
@@ -161,4 +161,4 @@ def forget(url: str, name: str, mark: str) -> None:
 
 def refused(url: str | None, error: SQLAlchemyError) -> UserError:
     """What to raise where a storage cannot be reached."""
-    return UserError(f"hydra.sweeper.storage {shown(url)}: {str(error).splitlines()[0]}")
+    return UserError(f"hydra.sweeper.storage {shown(url)}: {first_line(error)}")

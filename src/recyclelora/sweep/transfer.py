@@ -16,10 +16,10 @@ from typing import Any
 from optuna.distributions import BaseDistribution, FloatDistribution, IntDistribution
 from optuna.trial import FrozenTrial
 
-from recyclelora.sweep.space import Space
+from recyclelora.sweep.record import read_study
+from recyclelora.sweep.space import Space, listed
 from recyclelora.sweep.warm_start import earlier_study
 from recyclelora.system.errors import UserError
-from recyclelora.system.storage import read_json
 
 KEY = "hydra.sweeper.transfer"
 SHARE, LEAST = 0.2, 3
@@ -50,14 +50,11 @@ def narrowed(
     """
     if given is None:
         return space, {}, []
-    stored = sweep / "study.json"
-    ranges = (read_json(stored).get("transfer") or {}).get("ranges") if stored.exists() else None
+    begun = read_study(sweep)
+    kept = None if begun is None else begun.get("transfer")
+    ranges = None if kept is None else kept["ranges"]
     if ranges is None:
-        best = [
-            trial
-            for source in (given if isinstance(given, list | tuple) else [given])
-            for trial in _best(str(source), directions)
-        ]
+        best = [trial for source in listed(given) for trial in _best(str(source), directions)]
         ranges = {
             key: found
             for key, distribution in space.distributions.items()

@@ -23,10 +23,10 @@ from sqlalchemy.exc import ArgumentError, SQLAlchemyError
 
 from recyclelora.config.conditions import value_of
 from recyclelora.sweep.ledger import COMPLETE, Ledger
-from recyclelora.sweep.space import Space
+from recyclelora.sweep.space import Space, listed
 from recyclelora.sweep.storage import shown
 from recyclelora.sweep.study import frozen_trial
-from recyclelora.system.errors import UserError
+from recyclelora.system.errors import UserError, first_line
 from recyclelora.system.storage import read_json
 
 KEY = "hydra.sweeper.warm_start"
@@ -65,7 +65,7 @@ def read_warm_start(
     """
     fitting: list[FrozenTrial] = []
     remarks: list[str] = []
-    for source in [] if given is None else given if isinstance(given, list | tuple) else [given]:
+    for source in [] if given is None else listed(given):
         study = earlier_study(str(source), KEY)
         if study.directions != list(directions):
             there, here = " and ".join(study.directions), " and ".join(directions)
@@ -160,7 +160,7 @@ def earlier_study(source: str, option: str) -> Earlier:
             found = [t for t in study.get_trials() if t.state == TrialState.COMPLETE]
             directions = [direction.name.lower() for direction in study.directions]
         except (KeyError, ArgumentError, SQLAlchemyError, ValueError, ImportError) as error:
-            raise UserError(f"{shown_name}: no sweep and no study: {str(error).splitlines()[0]}") from None
+            raise UserError(f"{shown_name}: no sweep and no study: {first_line(error)}") from None
     if not found:
         raise UserError(f"{shown_name}: no trial is complete there")
     return Earlier(shown_name, found, directions, OmegaConf.create(config))

@@ -8,6 +8,7 @@ import json
 import math
 import re
 from collections.abc import Iterator, Sequence
+from functools import cache
 from typing import Any, get_args, get_type_hints
 
 from recyclelora.system.redaction import redacted
@@ -195,13 +196,18 @@ def with_additions(stored: Any, kind: Any) -> Any:
         return [with_additions(item, kinds[0]) for item in stored]
     if not isinstance(stored, dict):
         return stored
-    hints = get_type_hints(kinds[0])
+    hints = _hints(kinds[0])
     known = {name: with_additions(value, hints.get(name)) for name, value in stored.items()}
     return {name: value for name, value in additions(kinds[0]).items() if "." not in name} | known
 
 
 def _plain(value: Any) -> Any:
     return dataclasses.asdict(value) if dataclasses.is_dataclass(value) and not isinstance(value, type) else value
+
+
+@cache
+def _hints(kind: Any) -> dict[str, Any]:
+    return get_type_hints(kind)
 
 
 def as_override(value: Any) -> str:

@@ -17,7 +17,7 @@ from lightning_fabric.strategies.ddp import DDPStrategy
 from lightning_fabric.utilities.exceptions import MisconfigurationException
 from torch import Tensor
 
-from recyclelora.system.errors import UserError
+from recyclelora.system.errors import UserError, first_line
 
 
 def resolve_precision(precision: str, accelerator: str) -> str:
@@ -49,6 +49,11 @@ def resolve_accelerator(accelerator: str) -> str:
     if accelerator != "auto":
         return accelerator
     return "cuda" if torch.cuda.is_available() else "cpu"
+
+
+def exact_device(device: torch.device) -> torch.device:
+    """Where float64 is computed of what lies on a device: mps has none."""
+    return device if device.type == "cuda" else torch.device("cpu")
 
 
 def seed_step(seed: int, step: int, rank: int) -> None:
@@ -172,7 +177,7 @@ def launched_fabric(
         fabric.launch()
     except (RuntimeError, ValueError, MisconfigurationException) as error:
         asked = f"trainer.accelerator={accelerator} trainer.devices={devices}"
-        raise UserError(f"{asked}: {str(error).splitlines()[0]}") from error
+        raise UserError(f"{asked}: {first_line(error)}") from error
     return fabric
 
 

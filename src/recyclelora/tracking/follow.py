@@ -10,7 +10,7 @@ import time
 from pathlib import Path
 
 from recyclelora.config.compose import ConfigError
-from recyclelora.system.errors import UserError
+from recyclelora.system.errors import UserError, first_line
 from recyclelora.system.redaction import redacted
 from recyclelora.tracking.process import TITLES
 from recyclelora.tracking.trackers import Send, sender
@@ -77,7 +77,7 @@ def _tried(send: Send, kind: str, *, last: bool) -> bool:
 
 def explained(error: Exception, kind: str = "mlflow") -> str:
     """An error of a tracker in one line without passwords."""
-    text = "".join(c if c.isprintable() else " " for c in (str(error).strip().splitlines() or [""])[0])
+    text = "".join(c if c.isprintable() else " " for c in first_line(error))
     if isinstance(error, UserError | ConfigError):
         return redacted(text)
     if re.search(r"<(!doctype|html|head|body)\b", str(error)[:LONGEST_LOOK], re.IGNORECASE):

@@ -36,10 +36,8 @@ class DeLoRALinear(AdaptedLinear):
 
     def __init__(self, linear: nn.Linear, start: Factors, strength: float) -> None:
         super().__init__(linear)
-        device = linear.weight.device
-        self.lora_a = nn.Parameter(start.dense_a(self.in_features).to(device, copy=True))
-        self.lora_b = nn.Parameter(start.b.to(device, copy=True))
-        self.lora_lambda = nn.Parameter(torch.full((1,), strength, device=device))
+        self.train_factors(start)
+        self.lora_lambda = nn.Parameter(torch.full((1,), strength, device=linear.weight.device))
         self.register_buffer("widths", linear.weight.detach().float().norm(dim=0), persistent=False)
 
     def factors(self) -> tuple[Tensor, Tensor]:

@@ -24,9 +24,7 @@ class HiRALinear(AdaptedLinear):
 
     def __init__(self, linear: nn.Linear, start: Factors) -> None:
         super().__init__(linear)
-        device = linear.weight.device
-        self.lora_a = nn.Parameter(start.dense_a(self.in_features).to(device, copy=True))
-        self.lora_b = nn.Parameter(start.b.to(device, copy=True))
+        self.train_factors(start)
 
     def update(self) -> Tensor:
         """W0 * B A (out, in), float32: rounded once, beside W0 and not in it, where bfloat16 would lose it."""

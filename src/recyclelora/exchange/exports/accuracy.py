@@ -11,7 +11,7 @@ from recyclelora.data.labels import IGNORE
 from recyclelora.data.open import open_all
 from recyclelora.evaluation.metrics import ConfusionMatrix, mean_iou
 from recyclelora.exchange.exports.source import Source
-from recyclelora.system.errors import UserError
+from recyclelora.system.errors import UserError, first_line
 
 IMAGES = 16
 """As many are drawn."""
@@ -43,7 +43,7 @@ def lost(source: Source, exported: Predicts) -> dict[str, Any] | str:
             counts[0].update(one.label, source.run.predict(one.image).ids)
             counts[1].update(one.label, exported.predict(one.image)[0])
     except UserError as error:
-        return f"what it costs in mIoU was not measured: {str(error).splitlines()[0]}"
+        return f"what it costs in mIoU was not measured: {first_line(error)}"
     before, after = (mean_iou(count.iou()) for count in counts)
     if before is None or after is None:
         return "what it costs in mIoU was not measured: source validation has no labelled pixel"

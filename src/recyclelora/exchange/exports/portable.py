@@ -9,6 +9,8 @@ import torch
 from torch import Tensor, nn
 
 from recyclelora.exchange.exports.source import Source
+from recyclelora.models.segmenter import entering
+from recyclelora.system.errors import first_line
 
 
 class Portable(nn.Module):
@@ -24,7 +26,6 @@ class Portable(nn.Module):
         super().__init__()
         plain = source.plain if precision == torch.float32 else copy.deepcopy(source.plain)
         self.backbone, self.decoder = plain.backbone.to(precision), plain.decoder.to(precision)
-        self.inner_blocks = 0 if (inner := getattr(self.decoder, "inner_blocks", None)) is None else inner.count
         self.precision = self.decoder_precision = precision
         self.register_buffer("mean", source.plain.mean)
         self.register_buffer("std", source.plain.std)
@@ -33,7 +34,7 @@ class Portable(nn.Module):
     def forward(self, images: Tensor) -> Tensor:
         """Scores (B, num_classes, H, W)."""
         normalised = ((images - self.mean) / self.std).to(self.precision)
-        features = [level.to(self.decoder_precision) for level in self.backbone(normalised, self.inner_blocks)]
+        features = [level.to(self.decoder_precision) for level in entering(self.decoder, self.backbone, normalised)]
         scores: Tensor = self.decoder(features, (images.shape[-2], images.shape[-1]))
         return scores.float()
 
@@ -47,7 +48,7 @@ class Portable(nn.Module):
                 raise
             self.decoder.float()
             self.decoder_precision = torch.float32
-            return f"the decoder stays in float32: {str(error).splitlines()[0]}"
+            return f"the decoder stays in float32: {first_line(error)}"
         return None
 
 

@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 from torch import nn
 
 from recyclelora.adapters.changes import changed_layers
@@ -35,7 +34,8 @@ from recyclelora.reports.analysis.summary import comparison, group_table, run_ta
 from recyclelora.reports.analysis.tables import Tables, write_csv
 from recyclelora.reports.records import read_run
 from recyclelora.runs.directory import ANALYSIS, is_finished, outputs_of
-from recyclelora.system.errors import UserError
+from recyclelora.system.devices import exact_device
+from recyclelora.system.errors import UserError, first_line
 from recyclelora.system.progress import Reporter
 from recyclelora.system.storage import folder_inside, write_json
 from recyclelora.tracking.process import send
@@ -103,7 +103,7 @@ def measure_run(opened: Opened, config: AnalyzeConfig, look: Look, reporter: Rep
     model, pretrained = opened.adapted.model, opened.pretrained.model
     assert isinstance(model, nn.Module)
     device = next(pretrained.parameters()).device
-    exact = device if device.type == "cuda" else torch.device("cpu")  # mps has no float64
+    exact = exact_device(device)
     count = sum(1 for _ in low_rank_layers(model)) or sum(isinstance(m, nn.Linear) for m in pretrained.modules())
     depth = len(pretrained.blocks)
     blocks = config.blocks if config.blocks is not None else sorted({0, (depth - 1) // 2, depth - 1})
@@ -117,7 +117,7 @@ def measure_run(opened: Opened, config: AnalyzeConfig, look: Look, reporter: Rep
         try:
             images = look(opened.config, str(device))
         except UserError as error:
-            reporter.warn(f"no shares in the directions of the data: {str(error).splitlines()[0]}")
+            reporter.warn(f"no shares in the directions of the data: {first_line(error)}")
             return found
         with user_errors(), reporter.bar("looking at images", 1):
             add_data_shares(found, model, opened.pretrained, opened.config, images, exact)
@@ -209,7 +209,7 @@ def _images(config: Config, given: Any, reporter: Reporter) -> Iterator[tuple[st
             (dataset,) = open_all([wanted], config.data, config.cache)
             yield name, dataset.load(0).image
         except UserError as error:
-            reporter.warn(f"no features of {name}: {str(error).splitlines()[0]}")
+            reporter.warn(f"no features of {name}: {first_line(error)}")
 
 
 def _tell_mlflow(run: Path, reporter: Reporter) -> None:

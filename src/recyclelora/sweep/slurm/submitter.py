@@ -89,7 +89,6 @@ class Submitter:
                 config = self.task.composed(unit.overrides) if self.options.resources else None
             except Exception:  # the trial will fail, with the reason
                 config = None
-
             self._choices[mark] = self.options.choices(lambda key: "" if config is None else str(value_of(config, key)))
         choices = self._choices[mark]
         return choices, min(self.turns.get(unit.folder, 0), len(choices) - 1)
