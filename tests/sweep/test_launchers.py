@@ -133,6 +133,7 @@ def test_capacity_counts_trials(tmp_path: Path):
         (SLURM, {"poll_s": 0}, "hydra.launcher.poll_s=0: must be more than 0"),
         (SLURM, {"comment": "a\ntouch /tmp/x"}, r"hydra.launcher.comment='a\\ntouch /tmp/x': must be one line"),
         (SLURM, {"driver": {"qos": "a\nid"}}, r"hydra.launcher.driver.qos='a\\nid': must be one line"),
+        (SLURM, {"driver": {"timeout_min": 2}}, "hydra.launcher.driver.timeout_min=2: must be at least 3"),
         (SLURM, {"max_num_timeout": -1}, "hydra.launcher.max_num_timeout=-1: must be at least 0"),
         (LOCAL, {"gpus_per_trial": 0}, "hydra.launcher.gpus_per_trial=0: must be at least 1"),
         (LOCAL, {"gpus_per_trial": 2, "trials_per_gpu": 2}, "only one of them can be more than 1"),

@@ -272,7 +272,7 @@ def test_refusals_are_one_line(cluster: Cluster, tmp_path: Path):
 
 
 def test_a_detached_driver_comes_back_when_its_time_is_over(cluster: Cluster, tmp_path: Path):
-    options = SlurmOptions(driver=DriverOptions(timeout_min=1, mem_gb=0.2))
+    options = SlurmOptions(driver=DriverOptions(timeout_min=5, mem_gb=0.2))
     code = "import os,time; print('run', os.environ.get('SLURM_RESTART_COUNT', 0), 'it''s', flush=True); time.sleep(3)"
     job = submit_driver(["python3", "-c", code], tmp_path, options, "tests")
     cluster.until(lambda: cluster.job(job)["JobState"] == "COMPLETED", 30)

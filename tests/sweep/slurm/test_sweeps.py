@@ -247,28 +247,33 @@ def train(folder: Path, *overrides: str) -> tuple[int, str, str]:
     return done.returncode, done.stdout, done.stderr
 
 
+def job_of(unit: Path) -> str:
+    return json.loads((unit / "started.json").read_text())["job"]
+
+
 TRAINING = [
     "hydra/launcher=slurm",
     "hydra.launcher.cpus_per_task=1",
     "hydra.launcher.mem_gb=2",
     "hydra.launcher.poll_s=1",
 ]
+LONG = ["trainer.max_steps=800", "trainer.eval_every=800", "trainer.checkpoint_every=800", "trainer.log_every=20"]
+"""Long enough, ten seconds, for what is done to the job to find it at work."""
 
 
 @pytest.mark.timeout(900)
 def test_training_that_meets_its_time_limit_ends_like_an_undisturbed_one(tmp_path: Path, gta2city, cluster: Cluster):
-    steps = ["trainer.max_steps=60", "trainer.eval_every=60", "trainer.checkpoint_every=60"]
     limit = [*TRAINING, "hydra.launcher.gres=gpu:1", "hydra.launcher.timeout_min=5"]
     with ThreadPoolExecutor() as pool:
-        done = pool.submit(train, tmp_path, *steps, *limit, "study=cut")
+        done = pool.submit(train, tmp_path, *LONG, *limit, "study=cut")
         unit = tmp_path / "outputs/sweeps/cut/ledger/0000/unit_0"
         cluster.until(lambda: (unit / "progress.json").exists(), 120)
-        cluster.ask("scancel", "--signal=USR2", jobs(cluster)["cut-0000"])  # what SLURM does before a time limit
+        cluster.ask("scancel", "--signal=USR2", job_of(unit))  # what SLURM does before a time limit
         code, out, err = done.result()
     assert code == 0, (out, err)
     assert "resuming after step" in (unit / "log.txt").read_text()
     assert len(json.loads((unit.parent / "state.json").read_text())["attempts"]) == 1
-    code, out, err = train(tmp_path, *steps, "study=whole")
+    code, out, err = train(tmp_path, *LONG, "study=whole")
     assert code == 0, (out, err)
     sweeps = tmp_path / "outputs/sweeps"
     cut, whole = (next(sweeps.glob(f"{name}/trial_0000-*/adapter.safetensors")) for name in ("cut", "whole"))
@@ -299,7 +304,7 @@ def test_two_nodes_train_what_one_process_trains(tmp_path: Path, gta2city, clust
 @pytest.mark.timeout(900)
 def test_training_with_data_workers_is_preempted_cancelled_and_drained(tmp_path: Path, gta2city, cluster: Cluster):
     """Signals go to every process of a job, also to the data workers; training saves itself and ends as undisturbed."""
-    steps = ["trainer.max_steps=60", "trainer.eval_every=60", "trainer.checkpoint_every=60", "trainer.num_workers=2"]
+    steps = [*LONG, "trainer.num_workers=2"]
     node = ["hydra.launcher.partition=low", "hydra.launcher.nodelist=n3", "hydra.launcher.gres=null"]
     unit = tmp_path / "outputs/sweeps/cut/ledger/0000/unit_0"
 
@@ -317,7 +322,7 @@ def test_training_with_data_workers_is_preempted_cancelled_and_drained(tmp_path:
         cluster.until(lambda: "resuming after step" in (unit / "log.txt").read_text(), 200)
         step = json.loads((unit / "progress.json").read_text())["step"]
         cluster.until(lambda: at_work(step), 120)
-        cluster.ask("scancel", jobs(cluster)["cut-0000"])
+        cluster.ask("scancel", job_of(unit))
         cluster.until(lambda: (unit / "log.txt").read_text().count("resuming after step") == 2, 200)
         step = json.loads((unit / "progress.json").read_text())["step"]
         cluster.until(lambda: at_work(step), 120)
