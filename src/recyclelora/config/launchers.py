@@ -67,8 +67,7 @@ class DriverOptions:
     account: str | None = None
     """null: the launcher's"""
     timeout_min: int = A_DAY
-    """then it is queued again, and goes on, at least 3: SLURM says so up to two minutes before; less where the partition
-    allows less"""
+    """then it is queued again, and goes on; less where the partition allows less"""
     cpus: int = 1
     mem_gb: float = 4
 
@@ -188,7 +187,7 @@ class SlurmOptions:
         )  # fmt: skip
         if self.fallback_min <= 0:
             raise UserError(f"hydra.launcher.fallback_min={self.fallback_min:g}: must be more than 0")
-        if self.driver.timeout_min < 3:  # else its first signal can be that of its end, again and again
+        if self.driver.timeout_min < 3:  # SLURM may tell it of its end two minutes before
             raise UserError(f"hydra.launcher.driver.timeout_min={self.driver.timeout_min}: must be at least 3")
         _at_least(0, max_num_timeout=self.max_num_timeout, signal_delay_s=self.signal_delay_s)
         if self.poll_s <= 0:
