@@ -41,6 +41,14 @@ def test_a_looped_link_shows_no_file_twice(tmp_path: Path):
     assert [path.relative_to(root).as_posix() for path in loops] == ["x/self", "x/a/loop"]
 
 
+def test_a_link_to_what_lies_above_a_split_brings_no_other_splits_in(tmp_path: Path):
+    root = touch(tmp_path / "data", "train/1.png", "val/2.png")
+    touch(tmp_path, "away/real/3.png", "away/4.png")
+    for link, target in (("train/up", ".."), ("train/b", tmp_path / "away/real"), ("train/b/over", "..")):
+        (root / link).symlink_to(target)
+    assert list(matches(root, "train/**/*.png")) == [("", "1"), ("b/", "3")]
+
+
 def test_every_file_is_used_or_told_with_its_reason(tmp_path: Path):
     root = touch(tmp_path, "x/1.png", "y/1.png", "x/2.jpg", "y/3.png", "y/4.png", "x/5.tif", "x/._1.png", "readme.md",
                  "t/6.jpg", "t/7.jpeg")  # fmt: skip

@@ -159,8 +159,8 @@ def matches(
 def files_below(folder: Path, loops: list[Path] | None = None) -> Iterator[Path]:
     """Every file below a folder in a fixed order, through links.
 
-    A link to a folder that it lies in would show all files again at every level: it is not followed, and is put into
-    ``loops``.
+    A link to a folder that it lies in, also above ``folder``, would show all files again at every level, and those of
+    other splits as this one's: it is not followed, and is put into ``loops``.
     """
     above: dict[str, tuple[tuple[int, int], ...]] = {os.fspath(folder): (_identity(folder),)}
     for here, folders, files in os.walk(folder, followlinks=True):
@@ -168,7 +168,7 @@ def files_below(folder: Path, loops: list[Path] | None = None) -> Iterator[Path]
         for name in sorted(folders):
             path = Path(here, name)
             identity = _identity(path)
-            if identity in way:
+            if identity in way or (path.is_symlink() and path.parent.resolve().is_relative_to(path.resolve())):
                 folders.remove(name)
                 if loops is not None:
                     loops.append(path)
