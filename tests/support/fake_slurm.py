@@ -59,9 +59,9 @@ class FakeSlurm:
         return (self.folder / "sbatch.script").read_text()
 
 
-def listed(job: str, state: str, reason: str = "None", code: int = 0, node: str = "") -> str:
-    """A job's line of squeue."""
-    values = (job, state, "0", str(code << 8), node, reason)
+def listed(job: str, state: str, reason: str = "None", code: int = 0, node: str = "", ran: str = "0:00") -> str:
+    """A job's line of squeue; its time limit is an hour."""
+    values = (job, state, "0", str(code << 8), node, ran, "1:00:00", reason)
     return "".join(value.ljust(width) for value, width in zip(values, FIELDS.values(), strict=True))
 
 

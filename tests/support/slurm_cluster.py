@@ -52,6 +52,7 @@ MaxArraySize=4
 PreemptType=preempt/partition_prio
 PreemptMode=REQUEUE
 GresTypes=gpu
+Prolog={folder}/prolog.sh
 DefMemPerCPU=100
 NodeName=n[1-3] NodeHostname={host} NodeAddr=127.0.0.1 Port=[{node_ports}] CPUs=4 RealMemory=4000 Gres=gpu:2
 PartitionName=main Nodes=ALL Default=YES MaxTime=INFINITE State=UP PriorityTier=1 PreemptMode=OFF
@@ -103,6 +104,9 @@ class Cluster:
         (self.folder / "gres.conf").write_text(
             "NodeName=n[1-3] Name=gpu File=/dev/null\nNodeName=n[1-3] Name=gpu File=/dev/zero\n"
         )
+        prolog = self.folder / "prolog.sh"
+        prolog.write_text(f"#!/bin/sh\ntest ! -e {self.folder}/$SLURMD_NODENAME.broken\n")
+        prolog.chmod(0o755)
         (self.folder / "cgroup.conf").write_text("CgroupPlugin=cgroup/v1\n")
         key = self.folder / "munge.key"
         key.write_bytes(os.urandom(128))
@@ -137,6 +141,15 @@ class Cluster:
     def start_controller(self) -> None:
         """Start the controller again, which remembers its jobs."""
         self._call("slurmctld", "-f", str(self.configuration))
+
+    def break_prolog(self, node: str) -> None:
+        """Let nothing start on a node until :meth:`mend_prolog`."""
+        (self.folder / f"{node}.broken").touch()
+
+    def mend_prolog(self, node: str) -> None:
+        """Take back what :meth:`break_prolog` did; SLURM has drained the node meanwhile."""
+        (self.folder / f"{node}.broken").unlink()
+        self.ask("scontrol", "update", f"nodename={node}", "state=resume")
 
     def stop_controller(self) -> None:
         """End the controller; jobs go on."""

@@ -63,6 +63,8 @@ class Status:
     node_fault: bool = False
     stuck: bool = False
     """of a job that is queued: it will not start unless a person does what ``reason`` says"""
+    news: bool = False
+    """of a job that is queued: its ``reason`` is worth a line of the log, though it passes by itself"""
     excused: bool = False
     """of a job that is gone: its end is certain to say nothing about the trial, and is not counted as a try"""
 

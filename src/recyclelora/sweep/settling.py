@@ -84,9 +84,9 @@ class Settling:
         self._waits[job] = reason
         for trial, unit in self.jobs[job]:
             Unit(trial.unit_folder(unit)).waits(reason)
-        if status.stuck:
+        if status.stuck or status.news:
             numbers = ", ".join(str(trial.number) for trial, _ in self.jobs[job])
-            self.say(f"job {job} (trial {numbers}) cannot start: {reason}")
+            self.say(f"job {job} (trial {numbers}){' cannot start' if status.stuck else ''}: {reason}")
 
     def _settle_unit(self, trial: Trial, unit: int, status: Status) -> None:
         """A unit's job is gone: take its outcome, try again, or give the trial up."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import os
+import re
 import stat
 import time
 from pathlib import Path
@@ -62,6 +63,13 @@ def submitted(executor: SlurmExecutor) -> tuple[str, Trial]:
     return job.name, trial
 
 
+def submitted_again(executor: SlurmExecutor, number: int) -> tuple[str, Trial]:
+    trial = trial_of(executor, number)
+    (job,) = executor.submit([work_of(trial)])
+    Unit(trial.unit_folder(0)).started(1, job.name)
+    return job.name, trial
+
+
 def status(executor: SlurmExecutor, job: str) -> Status:
     executor._looked = -1e9
     return executor.status([job])[job]
@@ -97,6 +105,9 @@ PASSING = [
     "sbatch: error: Batch job submission failed: Socket timed out on send/recv operation",
     "sbatch: error: Slurm temporarily unable to accept job, sleeping and retrying",
     "sbatch: error: Slurm job queue full, sleeping and retrying",
+    "sbatch: error: QOSGrpSubmitJobsLimit\nsbatch: error: Batch job submission failed: Job violates accounting/QOS "
+    "policy (job submit limit, user's size and/or time limits)",
+    "sbatch: error: Batch job submission failed: Required partition not available (inactive or drain)",
     "sbatch: error: Batch job submission failed: Zero Bytes were transmitted or received",
     'sbatch: error: Munge encode failed: Failed to access "/run/munge/munge.socket.2"',
 ]
@@ -112,12 +123,37 @@ WRONG = [
     "accounting/QOS policy (job submit limit, user's size and/or time limits)",
     "sbatch: unrecognized option '--nonsense=1'\nTry \"sbatch --help\" for more information",
 ]
+BUT_POLICY = (
+    "sbatch: error: Batch job submission failed: Job violates accounting/QOS policy (job submit limit, user's size "
+    "and/or time limits)"
+)
+REFUSED = {
+    # what a SLURM 22.05 with accounting and EnforcePartLimits=ALL says -> the keys that the driver names
+    f"sbatch: error: QOSMaxCpuPerUserLimit\n{BUT_POLICY}": "less than one such job: hydra.launcher.mem_gb",
+    f"sbatch: error: QOSGrpCpuLimit\n{BUT_POLICY}": "less than one such job: hydra.launcher.mem_gb",
+    f"sbatch: error: QOSGrpCPUMinutesLimit\n{BUT_POLICY}": "or less than one job: hydra.launcher.account, qos",
+    f"sbatch: error: QOSMaxCpuMinutesPerJobLimit\n{BUT_POLICY}": "hydra.launcher.timeout_min=60, gres, nodes",
+    f"sbatch: error: QOSMaxWallDurationPerJobLimit\n{BUT_POLICY}": "less than hydra.launcher.timeout_min=60",
+    "sbatch: error: Batch job submission failed: Requested time limit is invalid (missing or exceeds some limit)":
+        "the partition allows less than hydra.launcher.timeout_min=60",
+    "sbatch: error: Batch job submission failed: Node count specification invalid": "hydra.launcher.nodes",
+    "sbatch: error: Batch job submission failed: Memory required by task is not available": "hydra.launcher.mem_gb",
+    "sbatch: error: Batch job submission failed: Requested reservation is invalid": "hydra.launcher.reservation",
+    "sbatch: error: Batch job submission failed: Invalid node name specified": "hydra.launcher.nodelist",
+    "sbatch: error: Batch job submission failed: Invalid feature specification": "hydra.launcher.constraint",
+    "sbatch: error: Batch job submission failed: More processors requested than permitted": "cpus_per_task",
+    "sbatch: error: Batch job submission failed: Invalid qos specification": "hydra.launcher.qos",
+    WRONG[0]: "hydra.launcher.partition",
+    WRONG[1]: "hydra.launcher.account",
+    WRONG[3]: "hydra.launcher.constraint, gres, mem_gb",
+}  # fmt: skip
 HANGS = 'echo "${@: -1}" > $FAKE/path; sleep 100'
 UNKNOWN = "sbatch: error: Batch job submission failed: Unspecified error"
 
 
 @pytest.mark.parametrize("text", PASSING)
 def test_what_passes_is_waited_for_from_the_first_job_on(fake: FakeSlurm, executor: SlurmExecutor, text: str):
+    fake.queue(listed("9", "RUNNING"))  # of this user
     fake.says("sbatch", "Welcome! Invalid account? Ask us.\n", f"lua: remember error codes\n{text}\n", 1)
     with pytest.raises(NotNow, match="sbatch: "):
         submitted(executor)
@@ -133,6 +169,30 @@ def test_what_is_wrong_with_the_request_ends_the_sweep_at_any_time(fake: FakeSlu
     assert not list(executor.files.private.iterdir())
 
 
+@pytest.mark.parametrize("text", REFUSED)
+def test_what_can_never_start_is_refused_with_the_key_to_change(fake: FakeSlurm, executor: SlurmExecutor, text: str):
+    submitted(executor)  # that others were taken is no hope for it
+    fake.says("sbatch", "", text, 1)
+    with pytest.raises(UserError, match=re.escape(REFUSED[text])) as refused:
+        executor.submit([work_of(trial_of(executor, 1))])
+    assert "\n" not in str(refused.value)
+
+
+@pytest.mark.parametrize("limit", ["AssocMaxSubmitJobLimit", "QOSMaxSubmitJobPerUserLimit"])
+def test_a_limit_of_ones_own_jobs_is_waited_for_while_there_are_any(fake: FakeSlurm, executor, limit: str):
+    """A limit of 0 is how sites close an account."""
+    fake.says("sbatch", "", f"sbatch: error: {limit}\n{BUT_POLICY}", 1)
+    with pytest.raises(UserError, match=r"hydra.launcher.account, qos: none of your jobs is in the queue"):
+        submitted(executor)
+    assert len(fake.calls("sbatch")) == 2  # the last of them may have ended between
+    fake.queue(listed("9", "PENDING"))
+    with pytest.raises(NotNow, match=r"no more jobs into the queue: hydra.launcher.account, qos"):
+        executor.submit([work_of(trial_of(executor, 1))])
+    fake.does("squeue", "exit 1")
+    with pytest.raises(NotNow):
+        executor.submit([work_of(trial_of(executor, 2))])
+
+
 def test_an_unknown_refusal_is_waited_for_once_such_a_job_was_taken(fake: FakeSlurm, executor: SlurmExecutor):
     fake.says("sbatch", "", UNKNOWN, 1)
     with pytest.raises(UserError, match="Unspecified error"):
@@ -143,6 +203,9 @@ def test_an_unknown_refusal_is_waited_for_once_such_a_job_was_taken(fake: FakeSl
         fake.says("sbatch", "", UNKNOWN, 1)
         with pytest.raises(NotNow):
             again.submit([work_of(trial_of(executor, 2))])
+    other = executor_of(executor.files.folder.parents[1], cpus_per_task=3)  # of a larger job it says nothing
+    with pytest.raises(UserError):
+        other.submit([work_of(trial_of(executor, 3))])
 
 
 def test_an_sbatch_that_is_gone_is_waited_for(fake: FakeSlurm, executor: SlurmExecutor, tmp_path: Path, monkeypatch):
@@ -291,6 +354,50 @@ def test_what_passes_by_itself_is_only_shown(fake: FakeSlurm, executor: SlurmExe
     assert status(executor, job) == Status(Stage.QUEUED, reason)
 
 
+def test_a_limit_of_one_user_never_passes_where_no_other_job_of_theirs_runs(fake, executor, monkeypatch):
+    """Without ``DenyOnLimit`` sbatch takes a job that is larger than all that its user may have at once."""
+    job, _ = submitted(executor)
+    fake.queue(listed(job, "PENDING", "QOSMaxGRESPerUser"))
+    assert status(executor, job) == Status(Stage.QUEUED, "QOSMaxGRESPerUser")  # SLURM may not have looked again yet
+    monkeypatch.setattr(executing, "STALE", 0.0)
+    found = status(executor, job)
+    assert found.stuck and "less than one such job: hydra.launcher.mem_gb" in (found.reason or "")
+    fake.queue(listed(job, "PENDING", "QOSMaxGRESPerUser"), listed("9", "RUNNING"))
+    assert status(executor, job) == Status(Stage.QUEUED, "QOSMaxGRESPerUser")
+
+
+def test_a_job_that_outlives_its_budget_says_nothing_about_its_trial(fake: FakeSlurm, executor, monkeypatch):
+    """SLURM calls it TIMEOUT, reason TimeLimit, as if it had met its own limit."""
+    monkeypatch.setattr(executor, "_silent_for", lambda job: 99.0)
+    job, trial = submitted(executor)
+    Unit(trial.unit_folder(0)).started(1, job)
+    fake.queue(listed(job, "TIMEOUT", "TimeLimit", ran="3:26"))
+    found = status(executor, job)
+    assert found.excused and found.node_fault and "after 3 of its 60 min: a budget" in (found.reason or "")
+    for ran in ("1:00:12", "59:59"):
+        (late, trial) = submitted_again(executor, trial.number + 1)
+        fake.queue(listed(late, "TIMEOUT", "TimeLimit", ran=ran))
+        found = status(executor, late)
+        assert not found.excused and "took longer than hydra.launcher.timeout_min" in (found.reason or "")
+
+
+def test_a_job_that_a_nodes_prolog_kept_from_starting_is_released_but_not_for_ever(fake: FakeSlurm, executor):
+    job, _ = submitted(executor)
+    held = listed(job, "PENDING", "launch failed requeued held")
+    fake.does("scontrol", "")
+    fake.queue(held)
+    for _ in range(executing.MOST_RELEASES):
+        found = status(executor, job)
+        assert (found.stage, found.stuck, found.news) == (Stage.QUEUED, False, True)
+    assert fake.calls("scontrol")[-3:] == [f"release {job}"] * 3
+    assert status(executor, job).stuck and f"scontrol release {job}" in (status(executor, job).reason or "")
+    fake.queue(listed(job, "RUNNING"))
+    assert status(executor, job).stage == Stage.RUNNING
+    fake.queue(held)
+    assert status(executor, job).news  # it started meanwhile: there are nodes that can
+    assert len(fake.calls("sbatch")) == 1
+
+
 def test_a_job_that_was_taken_and_then_found_impossible_says_why():
     """SLURM 22.05 gives it the exit status 1, as if a signal had killed it."""
     found = explain(JobState("FAILED", "BadConstraints", signal=1), 60)
@@ -299,7 +406,10 @@ def test_a_job_that_was_taken_and_then_found_impossible_says_why():
 
 def test_scontrol_writes_the_same_reasons_with_underscores(fake: FakeSlurm, executor: SlurmExecutor):
     job, _ = submitted(executor)
-    fake.says("scontrol", f"JobId={job} JobState=PENDING Reason=launch_failed_requeued_held Dependency=(null)\n")
+    fake.does(
+        "scontrol",
+        f"[ $1 = show ] && echo JobId={job} JobState=PENDING Reason=launch_failed_requeued_held 'Dependency=(null)'",
+    )
     assert f"scancel {job}" in (status(executor, job).reason or "")
 
 
@@ -410,6 +520,7 @@ def test_while_nothing_is_taken_the_driver_waits_and_says_so_once(fake: FakeSlur
     monkeypatch.setattr(submitting, "PAUSES", (0.01, 0.02))
     driver, lines = driver_of(executor)
     driver.submitting._pause = 0.01
+    fake.queue(listed("9", "RUNNING"))
     fake.says("sbatch", "", PASSING[0], 1)
     for _ in range(4):
         turn(driver)

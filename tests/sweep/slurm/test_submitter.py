@@ -79,6 +79,7 @@ def test_an_array_that_is_too_large_is_taken_in_part(fake: FakeSlurm, tmp_path: 
 def test_a_limit_without_any_room_is_waited_for(fake: FakeSlurm, tmp_path: Path):
     executor = executor_of(tmp_path, array=True)
     fake.says("sbatch", "", "sbatch: error: AssocMaxSubmitJobLimit", 1)
+    fake.queue(listed("9", "RUNNING"))
     with pytest.raises(NotNow, match="AssocMaxSubmitJobLimit"):
         executor.submit(works(tmp_path, 8))
     assert len(fake.calls("sbatch")) == 4  # 8, 4, 2 and 1

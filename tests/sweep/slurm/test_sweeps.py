@@ -142,6 +142,19 @@ def test_a_node_on_which_nothing_begins_fails_no_trial(sweeping: Sweeping, clust
     assert died and len(sweeping.executions) == 6
 
 
+def test_a_job_that_a_prolog_kept_from_starting_is_released(sweeping: Sweeping, cluster: Cluster):
+    """SLURM drains the node and holds the job."""
+    cluster.break_prolog("n2")
+    try:
+        code, out, err = sweeping("x=1,2,3", "hydra.sweeper.n_jobs=3", *SLURM, "hydra.launcher.cpus_per_task=4")
+    finally:
+        cluster.mend_prolog("n2")
+    assert code == 0, (out, err)
+    assert sweeping.states == {"complete": 3} and len(sweeping.executions) == 3
+    assert out.count("is drained: released for another one") == 1
+    assert all(len(trial.attempts) == 1 for trial in sweeping.trials)
+
+
 WAITING = {
     # options; what the test does to the job once it runs; reason; advice; what lets the job start
     "held": (

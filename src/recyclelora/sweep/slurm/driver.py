@@ -61,9 +61,22 @@ def submit_driver(command: Sequence[str], sweep: Path, options: SlurmOptions, st
     d = options.driver
     chosen = {**vars(options), "partition": d.partition or options.partition, "account": d.account or options.account}
     try:
-        return sbatch(path, {**chosen, "qos": d.qos}, waits=False)
+        return sbatch(path, {**chosen, "qos": d.qos}, limit_min=_limit_min(options), waits=lambda: False)
     except NotNow as error:
-        raise UserError(f"the driver's job is not taken at present, try again: {error}") from error
+        raise UserError(f"the driver's job is not taken at present, try again: {_own_keys(error)}") from error
+    except UserError as error:
+        raise UserError(_own_keys(error)) from error
+
+
+def _own_keys(error: Exception) -> str:
+    """What to change about the driver's own job."""
+    return str(error).replace("hydra.launcher.", "hydra.launcher.driver.").replace("cpus_per_task", "cpus")
+
+
+def _limit_min(options: SlurmOptions) -> int:
+    """The time limit of the driver's job."""
+    d = options.driver
+    return min(d.timeout_min, minutes_allowed(d.partition or options.partition) or d.timeout_min)
 
 
 def _hidden(command: Sequence[str], path: Path) -> list[str]:
@@ -82,7 +95,7 @@ def driver_script(command: Sequence[str], sweep: Path, options: SlurmOptions, st
         "job-name": f"{o.name or study}-driver",
         "output": sweep.absolute() / "driver.log",
         "open-mode": "append",
-        "time": min(d.timeout_min, minutes_allowed(d.partition or o.partition) or d.timeout_min),
+        "time": _limit_min(o),
         "cpus-per-task": d.cpus,
         "mem": f"{round(1024 * d.mem_gb)}M",
         "partition": d.partition or o.partition,

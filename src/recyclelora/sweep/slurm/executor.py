@@ -17,7 +17,7 @@ from recyclelora.runs.mailbox import began, ended
 from recyclelora.sweep.execution import Job, Stage, Status, Work
 from recyclelora.sweep.slurm.calls import ask, hurry
 from recyclelora.sweep.slurm.files import JobFiles
-from recyclelora.sweep.slurm.queue import JobState, Unanswered, explain, look, look_closer
+from recyclelora.sweep.slurm.queue import LAUNCH_FAILED, JobState, Unanswered, explain, look, look_closer
 from recyclelora.sweep.slurm.submitter import Submitter
 from recyclelora.sweep.task import HydraTask
 from recyclelora.system.errors import UserError
@@ -31,6 +31,11 @@ LATE_FILES = 30.0
 SILENT = 300.0
 """Seconds after which a job is lost that squeue does not list, of which nobody else can say anything, and that writes
 nothing."""
+STALE = 180.0
+"""Seconds for which SLURM may still name a reason that has passed."""
+MOST_RELEASES = 3
+"""Held jobs that are let go again while none of them has started since: a Prolog may fail everywhere, and every failure
+costs the site a node."""
 
 
 class SlurmExecutor:
@@ -67,6 +72,10 @@ class SlurmExecutor:
         self._waits_since: dict[str, float] = {}
         self._moved: dict[str, str] = {}
         """jobs that are taken out of the queue for another choice -> why"""
+        self._alone_since: dict[str, float] = {}
+        """jobs that wait while none of this user's runs"""
+        self._released: dict[str, int] = {}
+        """jobs that a node could not start -> how often they were let go again; those that have not started since"""
         self._looked = self._submitted = -1e9
         hurry(False)
 
@@ -121,7 +130,13 @@ class SlurmExecutor:
 
     def _listed(self, job: str, state: JobState) -> Status:
         """What the queue's word for a job means."""
+        since = self._alone_since.setdefault(job, time.monotonic()) if state.alone else self._alone_since.pop(job, 0.0)
+        state = replace(state, alone=state.alone and time.monotonic() - since >= STALE)
         status = explain(state, self.files.read(job).get("timeout_min", self.limit_min), job)
+        if status.stage == Stage.RUNNING:
+            self._released.pop(job, None)
+        if status.stage == Stage.QUEUED and LAUNCH_FAILED.search(state.reason):
+            status = self._release(job, status)
         if status.stage != Stage.GONE:
             self._silent_since.pop(job, None)
             self._move(job, status)
@@ -134,6 +149,13 @@ class SlurmExecutor:
         if state.state in FALSE_START and units and not any(began(folder, attempt) for folder, attempt in units):
             return self._false_start(job, state, status)
         return status
+
+    def _release(self, job: str, status: Status) -> Status:
+        """A job that SLURM holds since a node, drained by now, could not start it: the next node may."""
+        if sum(self._released.values()) >= MOST_RELEASES or ask(["scontrol", "release", job], seconds=20) is None:
+            return status
+        self._released[job] = self._released.get(job, 0) + 1
+        return Status(Stage.QUEUED, "a node could not start it and is drained: released for another one", news=True)
 
     def _move(self, job: str, status: Status) -> None:
         """Take a job out of the queue that does not start, where something else can be asked for."""

@@ -28,6 +28,8 @@ class JobRecord(TypedDict):
     timeout_min: NotRequired[int]
     further: NotRequired[int | None]
     """which of the choices comes next where this one does not start; None: it was the last"""
+    asked: NotRequired[str]
+    """a mark of what it asked for"""
 
 
 @dataclass(frozen=True)
@@ -58,17 +60,19 @@ class JobFiles:
             private(self.root)
         private(self.private)
 
-    def any_taken(self) -> bool:
-        """Whether SLURM has taken a job of this sweep before."""
-        return any(self.root.glob("*/*_units.json"))
+    def any_taken(self, asked: str) -> bool:
+        """Whether SLURM has taken a job of this sweep before that asked for the same."""
+        return any(read_json(path).get("asked", asked) == asked for path in self.root.glob("*/*_units.json"))
 
-    def write(self, job: str, name: str, work: Sequence[Work], timeout_min: int, further: int | None) -> None:
+    def write(
+        self, job: str, name: str, work: Sequence[Work], timeout_min: int, further: int | None, asked: str
+    ) -> None:  # fmt: skip
         """Write down which units a new job is."""
         private(self.of(job))
         units = [JobUnit(folder=os.path.relpath(w.folder, self.root), attempt=w.attempt) for w in work]
         write_json(
             self.of(job) / f"{job}_units.json",
-            JobRecord(name=name, units=units, timeout_min=timeout_min, further=further),
+            JobRecord(name=name, units=units, timeout_min=timeout_min, further=further, asked=asked),
         )
 
     def read(self, job: str) -> JobRecord:

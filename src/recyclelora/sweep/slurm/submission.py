@@ -6,7 +6,7 @@ import os
 import re
 import shlex
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +14,7 @@ from recyclelora.config.launchers import SlurmOptions, compatible
 from recyclelora.sweep import snapshot
 from recyclelora.sweep.execution import NotNow
 from recyclelora.sweep.slurm.calls import ask, call, first_line
+from recyclelora.sweep.slurm.queue import TOO_LARGE, refusal_advice
 from recyclelora.system.errors import UserError
 
 EXPORTED = (
@@ -29,7 +30,9 @@ WAITS = re.compile(
     # the cluster's own tables are full
     r"|job queue full|too many jobs|insufficient storage"
     # a user's or an account's number of jobs, as SLURM spells it: AssocMaxSubmitJobLimit, QOSMaxSubmitJobPerUserLimit
-    r"|(max|grp)submitjob",
+    r"|(max|grp)submitjob"
+    # a partition that is drained
+    r"|partition not available",
     re.IGNORECASE,
 )
 """Refusals that pass, whatever was asked for."""
@@ -40,7 +43,7 @@ WRONG = re.compile(
     r"|node configuration is not available|requested .*(is )?(invalid|unsupported)|only contains"
     r"|memory (required|specification)|more processors requested|(node|cpu) count (per|spec)"
     r"|not permitted|permission denied|access denied|access/permission|unable to open|no such file"
-    r"|perjob|perjoblimit|maxwall|walldurationper",
+    rf"|perjob|perjoblimit|maxwall|walldurationper|{TOO_LARGE}",
     re.IGNORECASE,
 )
 """Refusals that come again however often the same is asked for."""
@@ -106,22 +109,23 @@ def _as_snapshot(python: str) -> str:
     return f"{python} {shlex.join([archive, folder])}" if archive.endswith(snapshot.ARCHIVE) else python
 
 
-def sbatch(script: Path, chosen: Mapping[str, object], *, waits: bool) -> str:
+def sbatch(script: Path, chosen: Mapping[str, object], *, limit_min: int, waits: Callable[[], bool]) -> str:
     """Submit a script and return the job's number.
 
     Args:
         script: its path, which no other submission ever has
         chosen: keys of ``hydra.launcher``, see :func:`recyclelora.sweep.slurm.calls.environment`
+        limit_min: the job's time limit
         waits: whether SLURM has taken such a job before, so that a refusal for no known reason will pass
 
     Raises:
-        UserError: SLURM refuses what is asked for, in its own words.
+        UserError: SLURM refuses what is asked for, in its own words, and what to change.
         NotNow: SLURM does not take it at present.
     """
     try:
         answer = call(["sbatch", "--parsable", str(script)], chosen=chosen)
     except OSError as error:
-        if waits:
+        if waits():
             raise NotNow("there is no sbatch here any more") from error
         raise UserError("hydra/launcher=slurm: there is no sbatch here") from error
     number = job_number(answer.out) if answer.ok else None
@@ -132,9 +136,10 @@ def sbatch(script: Path, chosen: Mapping[str, object], *, waits: bool) -> str:
     if answer.code is None:
         raise NotNow("sbatch does not answer")
     said = refusal(answer.error or answer.out)
-    if (waits and not WRONG.search(said)) or WAITS.search(said):
-        raise NotNow(f"sbatch: {said}")
-    raise UserError(f"sbatch refuses the job: {said}")
+    todo = refusal_advice(said, limit_min)
+    if WAITS.search(said) or (not WRONG.search(said) and waits()):
+        raise NotNow(f"sbatch: {said}{todo}")
+    raise UserError(f"sbatch refuses the job: {said}{todo}")
 
 
 def job_number(out: str) -> str | None:
@@ -158,6 +163,11 @@ def taken(script: Path) -> str | None:
     answer = ask(["squeue", "--noheader", "--all", f"--user={os.getuid()}", "--format=%F %o"], seconds=20)
     jobs = (line.strip().partition(" ") for line in (answer or "").splitlines())
     return next((number for number, _, command in jobs if command.strip() == str(script)), None)
+
+
+def queue_is_empty() -> bool:
+    """Whether none of this user's jobs runs or waits; False where SLURM does not say."""
+    return ask(["squeue", "--noheader", "--all", f"--user={os.getuid()}"], seconds=20) == ""
 
 
 def exports() -> list[str]:

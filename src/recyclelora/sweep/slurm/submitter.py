@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import itertools
 import re
 import uuid
@@ -15,13 +16,15 @@ from recyclelora.sweep.slurm.calls import ask
 from recyclelora.sweep.slurm.files import JobFiles
 from recyclelora.sweep.slurm.job import SlurmJob
 from recyclelora.sweep.slurm.queue import minutes_allowed
-from recyclelora.sweep.slurm.submission import sbatch, taken, trial_script
+from recyclelora.sweep.slurm.submission import queue_is_empty, sbatch, taken, trial_script
 from recyclelora.sweep.task import HydraTask
 from recyclelora.system.errors import UserError
 from recyclelora.system.storage import private
 
 FEWER = re.compile(r"(max|grp)submitjob|submit limit|job array", re.IGNORECASE)
 """Refusals that a smaller array may not meet: of a limit of submitted jobs, or of the size of arrays."""
+OWN_JOBS = re.compile(r"AssocMaxSubmit|SubmitJobs?PerUser", re.IGNORECASE)
+"""Refusals that pass as jobs of this user end, and never where there are none."""
 
 Works = Sequence[Work]
 
@@ -95,6 +98,7 @@ class Submitter:
 
     def _as_many_as_fit(self, jobs: Sequence[Works], options: SlurmOptions, further: int | None) -> list[Job]:
         """Submit jobs as an array; of one that is too large the first half, until it fits."""
+        in_vain = False
         while True:
             try:
                 return self._call(jobs, options, further)
@@ -103,13 +107,17 @@ class Submitter:
                     jobs = jobs[: len(jobs) // 2]
                 elif isinstance(error, UserError) and self.left_out:
                     self.left_out.clear()  # it may be refused for want of nodes: rather a bad one than none
+                elif isinstance(error, NotNow) and OWN_JOBS.search(str(error)) and queue_is_empty():
+                    if in_vain:
+                        raise UserError(f"{error}: none of your jobs is in the queue, so it allows none") from error
+                    in_vain = True  # the last of them may have ended just now
                 else:
                     raise
 
     def _call(self, jobs: Sequence[Works], options: SlurmOptions, further: int | None) -> list[Job]:
         from submitit.core.utils import DelayedSubmission, JobPaths
 
-        name = uuid.uuid4().hex
+        name, asked, limit = uuid.uuid4().hex, _asked(options), self.limit_of(options)
         script = self.files.private / f"{name}.sh"
         pickles = [self.files.private / f"{name}_{index}.pkl" for index in range(len(jobs))]
         script.write_text(self.script(jobs, options), encoding="utf-8")
@@ -117,7 +125,7 @@ class Submitter:
             job = SlurmJob(self.task, self.objectives, list(work), options.max_num_timeout, options.signal_delay_s)
             DelayedSubmission(job).dump(pickle)
         try:
-            number = sbatch(script, vars(options), waits=self.files.any_taken())
+            number = sbatch(script, vars(options), limit_min=limit, waits=lambda: self.files.any_taken(asked))
         except (NotNow, UserError) as error:
             for pickle in pickles:
                 pickle.unlink()  # a job that SLURM took without saying so finds none and ends
@@ -129,7 +137,7 @@ class Submitter:
         names = [number] if len(jobs) == 1 else [f"{number}_{index}" for index in range(len(jobs))]
         for job_name, work, pickle in zip(names, jobs, pickles, strict=True):
             private(self.files.of(job_name))
-            self.files.write(job_name, self._name([work]), work, self.limit_of(options), further)
+            self.files.write(job_name, self._name([work]), work, limit, further, asked)
             if job_name == names[0]:
                 JobPaths(self.files.folder, job_name).move_temporary_file(script, "submission_file")
             JobPaths(self.files.folder, job_name).move_temporary_file(pickle, "submitted_pickle")
@@ -167,3 +175,8 @@ class Submitter:
         if options.partition not in self._limits:
             self._limits[options.partition] = min(A_DAY, minutes_allowed(options.partition) or A_DAY)
         return self._limits[options.partition]
+
+
+def _asked(options: SlurmOptions) -> str:
+    """A mark of what a job asks for: the same for jobs that SLURM takes, or does not take, alike."""
+    return hashlib.sha256(repr(sorted(vars(options).items())).encode()).hexdigest()[:16]
