@@ -20,6 +20,7 @@ from recyclelora.tracking.description import changes, flat_parameters, run_name
 from recyclelora.tracking.follow import sync
 from recyclelora.tracking.mlflow.passes import run_sender
 from recyclelora.tracking.mlflow.store import Store
+from recyclelora.tracking.mlflow.views import RUNS, TAG, link
 
 
 @pytest.fixture
@@ -103,6 +104,33 @@ def test_what_runs_are_sorted_by_are_metrics(run):
     metrics = run[2].data.metrics
     assert metrics["objective"] == 0.375 and metrics["seconds"] == 8 and metrics["peak_memory_mb"] == 512
     assert metrics["parameters/backbone_trainable"] == 10
+
+
+def test_the_score_that_counts_comes_first_and_is_nan_until_it_is_known(config):
+    """MLflow's page that compares runs begins with the metric that was there first."""
+    path, client = finished_run(config, finished=False), client_of(config)
+    run_id = sync(path)
+    (first,) = [m.key for m in client.get_run(run_id).to_proto().data.metrics][:1]
+    assert first == "final_miou/mean"
+    ((step, value),) = history(client, run_id, first)
+    assert step == 0 and math.isnan(value)
+    finish(path)
+    MetricsLog(path / "metrics.jsonl").append(2, {"final_miou/mean": 0.25, "final_miou/cityscapes": 0.25})
+    sync(path)
+    assert client.get_run(run_id).data.metrics["final_miou/mean"] == 0.25
+
+
+def test_an_experiment_has_a_view_and_a_description_that_a_user_may_replace(config):
+    client, run_id = client_of(config), sync(finished_run(config))
+    experiment = client.get_run(run_id).info.experiment_id
+    tags = client.get_experiment(experiment).tags
+    assert tags["mlflow.experiment.primaryMetric.name"] == "final_miou/mean"
+    assert f"[Table of all runs]({link(experiment, RUNS)})" in tags["mlflow.note.content"]
+    columns = json.loads(tags[TAG + RUNS])["selectedColumns"]
+    assert columns[:3] == [f"metrics.`final_miou/{name}`" for name in ("mean", "cityscapes", "source_val")]
+    client.set_experiment_tag(experiment, "mlflow.note.content", "mine")
+    sync(finished_run(config, "run1"))
+    assert client.get_experiment(experiment).tags["mlflow.note.content"] == "mine"
 
 
 def test_data_sets_are_inputs_with_a_context(run):

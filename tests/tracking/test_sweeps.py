@@ -15,6 +15,7 @@ from recyclelora.sweep.ledger import Ledger
 from recyclelora.system.storage import locked
 from recyclelora.tracking.follow import sync
 from recyclelora.tracking.mlflow.sweeps import SweepSender
+from recyclelora.tracking.mlflow.views import TAG, TRIALS
 
 
 @pytest.fixture
@@ -88,6 +89,19 @@ def test_the_parent_is_the_sweep_at_a_glance(config, sweep):
     assert {f.path for f in client.list_artifacts(parent_id)} == {"report", "study.json"}
     assert [f.path for f in client.list_artifacts(parent_id, "report")] == ["report/report.html"]
     assert (trials["2"].info.status, trials["2"].data.tags["state"]) == ("KILLED", "pruned: pruned")
+
+
+def test_what_a_study_chose_are_the_first_parameters_and_the_columns_of_its_table(config, sweep):
+    """MLflow's page that compares runs begins with the first parameters that differ, by name."""
+    sync(sweep)
+    _, trials = runs_of(config)
+    client, params = client_of(config), trials["0"].data.params
+    assert min(params) == "Trial.main.rank" and params["Trial.main.rank"] == "2"
+    tags = client.get_experiment(trials["0"].info.experiment_id).tags
+    state = json.loads(tags[TAG + TRIALS])
+    assert state["selectedColumns"][:3] == [
+        "params.`Trial.main.rank`", "metrics.`objective`", "metrics.`final_miou/mean`"]  # fmt: skip
+    assert tags["mlflow.note.content"].endswith("\n\n`python train.py -m adapter.main.rank=2,3`")
 
 
 def test_a_trial_that_breaks_a_constraint_is_not_the_best(config, sweep):

@@ -7,17 +7,24 @@ import datetime
 import functools
 import hashlib
 import json
+import posixpath
+import re
 from pathlib import Path
 from typing import Any
 
 from recyclelora.config.compose import composed
 from recyclelora.config.run import Config
 from recyclelora.runs.directory import RunRecord
+from recyclelora.runs.metrics_log import FINAL
 
 LONGEST = 5000
 """Characters of a parameter or tag; MLflow refuses parameters of more than 6000."""
+LONGEST_NAME = 250
 NO_PARAMETERS = ("output_dir", "cache", "fresh", "study", "data.classes", "data.folder", "tracking")
 NO_CHANGES = (*NO_PARAMETERS, "data.root", "backbone.checkpoint", "data.num_classes", "data.class_names")
+VARIED = "Trial."
+"""Begins the parameters that say what a study varies, as it was typed: capitals stand before all others, and MLflow's
+page that compares runs begins with the first parameters that differ, by name."""
 CONTEXTS = {"source": "train", "source_val": "validation", "target": "target"}
 
 
@@ -30,7 +37,7 @@ def run_name(config: Config) -> str:
 
 def trial_name(kind: str, number: int, params: dict[str, Any], seed: int) -> str:
     """The same for a trial: what the study varies, by the ends of the names."""
-    varied = [f"{'.'.join(name.split('.')[-2:])}={_cell(value)}" for name, value in params.items() if name != "seed"]
+    varied = [f"{_end(name)}={_cell(value)}" for name, value in params.items() if name != "seed"]
     return " ".join([f"{kind} {number}", *varied, f"seed={seed}"])
 
 
@@ -49,6 +56,35 @@ def flat_parameters(config: Config) -> dict[str, Any]:
     names = config.data.classes.names
     classes = {"data.num_classes": len(names), "data.class_names": ", ".join(names)[:LONGEST]}
     return {key: value for key, value in flat.items() if not key.startswith(NO_PARAMETERS)} | classes
+
+
+def allowed(name: str) -> str:
+    """A name with what MLflow refuses replaced: it reads it as a relative path of at most 250 characters."""
+    plain = re.sub(r"[^\w\-. :/]", "_", name)[:LONGEST_NAME]
+    return plain if posixpath.normpath(plain) == plain and plain[:1] not in "./" else plain.replace("/", "_") or "_"
+
+
+def varied_name(name: str) -> str:
+    """The parameter that says what a study chose for ``name``."""
+    return allowed(VARIED + _end(name))
+
+
+def _end(name: str) -> str:
+    """``main.rank`` of ``adapter.main.rank``."""
+    return ".".join(name.split(".")[-2:])
+
+
+def headline(about: RunRecord) -> str:
+    """The metric that counts: the mean of the targets, without labelled ones that of source validation."""
+    roles = {record["role"] for record in about.get("datasets", []) if record["labelled"]}
+    return f"{FINAL}/mean" if "target" in roles else f"{FINAL}/source_val"
+
+
+def final_scores(about: RunRecord) -> list[str]:
+    """Names of the metrics that hold a run's final mIoUs, the one that counts first."""
+    labelled = [record for record in about.get("datasets", []) if record["labelled"]]
+    targets = [allowed(f"{FINAL}/{record['name']}") for record in labelled if record["role"] == "target"]
+    return list(dict.fromkeys([headline(about), *targets, f"{FINAL}/source_val"]))
 
 
 def changes(config: Config) -> dict[str, tuple[Any, Any]]:

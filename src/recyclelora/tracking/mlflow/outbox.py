@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import math
-import posixpath
-import re
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any, NotRequired, TypedDict
@@ -13,10 +11,10 @@ from recyclelora.runs.metrics_log import read_points
 from recyclelora.system.errors import UserError
 from recyclelora.system.storage import is_own_file, write_json
 from recyclelora.system.typed_json import read_record
+from recyclelora.tracking.description import allowed
 from recyclelora.tracking.mlflow.deadline import deadline
 
 STATE = "mlflow.json"
-LONGEST_NAME = 250
 BATCH = 1000
 """Points in one request; MLflow takes no more."""
 
@@ -84,13 +82,7 @@ def points_in(points: Iterable[tuple[int, float, dict[str, float]]]) -> Iterator
     """Values under names that MLflow takes."""
     for step, time, values in points:
         for name, value in values.items():
-            yield _allowed(name), float(value), int(1000 * time), step
-
-
-def _allowed(name: str) -> str:
-    """A name with what MLflow refuses replaced: it reads it as a relative path of at most 250 characters."""
-    plain = re.sub(r"[^\w\-. :/]", "_", name)[:LONGEST_NAME]
-    return plain if posixpath.normpath(plain) == plain and plain[:1] not in "./" else plain.replace("/", "_") or "_"
+            yield allowed(name), float(value), int(1000 * time), step
 
 
 def send_points(client: Any, run_id: str, points: Iterator[Point], steps: dict[str, int]) -> list[str]:

@@ -13,11 +13,11 @@ from typing import Any
 from recyclelora.runs.end import RunEnd
 from recyclelora.sweep.ledger import ENDED, FAILED, PAUSED, Trial
 from recyclelora.system.storage import taking_turns
-from recyclelora.tracking.description import LONGEST, identity, milliseconds, started
+from recyclelora.tracking.description import LONGEST, identity, milliseconds, started, varied_name
 from recyclelora.tracking.mlflow.outbox import Point, State, last_steps, send_files, send_points
 from recyclelora.tracking.mlflow.runs import STATUS
 from recyclelora.tracking.mlflow.store import Store
-from recyclelora.tracking.mlflow.views import TAG, link, view
+from recyclelora.tracking.mlflow.views import TRIALS, link, show, trials_view
 
 FILES = ("study.json", "summary.json", "report/report.html", "report/table.md", "report/table.csv")
 TOP = 10
@@ -156,10 +156,11 @@ class ParentRun:
     def _send_view(self, ledger: dict[str, Trial], scores: Iterable[str]) -> None:
         """The table of trials: what varies, and the final scores that any of them has."""
         params = dict.fromkeys(name for trial in ledger.values() for name in trial.params)
-        text = view(params, dict.fromkeys(scores), ascending=self._sign() < 0)
-        if params and self.sent.get("view") != text:
-            self.store.client.set_experiment_tag(self.experiment, TAG, text)
-            self.sent["view"] = text
+        scores = list(scores)
+        state = trials_view(dict.fromkeys(map(varied_name, params)), scores, ascending=self._sign() < 0)
+        if params and scores and self.sent.get("view") != state:
+            show(self.store.client, self.experiment, TRIALS, state, scores[0], self._head())
+            self.sent["view"] = state
 
     def _send_note(self, run_id: str, ledger: dict[str, Trial]) -> None:
         """The command and the best trials; an own text of the user is left alone."""
@@ -180,7 +181,7 @@ class ParentRun:
         failed = [trial for trial in ledger.values() if trial.state == FAILED]
         lines = [self._head()]
         if ledger:
-            lines += ["", f"[Table of all trials]({link(self.experiment)})"]
+            lines += ["", f"[Table of all trials]({link(self.experiment, TRIALS)})"]
         if done:
             names = list(dict.fromkeys(name for trial in done for name in trial.params))
             lines += ["", " | ".join(["", "trial", self.objective, *names, ""]).strip()]

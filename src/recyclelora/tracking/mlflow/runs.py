@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -22,6 +23,7 @@ from recyclelora.runs.directory import (
     RunRecord,
 )
 from recyclelora.runs.end import RunEnd
+from recyclelora.runs.metrics_log import FINAL
 from recyclelora.system.errors import UserError
 from recyclelora.system.storage import taking_turns
 from recyclelora.system.typed_json import read_record
@@ -31,6 +33,7 @@ from recyclelora.tracking.mlflow.models import log_model
 from recyclelora.tracking.mlflow.outbox import Point, State, last_steps, points_in, send_files, send_points
 from recyclelora.tracking.mlflow.store import Store
 from recyclelora.tracking.mlflow.system import SYSTEM
+from recyclelora.tracking.mlflow.views import RUNS, runs_view, show
 
 STATUS = {"running": "RUNNING", "finished": "FINISHED", "failed": "FAILED", "pruned": "KILLED",
           "interrupted": "KILLED", "killed": "KILLED", "paused": "SCHEDULED"}  # fmt: skip
@@ -62,6 +65,8 @@ class RunSender:
     name: str | None = None
     """of a trial; else it follows from the configuration"""
     extra_tags: dict[str, str] = field(default_factory=dict)
+    varied: dict[str, Any] = field(default_factory=dict)
+    """what a sweep chose for it"""
 
     def __post_init__(self) -> None:
         for name in READ:
@@ -111,6 +116,7 @@ class RunSender:
         run_id = self._run()
         self._tags(end)
         self._status(end)
+        self._headline()
         for feed in self.feeds:
             self._points(feed.file, points_in(feed.points()))
         if (self.run_dir / RESULT).exists():
@@ -153,15 +159,21 @@ class RunSender:
         """Where the run came from."""
         return read_record(self.run_dir / RECORD, RunRecord)
 
+    @cached_property
+    def experiment(self) -> str:
+        """The id of its experiment."""
+        named = self.config.tracking.experiment or self.config.study
+        return self.store.experiment(named or self.config.data.name)
+
     def _create(self) -> str:
         config = self.config
-        experiment = self.store.experiment(config.tracking.experiment or config.study or config.data.name)
         name = self.name or description.run_name(config)
         tags = {"mlflow.runName": name, "mlflow.note.content": description.note(config, self.about, name)}
         if self.parent is not None:
             tags["mlflow.parentRunId"] = self.parent
-        identity = description.identity(self.run_dir, self.about.get("started"))
-        return self.store.find_or_create(experiment, identity, tags, description.started(self.about.get("started")))
+        began = self.about.get("started")
+        identity = description.identity(self.run_dir, began)
+        return self.store.find_or_create(self.experiment, identity, tags, description.started(began))
 
     def _describe(self, run_id: str) -> None:
         from mlflow.entities import Param
@@ -172,8 +184,27 @@ class RunSender:
             self.client.log_batch(run_id, params=params[first : first + 100])
         if not self.store.log_inputs(run_id, description.data_inputs(self.config, self.about)):
             print("left out: the data sets, which an MLflow server older than 2.4 does not keep", flush=True)
+        if self.parent is None:
+            scores = description.final_scores(self.about)
+            title = "Runs and their final mIoU, the best first."
+            show(self.client, self.experiment, RUNS, runs_view(scores, scores[0]), scores[0], title)
         self.state.described = True
         self.state.write()
+
+    def _headline(self) -> None:
+        """The score that counts, before all other points: MLflow's page that compares runs shows the metric that came
+        first. It is NaN until it is known."""
+        if self.steps:
+            return
+        path, name = self.run_dir / RESULT, description.headline(self.about)
+        point = (name, math.nan, description.started(self.about.get("started")), 0)
+        if path.exists():
+            result = read_record(path, ResultRecord)
+            scores = result.get("selection", {}).get("last", {})
+            value = scores.get("mean" if name == f"{FINAL}/mean" else "source_val")
+            if value is not None:
+                point = (name, float(value), int(1000 * path.stat().st_mtime), int(result["steps"]))
+        self._points(RESULT, iter([point]))
 
     def _points(self, name: str, points: Iterator[Point]) -> None:
         """Send the new ones."""
@@ -208,8 +239,17 @@ class RunSender:
         tags |= {"infinite": "; ".join(infinite)[: description.LONGEST]} if infinite else {}
         new = {name: value for name, value in tags.items() if self.tags.get(name) != value}
         if new:
-            self.client.log_batch(self.state.run_id, tags=[RunTag(name, value) for name, value in new.items()])
+            params = [] if self.tags else self._varied()
+            sent = [RunTag(name, value) for name, value in new.items()]
+            self.client.log_batch(self.state.run_id, tags=sent, params=params)
             self.tags |= new
+
+    def _varied(self) -> list[Any]:
+        """What a sweep chose, as parameters; sending them again changes nothing."""
+        from mlflow.entities import Param
+
+        chosen = {description.varied_name(name): str(value) for name, value in self.varied.items()}
+        return [Param(name, value[: description.LONGEST]) for name, value in chosen.items()]
 
     def _status(self, end: RunEnd) -> None:
         if self.state.run_id is not None and self.status != end.status:

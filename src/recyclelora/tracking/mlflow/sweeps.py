@@ -13,12 +13,11 @@ from recyclelora.config.run import Config
 from recyclelora.runs.directory import CONFIG, RECORD, is_finished, is_run, outputs_of
 from recyclelora.runs.end import RunEnd, run_end
 from recyclelora.runs.mailbox import CONFIRM, AttemptEnd
-from recyclelora.runs.metrics_log import FINAL
 from recyclelora.sweep.ledger import FAILED, PAUSED, PRUNED, Ledger, Trial
 from recyclelora.sweep.record import read_study
 from recyclelora.system.errors import UserError
 from recyclelora.system.storage import is_own_file
-from recyclelora.tracking.description import trial_name
+from recyclelora.tracking.description import final_scores, trial_name
 from recyclelora.tracking.mlflow.parent import ParentRun
 from recyclelora.tracking.mlflow.runs import RunSender
 from recyclelora.tracking.mlflow.store import Store
@@ -113,7 +112,7 @@ class SweepSender:
                 name = _name(trial, config.seed) if trial else None
                 self.runs[run_dir] = RunSender(run_dir, config, self.store, parent, name)
             sender = self.runs[run_dir]
-            sender.extra_tags = _trial_tags(trial)
+            sender.extra_tags, sender.varied = _trial_tags(trial), trial.params if trial else {}
             is_best = best is not None and trial is best
             try:
                 sender.send(end, model=last and is_best and sender.config.tracking.model)
@@ -126,7 +125,8 @@ class SweepSender:
                 if trial is not None and trial.ended and end.status != "running" and not is_best:
                     self.done.add(run_dir)
         try:
-            scores = (name for run in self.runs.values() for name in run.steps or {} if name.startswith(f"{FINAL}/"))
+            sent = [run for run in self.runs.values() if run.steps]
+            scores = dict.fromkeys(score for run in sent for score in final_scores(run.about))
             self.parent.send(ledger, scores, last=last)
         except Exception:
             self.parent.doubt()

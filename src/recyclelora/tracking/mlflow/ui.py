@@ -9,7 +9,7 @@ from typing import NoReturn
 
 from recyclelora.system.storage import sqlite_url
 from recyclelora.tracking.mlflow.store import Store
-from recyclelora.tracking.mlflow.views import MODEL_TRAINING
+from recyclelora.tracking.mlflow.views import link, view_of
 
 SHOWN = 10
 """Studies whose runs are named at the start."""
@@ -31,7 +31,8 @@ def serve(outputs: Path, port: int) -> NoReturn:
     print(f"open {page} and choose 'Model training' (once a browser), or:")
     for experiment in recent:
         if experiment.experiment_id != "0":
-            print(f"  {experiment.name}: {page}/{experiment.experiment_id}/runs?{MODEL_TRAINING}")
+            place = link(experiment.experiment_id, view_of(experiment.tags))
+            print(f"  {experiment.name}: http://127.0.0.1:{port}/{place}")
     sys.stdout.flush()
     # no workers for jobs of language models, which would be seven more processes
     quiet = {"MLFLOW_DISABLE_TELEMETRY": "true", "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false"}
