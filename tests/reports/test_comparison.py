@@ -180,6 +180,24 @@ def test_reference_as_asked_or_the_best(tmp_path):
         compare(study, "last", "adapter", 0)
 
 
+def test_points_of_a_sweep_name_its_groups(tmp_path):
+    sweep = write_study(tmp_path / "named")
+    lr = "optimizer.lr"
+    rows = [
+        ("still", 0, FROZEN),
+        ("still", 1, FROZEN),
+        ("moved", 0, LORA | {lr: 1e-3}),
+        ("moved", 0, LORA | {lr: 1e-2}),
+    ]
+    for number, (point, seed, changes) in enumerate(rows):
+        path = write_run(sweep / run_name(number), seed, 0.6 + 0.05 * number, changes)
+        write_trial(sweep, number, {"point": point, "seed": seed}, values=[0.5], run_dirs=(path.name,))
+    found = compare(read_sweep(sweep), "last", None, 0)
+    assert [g.name for g in found.groups] == ["moved, lr=0.01", "moved, lr=0.001", "still"]
+    for wanted in ("still", "adapter=frozen"):
+        assert (asked := compare(read_sweep(sweep), "last", wanted, 0).reference) and asked.name == "still"
+
+
 # --- bootstrap --------------------------------------------------------------------------------------------------------
 
 

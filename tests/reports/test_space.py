@@ -1,7 +1,10 @@
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
+from optuna.distributions import FloatDistribution, distribution_to_json
 
 from recyclelora.reports.records import Trial, read_sweep
 from recyclelora.reports.space import Axis, axes, importance, pareto_front, searched
@@ -25,6 +28,14 @@ def test_axes_of_a_ledger_leave_out_the_seed():
     (axis,) = found
     assert (axis.name, axis.numeric, axis.logarithmic) == ("lr", True, True)
     np.testing.assert_allclose(axis.positions(), [0, 1])
+
+
+def test_an_axis_is_logarithmic_where_the_search_space_is():
+    space = {"lr": FloatDistribution(1e-5, 1e-2, log=False), "wd": FloatDistribution(0.01, 0.1, log=True)}
+    texts = {name: distribution_to_json(one) for name, one in space.items()}
+    rows = [trial(n, 0.1, lr=lr, wd=wd) for n, (lr, wd) in enumerate(((1e-5, 0.02), (1e-2, 0.05)))]
+    found = {axis.name: axis.logarithmic for axis in axes([replace(row, distributions=texts) for row in rows])}
+    assert found == {"lr": False, "wd": True}
 
 
 def test_axes_of_an_old_sweep_come_from_its_configurations(tmp_path):

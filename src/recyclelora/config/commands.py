@@ -168,6 +168,12 @@ class ReportConfig:
     """draws of the bootstrap; 0: none"""
     max_rows: int = 20
     """of ``table.md`` and ``table.tex``"""
+    columns: Optional[list[str]] = None
+    """of their scores, by their headings; null: all"""
+    order: Optional[list[str]] = None
+    """groups that they show, in this order; null: all, the best first"""
+    labels: list[str] = field(default_factory=list)
+    """``name: label`` of groups and columns in them"""
     output: Optional[str] = None
     """folder that is written; null: ``report`` in the sweep"""
 
@@ -180,6 +186,9 @@ class ReportConfig:
         yield from one_of("selection", self.selection, POINTERS)
         yield from at_least("resamples", self.resamples, 0)
         yield from at_least("max_rows", self.max_rows, 1)
+        for text in self.labels:
+            if ": " not in text:
+                yield "labels", f"{text!r} must be <name>: <label>"
 
 
 @dataclass

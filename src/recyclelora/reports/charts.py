@@ -10,8 +10,9 @@ from recyclelora.reports.comparison import Comparison
 from recyclelora.reports.drawing import Drawn, style, write
 from recyclelora.reports.group_charts import cost, differences, per_class, scores, training
 from recyclelora.reports.metric_charts import reliability, severity
+from recyclelora.reports.parallel import parallel
 from recyclelora.reports.races import evidence
-from recyclelora.reports.search_charts import curve, history, importances, parallel, pareto, rank_split
+from recyclelora.reports.search_charts import curve, history, importances, pareto, rank_split
 
 
 @dataclass(frozen=True)

@@ -9,13 +9,14 @@ import numpy as np
 
 from recyclelora.evaluation.scores import ALONE_TITLE
 from recyclelora.reports.bootstrap import Bootstrap
-from recyclelora.reports.grouping import grouped
+from recyclelora.reports.grouping import group_names, grouped, point_names
 from recyclelora.reports.groups import MEAN, SOURCE, Scored, ScoredGroup
 from recyclelora.reports.protocols import protocols
 from recyclelora.reports.raced import as_raced, race_reference
 from recyclelora.reports.records import Study
 from recyclelora.reports.statistics import Interval, alike, pooled_p, t_interval
 from recyclelora.sweep.anytime import ALPHA, Decision, decide, holm
+from recyclelora.sweep.ledger import POINT
 from recyclelora.sweep.race import conclusion
 from recyclelora.system.checks import nearest
 from recyclelora.system.errors import UserError
@@ -185,6 +186,10 @@ def compare(study: Study, selection: str, reference: str | None, resamples: int)
 
 def _grouped(scored: Sequence[Scored]) -> list[ScoredGroup]:
     groups = [ScoredGroup(g.name, g.runs, g.config) for g in grouped(scored, lambda one: one.run.config)]
+    points = [{run.trial.params.get(POINT) for run in g.runs} for g in groups]
+    if all(len(chosen) == 1 and None not in chosen for chosen in points):
+        names = point_names([str(next(iter(chosen))) for chosen in points], [g.config for g in groups])
+        groups = [replace(g, name=name) for g, name in zip(groups, names, strict=True)]
     return [g if g.feasible else replace(g, name=f"{g.name} (breaks a constraint)") for g in groups]
 
 
@@ -192,6 +197,9 @@ def _reference(groups: Sequence[ScoredGroup], wanted: str | None) -> tuple[Score
     """The group that was asked for, the frozen backbone, or the best by objective."""
     if wanted is not None:
         hits = [g for g in groups if g.name == wanted] or [g for g in groups if wanted in g.name]
+        if not hits:  # what a group with the name of a point would be called without
+            plain = group_names([g.config for g in groups])
+            hits = [g for g, name in zip(groups, plain, strict=True) if wanted in name]
         if len(hits) != 1:
             names = [g.name for g in groups]
             what = "several groups" if hits else f"no group{nearest(wanted, names)}"

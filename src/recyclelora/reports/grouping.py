@@ -53,6 +53,18 @@ def group_names(configs: Sequence[dict[str, Any]]) -> list[str]:
     return names if len(set(names)) == len(configs) else _names(varying(configs), configs)
 
 
+def point_names(points: Sequence[str], configs: Sequence[dict[str, Any]]) -> list[str]:
+    """The name of each configuration's point, with what varies where a point has several configurations."""
+    names = list(points)
+    for point in set(points):
+        places = [index for index, name in enumerate(points) if name == point]
+        if len(places) > 1:
+            plain = group_names([configs[index] for index in places])
+            for index, name in zip(places, plain, strict=True):
+                names[index] = f"{point}, {name}"
+    return names
+
+
 def _names(keys: Sequence[str], configs: Sequence[dict[str, Any]]) -> list[str]:
     shown = {key: telling(key, keys, configs) for key in keys}
     labels = short_keys([key for key in keys if any(shown[key])])

@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import matplotlib as mpl
 import numpy as np
 
 from recyclelora.drawing.heatmap import cells, heatmap
 from recyclelora.drawing.style import BLUE, GREY, ORANGE, PALETTE, VERMILLION
 from recyclelora.reports.comparison import Comparison
-from recyclelora.reports.drawing import INK, Drawn, label_of, objective_label, on_paper, scale_of, subplots
+from recyclelora.reports.drawing import Drawn, label_of, objective_label, on_paper, scale_of, subplots
 from recyclelora.reports.grouping import value_text
-from recyclelora.reports.space import Axis, axes, importance, pareto_front, searched
+from recyclelora.reports.space import axes, importance, pareto_front, searched
 
 MISSED = ("failed", "pruned", "paused")
 """States of trials that have no final value."""
@@ -40,49 +39,6 @@ def history(c: Comparison) -> Drawn:
     panel.grid()
     missed = any(t.state in MISSED for t in trials)
     return figure, "Optimisation history", "Failed, pruned and paused trials stand at the lower edge." if missed else ""
-
-
-def parallel(c: Comparison) -> Drawn:
-    """Every finished trial as a line over all parameters, coloured by the first objective."""
-    trials = [t for t in searched(c.study) if t.state == "complete" and t.values]
-    found = axes(trials)[:10]
-    if len(trials) < 3 or len(found) < 2 or not c.study.is_sweep:
-        return None
-    values = np.array([t.values[0] for t in trials if t.values])
-    scale = scale_of(c.study.objectives[0])
-    result = Axis(objective_label(c), "", [float(scale * v) for v in values])
-    columns = [*found, result]
-    places = np.array([axis.positions() for axis in columns])
-    figure, panel = subplots(1, 1, (min(11.5, 1.7 * len(columns) + 1), 3.8))
-    shade = mpl.colormaps["viridis"]
-    spread = np.ptp(values) or 1.0
-    rng = np.random.default_rng(0)
-    apart = np.array([[0.0 if axis.numeric and len(axis.levels) > 12 else 0.012] for axis in columns])
-    jitter = apart * rng.uniform(-1, 1, places.shape)  # so that lines through equal choices stay visible
-    good = values if c.study.directions[0] == "maximize" else -values
-    order = np.argsort(good)
-    colours = shade((values[order] - values.min()) / spread)
-    colours[:, 3] = 0.25 + 0.65 * (good[order] - good.min()) / spread
-    lines = [np.column_stack([np.arange(len(columns)), line]) for line in (places + jitter).T[order]]
-    panel.add_collection(mpl.collections.LineCollection(lines, colors=colours, linewidths=1.3))
-    panel.set_xlim(-0.1, len(columns) - 0.6)
-    box = {"boxstyle": "round,pad=0.12", "facecolor": "#ffffffcc", "edgecolor": "none"}
-    for column, axis in enumerate(columns):
-        panel.axvline(column, color=INK, linewidth=0.8)
-        for place, text in _ticks(axis):
-            panel.annotate(
-                text, (column, place), xytext=(4, 0), textcoords="offset points", fontsize=8, va="center",
-                bbox=box, color="#000000",
-            )  # fmt: skip
-    panel.set_xticks(range(len(columns)), [a.name for a in columns])
-    panel.set_yticks([])
-    panel.set_ylim(-0.06, 1.06)
-    for side in ("left", "bottom"):
-        panel.spines[side].set_visible(False)
-    bar = mpl.cm.ScalarMappable(mpl.colors.Normalize(scale * values.min(), scale * values.max()), shade)
-    figure.colorbar(bar, ax=panel, pad=0.08).set_label(objective_label(c))
-    left = "" if len(axes(trials)) <= 10 else " The first ten parameters."
-    return figure, "Parallel coordinates", f"One line a finished trial; the colour is its objective.{left}"
 
 
 def importances(c: Comparison) -> Drawn:
@@ -190,14 +146,3 @@ def pareto(c: Comparison) -> Drawn:
     panel.legend(loc="center left", bbox_to_anchor=(1, 0.5), frameon=False)
     panel.grid()
     return figure, "Pareto front", "Trials that no other one beats in every objective, by number."
-
-
-def _ticks(axis: Axis) -> list[tuple[float, str]]:
-    """Where which values stand on an axis from 0 to 1; of many numbers five."""
-    if axis.numeric and len(axis.levels) > 8:
-        low, high = axis.levels[0], axis.levels[-1]
-        places = np.linspace(0, 1, 5)
-        values = low * (high / low) ** places if axis.logarithmic else low + (high - low) * places
-        return [(float(p), f"{v:.3g}") for p, v in zip(places, values, strict=True)]
-    known = {value_text(v): p for v, p in zip(axis.values, axis.positions(), strict=True) if v is not None}
-    return [(float(place), text) for text, place in known.items()]

@@ -25,11 +25,13 @@ class Axis:
         name: short.
         key: in the configuration.
         values: of each trial; None where it has none.
+        log: whether the search space is logarithmic; None where that is not known.
     """
 
     name: str
     key: str
     values: list[Any]
+    log: bool | None = None
 
     @property
     def numeric(self) -> bool:
@@ -39,9 +41,11 @@ class Axis:
 
     @property
     def logarithmic(self) -> bool:
-        """Whether the values span more than a factor 20."""
+        """Whether the search space is, or where that is not known the values span more than a factor 20."""
         known = [v for v in self.values if v is not None]
-        return self.numeric and min(known) > 0 and max(known) >= 20 * min(known)
+        if not self.numeric or min(known) <= 0:
+            return False
+        return max(known) >= 20 * min(known) if self.log is None else self.log
 
     @property
     def levels(self) -> list[Any]:
@@ -77,7 +81,16 @@ def axes(trials: Sequence[Trial]) -> list[Axis]:
     keys = [key for key in varying(known) if key not in CONTENT]
     keys = [key for key in keys if any(telling(key, keys, known))]
     names = short_keys(keys)
-    return [Axis(names[key], key, [config.get(key) for config in configs]) for key in keys]
+    return [Axis(names[key], key, [config.get(key) for config in configs], _is_log(trials, key)) for key in keys]
+
+
+def _is_log(trials: Sequence[Trial], key: str) -> bool | None:
+    """Whether the ledger says that a parameter was searched in its logarithm; None of a choice or an unknown one."""
+    texts = (trial.distributions[key] for trial in trials if key in trial.distributions)
+    for text in texts:
+        about = (json.loads(text) if isinstance(text, str) else text).get("attributes", {})
+        return bool(about["log"]) if "log" in about else None
+    return None
 
 
 def importance(trials: Sequence[Trial], found: Sequence[Axis]) -> tuple[str, dict[str, float]]:

@@ -9,6 +9,7 @@ from rich.table import Table as RichTable
 
 from recyclelora.config.commands import ReportConfig
 from recyclelora.reports import numbers, races, tables
+from recyclelora.reports.arranging import AS_IT_IS, Arrangement
 from recyclelora.reports.charts import draw
 from recyclelora.reports.comparison import Comparison, Difference, compare
 from recyclelora.reports.groups import MEAN
@@ -16,6 +17,7 @@ from recyclelora.reports.page import command_line, state_counts, write_page
 from recyclelora.reports.records import Study, read_runs, read_sweep
 from recyclelora.runs.directory import CONFIG, FIGURES, is_run, outputs_of
 from recyclelora.system.errors import UserError
+from recyclelora.system.next_steps import next_steps, typed_as, with_run
 from recyclelora.system.progress import Reporter, shown
 from recyclelora.system.storage import make_folder, write_text
 
@@ -27,8 +29,9 @@ def write_report(config: ReportConfig, reporter: Reporter) -> Path:
     folder = Path(config.output) if config.output else _folder(study)
     make_folder(folder)
     charts = draw(c, folder / FIGURES)
-    write_text(folder / "table.md", markdown(c, config.max_rows))
-    write_text(folder / "table.tex", latex(c, config.max_rows))
+    arrangement = Arrangement.of(config, tables.scores(c, c.groups))
+    write_text(folder / "table.md", markdown(c, config.max_rows, arrangement))
+    write_text(folder / "table.tex", latex(c, config.max_rows, arrangement))
     write_text(folder / "table.csv", numbers.groups_csv(c))
     write_text(folder / "runs.csv", numbers.runs_csv(c))
     write_text(folder / "report.html", write_page(c, charts, config.resamples))
@@ -57,7 +60,7 @@ def run_paths(runs: str | list[str]) -> list[Path]:
     return list(dict.fromkeys(found))
 
 
-def markdown(c: Comparison, most: int) -> str:
+def markdown(c: Comparison, most: int, arrangement: Arrangement = AS_IT_IS) -> str:
     """``table.md``: what was compared, and the tables."""
     lines = [f"# {c.study.name}", "", *(["**Tuned on targets.**", ""] if c.tuned_on_targets else [])]
     lines += [f"Trials: {_counts(c)}. {c.winner}", *(f"Note: {remark}." for remark in c.remarks), ""]
@@ -65,14 +68,15 @@ def markdown(c: Comparison, most: int) -> str:
     if c.differences:
         parts += [races.difference_table(c), tables.target_differences(c)]
     parts += [tables.worst(c), tables.selections(c), tables.figures(c), tables.figure_differences(c)]
+    parts = arrangement.arranged(parts)
     if c.search:
         parts.append(tables.scores(c, c.search, f"{c.study.kind}, not ranked: mIoU in %"))
     return "\n".join(lines) + "\n" + "\n".join(table.markdown(most) for table in parts if table.rows)
 
 
-def latex(c: Comparison, most: int) -> str:
+def latex(c: Comparison, most: int, arrangement: Arrangement = AS_IT_IS) -> str:
     """``table.tex``: scores and differences; needs the package booktabs."""
-    parts = [tables.scores(c, c.groups), races.difference_table(c)]
+    parts = arrangement.arranged([tables.scores(c, c.groups), races.difference_table(c)])
     return "% \\usepackage{booktabs}\n" + "\n".join(table.latex(most) for table in parts if table.rows)
 
 
@@ -115,8 +119,24 @@ def _tell(c: Comparison, folder: Path, reporter: Reporter) -> None:
     for remark in c.remarks:
         reporter.warn(remark)
     resume = command_line(c)
-    if resume and any(trial.state not in ("complete", "pruned", "paused") for trial in c.study.trials):
-        reporter.note(f"to go on with the sweep: {resume}")
+    unfinished = any(trial.state not in ("complete", "pruned", "paused") for trial in c.study.trials)
     reporter.note(
         f"written: {shown(folder.resolve() / 'report.html')}, table.md, table.csv, runs.csv, table.tex, figures/"
     )
+    steps = [("go on with the sweep", resume)] if resume and unfinished else []
+    steps += _with_the_first(c)
+    if steps:
+        reporter.note(next_steps(*steps))
+
+
+def _with_the_first(c: Comparison) -> list[tuple[str, str]]:
+    """What may be done with a run of the first group, and with it and one of the second."""
+    if not c.groups:
+        return []
+    first, *others = (group.runs[0] for group in c.groups[:2])
+    fit = first.result.get("protocol_settings", {}).get("fit", {}).get("folder")
+    steps = with_run(first.run.path, "predict", "export", size=None if fit is None else fit[0])
+    if others:
+        beside = f"run=[{shown(first.run.path)},{shown(others[0].run.path)}]"
+        steps.append(("see what changed", typed_as("analyze", beside)))
+    return steps

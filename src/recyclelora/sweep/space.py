@@ -16,10 +16,8 @@ from optuna.distributions import BaseDistribution, CategoricalDistribution, Floa
 from optuna.trial import Trial
 
 from recyclelora.config.conditions import read_condition
+from recyclelora.sweep.ledger import POINT
 from recyclelora.system.errors import UserError
-
-POINT = "point"
-"""Name of the parameter that chooses one of ``hydra.sweeper.points``."""
 
 FEW = 64
 """As many points of a grid are checked one by one before the first job; of a larger one, every value once."""

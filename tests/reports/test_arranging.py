@@ -1,0 +1,55 @@
+"""What an author chooses of the tables for papers."""
+
+from __future__ import annotations
+
+import pytest
+
+from recyclelora.config.commands import ReportConfig
+from recyclelora.reports.arranging import Arrangement
+from recyclelora.reports.table import Cell, Table
+from recyclelora.system.errors import UserError
+
+SCORES = Table(
+    "scores", "Scores", ["group", "seeds", "mean of targets", "night"], [False, True, True, True],
+    [[Cell(name), Cell("3"), Cell(mean), Cell(night)] for name, mean, night in (
+        ("adapter=soma", "60", "50"), ("adapter=lora", "58", "49"), ("adapter=lora_equal", "57", "48"))],
+)  # fmt: skip
+
+
+def test_columns_groups_and_labels_are_chosen_by_name_or_a_part_of_it():
+    asked = ReportConfig(
+        sweep="x", columns=["night", "mean"], order=["adapter=lora", "soma"], labels=["soma: SoMA", "night: Night"]
+    )
+    (table,) = Arrangement.of(asked, SCORES).arranged([SCORES])
+    assert table.columns == ["group", "Night", "mean of targets"] and table.numeric == [False, True, True]
+    assert [[cell.text for cell in row] for row in table.rows] == [["adapter=lora", "49", "58"], ["SoMA", "50", "60"]]
+    assert Arrangement.of(ReportConfig(sweep="x"), SCORES).arranged([SCORES]) == [SCORES]
+
+
+def test_other_tables_of_groups_follow_the_order_and_those_of_entrants_the_labels():
+    differences = Table("differences", "D", ["group", "p"], [False, True], [[Cell("adapter=soma"), Cell("0.1")]])
+    race = Table("differences", "R", ["entrant", "seeds"], [False, True], [[Cell("adapter=soma"), Cell("5")]])
+    asked = Arrangement.of(ReportConfig(sweep="x", order=["adapter=lora"], labels=["adapter=soma: SoMA"]), SCORES)
+    first, second = asked.arranged([differences, race])
+    assert first.rows == [] and second.rows[0][0].text == "SoMA"
+
+
+@pytest.mark.parametrize(
+    ("option", "message"),
+    [
+        ({"columns": ["nihgt"]}, r"columns: nihgt is not there \(did you mean night\?\); there are: seeds; mean of"),
+        ({"order": ["lora_"]}, None),
+        ({"order": ["adapter"]}, "order: adapter is a part of several names; there are: adapter=soma; adapter=lora"),
+    ],
+)
+def test_what_is_not_there_is_refused_with_what_is(option, message):
+    if message is None:
+        assert Arrangement.of(ReportConfig(sweep="x", **option), SCORES).order == ["adapter=lora_equal"]
+    else:
+        with pytest.raises(UserError, match=message):
+            Arrangement.of(ReportConfig(sweep="x", **option), SCORES)
+
+
+def test_a_label_needs_a_colon():
+    ((where, problem),) = ReportConfig(sweep="x", labels=["lora=LoRA"]).check()
+    assert where == "labels" and "<name>: <label>" in problem
