@@ -3,7 +3,7 @@ from __future__ import annotations
 import sys
 from pathlib import Path
 
-from recyclelora.system.next_steps import given, next_steps, typed_as
+from recyclelora.system.next_steps import given, next_steps, typed_as, with_run
 
 
 def test_a_command_is_shown_as_it_is_typed_here(tmp_path: Path, monkeypatch):
@@ -19,3 +19,12 @@ def test_what_was_given_about_the_data_is_kept(monkeypatch):
                  "data/augment=small", "database=1"]  # fmt: skip
     monkeypatch.setattr(sys, "argv", arguments)
     assert given("data") == [*arguments[1:5], "data/augment=small"]
+
+
+def test_steps_with_a_run_name_it_and_what_its_photographs_need(tmp_path: Path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    steps = with_run(tmp_path / "outputs/runs/a", "predict", "analyze", size=352)
+    assert steps == [
+        ("segment photos", "recyclelora predict run=outputs/runs/a input=<photos> size=352"),
+        ("see what changed", "recyclelora analyze run=outputs/runs/a"),
+    ]

@@ -15,6 +15,8 @@ accelerator=    auto (default), cpu or gpu
 
 from __future__ import annotations
 
+from pathlib import Path
+
 from recyclelora.commands import start
 from recyclelora.config.commands import AnalyzeConfig
 
@@ -22,12 +24,20 @@ from recyclelora.config.commands import AnalyzeConfig
 def analyze(config: AnalyzeConfig, trial: int | None = None) -> None:
     """Write tables and figures to ``<run>/analysis``, or for several runs to ``outputs/analysis/<name>``."""
     from recyclelora.reports.analysis.runs import analyze_run, compare_runs
+    from recyclelora.system.next_steps import next_steps, typed_as, with_run
+    from recyclelora.system.progress import Reporter
     from recyclelora.training.calibration import looked_at
 
-    if isinstance(config.run, list) and len(config.run) > 1:
-        compare_runs([str(run) for run in config.run], config, looked_at)
+    runs = [str(run) for run in config.run] if isinstance(config.run, list) else [config.run]
+    if len(runs) > 1:
+        compare_runs(runs, config, looked_at)
+        steps = [("compare their scores", typed_as("report", f"runs=[{','.join(runs)}]"))]
     else:
-        analyze_run(str(config.run[0] if isinstance(config.run, list) else config.run), config, looked_at)
+        analyze_run(runs[0], config, looked_at)
+        beside = ("set it beside another run", typed_as("analyze", f"run=[{runs[0]},<run>]"))
+        steps = [beside, *with_run(Path(runs[0]), "evaluate")]
+    if trial is None:
+        Reporter().note(next_steps(*steps))
 
 
 def main() -> None:

@@ -16,6 +16,9 @@ from pathlib import Path
 from recyclelora.commands.help import folder_parser
 from recyclelora.system.cache import clear, default_directory, inventory, prune, readable, size, table
 from recyclelora.system.errors import UserError
+from recyclelora.system.next_steps import next_steps, typed_as
+
+AGAIN = "; what a run needs of it is computed again"
 
 
 def main() -> None:
@@ -32,11 +35,14 @@ def main() -> None:
     given = parser.parse_args()
     try:
         if given.action == "list":
-            print(table(given.dir, inventory(given.dir)))
+            found = inventory(given.dir)
+            print(table(given.dir, found))
+            if found:
+                print(next_steps(("make room", typed_as("cache", "prune", "2GiB"))))
         elif given.action == "clear":
-            print(f"{readable(clear(given.dir, given.kinds))} removed from {given.dir}")
+            print(f"{readable(clear(given.dir, given.kinds))} removed from {given.dir}{AGAIN}")
         else:
-            print(f"{readable(prune(given.dir, size(given.size), given.kinds))} removed from {given.dir}")
+            print(f"{readable(prune(given.dir, size(given.size), given.kinds))} removed from {given.dir}{AGAIN}")
     except UserError as error:
         print(f"cache: {error}", file=sys.stderr)
         sys.exit(2)

@@ -16,6 +16,7 @@ Writes <run>/evaluations/*.json, a file for each question; what was stopped goes
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from recyclelora.commands import start
@@ -35,6 +36,7 @@ def evaluate(config: EvaluateConfig, trial: int | None = None) -> float | None:
     from recyclelora.evaluation.rescoring import rescore
     from recyclelora.evaluation.scores import figure_table, score_table
     from recyclelora.evaluation.severity import severity_table
+    from recyclelora.system.next_steps import next_steps, with_run
     from recyclelora.system.progress import Reporter
 
     reporter = Reporter()
@@ -47,6 +49,8 @@ def evaluate(config: EvaluateConfig, trial: int | None = None) -> float | None:
     if figures := figure_table({config.checkpoint: found.summary}):
         reporter.table(figures)
     reporter.note(f"written: {found.path}")
+    if trial is None:
+        reporter.note(next_steps(*with_run(Path(config.run), "predict", "export")))
     return found.mean
 
 

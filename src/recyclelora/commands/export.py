@@ -14,6 +14,7 @@ output=         folder that is written (default: <run>/export/<format>)
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 
 from recyclelora.commands import start
@@ -29,6 +30,7 @@ def export(config: ExportConfig, trial: int | None = None) -> None:
     from recyclelora.exchange.exports.source import open_run
     from recyclelora.exchange.exports.tracing import default_size
     from recyclelora.runs.directory import EXPORTS
+    from recyclelora.system.next_steps import next_steps, typed_as
     from recyclelora.system.progress import Reporter
     from recyclelora.system.storage import folder_inside, write_json, write_text
 
@@ -53,7 +55,13 @@ def export(config: ExportConfig, trial: int | None = None) -> None:
         reporter.note(f"compared with the adapted model {check}")
     if report.remark:
         reporter.warn(report.remark)
-    reporter.note(f"written: {final} (README.md says how to load it, MODEL_CARD.md what to expect of it)")
+    reporter.note(f"written: {final}")
+    steps = [("load it", str(final / "README.md")), ("what to expect of it", str(final / CARD))]
+    if config.format in ("segmenter", "onnx") and not config.bench:
+        again = typed_as("export", *[word for word in sys.argv[1:] if not word.startswith("bench=")], "bench=true")
+        steps.append(("measure speed and memory", again))
+    if trial is None:
+        reporter.note(next_steps(*steps))
 
 
 def main() -> None:

@@ -23,6 +23,7 @@ def import_checkpoint(config: ImportConfig, trial: int | None = None) -> None:
     """
     from recyclelora.exchange.importing.conversion import convert
     from recyclelora.exchange.importing.writing import write_run
+    from recyclelora.system.next_steps import next_steps, typed_as, with_run
     from recyclelora.system.progress import Reporter
 
     reporter = Reporter()
@@ -32,7 +33,8 @@ def import_checkpoint(config: ImportConfig, trial: int | None = None) -> None:
     run_dir = write_run(converted)
     protocol, data = converted.config.data.protocol, converted.config.data
     reporter.note(f"run directory: {run_dir}")
-    reporter.note(f"python evaluate.py run={run_dir} data={data.name} data/protocol={protocol.name}")
+    scored = typed_as("evaluate", f"run={run_dir}", f"data={data.name}", f"data/protocol={protocol.name}")
+    reporter.note(next_steps(("check its scores", scored), *with_run(run_dir, "predict", "export")))
 
 
 def main() -> None:

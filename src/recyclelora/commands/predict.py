@@ -42,6 +42,7 @@ def predict(config: PredictConfig, trial: int | None = None) -> None:
     from recyclelora.evaluation.image_files import predict_files
     from recyclelora.evaluation.load import load
     from recyclelora.evaluation.predictions import save_classes
+    from recyclelora.system.next_steps import next_steps, with_run
     from recyclelora.system.progress import Reporter
     from recyclelora.system.storage import folder_inside
 
@@ -53,6 +54,8 @@ def predict(config: PredictConfig, trial: int | None = None) -> None:
         predict_films(model, films, output, config, reporter)
     if images:
         predict_files(model, images, output, config, reporter)
+    if trial is None:
+        reporter.note(next_steps(*with_run(Path(config.run), "evaluate", "export")))
 
 
 def main() -> None:

@@ -29,6 +29,7 @@ def repeat(config: RepeatConfig, trial: int | None = None) -> None:
     if not is_finished(run_dir):
         raise UserError(f"run={run_dir}: not the directory of a finished run")
     from recyclelora.runs.repetition import as_asked, differences, disagreements, machine_differences, remedy
+    from recyclelora.system.next_steps import next_steps, with_run
     from recyclelora.system.progress import Reporter
     from recyclelora.system.storage import read_json
     from recyclelora.training.run import Run
@@ -54,6 +55,7 @@ def repeat(config: RepeatConfig, trial: int | None = None) -> None:
     if found:
         raise UserError(f"run={run_dir}: the repetition in {run.directory.path} differs:\n  " + "\n  ".join(found))
     reporter.note(f"repeated exactly: every point and every tensor is that of {run_dir}")
+    reporter.note(next_steps(*with_run(run_dir, "evaluate", "export")))
 
 
 def main() -> None:

@@ -11,14 +11,18 @@ MLflow is the one that you have named with MLFLOW_TRACKING_URI or --to, else the
 from __future__ import annotations
 
 import argparse
+import os
 import sys
 from pathlib import Path
 
 from recyclelora.commands.clear_line import one_clear_line
 from recyclelora.commands.help import folder_parser
 from recyclelora.config.training import TRACKER_GROUP
+from recyclelora.runs.directory import outputs_of
 from recyclelora.system.extras import require
+from recyclelora.system.next_steps import next_steps, typed_as
 from recyclelora.system.plugins import plugin_names
+from recyclelora.system.progress import shown
 from recyclelora.tracking.follow import explained, follow, sync
 from recyclelora.tracking.mlflow.deadline import leave
 from recyclelora.tracking.process import KINDS
@@ -53,7 +57,12 @@ def main() -> None:
             serve(given.folders, given.port)
         if given.action == "follow":
             leave(0 if follow(given.folders[0], kind) else 1)
-        leave(max([_tried(given, folder, kind) for folder in given.folders]))
+        code = max([_tried(given, folder, kind) for folder in given.folders])
+        outputs = outputs_of(given.folders[0].absolute())
+        local = not (given.to or os.environ.get("MLFLOW_TRACKING_URI"))
+        if code == 0 and given.action == "sync" and kind == "mlflow" and local and outputs is not None:
+            print(next_steps(("look at it", typed_as("track", "ui", shown(outputs)))), flush=True)
+        leave(code)
 
 
 def _tried(given: argparse.Namespace, folder: Path, kind: str) -> int:
@@ -63,7 +72,9 @@ def _tried(given: argparse.Namespace, folder: Path, kind: str) -> int:
     try:
         if given.action == "register":
             name = given.name.removeprefix("name=")
-            print(f"{folder}: version {register(folder, name, given.to)} of model {name}")
+            version = register(folder, name, given.to)
+            print(f"{folder}: version {version} of model {name}")
+            print(next_steps(("load it in Python", f"mlflow.pyfunc.load_model('models:/{name}/{version}')")))
         else:
             sent = sync(folder, kind, given.to)
             print(f"{folder}: MLflow run {sent}" if kind == "mlflow" else f"{folder}: sent to {kind}")

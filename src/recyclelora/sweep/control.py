@@ -15,7 +15,8 @@ from recyclelora.sweep.record import read_study
 from recyclelora.sweep.steering import living, request_trials
 from recyclelora.sweep.table import COLUMNS, count_states, paused_in_words, race_table, running_rows
 from recyclelora.system.errors import UserError
-from recyclelora.system.progress import screen
+from recyclelora.system.next_steps import next_steps, typed_as
+from recyclelora.system.progress import screen, shown
 
 
 def status(sweep: Path) -> None:
@@ -45,6 +46,12 @@ def status(sweep: Path) -> None:
     for trial in trials:
         if trial.state == FAILED:
             console.print(f"failed: trial {trial.number} ({trial.what}): {trial.reason}")
+    steps = [("compare the trials", typed_as("report", f"sweep={shown(sweep)}"))]
+    if living(sweep):
+        steps.append(("stop a trial", typed_as("sweep", "cancel", shown(sweep), "<number>")))
+    else:
+        steps.append(("go on with it", f"python {about['command']}"))
+    console.print(next_steps(*steps))
 
 
 def cancel(sweep: Path, numbers: list[int]) -> None:
@@ -65,6 +72,7 @@ def cancel(sweep: Path, numbers: list[int]) -> None:
     if not numbers:
         request_trials(sweep, 0, _asked(sweep))
     print(f"asked {len(asked)} trials to stop" + ("" if numbers else "; no new ones are started"))
+    print(next_steps(("see how it stands", typed_as("sweep", "status", shown(sweep)))))
 
 
 def extend(sweep: Path, n_trials: int) -> None:
@@ -81,6 +89,7 @@ def extend(sweep: Path, n_trials: int) -> None:
     command = f"python {about['command']}" if about else "its command"
     who = f"the driver ({', '.join(drivers)}) goes on" if drivers else f"no driver runs; {command} goes on"
     screen().print(f"{who} to {n_trials} trials")
+    screen().print(next_steps(("see how it stands", typed_as("sweep", "status", shown(sweep)))))
 
 
 def _asked(sweep: Path) -> int:

@@ -40,6 +40,7 @@ from recyclelora.sweep.task import HydraTask, without_secrets
 from recyclelora.sweep.transfer import Ranges, narrowed
 from recyclelora.sweep.warm_start import read_warm_start
 from recyclelora.system.errors import UserError
+from recyclelora.system.next_steps import next_steps, typed_as
 from recyclelora.system.progress import shown as shown_path
 from recyclelora.system.storage import write_json
 
@@ -252,4 +253,6 @@ def _finish(
         say(f"no new trials after {driver.search.failures} failures (hydra.sweeper.max_failures={limit})")
     if url is not None and best:
         say(f"live view: optuna-dashboard {shown(url)}")
+    if best:
+        say(next_steps(("compare the trials", typed_as("report", f"sweep={shown_path(folder)}"))))
     return code

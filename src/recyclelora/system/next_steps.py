@@ -7,6 +7,16 @@ import shlex
 import sys
 from pathlib import Path
 
+from recyclelora.system.progress import shown
+
+AFTER_A_RUN = {
+    "predict": ("segment photos", ("input=<photos>",)),
+    "evaluate": ("score elsewhere", ("data=<pair>",)),
+    "export": ("take it along", ("format=onnx",)),
+    "analyze": ("see what changed", ()),
+}
+"""What a command does with a finished run, and what it needs beside it."""
+
 
 def typed_as(command: str, *arguments: object) -> str:
     """A command as the user types it here: ``python train.py ...`` in a checkout, ``recyclelora train ...`` elsewhere.
@@ -40,3 +50,19 @@ def next_steps(*steps: tuple[str, str]) -> str:
     """Lines of what a command is for and the command itself, under one head."""
     width = max(len(what) for what, _ in steps)
     return "\n".join(["next:", *(f"  {what:<{width}}  {line}" for what, line in steps)])
+
+
+def with_run(run: Path, *commands: str, size: int | None = None) -> list[tuple[str, str]]:
+    """Steps that take a run.
+
+    Args:
+        run: its directory
+        commands: of `AFTER_A_RUN`
+        size: short edge in pixels at which the run's model wants photographs; None: their own
+    """
+    steps = []
+    for command in commands:
+        what, needs = AFTER_A_RUN[command]
+        shape = [f"size={size}"] if command == "predict" and size is not None else []
+        steps.append((what, typed_as(command, f"run={shown(run)}", *needs, *shape)))
+    return steps

@@ -22,7 +22,7 @@ from recyclelora.runs.mailbox import Unit
 from recyclelora.runs.metrics_log import ENDING, FINAL
 from recyclelora.runs.reuse import take_over
 from recyclelora.runs.weights import Weights, write_run_weights
-from recyclelora.system.next_steps import next_steps, typed_as
+from recyclelora.system.next_steps import next_steps, typed_as, with_run
 from recyclelora.system.progress import Reporter, shown
 from recyclelora.system.storage import write_json
 from recyclelora.training.trainer import Trainer
@@ -163,13 +163,10 @@ def tell_result(run: Run, result: dict[str, Any], state: str, reporter: Reporter
 
 def what_next(run: Run) -> str:
     """Commands that take a finished run."""
-    path, fit = f"run={shown(run.directory.path)}", run.config.data.protocol.fit.get("folder")
-    size = [] if fit is None else [f"size={fit[0]}"]
+    path, fit = run.directory.path, run.config.data.protocol.fit.get("folder")
     return next_steps(
-        ("segment photos", typed_as("predict", path, "input=<photos>", *size)),
-        ("score elsewhere", typed_as("evaluate", path, "data=<pair>")),
-        ("take it along", typed_as("export", path, "format=onnx")),
-        ("compare runs", typed_as("report", f"runs={shown(run.directory.path.parent)}/*")),
+        *with_run(path, "predict", "evaluate", "export", size=None if fit is None else fit[0]),
+        ("compare runs", typed_as("report", f"runs={shown(path.parent)}/*")),
     )
 
 
