@@ -255,6 +255,30 @@ def make_camvid(root: Path, *, full: bool = False) -> Path:
     return root
 
 
+def make_wilddash(root: Path, *, count: int = 12) -> Path:
+    """With Cityscapes' ids and WildDash's own from 34 on, and the instances, which must not be picked up."""
+    rng = np.random.default_rng(13)
+    for index in range(count):
+        ids, stem = blocks(rng, [*range(39), 255]).astype(np.uint8), f"aa{index:04d}_100000"
+        save_jpeg(root / f"wilddash/images/{stem}.jpg", picture(rng, ids))
+        save_rgb(root / f"wilddash/labels/{stem}.png", ids)
+        save_rgb(root / f"wilddash/instances/{stem}.png", ids)
+    (root / "wilddash/wilddash_public.json").write_text("{}")
+    return root
+
+
+def make_railsem19(root: Path, *, count: int = 12) -> Path:
+    """With the geometry of rails beside the masks."""
+    rng = np.random.default_rng(14)
+    for index in range(count):
+        ids, stem = blocks(rng, [*range(19), 255]).astype(np.uint8), f"rs{index:05d}"
+        save_jpeg(root / f"railsem19/jpgs/rs19_val/{stem}.jpg", picture(rng, ids))
+        save_rgb(root / f"railsem19/uint8/rs19_val/{stem}.png", ids)
+        (root / "railsem19/jsons/rs19_val").mkdir(parents=True, exist_ok=True)
+        (root / f"railsem19/jsons/rs19_val/{stem}.json").write_text("{}")
+    return root
+
+
 def make_idd_lite(root: Path, *, split: str = "val", count: int = 2) -> Path:
     """With instances, which must not be picked up; names with and without ``frame``."""
     rng = np.random.default_rng(12)

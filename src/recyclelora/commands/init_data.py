@@ -2,7 +2,7 @@
 
     recyclelora init-data photos/
     recyclelora init-data photos/ --name yard --config-dir my_conf
-    recyclelora init-data wilddash/ --cityscapes-ids       # masks that hold Cityscapes' label ids, and some more
+    recyclelora init-data drives/ --cityscapes-ids         # masks that hold Cityscapes' label ids, and some more
 
 It recognises which files are images and masks, splits and drives, ids, colours, Cityscapes' names and legends
 (classes.txt, label_colors.txt, labelmap.txt, class_dict.csv), and writes <config-dir>/data/<name>.yaml for you to

@@ -47,7 +47,8 @@ class CorruptionConfig:
 
 DATASETS = (
     "acdc", "bdd100k", "camvid", "cityscapes", "cityscapes_c", "dark_zurich", "foggy_cityscapes", "folder", "gta",
-    "idd", "idd_lite", "kitti", "mapillary", "muses", "rainy_cityscapes", "streets", "synthia", "urbansyn",
+    "idd", "idd_lite", "kitti", "mapillary", "muses", "railsem19", "rainy_cityscapes", "streets", "synthia", "urbansyn",
+    "wilddash",
 )  # fmt: skip
 """Every dataset that is read without another package."""
 

@@ -47,6 +47,22 @@ SYNTHIA_KNOWN = 23
 SYNTHIA_ABSENT = frozenset({9, 14, 16})
 """Terrain, truck and train have ids in SYNTHIA but occur in none of its images: 16 classes are left."""
 
+WILDDASH_IDS = CITYSCAPES_IDS | {34: 14, 35: 13, 38: 0}
+"""WildDash 2's ids are Cityscapes' and some more: pickups are trucks, vans are cars, markings are road, as its authors'
+own conversion has it; billboards (36) and street lights (37) have no train id."""
+
+WILDDASH_KNOWN = 39
+"""WildDash 2 defines the ids 0 to 38."""
+
+RAILSEM_IDS = {
+    0: 0, 1: 1, 2: 2, 3: 0, 4: 4, 5: 5, 6: 6, 7: 7, 8: 8, 9: 9, 10: 10, 11: 11, 13: 13, 14: 14, 16: 16, 18: 0,
+}  # fmt: skip
+"""RailSem19's ids to the 19 train ids: constructions are buildings, humans are persons, what runs on rails is a train,
+and tracks in a street (3, 18) are road, as in WildDash 2; rail track, trackbed, raised rails (12, 15, 17) have none."""
+
+RAILSEM_KNOWN = 19
+"""RailSem19 defines the ids 0 to 18, and 255 for what has none."""
+
 URBANSYN_KNOWN = 20
 """UrbanSyn stores train ids, and 19 for what has none."""
 

@@ -20,9 +20,11 @@ from fixture_data import (
     make_idd_lite,
     make_mapillary,
     make_muses,
+    make_railsem19,
     make_rainy_cityscapes,
     make_synthia,
     make_urbansyn,
+    make_wilddash,
 )
 from PIL import Image
 
@@ -47,6 +49,8 @@ MAKERS = {
     "muses": (make_muses, "val", None, 8),
     "camvid": (make_camvid, "train", None, 5),
     "idd_lite": (make_idd_lite, "val", None, 2),
+    "wilddash": (make_wilddash, "all", None, 12),
+    "railsem19": (make_railsem19, "all", None, 12),
 }
 """dataset -> (fixture, split, variant, images)"""
 

@@ -33,6 +33,7 @@ from recyclelora.data.datasets.streets import StreetsDataset, open_streets
 from recyclelora.data.datasets.synthia import synthia
 from recyclelora.data.datasets.urbansyn import urbansyn
 from recyclelora.data.datasets.views import Corrupted, HalfSize, Subset, seeded_subset
+from recyclelora.data.datasets.wilddash import railsem19, wilddash
 from recyclelora.system.errors import UserError
 from recyclelora.system.plugins import plugins
 
@@ -68,9 +69,11 @@ READERS: dict[str, Reader] = {
     "kitti": kitti,
     "mapillary": mapillary,
     "muses": muses,
+    "railsem19": railsem19,
     "rainy_cityscapes": rainy_cityscapes,
     "synthia": synthia,
     "urbansyn": urbansyn,
+    "wilddash": wilddash,
 }
 """The folder's name below the root, and who reads it."""
 

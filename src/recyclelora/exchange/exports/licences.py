@@ -19,7 +19,17 @@ DATASETS = {
     "synthia": "CC BY-NC-SA: not commercial",
     "urbansyn": "CC BY-SA 4.0",
     **dict.fromkeys(
-        ("cityscapes", "cityscapes_c", "foggy_cityscapes", "rainy_cityscapes", "acdc", "dark_zurich", "muses"),
+        (
+            "cityscapes",
+            "cityscapes_c",
+            "foggy_cityscapes",
+            "rainy_cityscapes",
+            "acdc",
+            "dark_zurich",
+            "muses",
+            "wilddash",
+            "railsem19",
+        ),
         NOT_COMMERCIAL,
     ),
     "bdd100k": "own licence of UC Berkeley",
