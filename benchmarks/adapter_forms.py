@@ -32,7 +32,7 @@ from recyclelora.adapters.method import AdapterContext, Method
 from recyclelora.adapters.products.delora import DeLoRA
 from recyclelora.adapters.products.hira import HiRA
 from recyclelora.adapters.products.kasa import KaSA
-from recyclelora.adapters.rein import ReinTokens
+from recyclelora.adapters.tokens.rein import ReinTokens
 from recyclelora.adapters.vera import VeRA
 
 RANKS = {"main": 32, "sub": 4}

@@ -53,6 +53,8 @@ TRAINABLE = {
     "vera": 24 * (256 + 3072),
     "adalora": 24 * PAIRS + 24 * 96,
     "rein": 2_530_817,
+    "set": 7_087_617,
+    "causal_tune": 2_530_817,
     "adaptformer": 3_171_840,  # published as 3.17M
     "vpt": 3_686_400,  # published as 3.69M
     "norms": 24 * (9_216 + 4 * 1_024),

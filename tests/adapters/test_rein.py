@@ -8,8 +8,8 @@ from torch.nn import functional as F
 
 from recyclelora.adapters.config import ReinConfig
 from recyclelora.adapters.method import AdapterContext
-from recyclelora.adapters.rein import Rein, ReinTokens
 from recyclelora.adapters.state import ParameterRule
+from recyclelora.adapters.tokens.rein import Rein, ReinTokens
 
 from .models import tiny_vit
 

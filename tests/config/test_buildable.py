@@ -39,6 +39,17 @@ LAYERS = {
     "targets": any_of(["*"], ["*.attn.qkv"], ["*.qkv", "*.fc1"]), "blocks": any_of(":", "0", "-1:", "::2"),
     "lr_mult": any_of(0.5), "weight_decay": any_of(0.0, 0.1),
 }  # fmt: skip
+REIN: dict[str, SearchStrategy] = {
+    "num_tokens": any_of(2, 8),
+    "token_rank": any_of(1, 4),
+    "scale": any_of(0.001),
+    "link": any_of(None, True, False),
+    "query_width": any_of(32, 64),
+    "blocks": LAYERS["blocks"],
+    "link_features": any_of(None, True, False),
+    "weight_decay": any_of(None, 0.1),
+}
+FORM = {"form": any_of("published", "released")}
 VALUES: dict[str, dict[str, SearchStrategy]] = {
     "low_rank": {
         "main": branch(), "sub": st.none() | branch(), "alpha": any_of(1.0, 4.0),
@@ -54,11 +65,9 @@ VALUES: dict[str, dict[str, SearchStrategy]] = {
         "init_rank": any_of(1, 4, WIDTH), "target_rank": any_of(1, 4, WIDTH), "t_init": any_of(None, 0, 3, 12),
         "t_final": any_of(None, 0, 9, 19), "delta_t": any_of(None, 1, 50), "orthogonality": any_of(0.0, 0.5),
     },
-    "rein": {
-        "num_tokens": any_of(2, 8), "token_rank": any_of(1, 4), "scale": any_of(0.001),
-        "link": any_of(None, True, False), "query_width": any_of(32, 64), "blocks": LAYERS["blocks"],
-        "link_features": any_of(None, True, False), "weight_decay": any_of(None, 0.1),
-    },
+    "rein": REIN,
+    "set": REIN | FORM,
+    "causal_tune": REIN | FORM,
     "frozen": {},
     "full": {"lr_mult": any_of(0.1), "weight_decay": any_of(None, 0.1), "decay_all": st.booleans()},
     "norms": {"biases": st.booleans(), "blocks": LAYERS["blocks"], "weight_decay": any_of(None, 0.1)},

@@ -12,6 +12,7 @@ from torch import nn
 from recyclelora.adapters.config import (
     AdaLoraConfig,
     AdaptFormerConfig,
+    CausalTuneConfig,
     DeloraConfig,
     DoraConfig,
     FrozenConfig,
@@ -20,6 +21,7 @@ from recyclelora.adapters.config import (
     KasaConfig,
     NormsConfig,
     ReinConfig,
+    SetConfig,
     VeraConfig,
     VptConfig,
 )
@@ -86,9 +88,10 @@ def test_prompts_are_seen_from_the_start_and_so_is_a_tail_that_was_dropped(optio
         check_adapter(options)
 
 
+@pytest.mark.parametrize("kind", [ReinConfig, SetConfig, CausalTuneConfig])
 @pytest.mark.parametrize("link", [False, True])
-def test_reins_start_is_a_scale_above_zero(link):
-    options = ReinConfig(num_tokens=10, token_rank=4, query_width=16)
+def test_reins_start_is_a_scale_above_zero(kind, link):
+    options = kind(num_tokens=10, token_rank=4, query_width=16)
     check_adapter(options, tolerance=5e-3, has_queries=link)
     with pytest.raises(AssertionError):
         check_adapter(options, has_queries=link)

@@ -13,7 +13,7 @@ from safetensors.torch import load_file
 import recyclelora
 from recyclelora.adapters.config import ReinConfig
 from recyclelora.adapters.method import AdapterContext
-from recyclelora.adapters.rein import Rein
+from recyclelora.adapters.tokens.rein import Rein
 from recyclelora.config.compose import ConfigError
 from recyclelora.models.backbones.timm import create_backbone
 from recyclelora.models.decoders.config import LinearDecoderConfig

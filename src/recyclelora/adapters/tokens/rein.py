@@ -9,6 +9,7 @@ embedding is then made from the tokens, and by the published configuration their
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -16,9 +17,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from recyclelora.adapters.config import ReinConfig
 from recyclelora.adapters.method import Adapted, AdapterContext
 from recyclelora.adapters.state import ParameterRule, Unmergeable
+from recyclelora.adapters.tokens.config import ReinConfig
 from recyclelora.adapters.transformer import (
     chosen_blocks,
     device_of,
@@ -64,20 +65,25 @@ class ReinTokens(Unmergeable):
         bound = math.sqrt(6 / (3 * patch_size**2 + math.sqrt(token_rank * width)))
         self.token_a = nn.Parameter(uniform((depth, num_tokens, token_rank), bound, generator))
         self.token_b = nn.Parameter(uniform((depth, token_rank, width), bound, generator))
-        self.token_to_feature = _linear(width, width, generator)  # W_T
-        self.feature_to_feature = _linear(width, width, generator)  # W_f
+        self.token_to_feature = linear(width, width, generator)  # W_T
+        self.feature_to_feature = linear(width, width, generator)  # W_f
         self.scale = nn.Parameter(torch.tensor(float(scale)))  # g
         if query_width is not None:
-            self.token_to_query = _linear(width, query_width, generator)  # W_Q
-            self.merge_queries = _linear(3 * query_width, query_width, generator)  # W_M
+            self.token_to_query = linear(width, query_width, generator)  # W_Q
+            self.merge_queries = linear(3 * query_width, query_width, generator)  # W_M
+        self._extend(depth, num_tokens, patch_size, generator)
+
+    def _extend(self, depth: int, num_tokens: int, patch_size: int, generator: torch.Generator) -> None:
+        """Add what a method that derives from Rein has besides."""
 
     def refine(self, layer: int, features: Tensor) -> Tensor:
         """Patch tokens (B, N, c) after refined block ``layer`` -> (B, N, c)."""
+        return features + (self.scale * self.delta(layer, features)).to(features.dtype)
+
+    def delta(self, layer: int, features: Tensor) -> Tensor:
+        """W_f (delta + f) + b_f of features (..., c) in any shape."""
         tokens = (self.token_a[layer] @ self.token_b[layer]).to(features.dtype)
-        attention = (features @ tokens.T / math.sqrt(self.width)).softmax(-1)
-        delta = attention[..., 1:].to(features.dtype) @ _apply(self.token_to_feature, tokens[1:])
-        delta = _apply(self.feature_to_feature, delta + features)
-        return features + (self.scale * delta).to(features.dtype)
+        return attend(features, tokens, self.token_to_feature, self.feature_to_feature)
 
     def queries(self) -> Tensor:
         """Q = W_M [max_i Q_i; mean_i Q_i; Q_L] + b with Q_i = W_Q T_i + b (num_tokens, query_width)."""
@@ -128,34 +134,60 @@ class Rein:
                 "link_features=true: there are no lent queries to make features of; use link_features=null"
             )
         chosen = self.check(model)
-        tokens = ReinTokens(
+        tokens = self._kind()(
             len(chosen), token_width(model), num_tokens=o.num_tokens, token_rank=o.token_rank,
             patch_size=patch_side(model), scale=o.scale, query_width=o.query_width if link else None,
             seed=context.seed,
         ).to(device_of(model))  # fmt: skip
         model.requires_grad_(False)
-        model.add_module("rein", tokens)
-        for layer, block in enumerate(chosen.values()):
-            block.register_forward_hook(Refinement(tokens, layer, num_prefix_tokens(model)))
+        model.add_module(tokens.method, tokens)
+        self._attach(model, tokens, chosen)
         if not link:
             return Adapted(self._rules(tokens))
         return Adapted(self._rules(tokens), query=tokens.queries, query_features=o.link_features is not False)
 
+    def _kind(self) -> type[ReinTokens]:
+        return ReinTokens
+
+    def _attach(self, model: nn.Module, tokens: ReinTokens, chosen: Mapping[int, nn.Module]) -> None:
+        for layer, block in enumerate(chosen.values()):
+            block.register_forward_hook(Refinement(tokens, layer, num_prefix_tokens(model)))
+
     def _rules(self, tokens: ReinTokens) -> dict[str, ParameterRule]:
-        linear = ParameterRule(self.options.lr_mult, self.options.weight_decay, "rein")
-        plain = ParameterRule(self.options.lr_mult, 0.0, "rein.tokens")
-        no_decay = ("token_a", "token_b", "scale")
-        return {f"rein.{name}": plain if name in no_decay else linear for name, _ in tokens.named_parameters()}
+        name = tokens.method
+        layers = ParameterRule(self.options.lr_mult, self.options.weight_decay, name)
+        plain = ParameterRule(self.options.lr_mult, 0.0, f"{name}.tokens")
+        return {f"{name}.{key}": plain if "." not in key else layers for key, _ in tokens.named_parameters()}
 
 
-def _linear(inputs: int, outputs: int, generator: torch.Generator) -> nn.Linear:
+def attend(
+    features: Tensor, tokens: Tensor, to_feature: nn.Linear, to_delta: nn.Linear, *, normalise: bool = False
+) -> Tensor:
+    """W_f (a[1:] (W_T T[1:] + b_T) + f) + b_f with a = softmax(f T^T / sqrt c).
+
+    Args:
+        features: f (..., c).
+        tokens: T (m, c) in the dtype of f.
+        to_feature: W_T, b_T.
+        to_delta: W_f, b_f.
+        normalise: bring the m products of each feature to mean 0 and variance 1 before the softmax.
+    """
+    logits = features @ tokens.T
+    if normalise:
+        logits = F.layer_norm(logits, logits.shape[-1:])
+    attention = (logits / math.sqrt(features.shape[-1])).softmax(-1)
+    delta = attention[..., 1:].to(features.dtype) @ _apply(to_feature, tokens[1:])
+    return _apply(to_delta, delta + features)
+
+
+def linear(inputs: int, outputs: int, generator: torch.Generator) -> nn.Linear:
     """A linear layer with PyTorch's usual start, U(-1/sqrt inputs, 1/sqrt inputs), from its own generator."""
-    linear = nn.Linear(inputs, outputs, device="meta")
-    linear.weight = nn.Parameter(uniform((outputs, inputs), inputs**-0.5, generator))
-    linear.bias = nn.Parameter(uniform((outputs,), inputs**-0.5, generator))
-    return linear
+    layer = nn.Linear(inputs, outputs, device="meta")
+    layer.weight = nn.Parameter(uniform((outputs, inputs), inputs**-0.5, generator))
+    layer.bias = nn.Parameter(uniform((outputs,), inputs**-0.5, generator))
+    return layer
 
 
-def _apply(linear: nn.Linear, x: Tensor) -> Tensor:
+def _apply(layer: nn.Linear, x: Tensor) -> Tensor:
     """The layer in the precision of ``x``; its own tensors stay float32."""
-    return F.linear(x, linear.weight.to(x.dtype), linear.bias.to(x.dtype))
+    return F.linear(x, layer.weight.to(x.dtype), layer.bias.to(x.dtype))

@@ -1,0 +1,1 @@
+"""Methods that refine the features between the blocks by learned tokens: Rein and its spectral descendants."""

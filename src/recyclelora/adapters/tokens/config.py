@@ -1,0 +1,109 @@
+"""Options of the methods that refine the features between blocks by learned tokens."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Optional
+
+from recyclelora.adapters.layers import BlocksConfig
+from recyclelora.system.checks import Problem, above_zero, added, at_least, one_of
+
+if TYPE_CHECKING:  # at run time nothing here imports torch
+    from recyclelora.adapters.method import Method
+
+# OmegaConf reads these annotations at run time and wants Optional[...], not "... | None".
+# ruff: noqa: UP045
+
+FORMS = ("published", "released")
+
+
+@dataclass
+class ReinConfig(BlocksConfig):
+    """Rein: tokens that refine the features between blocks."""
+
+    kind: str = "rein"
+    name: str = "rein"
+    num_tokens: int = 100
+    """tokens of a refined block; the first takes part in the softmax but adds nothing"""
+    token_rank: int = 16
+    """inner size of the product that makes the tokens"""
+    scale: float = 0.001
+    """where the scale of the refinement starts"""
+    link: Optional[bool] = None
+    """lend the decoder queries; null: where it has any"""
+    query_width: int = 256
+    """channels of these queries"""
+    weight_decay: Optional[float] = None
+    """of the linear layers; null takes the optimizer's. Tokens and scale do not decay"""
+    link_features: Optional[bool] = added(False)
+    """make the queries' first features from the tokens too, as published; null: where queries are lent; false, as in
+    runs of the first release, leaves the decoder a table of its own"""
+
+    def check(self) -> Iterator[Problem]:
+        yield from super().check()
+        yield from at_least("num_tokens", self.num_tokens, 2)
+        yield from at_least("token_rank", self.token_rank, 1)
+        yield from above_zero("scale", self.scale)
+        yield from at_least("query_width", self.query_width, 1)
+        if self.link_features and self.link is False:
+            yield "link_features", "must be null or false with link=false: there are no lent queries then"
+
+    def check_with(self, decoder: Any, max_steps: int) -> Iterator[Problem]:
+        if not getattr(decoder, "has_queries", False):
+            if self.link:
+                yield "link", f"needs a decoder with queries, which {decoder.name} has not: decoder=mask2former"
+            elif self.link_features:
+                yield "link_features", f"needs lent queries, for which {decoder.name} has no place"
+            return
+        lent, wanted = (self.num_tokens, self.query_width), (decoder.num_queries, decoder.width)
+        if self.link is not False and lent != wanted:
+            yield (
+                "num_tokens" if lent[0] != wanted[0] else "query_width",
+                f"lends {lent[0]} queries of width {lent[1]}; decoder={decoder.name} has {wanted[0]} of {wanted[1]}",
+            )
+
+    def method(self) -> Method:
+        from recyclelora.adapters.tokens.rein import Rein
+
+        return Rein(self)
+
+
+@dataclass
+class SetConfig(ReinConfig):
+    """SET: one set of tokens refines the phase of the features' spectrum, another its amplitude."""
+
+    kind: str = "set"
+    name: str = "set"
+    form: str = "published"
+    """``published``: the spectrum over an image; ``released``, as in the public code: over batch and channels, so that
+    an output depends on the other images of its batch"""
+
+    def check(self) -> Iterator[Problem]:
+        yield from super().check()
+        yield from one_of("form", self.form, FORMS)
+
+    def method(self) -> Method:
+        from recyclelora.adapters.tokens.spectral import SET
+
+        return SET(self)
+
+
+@dataclass
+class CausalTuneConfig(ReinConfig):
+    """Causal-Tune: tokens refine the middle frequencies of the features."""
+
+    kind: str = "causal_tune"
+    name: str = "causal_tune"
+    form: str = "published"
+    """``published``; ``released``, as in the public code: tokens and channels are mixed up before the transform, which
+    stops gradients, and what comes back is half a Fourier transform, cut off below 0"""
+
+    def check(self) -> Iterator[Problem]:
+        yield from super().check()
+        yield from one_of("form", self.form, FORMS)
+
+    def method(self) -> Method:
+        from recyclelora.adapters.tokens.spectral import CausalTune
+
+        return CausalTune(self)
