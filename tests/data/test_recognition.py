@@ -67,6 +67,34 @@ def test_colours_take_their_names_from_a_legend(tmp_path):
     assert {*np.unique(opened.sources[0].load(0).label)} <= {0, 1, 255}
 
 
+def test_names_of_its_owner_take_the_place_of_made_up_ones_until_the_file_is_changed(tmp_path):
+    root, said = tmp_path / "photos", list[str]()
+    for number in range(4):
+        photo(root / f"{number}.jpg")
+        blocks = np.repeat(np.array([[0, 0, 0], [255, 0, 0], [0, 0, 9], [0, 255, 0]], np.uint8), 16, 0)
+        save_rgb(root / f"{number}_mask.png", np.repeat(blocks[None], 48, 0))
+
+    def write(*names: str) -> Path:
+        return describe_folder(root, "yard", tmp_path / "conf", said.append, names=names or None)
+
+    guessed = yaml.safe_load(write().read_text())["classes"]["names"]
+    assert guessed == ["background", "class_1", "class_2", "class_3"]
+    assert f"--names {','.join(guessed)}" in said[-1]
+    for _ in range(2):
+        told = yaml.safe_load(write("ignore", "thing", "thing", "plant").read_text())
+        assert told["classes"] == {"names": ["thing", "plant"], "colours": [[0, 0, 9], [255, 0, 0]]}
+        assert told["folder"]["coding"]["colours"] == {
+            "#000000": "ignore", "#000009": "thing", "#00ff00": "thing", "#ff0000": "plant"}  # fmt: skip
+    with pytest.raises(UserError, match="--names: 2 names for 4 classes: background, class_1, class_2, class_3"):
+        write("a", "b")
+    with pytest.raises(UserError, match="at least two different names"):
+        write("a", "a", "ignore", "a")
+    path = tmp_path / "conf/data/yard.yaml"
+    path.write_text(path.read_text() + "# mine\n")
+    with pytest.raises(UserError, match="is there already"):
+        write("a", "b", "c", "d")
+
+
 def test_cityscapes_names_and_the_kind_of_masks_that_is_read(tmp_path):
     for split, city in (("train", "aachen"), ("train", "bochum"), ("val", "lindau")):
         for frame in ("000000", "000001"):

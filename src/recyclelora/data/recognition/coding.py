@@ -5,12 +5,13 @@ from __future__ import annotations
 import re
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
 from PIL import Image
 
+from recyclelora.data.folder import IGNORED
 from recyclelora.data.labels import CITYSCAPES_CLASSES, CITYSCAPES_IDS, CITYSCAPES_KNOWN, IGNORE
 from recyclelora.data.masks import UNREADABLE, read_numbers
 from recyclelora.system.errors import UserError
@@ -61,6 +62,25 @@ class Coding:
     """where the names are from"""
     looked_at: int = 0
     """masks"""
+
+    def named(self, names: Sequence[str]) -> Coding:
+        """With its owner's names, one for each class in their order: ``ignore`` leaves one out, equal ones are joined.
+
+        Raises:
+            UserError: another number of names, or fewer than two classes left.
+        """
+        if len(names) != len(self.names):
+            raise UserError(f"--names: {len(names)} names for {len(self.names)} classes: {', '.join(self.names)}")
+        kept = [name for name in dict.fromkeys(names) if name != IGNORED]
+        if len(kept) < 2 or "" in kept:
+            raise UserError(f"--names {','.join(names)}: at least two different names, none of them empty")
+        new = dict(zip(self.names, names, strict=True))
+        stored: dict[int | Colour, str] = self.stored or dict(enumerate(self.names))
+        colours = self.colours and [self.colours[list(names).index(name)] for name in kept]
+        return replace(
+            self, names=kept, stored={value: new.get(name, name) for value, name in stored.items()}, colours=colours,
+            found_in="yours",
+        )  # fmt: skip
 
 
 def recognise_coding(root: Path, masks: Sequence[Path], cityscapes: bool = False) -> Coding:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import cv2
@@ -12,7 +13,7 @@ from PIL import Image
 
 from recyclelora.data.labels import IGNORE
 from recyclelora.data.reading import read_upright
-from recyclelora.data.recognition.coding import Colour, recognise_coding
+from recyclelora.data.recognition.coding import GUESSED, Colour, recognise_coding
 from recyclelora.data.recognition.layout import recognise
 from recyclelora.data.recognition.option_file import SHOWN, Described, as_yaml, samples
 from recyclelora.drawing.tiles import crop_sheet, png
@@ -26,14 +27,25 @@ TILE = (240, 320)
 
 
 def describe_folder(
-    root: Path, name: str | None, config_dir: Path, say: Callable[[str], None], cityscapes: bool = False
+    root: Path,
+    name: str | None,
+    config_dir: Path,
+    say: Callable[[str], None],
+    cityscapes: bool = False,
+    names: Sequence[str] | None = None,
 ) -> Path:
     """Look at a folder and write ``<config_dir>/data/<name>.yaml`` and ``.png``; returns the first.
 
-    ``cityscapes`` masks are known to hold its label ids.
+    Args:
+        root: the folder
+        name: of the data; None: the folder's
+        config_dir: of the owner's option files
+        say: tells a line
+        cityscapes: whether masks are known to hold Cityscapes' label ids
+        names: of the classes in the order of what was recognised, see `Coding.named`
 
     Raises:
-        UserError: there is nothing to be recognised, or one of the files is there already.
+        UserError: there is nothing to be recognised, or one of the files is there already and was changed.
     """
     if not root.is_dir():
         raise UserError(f"{root}: no such folder")
@@ -42,27 +54,42 @@ def describe_folder(
         raise UserError(f"--name {name}: names files: use letters, digits, '_', '-' and '+'")
     path = config_dir / "data" / f"{name}.yaml"
     picture = path.with_suffix(".png")
-    if taken := next((file for file in (path, picture) if file.exists()), None):
-        raise UserError(f"{taken}: is there already and is not overwritten: remove it, or give another --name")
+    if names is None:
+        _refuse_taken(path, picture)
     layout = recognise(root)
     coding = recognise_coding(
         root, list(dict.fromkeys(m for split in layout.splits for _, m in split.pairs)), cityscapes
     )
+    here = ["--config-dir", str(config_dir), f"data={name}"]
+    check = typed_as("inspect-data", *here)
     found = Described.of(name, root, layout, coding)
+    if names is not None:
+        named = replace(found, coding=coding.named(names))
+        ours = (as_yaml(found, check), as_yaml(named, check))
+        if not (path.is_file() and path.read_text(encoding="utf-8") in ours):
+            _refuse_taken(path, picture)  # what nobody has changed since it was written is replaced
+        found = named
     for line in _findings(found):
         say(line)
-    here = ["--config-dir", str(config_dir), f"data={name}"]
     path.parent.mkdir(parents=True, exist_ok=True)
     write_bytes(picture, png(_picture(found)))
-    write_text(path, as_yaml(found, typed_as("inspect-data", *here)))
+    write_text(path, as_yaml(found, check))
     say(f"written: {path} (check it), {picture} (do colours and names belong together?)")
     size = [f"size={SHOWN[0]}"] if found.fit else []
+    again = ["--name", name, "--config-dir", str(config_dir), "--names", ",".join(found.coding.names)]
+    naming = ("name the classes, in this order", typed_as("init-data", str(root), *again))
     say(next_steps(
-        ("look at every file", typed_as("inspect-data", *here)),
+        *([naming] if found.coding.found_in == GUESSED else []),
+        ("look at every file", check),
         ("train", typed_as("train", *here, "experiment=finetune_small")),
         ("segment others", typed_as("predict", "run=outputs/runs/<run>", "input=<photos>", *size)),
     ))  # fmt: skip
     return path
+
+
+def _refuse_taken(*files: Path) -> None:
+    if taken := next((file for file in files if file.exists()), None):
+        raise UserError(f"{taken}: is there already and is not overwritten: remove it, or give another --name")
 
 
 def _findings(found: Described) -> list[str]:
