@@ -12,10 +12,11 @@ import cv2
 import numpy as np
 
 from recyclelora.drawing.tiles import data_uri, panel_columns
+from recyclelora.evaluation.scores import SOURCE_VAL
 from recyclelora.reports import races, tables
 from recyclelora.reports.charts import Chart
 from recyclelora.reports.comparison import Comparison
-from recyclelora.reports.groups import Scored
+from recyclelora.reports.groups import MEAN, SOURCE, Scored
 from recyclelora.reports.html import rendered
 from recyclelora.reports.standing import NowStanding
 from recyclelora.runs.directory import RunDirectory
@@ -83,7 +84,8 @@ def predictions(c: Comparison) -> list[Strip]:
         return []
     seed = Counter(seed for group in groups for seed in set(group.seeds)).most_common(1)[0][0]
     strips: list[Strip] = []
-    for name in [*c.targets, "source_val"]:
+    for name in [*c.targets, SOURCE_VAL]:
+        title = name if name != SOURCE_VAL else c.title(MEAN) if c.alone else SOURCE
         base: tuple[int, ...] | None = None
         for group in groups:
             run = next((run for run in group.runs if run.seed == seed), group.runs[0])
@@ -92,8 +94,8 @@ def predictions(c: Comparison) -> list[Strip]:
                 continue  # other images than the first group's
             if base is None:
                 base = columns["image"].shape
-                strips += [Strip(name, "", view, _uri(columns[view])) for view in ("image", "ground truth")]
-            strips += [Strip(name, group.name, view, _uri(columns[view])) for view in ("prediction", "errors")]
+                strips += [Strip(title, "", view, _uri(columns[view])) for view in ("image", "ground truth")]
+            strips += [Strip(title, group.name, view, _uri(columns[view])) for view in ("prediction", "errors")]
     return strips
 
 

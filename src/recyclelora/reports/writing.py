@@ -136,6 +136,9 @@ def _with_the_first(c: Comparison) -> list[tuple[str, str]]:
     first, *others = (group.runs[0] for group in c.groups[:2])
     fit = first.result.get("protocol_settings", {}).get("fit", {}).get("folder")
     steps = with_run(first.run.path, "predict", "export", size=None if fit is None else fit[0])
+    command = first.run.command or ""
+    if not others and command.startswith("train.py ") and " adapter=" not in command:
+        steps.append(("have something to compare", f"python {command} adapter=frozen"))
     if others:
         beside = f"run=[{shown(first.run.path)},{shown(others[0].run.path)}]"
         steps.append(("see what changed", typed_as("analyze", beside)))
