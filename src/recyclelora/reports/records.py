@@ -235,16 +235,8 @@ def read_runs(paths: Sequence[Path]) -> Study:
     ]  # fmt: skip
     common = Path(os.path.commonpath([path.resolve().parent for path in paths]))
     names = _objective_names(runs)
-    return Study(
-        f"{len(runs)} run{'s' * (len(runs) > 1)}",
-        common,
-        False,
-        ["maximize"],
-        names,
-        None,
-        any(map(is_of_targets, names)),
-        trials,
-    )
+    title = f"{len(runs)} run{'s' if len(runs) > 1 else ''}"
+    return Study(title, common, False, ["maximize"], names, None, any(map(is_of_targets, names)), trials)
 
 
 def _from_ledger(trial: ledger.Trial, sweep: Path, folders: list[Path]) -> Trial:

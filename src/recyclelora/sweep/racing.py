@@ -10,7 +10,7 @@ from typing import Any
 
 from recyclelora.runs.directory import RESULT
 from recyclelora.sweep.goals import is_miou, select
-from recyclelora.sweep.ledger import COMPLETE, FAILED, WAITING, Ledger, Trial
+from recyclelora.sweep.ledger import COMPLETE, FAILED, POINT, WAITING, Ledger, Trial
 from recyclelora.sweep.planning import Plan, units_of
 from recyclelora.sweep.race import OBJECTIVE, Entrant, Race, Standing, is_named, judge, ranked
 from recyclelora.sweep.record import StudyRecord
@@ -149,7 +149,7 @@ def read_entrants(
         sign = 1 if race.higher else -1
         named.sort(key=lambda trial: -sign * (values.get(trial.number) or 0.0))
         references |= {trial.number for trial in named[:1]}
-    names = [trial.what for trial in trials]
+    names = [_called(trial) for trial in trials]
     twice = {name for name, count in Counter(names).items() if count > 1}
     known = {} if known is None else known
     return [
@@ -159,6 +159,12 @@ def read_entrants(
         )
         for name, trial in zip(names, trials, strict=True)
     ]  # fmt: skip
+
+
+def _called(trial: Trial) -> str:
+    """Its point where nothing else was chosen."""
+    chosen = trial.params.keys() - {"seed"}
+    return str(trial.params[POINT]) if chosen == {POINT} else trial.what
 
 
 def values_of(race: Race, trial: Trial, sweep: Path, known: Known) -> list[float]:
