@@ -76,6 +76,10 @@ def test_confirmations_need_their_share(tmp_path: Path):
 
 
 def test_used_up_hours_start_nothing(tmp_path: Path):
+    for text, seconds in (("90 minutes", 5400), ("1 hours", 3600), ("0.5 days", 43200)):
+        now = budget(text)
+        assert str(now) == text and dataclasses.replace(now, began=now.began - seconds + 60).allows([], 0)
+        assert not dataclasses.replace(now, began=now.began - seconds - 1).allows([], 0)
     over = dataclasses.replace(budget("1 hours"), began=budget("1 hours").began - 3601)
     driver = replay(tmp_path, dataclasses.replace(grid([1, 2, 3]), budget=over), Replay(curve, 2))
     assert driver.search.broke and not Ledger(tmp_path).trials()

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import dataclasses
+import json
 import os
 import random
 import signal
 import time
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import optuna
@@ -288,3 +290,20 @@ def test_references_are_named_by_value_by_setting_or_whole():
     chosen = options | {"race": ["x=1", "x=2"], "confirm": 1, "race_on": "objective", "direction": "minimize"}
     assert make_race(chosen, space, [], OmegaConf.create()) == Race(("x=1", "x=2"), "objective", 0.05, 20, False)
     assert make_race(options | {"race": None}, space, [], OmegaConf.create()) is None
+
+
+def test_each_run_of_a_race_is_told_by_what_is_compared(tmp_path: Path):
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run/result.json").write_text(json.dumps({"miou": {"mean": 0.4065}, "movement": 0.02}))
+    outcome: Any = {"status": "complete", "attempt": 1, "values": [0.4866], "run_dir": "run"}
+    search: Any = SimpleNamespace(ledger=SimpleNamespace(sweep=tmp_path))
+    told = {}
+    for on in ("miou.mean", "movement", OBJECTIVE, "miou.night"):
+        plan: Any = SimpleNamespace(race=Race(("frozen",), on, 0.05, 6))
+        told[on] = Racing(plan, search).told(outcome)
+    assert told == {
+        "miou.mean": "miou.mean 40.65 %",
+        "movement": "movement 0.0200",
+        OBJECTIVE: "0.4866",
+        "miou.night": "",
+    }

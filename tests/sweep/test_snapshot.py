@@ -49,6 +49,25 @@ def test_a_job_unpacks_what_its_node_does_not_see_and_nothing_else(tmp_path: Pat
         unpack.unpack(archive, tmp_path / ("0" * 16))
 
 
+def test_code_that_nothing_began_with_for_long_is_removed(tmp_path: Path):
+    archive = tmp_path / "s" / snapshot.ARCHIVE
+    archive.parent.mkdir()
+    with zipfile.ZipFile(archive, "w") as file:
+        file.writestr("git.json", "{}")
+    place = tmp_path / f".code-{os.getuid()}"
+    place.mkdir(0o700)
+    folders = {name: place / name for name in ("0" * 16, "1" * 16, "own things")}
+    for folder in folders.values():
+        folder.mkdir()
+        os.utime(folder, (0, 0))
+    os.utime(folders["1" * 16])
+    folder = snapshot._unpacked(archive)
+    assert {path.name for path in place.iterdir()} == {folder.name, "1" * 16, "own things"}
+    os.utime(folder, (0, 0))
+    snapshot._unpacked(archive)  # a job that begins with it keeps it
+    assert folder.stat().st_mtime > 1e9 and (folder / "git.json").is_file()
+
+
 def test_where_nothing_can_be_made_beside_it_a_sweep_unpacks_its_code_itself(tmp_path: Path):
     archive = tmp_path / "s" / snapshot.ARCHIVE
     archive.parent.mkdir()

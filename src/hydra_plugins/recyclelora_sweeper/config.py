@@ -32,7 +32,7 @@ class RecycleLoraSweeperConf:
     study_name: str | None = None
     # of a search; a grid is as long as it is
     n_trials: int | None = None
-    # '20000 steps' of all trials, '12 gpu_hours' or '8 hours' of this command: then nothing more is started
+    # '20000 steps' of all trials, '12 gpu_hours', or '8 hours' (minutes, days) of this command: then no more is started
     budget: str | None = None
     # trials at the same time
     n_jobs: int = 1

@@ -11,7 +11,9 @@ from recyclelora.sweep.cost import lasted, reached
 from recyclelora.sweep.ledger import COMPLETE, RUNNING, WAITING, Trial
 from recyclelora.system.errors import UserError
 
-STEPS, GPU_HOURS, HOURS = "steps", "gpu_hours", "hours"
+STEPS, GPU_HOURS = "steps", "gpu_hours"
+HOURS = {"minutes": 1 / 60, "hours": 1, "days": 24}
+"""Units of this command's time, in hours."""
 KEY = "hydra.sweeper.budget"
 
 
@@ -31,16 +33,17 @@ class Budget:
 
     @classmethod
     def parse(cls, text: object, length: int | None) -> Budget | None:
-        """Read ``20000 steps``, ``12 gpu_hours`` or ``8 hours``; None for None.
+        """Read ``20000 steps``, ``12 gpu_hours``, ``8 hours``, minutes or days; None for None.
 
         Raises:
             UserError: it is written otherwise, or trials have no steps to count.
         """
         if text is None:
             return None
-        match = re.fullmatch(rf"\s*(\d+(?:\.\d+)?(?:e\d+)?)\s*({STEPS}|{GPU_HOURS}|{HOURS})\s*", str(text))
+        units = "|".join([STEPS, GPU_HOURS, *HOURS])
+        match = re.fullmatch(rf"\s*(\d+(?:\.\d+)?(?:e\d+)?)\s*({units})\s*", str(text))
         if match is None or float(match[1]) <= 0:
-            raise UserError(f"{KEY}={text}: write '20000 steps', '12 gpu_hours' or '8 hours'")
+            raise UserError(f"{KEY}={text}: write '20000 steps', '12 gpu_hours' or '8 hours' (minutes, days)")
         if match[2] == STEPS and length is None:
             raise UserError(f"{KEY}={text}: these trials have no trainer.max_steps; give hours")
         return cls(float(match[1]), match[2], length)
@@ -62,8 +65,8 @@ class Budget:
         """
         if self.unit == STEPS:
             return self.steps(trials) + steps <= self.amount
-        if self.unit == HOURS:
-            return (time.monotonic() - self.began) / 3600 < self.amount
+        if self.unit in HOURS:
+            return (time.monotonic() - self.began) / 3600 < self.amount * HOURS[self.unit]
         return gpu_hours(trials) < self.amount
 
     def steps(self, trials: Iterable[Trial]) -> int:

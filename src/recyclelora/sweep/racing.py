@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from recyclelora.runs.directory import RESULT
+from recyclelora.runs.mailbox import AttemptEnd
 from recyclelora.sweep.goals import is_miou, select
 from recyclelora.sweep.ledger import COMPLETE, FAILED, POINT, WAITING, Ledger, Trial
 from recyclelora.sweep.planning import Plan, units_of
@@ -25,14 +26,17 @@ Known = dict[tuple[str, int], float]
 
 def rows(race: Race, standings: Sequence[Standing]) -> list[list[str]]:
     """Entrants for people, the best mean first: name, seeds, mean, standing."""
-    percent = 100 if is_miou(race.on) else 1
     found = []
     for standing in ranked(race, standings):
         values = standing.entrant.values
-        mean = f"{percent * statistics.fmean(values):.{2 if percent == 100 else 4}f}" if values else ""
+        mean = _written(race, statistics.fmean(values)) if values else ""
         text = f"failed; {standing}" if standing.entrant.failed else str(standing)
         found.append([standing.entrant.name, str(len(values)), mean, text])
     return found
+
+
+def _written(race: Race, value: float) -> str:
+    return f"{100 * value:.2f}" if is_miou(race.on) else f"{value:.4f}"
 
 
 class Racing:
@@ -72,6 +76,18 @@ class Racing:
             except UserError as error:
                 return str(error)
         return None
+
+    def told(self, outcome: AttemptEnd) -> str:
+        """What is compared of a run that has finished, for people; empty where it is missing."""
+        race = self.plan.race
+        try:
+            value = None if race is None else _value(race, outcome, self.search.ledger.sweep)
+        except UserError:
+            value = None
+        if race is None or value is None:
+            return ""
+        name = "" if race.on == OBJECTIVE else f"{race.on} "
+        return f"{name}{_written(race, value)}{' %' if is_miou(race.on) else ''}"
 
     def next(self) -> tuple[Trial, int] | None:
         """Another seed for one of the entrants, written down; None where nobody is to get any now."""

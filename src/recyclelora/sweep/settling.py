@@ -111,7 +111,8 @@ class Settling:
         elif outcome is not None and _final(trial, outcome):
             self.settle_trial(trial)
             if not trial.ended and outcome["status"] == "complete":
-                self.say(f"{_name(trial)} {trial.units[unit][-1]}: {in_words(outcome.get('values') or ())}")
+                raced = self.racing.told(outcome) if trial.confirms else ""
+                self.say(f"{_name(trial)} {trial.units[unit][-1]}: {raced or in_words(outcome.get('values') or ())}")
         elif outcome is None and _unwanted(trial, unit):
             self._end(trial, FAILED, reason=CANCELLED)
         elif tries_again(trial.attempts_of(unit), self.plan.max_retries):

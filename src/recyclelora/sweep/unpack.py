@@ -5,10 +5,16 @@ Every archive has this file as its ``__main__.py``; it knows Python alone.
 
 import hashlib
 import os
+import re
 import shutil
 import sys
+import time
 import zipfile
+from contextlib import suppress
 from pathlib import Path
+
+KEPT = 90 * 24 * 3600
+"""Seconds after which code that no job has begun with is removed; a job that comes back unpacks it again."""
 
 
 def digest(archive: Path) -> str:
@@ -23,6 +29,8 @@ def unpack(archive: Path, folder: Path) -> None:
         OSError: it cannot be read, or is another one than the folder's name says.
     """
     if folder.is_dir():
+        with suppress(OSError):
+            os.utime(folder)
         return
     if digest(archive) != folder.name:
         raise OSError(f"{archive}: was renewed since this job was submitted")
@@ -36,6 +44,16 @@ def unpack(archive: Path, folder: Path) -> None:
             raise
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
+    _remove_old(folder)
+
+
+def _remove_old(folder: Path) -> None:
+    """Remove folders of other code beside this one that nothing has begun with for long."""
+    for other in folder.parent.iterdir():
+        with suppress(OSError):
+            ours = re.fullmatch("[0-9a-f]{16}", other.name) and other != folder and not other.is_symlink()
+            if ours and time.time() - other.stat().st_mtime > KEPT:
+                shutil.rmtree(other, ignore_errors=True)
 
 
 if __name__ == "__main__":
