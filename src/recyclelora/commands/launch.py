@@ -19,7 +19,7 @@ from recyclelora.config.compose import commanding, home, register_schemas, typed
 from recyclelora.config.option_files import allow_reading
 from recyclelora.runs.identity import trains_as
 from recyclelora.sweep.command import checked_arguments
-from recyclelora.system.cores import short_sockets
+from recyclelora.system.cores import patient_threads, short_sockets
 from recyclelora.system.stopping import ending_at_once
 
 T = TypeVar("T")
@@ -94,6 +94,7 @@ class Job:
     def __call__(self, node: DictConfig) -> float | None:
         """Check the composed configuration and run the task."""
         register_schemas()
+        patient_threads()
         kept = "what was finished is kept; the same command does the rest"
         if HydraConfig.get().mode == RunMode.MULTIRUN:  # one bad trial must not end the others
             with ending_at_once(kept):

@@ -22,7 +22,7 @@ from hydra.core.utils import JobReturn
 
 from recyclelora.sweep.execution import FROM_OUTSIDE, Job, Stage, Status, Work
 from recyclelora.sweep.task import JOB, HydraTask, log_to, run_unit
-from recyclelora.system.cores import STOPPING, short_sockets, signals_held
+from recyclelora.system.cores import STOPPING, available_cores, patient_threads, short_sockets, signals_held
 
 UNTOLD = 255
 """Exit code that multiprocessing reports where the server that would tell it is gone."""
@@ -77,8 +77,9 @@ class LocalExecutor:
         self._timeout = None if timeout_min is None else 60 * timeout_min
         self._running: dict[str, _Process] = {}
         self._ended: dict[str, Status] = {}
-        # the kernel's threads shared out: several trials with all of them each would be many times slower
-        os.environ.setdefault("OMP_NUM_THREADS", str(max(1, (os.cpu_count() or 1) // slots)))
+        # processors shared out: several trials with a thread on each would be many times slower
+        os.environ.setdefault("OMP_NUM_THREADS", str(max(1, available_cores() // slots)))
+        patient_threads()  # the server imports torch
         short_sockets()
         self._context = multiprocessing.get_context("forkserver")
         # the command itself and Hydra's plugins as well: a child without them would import them before its unit

@@ -1,7 +1,8 @@
-"""How many processors there are for this process, and other processes on all of them, which leave signals to it."""
+"""How many processors there are for this process, how its threads wait on them, and other processes on all of them."""
 
 from __future__ import annotations
 
+import math
 import multiprocessing
 import multiprocessing.process
 import multiprocessing.util
@@ -13,6 +14,7 @@ import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import ProcessPoolExecutor
 from contextlib import contextmanager, suppress
+from pathlib import Path
 from typing import Any
 
 from recyclelora.system.errors import UserError
@@ -26,9 +28,69 @@ STOPPING = (
 """What asks a command to stop: terminals and schedulers send these to its whole process group."""
 
 
+CGROUPS = Path("/sys/fs/cgroup")
+"""Where Linux shows what a container or job may use: cgroups(7)."""
+OWN_CGROUPS = Path("/proc/self/cgroup")
+"""Which of them are this process's."""
+
+
 def available_cores() -> int:
-    """Those it may use (a container or SLURM may grant fewer than the machine has; macOS does not tell)."""
+    """Those it may use: a container or SLURM may grant fewer than the machine has, or a share of their time."""
+    granted = _granted_cores()
+    quota = _quota()
+    return granted if quota is None else min(granted, max(1, math.ceil(quota)))
+
+
+def _granted_cores() -> int:
+    """Those it may run on; macOS does not tell."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def _quota() -> float | None:
+    """Processors' worth of time that this process's control groups grant; None where they grant all."""
+    found = []
+    for folder, first_version in _control_groups():
+        with suppress(OSError, ValueError, ZeroDivisionError):  # no such file, "max"
+            found.append(_share_of(folder, first_version=first_version))
+    return min((share for share in found if share > 0), default=None)
+
+
+def _control_groups() -> Iterator[tuple[Path, bool]]:
+    """The groups that bound this process's time, and whether they are of cgroup's first version.
+
+    Each group is bound by those it lies in; a container sees its own one as the root.
+    """
+    try:
+        lines = OWN_CGROUPS.read_text(encoding="utf-8").splitlines()
+    except OSError:  # no Linux
+        return
+    for _, controllers, path in (line.split(":", 2) for line in lines):
+        if not controllers or "cpu" in controllers.split(","):
+            root = CGROUPS / "cpu" if controllers else CGROUPS
+            own = root / path.lstrip("/")
+            yield from ((folder, bool(controllers)) for folder in (own, *own.parents) if folder.is_relative_to(root))
+
+
+def _share_of(folder: Path, *, first_version: bool) -> float:
+    """Processors' worth of time of one control group; not above 0 or no number: all of it."""
+    if first_version:
+        quota, period = ((folder / f"cpu.cfs_{name}_us").read_text(encoding="utf-8") for name in ("quota", "period"))
+    else:
+        quota, period = (folder / "cpu.max").read_text(encoding="utf-8").split()
+    return int(quota) / int(period)
+
+
+def patient_threads() -> None:
+    """Say, before torch is imported, that its threads sleep while they wait, and are no more than may run at once.
+
+    By default OpenMP's threads wait for each other on their processors: where other processes want these, too, a
+    training step takes many times longer (``benchmarks/shared_cpu.py``). What the user has set stays. How many threads
+    there are never depends on the load, since the order of float32 sums depends on them.
+    """
+    if not {"OMP_WAIT_POLICY", "GOMP_SPINCOUNT", "KMP_BLOCKTIME"} & os.environ.keys():
+        os.environ["OMP_WAIT_POLICY"] = "passive"
+    if (cores := available_cores()) < _granted_cores():  # torch knows affinities, no quotas
+        os.environ.setdefault("OMP_NUM_THREADS", str(cores))
 
 
 def short_sockets(*, anew: bool = False) -> None:
