@@ -75,6 +75,10 @@ def test_no_room_knows_itself_through_others():
     graphlib.TopologicalSorter({room: below.split() for room, below in MAY_IMPORT.items()}).prepare()
 
 
+def test_timm_is_imported_by_the_file_that_knows_what_it_drags_along():
+    assert users_of("timm") == {"models/timm_library.py"}
+
+
 def test_the_renderer_of_streets_knows_nothing_else():
     for path in sorted((SOURCE / "data/streets").glob("*.py")):
         own = {name for name in imports(path) if name.startswith("recyclelora")}

@@ -6,6 +6,7 @@ import sys
 from collections.abc import Callable
 from typing import Any
 
+from recyclelora.system.imports import quick_imports
 from recyclelora.system.stopping import ctrl_c_in_one_line
 
 
@@ -23,7 +24,8 @@ def start(command: str, task: Callable[[Any, int | None], float | None], config_
 
             print(screen(task.__module__, config_name or command))
             return
-        from recyclelora.commands.launch import launched
+        with quick_imports():
+            from recyclelora.commands.launch import launched
 
         with launched(command, task, config_name=config_name) as job:
             job()

@@ -19,14 +19,16 @@ from pathlib import Path
 
 from recyclelora.commands import start
 from recyclelora.config.commands import AnalyzeConfig
+from recyclelora.system.imports import quick_imports
 
 
 def analyze(config: AnalyzeConfig, trial: int | None = None) -> None:
     """Write tables and figures to ``<run>/analysis``, or for several runs to ``outputs/analysis/<name>``."""
-    from recyclelora.reports.analysis.runs import analyze_run, compare_runs
-    from recyclelora.system.next_steps import next_steps, typed_as, with_run
-    from recyclelora.system.progress import Reporter
-    from recyclelora.training.calibration import looked_at
+    with quick_imports():
+        from recyclelora.reports.analysis.runs import analyze_run, compare_runs
+        from recyclelora.system.next_steps import next_steps, typed_as, with_run
+        from recyclelora.system.progress import Reporter
+        from recyclelora.training.calibration import looked_at
 
     runs = [str(run) for run in config.run] if isinstance(config.run, list) else [config.run]
     if len(runs) > 1:

@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from recyclelora.commands import start
+from recyclelora.system.imports import quick_imports
 
 if TYPE_CHECKING:
     from recyclelora.config.commands import EvaluateConfig
@@ -33,11 +34,12 @@ def evaluate(config: EvaluateConfig, trial: int | None = None) -> float | None:
         UserError: images cannot be read; all others are scored.
         Interrupted: a signal asked to stop; what was counted is kept.
     """
-    from recyclelora.evaluation.rescoring import rescore
-    from recyclelora.evaluation.scores import figure_table, score_table
-    from recyclelora.evaluation.severity import severity_table
-    from recyclelora.system.next_steps import next_steps, with_run
-    from recyclelora.system.progress import Reporter
+    with quick_imports():
+        from recyclelora.evaluation.rescoring import rescore
+        from recyclelora.evaluation.scores import figure_table, score_table
+        from recyclelora.evaluation.severity import severity_table
+        from recyclelora.system.next_steps import next_steps, with_run
+        from recyclelora.system.progress import Reporter
 
     reporter = Reporter()
     found = rescore(config, reporter)

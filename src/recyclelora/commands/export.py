@@ -19,20 +19,22 @@ from pathlib import Path
 
 from recyclelora.commands import start
 from recyclelora.config.commands import ExportConfig
+from recyclelora.system.imports import quick_imports
 
 
 def export(config: ExportConfig, trial: int | None = None) -> None:
     """Write ``output`` or ``<run>/export/<format>`` and say how far it is from the adapted model."""
-    from recyclelora.exchange.exports.bench import bench_table, measured
-    from recyclelora.exchange.exports.card import CARD, model_card
-    from recyclelora.exchange.exports.folder import REPORT, replaced
-    from recyclelora.exchange.exports.formats import writer
-    from recyclelora.exchange.exports.source import open_run
-    from recyclelora.exchange.exports.tracing import default_size
-    from recyclelora.runs.directory import EXPORTS
-    from recyclelora.system.next_steps import next_steps, typed_as
-    from recyclelora.system.progress import Reporter
-    from recyclelora.system.storage import folder_inside, write_json, write_text
+    with quick_imports():
+        from recyclelora.exchange.exports.bench import bench_table, measured
+        from recyclelora.exchange.exports.card import CARD, model_card
+        from recyclelora.exchange.exports.folder import REPORT, replaced
+        from recyclelora.exchange.exports.formats import writer
+        from recyclelora.exchange.exports.source import open_run
+        from recyclelora.exchange.exports.tracing import default_size
+        from recyclelora.runs.directory import EXPORTS
+        from recyclelora.system.next_steps import next_steps, typed_as
+        from recyclelora.system.progress import Reporter
+        from recyclelora.system.storage import folder_inside, write_json, write_text
 
     write = writer(config.format)
     source = open_run(config)

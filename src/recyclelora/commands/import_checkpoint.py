@@ -13,6 +13,7 @@ from __future__ import annotations
 
 from recyclelora.commands import start
 from recyclelora.config.commands import ImportConfig
+from recyclelora.system.imports import quick_imports
 
 
 def import_checkpoint(config: ImportConfig, trial: int | None = None) -> None:
@@ -21,10 +22,11 @@ def import_checkpoint(config: ImportConfig, trial: int | None = None) -> None:
     Raises:
         UserError: the file is no checkpoint of this kind; lists every tensor that has no place, and what is missing.
     """
-    from recyclelora.exchange.importing.conversion import convert
-    from recyclelora.exchange.importing.writing import write_run
-    from recyclelora.system.next_steps import next_steps, typed_as, with_run
-    from recyclelora.system.progress import Reporter
+    with quick_imports():
+        from recyclelora.exchange.importing.conversion import convert
+        from recyclelora.exchange.importing.writing import write_run
+        from recyclelora.system.next_steps import next_steps, typed_as, with_run
+        from recyclelora.system.progress import Reporter
 
     reporter = Reporter()
     converted = convert(config)

@@ -15,13 +15,15 @@ from pathlib import Path
 
 from recyclelora.commands import start
 from recyclelora.config.commands import InspectConfig
+from recyclelora.system.imports import quick_imports
 
 
 def inspect_data(config: InspectConfig, trial: int | None = None) -> None:
     """Scan all sources and targets; write ``report.json`` and ``index.html`` to ``<output_dir>/inspect/<data>``."""
-    from recyclelora.reports.inspection.writing import inspect_pair
-    from recyclelora.system.next_steps import given, next_steps, typed_as
-    from recyclelora.system.progress import Reporter
+    with quick_imports():
+        from recyclelora.reports.inspection.writing import inspect_pair
+        from recyclelora.system.next_steps import given, next_steps, typed_as
+        from recyclelora.system.progress import Reporter
 
     reporter = Reporter()
     inspect_pair(config.data, config.cache, Path(config.output_dir), config.num_workers, reporter, config.num_samples)

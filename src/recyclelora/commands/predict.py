@@ -23,6 +23,7 @@ from typing import TYPE_CHECKING
 from recyclelora.commands import start
 from recyclelora.data.images import list_inputs
 from recyclelora.runs.directory import PREDICTIONS
+from recyclelora.system.imports import quick_imports
 
 if TYPE_CHECKING:
     from recyclelora.config.commands import PredictConfig
@@ -38,13 +39,14 @@ def predict(config: PredictConfig, trial: int | None = None) -> None:
         Interrupted: a signal asked to stop; what was done is kept.
     """
     images, films = list_inputs(config.input)
-    from recyclelora.evaluation.film_files import predict_films
-    from recyclelora.evaluation.image_files import predict_files
-    from recyclelora.evaluation.load import load
-    from recyclelora.evaluation.predictions import save_classes
-    from recyclelora.system.next_steps import next_steps, with_run
-    from recyclelora.system.progress import Reporter
-    from recyclelora.system.storage import folder_inside
+    with quick_imports():
+        from recyclelora.evaluation.film_files import predict_films
+        from recyclelora.evaluation.image_files import predict_files
+        from recyclelora.evaluation.load import load
+        from recyclelora.evaluation.predictions import save_classes
+        from recyclelora.system.next_steps import next_steps, with_run
+        from recyclelora.system.progress import Reporter
+        from recyclelora.system.storage import folder_inside
 
     model = load(config.run, config.checkpoint, accelerator=config.accelerator)
     output = Path(config.output) if config.output else folder_inside(Path(config.run), PREDICTIONS)

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from recyclelora.commands import start
 from recyclelora.config.run import Config
+from recyclelora.system.imports import quick_imports
 
 
 def prepare(config: Config, trial: int | None = None) -> None:
@@ -21,15 +22,16 @@ def prepare(config: Config, trial: int | None = None) -> None:
     import sys
     from pathlib import Path
 
-    from recyclelora.config.build import build_model, locate_weights
-    from recyclelora.data.build import build_datasets, build_rare_classes
-    from recyclelora.data.preparation import decode, samples_to_decode
-    from recyclelora.data.soundness import sound_files
-    from recyclelora.reports.inspection.writing import inspect_pair
-    from recyclelora.system.devices import resolve_accelerator
-    from recyclelora.system.next_steps import next_steps, typed_as
-    from recyclelora.system.progress import Reporter
-    from recyclelora.training.calibration import CalibrationImages
+    with quick_imports():
+        from recyclelora.config.build import build_model, locate_weights
+        from recyclelora.data.build import build_datasets, build_rare_classes
+        from recyclelora.data.preparation import decode, samples_to_decode
+        from recyclelora.data.soundness import sound_files
+        from recyclelora.reports.inspection.writing import inspect_pair
+        from recyclelora.system.devices import resolve_accelerator
+        from recyclelora.system.next_steps import next_steps, typed_as
+        from recyclelora.system.progress import Reporter
+        from recyclelora.training.calibration import CalibrationImages
 
     reporter = Reporter()
     weights = locate_weights(config.backbone)

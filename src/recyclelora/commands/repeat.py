@@ -17,6 +17,7 @@ from recyclelora.config.commands import RepeatConfig
 from recyclelora.config.compose import load_config
 from recyclelora.runs.directory import CONFIG, RECORD, is_finished
 from recyclelora.system.errors import UserError
+from recyclelora.system.imports import quick_imports
 
 
 def repeat(config: RepeatConfig, trial: int | None = None) -> None:
@@ -28,11 +29,12 @@ def repeat(config: RepeatConfig, trial: int | None = None) -> None:
     run_dir = Path(config.run)
     if not is_finished(run_dir):
         raise UserError(f"run={run_dir}: not the directory of a finished run")
-    from recyclelora.runs.repetition import as_asked, differences, disagreements, machine_differences, remedy
-    from recyclelora.system.next_steps import next_steps, with_run
-    from recyclelora.system.progress import Reporter
-    from recyclelora.system.storage import read_json
-    from recyclelora.training.run import Run
+    with quick_imports():
+        from recyclelora.runs.repetition import as_asked, differences, disagreements, machine_differences, remedy
+        from recyclelora.system.next_steps import next_steps, with_run
+        from recyclelora.system.progress import Reporter
+        from recyclelora.system.storage import read_json
+        from recyclelora.training.run import Run
 
     about = read_json(run_dir / RECORD)
     run = Run.identify(as_asked(load_config(run_dir / CONFIG), config), None)

@@ -18,12 +18,14 @@ from __future__ import annotations
 
 from recyclelora.commands import start
 from recyclelora.config.commands import ReportConfig
+from recyclelora.system.imports import quick_imports
 
 
 def report(config: ReportConfig, trial: int | None = None) -> None:
     """Write ``<sweep>/report``: a page, tables for papers and figures."""
-    from recyclelora.reports.writing import write_report
-    from recyclelora.system.progress import Reporter
+    with quick_imports():
+        from recyclelora.reports.writing import write_report
+        from recyclelora.system.progress import Reporter
 
     write_report(config, Reporter())
 

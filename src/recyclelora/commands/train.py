@@ -13,6 +13,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from recyclelora.commands import start
+from recyclelora.system.imports import quick_imports
 
 if TYPE_CHECKING:
     from recyclelora.config.run import Config
@@ -20,7 +21,8 @@ if TYPE_CHECKING:
 
 def train(config: Config, trial: int | None = None) -> float | None:
     """Train, or resume, or report the finished result of a configuration; returns the objective."""
-    from recyclelora.training.run import Run  # imports torch: not before the configuration is known to be sound
+    with quick_imports():
+        from recyclelora.training.run import Run  # imports torch: not before the configuration is known to be sound
 
     return Run.identify(config, trial).execute()
 

@@ -12,7 +12,6 @@ from dataclasses import replace
 from typing import Any
 
 import torch
-from timm.models.vision_transformer import VisionTransformer
 from torch import Tensor, nn
 
 from recyclelora.adapters.calibration.measure import ImagePass
@@ -21,6 +20,7 @@ from recyclelora.adapters.method import Adapted, AdapterContext
 from recyclelora.adapters.state import initial_state
 from recyclelora.config.build import build_decoder, build_loss
 from recyclelora.models.extra_losses import LossInputs, with_extras
+from recyclelora.models.timm_library import VisionTransformer
 from recyclelora.system.checks import accept
 
 IGNORED, PATCH, SIZE = 255, 16, (64, 96)

@@ -14,7 +14,6 @@ from collections.abc import Callable
 
 import cv2
 import numpy as np
-from scipy.ndimage import gaussian_filter, map_coordinates
 
 from recyclelora.system.errors import UserError
 
@@ -160,6 +159,8 @@ def contrast(image: np.ndarray, level: int, rng: np.random.Generator) -> np.ndar
 
 def elastic_transform(image: np.ndarray, level: int, rng: np.random.Generator) -> np.ndarray:
     """Smooth random displacements, with the lengths that Cityscapes-C gives them in images of any size."""
+    from scipy.ndimage import gaussian_filter, map_coordinates  # no other corruption needs it
+
     strength = (12.5, 16.25, 21.25, 25, 30)[level]
     height, width = image.shape[:2]
     reach, smoothness = 0.005 * height, (0.01 * height, 0.01 * width)

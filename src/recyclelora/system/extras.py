@@ -3,9 +3,6 @@
 from __future__ import annotations
 
 import importlib.util
-import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
 
 from recyclelora.system.errors import UserError
 
@@ -19,15 +16,3 @@ def require(what: str, extra: str, *packages: str) -> None:
     for package in packages:
         if importlib.util.find_spec(package) is None:
             raise UserError(f"{what} needs the package {package}: pip install 'recyclelora[{extra}]'")
-
-
-@contextmanager
-def left_out(*packages: str) -> Iterator[None]:
-    """What is imported inside finds these packages not installed, unless they have been imported before."""
-    absent = [package for package in packages if package not in sys.modules]
-    sys.modules.update(dict.fromkeys(absent))  # type: ignore[arg-type]
-    try:
-        yield
-    finally:
-        for package in absent:
-            sys.modules.pop(package, None)

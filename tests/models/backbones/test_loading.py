@@ -2,6 +2,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
+from recyclelora.models import timm_library as library
 from recyclelora.models.backbones.loading import load_available, resampled_names
 from recyclelora.models.backbones.timm import TimmBackbone, build_timm, create_backbone, timm_arguments
 
@@ -200,3 +201,26 @@ def test_a_whole_model_gets_what_the_weights_hold_resampled_in_the_same_way():
 def test_tensors_of_another_shape_are_left_alone():
     whole = build_timm("vit_large_patch14_dinov2", 0, timm_arguments("vit_large_patch14_dinov2", 14, (70, 70), SHRUNK))
     assert load_available(whole, {"norm.weight": torch.ones(64)}, "bicubic") == set(whole.state_dict())
+
+
+@pytest.mark.parametrize(
+    ("model", "unfilled"),
+    [("vit_small_patch14_dinov2", True), ("samvit_base_patch16", True), ("vit_small_patch16_dinov3", False)],
+)
+def test_no_random_values_are_drawn_for_tensors_that_weights_fill(monkeypatch, model: str, unfilled: bool):
+    patch = 14 if "14" in model else 16
+    size = {"patch": patch, "side": 4 * patch}
+    weights = build(model, **size).model.state_dict()
+    known, drawn = library.timm.create_model, []
+
+    def create(*args, **kwargs):
+        built = known(*args, **kwargs)
+        drawn.append(not next(built.parameters()).is_meta)
+        return built
+
+    monkeypatch.setattr(library.timm, "create_model", create)
+    filled = build(model, weights, **size).model
+    assert drawn == ([False] if unfilled else [False, True])  # what a model computes itself, it computes
+    assert {name: tensor.device.type for name, tensor in filled.state_dict().items()} == dict.fromkeys(weights, "cpu")
+    assert all(torch.equal(tensor, weights[name]) for name, tensor in filled.state_dict().items())
+    assert not [name for name, buffer in filled.named_buffers() if buffer.is_meta]

@@ -23,6 +23,7 @@ from recyclelora.runs.directory import is_run
 from recyclelora.sweep.command import checked_arguments
 from recyclelora.sweep.record import is_sweep
 from recyclelora.system.errors import UserError
+from recyclelora.system.imports import quick_imports
 
 PLAIN = re.compile(r"[\w./:+-]+")
 """Strings that Hydra's grammar takes without quotes."""
@@ -43,9 +44,9 @@ def train(*overrides: str, **options: Any) -> Run:
         Interrupted: it was asked to stop; the same call goes on.
     """
     arguments = _arguments(overrides, options)
-    from recyclelora.training.run import Run as Training  # imports torch: not before the configuration is sound
-
     config = configured(arguments)
+    with quick_imports():
+        from recyclelora.training.run import Run as Training  # imports torch: not before the configuration is sound
     with _as_command("train.py", arguments):
         run = Training.identify(config, None)
         run.execute()

@@ -18,6 +18,7 @@ from recyclelora.reports.records import Run as Record
 from recyclelora.reports.records import Study, read_run, read_sweep
 from recyclelora.reports.table import Table
 from recyclelora.system.extras import require
+from recyclelora.system.imports import quick_imports
 from recyclelora.system.progress import shown as place_of
 
 if TYPE_CHECKING:
@@ -70,7 +71,8 @@ class Run:
 
     def model(self, checkpoint: str = "last", *, accelerator: str = "auto") -> TrainedModel:
         """The trained model: ``run.model().predict("photo.jpg")``."""
-        from recyclelora.evaluation.load import load
+        with quick_imports():
+            from recyclelora.evaluation.load import load
 
         return load(self.path, checkpoint, accelerator=accelerator)
 

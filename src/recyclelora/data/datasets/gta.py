@@ -4,9 +4,6 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from scipy.io import loadmat
-from scipy.io.matlab import MatReadError
-
 from recyclelora.data.datasets.base import FolderDataset, Item, Request
 from recyclelora.data.datasets.files import dataset_folder, found, held_out, paired
 from recyclelora.data.labels import CITYSCAPES_IDS, CITYSCAPES_KNOWN, lookup_table
@@ -34,6 +31,9 @@ def gta(request: Request) -> FolderDataset:
 
 def _official(folder: Path, items: tuple[Item, ...], key: str) -> tuple[Item, ...]:
     """The images whose numbers ``split.mat`` lists under ``key``; it is among the dataset's downloads."""
+    from scipy.io import loadmat  # only where it is asked for
+    from scipy.io.matlab import MatReadError
+
     path = next((p for p in (folder / "split.mat", folder / "read_mapping" / "split.mat") if p.is_file()), None)
     if path is None:
         raise UserError(f"{folder.absolute()}: the official split needs split.mat of the download (read_mapping.zip)")

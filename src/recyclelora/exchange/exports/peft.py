@@ -7,7 +7,6 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import timm
 import torch
 from peft import PeftModel
 from safetensors.torch import save_file
@@ -24,6 +23,7 @@ from recyclelora.exchange.exports.tracing import quiet
 from recyclelora.exchange.exports.updates import Update, update_of
 from recyclelora.models.backbones.loading import load_available, resampled_names
 from recyclelora.models.backbones.timm import build_timm
+from recyclelora.models.timm_library import timm
 from recyclelora.system.errors import UserError
 from recyclelora.system.storage import write_json, write_text
 

@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from timm.layers.pos_embed import resample_abs_pos_embed, resample_abs_pos_embed_nhwc
 from torch import Tensor, nn
 
 from recyclelora.adapters.state import merge
@@ -22,6 +21,7 @@ from recyclelora.models.backbones.resampling import Resampling, resize_relative_
 from recyclelora.models.backbones.timm import TimmBackbone, timm_arguments
 from recyclelora.models.backbones.weights import WeightsFile, read_weights
 from recyclelora.models.segmenter import Segmenter
+from recyclelora.models.timm_library import resample_abs_pos_embed, resample_abs_pos_embed_nhwc
 from recyclelora.runs.directory import ADAPTER, CONFIG, is_run
 from recyclelora.system.errors import UserError
 

@@ -9,9 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
-import timm
 import torch
-from timm.models import save_for_hf
 from torch import nn
 
 from recyclelora.config.commands import ExportConfig
@@ -20,6 +18,7 @@ from recyclelora.exchange.exports.agreement import FLOAT32, Agreement, ExportRep
 from recyclelora.exchange.exports.source import Source, features
 from recyclelora.models.backbones.loading import load_available
 from recyclelora.models.backbones.timm import build_timm
+from recyclelora.models.timm_library import save_for_hf, timm
 from recyclelora.system.storage import write_text
 
 WEIGHTS = "model.safetensors"

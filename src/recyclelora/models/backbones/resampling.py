@@ -15,7 +15,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from recyclelora.models.backbones.timm_library import timm
+from recyclelora.models.timm_library import timm
 
 Resampling = Literal["bicubic", "timm"]
 Size = tuple[int, int]

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from recyclelora.models.backbones.loading import load_weights, timm_names
 from recyclelora.models.backbones.positions import At, Positions
 from recyclelora.models.backbones.resampling import Resampling
-from recyclelora.models.backbones.timm_library import timm
+from recyclelora.models.timm_library import timm
 
 PositionSource = Literal["pretrained", "laid_out"]
 
@@ -128,7 +128,8 @@ def create_backbone(
     """
     if any(side % patch_size for side in image_size):
         raise ValueError(f"image size {tuple(image_size)}: sides must be multiples of patch {patch_size}")
-    built = build_timm(model, seed, timm_arguments(model, patch_size, image_size, model_args))
+    arguments = timm_arguments(model, patch_size, image_size, model_args)
+    built = build_timm(model, seed, arguments) if weights is None else build_to_fill(model, seed, arguments)
     chosen = _checked_levels(levels, len(built.blocks))
     # What lies behind the last level would hold parameters without gradient, which break distributed training.
     built.prune_intermediate_layers(list(chosen), prune_norm=not final_norm, prune_head=True)
@@ -187,6 +188,19 @@ def build_timm(model: str, seed: int, arguments: Mapping[str, Any]) -> Any:
     if not hasattr(built, "blocks") or not hasattr(built, "patch_embed"):
         raise ValueError(f"{model!r} is no plain vision transformer")
     return built
+
+
+def build_to_fill(model: str, seed: int, arguments: Mapping[str, Any]) -> Any:
+    """timm's whole model for those who fill every tensor of its state: these hold anything until then.
+
+    Random values take longer than pretrained ones take to be read. A model with buffers outside its state, which it
+    computes itself, is as `build_timm` builds it.
+    """
+    with torch.device("meta"):
+        built = build_timm(model, seed, arguments)
+    if {name for name, _ in built.named_buffers()} - built.state_dict().keys():
+        return build_timm(model, seed, arguments)
+    return built.to_empty(device=torch.get_default_device())
 
 
 def _checked_levels(levels: Sequence[int] | None, depth: int) -> tuple[int, ...]:

@@ -7,8 +7,6 @@ from collections.abc import Sequence
 from typing import ClassVar
 
 import torch
-from timm.layers.norm import LayerNorm2d
-from timm.models.vision_transformer import Block
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -16,6 +14,7 @@ from recyclelora.models.decoders.config import EomtDecoderConfig
 from recyclelora.models.decoders.decoder import Inner
 from recyclelora.models.decoders.mask_decoder import MaskDecoder
 from recyclelora.models.decoders.mask_loss import MaskLoss
+from recyclelora.models.timm_library import Block, LayerNorm2d
 
 ANNEALED_IN = 4
 """Each block's masks go within this part of the whole time, however many blocks there are."""

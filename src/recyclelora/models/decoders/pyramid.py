@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Protocol
 
-from timm.layers.norm import LayerNorm2d
 from torch import Tensor, nn
 from torch.nn import functional as F
+
+from recyclelora.models.timm_library import LayerNorm2d
 
 FACTORS = (4.0, 2.0, 1.0, 0.5)
 
