@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import os
+
 import numpy as np
 import pytest
 from conftest import save_palette, save_rgb
@@ -88,3 +90,13 @@ def test_a_jpeg_is_no_mask_whatever_its_name(tmp_path, read):
     Image.fromarray(np.full((8, 8), 7, np.uint8)).convert(mode).save(tmp_path / "a.png", format="JPEG")
     with pytest.raises(UserError, match=r"a\.png: is a JPEG"):
         read(tmp_path / "a.png")
+
+
+@pytest.mark.parametrize("read", [read_indices, read_ids16, read_red16, ColourIds((((7, 7, 7), 0),))])
+def test_what_is_no_image_and_what_never_ends_is_told_in_one_line(tmp_path, read):
+    (tmp_path / "a.png").write_bytes(b"x" * 50)
+    with pytest.raises(UserError, match=r"a\.png: (cannot be read: )?not a readable image$"):
+        read(tmp_path / "a.png")
+    os.mkfifo(tmp_path / "pipe.png")
+    with pytest.raises(UserError, match=r"pipe\.png: cannot be read: not a regular file$"):
+        read(tmp_path / "pipe.png")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from pathlib import Path
 
@@ -16,6 +17,7 @@ from recyclelora.commands import init_data
 from recyclelora.data.build import build_datasets
 from recyclelora.data.labels import CITYSCAPES_CLASSES
 from recyclelora.data.recognition.describe import describe_folder
+from recyclelora.data.recognition.kinds import find_kinds
 from recyclelora.data.recognition.layout import recognise
 from recyclelora.system.errors import UserError
 
@@ -115,6 +117,13 @@ def test_ids_that_are_known_to_be_cityscapes(tmp_path):
     path = describe_folder(tmp_path / "wild", None, tmp_path / "conf", print, cityscapes=True)
     ids = yaml.safe_load(path.read_text())["folder"]["coding"]["ids"]
     assert (ids[7], ids[26], ids[3], ids[36], 35 in ids) == ("road", "car", "ignore", "ignore", False)
+
+
+def test_a_pipe_is_no_image(tmp_path):
+    for name in ("a", "b"):
+        photo(tmp_path / f"photos/{name}.jpg")
+    os.mkfifo(tmp_path / "photos/c.jpg")
+    assert find_kinds(tmp_path)[0][0].names[-1].path == "photos/b.jpg"
 
 
 def test_stencils_drives_and_large_images(tmp_path):

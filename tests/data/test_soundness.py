@@ -1,14 +1,16 @@
 """What is remembered of files that were found sound."""
 
 import dataclasses
+import os
 from pathlib import Path
 
 import numpy as np
 import pytest
 
 from recyclelora.data.datasets.base import FolderDataset, Item
+from recyclelora.data.headers import read_header
 from recyclelora.data.masks import read_ids16
-from recyclelora.data.soundness import sound_files
+from recyclelora.data.soundness import _looks_sound, sound_files
 
 
 @pytest.fixture
@@ -36,3 +38,9 @@ def test_a_cache_that_cannot_be_written_refuses_no_sound_files(dataset: FolderDa
     with pytest.warns(UserWarning, match="marks of sound files .*not written"):
         marks.remember([dataset])
     assert not marks.know([dataset])
+
+
+def test_a_pipe_among_the_images_is_not_waited_for(tmp_path: Path):
+    os.mkfifo(tmp_path / "0.png")
+    assert read_header(tmp_path / "0.png") is None
+    assert not _looks_sound(Item(tmp_path / "0.png", None))

@@ -9,15 +9,22 @@ from pathlib import Path
 
 import cv2
 import numpy as np
-from PIL import Image
+from PIL import Image, UnidentifiedImageError
 
 from recyclelora.data.decoding import decode_indices
+from recyclelora.data.files import read_bytes
 from recyclelora.data.labels import IGNORE, UNKNOWN
 from recyclelora.data.optimised import by_meaning, unspread
 from recyclelora.system.errors import UserError
 
+NO_IMAGE = "not a readable image"
 UNREADABLE = (OSError, SyntaxError, ValueError, cv2.error, Image.DecompressionBombError)
 """What Pillow and OpenCV raise on a file that they cannot decode."""
+
+
+def unreadable(path: Path, error: Exception) -> UserError:
+    """What to say of such a file; Pillow's own word for one that is no image names an object in memory."""
+    return UserError(f"{path}: cannot be read: {NO_IMAGE if isinstance(error, UnidentifiedImageError) else error}")
 
 
 def refuse_lossy(picture: Image.Image, path: Path) -> None:
@@ -38,16 +45,13 @@ def read_red16(path: Path, table: np.ndarray | None = None) -> np.ndarray:
     Raises:
         UserError: unreadable, truncated, or not a 16-bit colour PNG.
     """
+    data = read_bytes(path)
     try:
-        data = path.read_bytes()
-    except OSError as error:
-        raise UserError(f"{path}: cannot be read: {error.strerror}") from error
-    try:
-        mask = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_UNCHANGED) if data else None
+        mask = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_UNCHANGED)
     except cv2.error as error:
         raise UserError(f"{path}: cannot be read: {error}") from error
     if mask is None or data.rfind(b"IEND") < 0:  # OpenCV fills the missing rows with zeros
-        raise UserError(f"{path}: {'not a readable image' if mask is None else 'truncated PNG'}")
+        raise UserError(f"{path}: {NO_IMAGE if mask is None else 'truncated PNG'}")
     if mask.dtype != np.uint16 or mask.ndim != 3:
         raise UserError(f"{path}: expected a 16-bit RGB mask, got {mask.dtype} of shape {mask.shape}")
     return np.ascontiguousarray(mask[..., 2])
@@ -77,11 +81,11 @@ def read_numbers(path: Path, table: np.ndarray | None = None) -> tuple[str, np.n
     Raises:
         UserError: unreadable, or a JPEG.
     """
+    data = read_bytes(path)
     try:
-        data = path.read_bytes()
         return _numbers(data, table, path)
     except UNREADABLE as error:
-        raise UserError(f"{path}: cannot be read: {error}") from error
+        raise unreadable(path, error) from error
 
 
 def _numbers(data: bytes, table: np.ndarray | None, path: Path) -> tuple[str, np.ndarray]:
@@ -115,14 +119,15 @@ class ColourIds:
         Raises:
             UserError: unreadable, a mask of 16 bits or without colours, or a colour that is not named.
         """
+        data = read_bytes(path)
         try:
-            with Image.open(path) as picture:
+            with Image.open(io.BytesIO(data)) as picture:
                 refuse_lossy(picture, path)
                 if picture.mode not in ("RGB", "RGBA", "P") or _is_16_bit(picture):
                     raise UserError(f"{path}: expected a mask in 8-bit colours, got mode {picture.mode} or 16 bits")
                 rgb = np.asarray(picture.convert("RGB")).astype(np.uint32)
         except UNREADABLE as error:
-            raise UserError(f"{path}: cannot be read: {error}") from error
+            raise unreadable(path, error) from error
         packed = rgb[..., 0] << 16 | rgb[..., 1] << 8 | rgb[..., 2]
         ids: np.ndarray = _colour_table(self)[packed]
         if (ids == UNKNOWN).any():

@@ -9,6 +9,7 @@ import cv2
 import numpy as np
 
 from recyclelora.data.decoding import decode_indices, decode_rgb
+from recyclelora.data.files import read_bytes
 from recyclelora.data.headers import orientation
 from recyclelora.data.labels import IGNORE, UNKNOWN
 from recyclelora.data.masks import read_numbers
@@ -45,25 +46,6 @@ def read_upright(path: Path) -> np.ndarray:
         UserError: the file is missing, truncated, damaged or not an image.
     """
     return turned(read_image(path), orientation(read_bytes(path)))
-
-
-def read_bytes(path: Path) -> bytes:
-    """A file's content.
-
-    Raises:
-        UserError: it is not there, empty or not readable.
-    """
-    try:
-        if path.exists() and not path.is_file():  # a pipe would be waited for, a device never ends
-            raise UserError(f"{path}: cannot be read: not a regular file")
-        data = path.read_bytes()
-    except OSError as error:
-        raise UserError(f"{path}: cannot be read: {error.strerror}") from error
-    except MemoryError as error:
-        raise UserError(f"{path}: cannot be read: larger than the memory that is left") from error
-    if not data:
-        raise UserError(f"{path}: cannot be read: the file is empty")
-    return data
 
 
 def read_label(path: Path, table: np.ndarray, read_ids: ReadIds | None = None) -> np.ndarray:

@@ -135,6 +135,8 @@ def _looks_sound(item: Item) -> bool:
 def _size(path: Path) -> tuple[int, int] | None:
     """(H, W) by the header; None where the file does not begin and end as it should."""
     try:
+        if not path.is_file():  # a pipe would be waited for
+            return None
         with path.open("rb") as file:
             head = file.read(len(PNG) + 16)
             file.seek(-min(64, file.seek(0, 2)), 2)

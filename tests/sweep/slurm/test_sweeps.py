@@ -166,8 +166,9 @@ WAITING = {
         "'scontrol release {job}' lets it start", ["release", "{job}"],
     ),
     "longer than the partition allows": (
-        ["hydra.launcher.partition=short", "hydra.launcher.timeout_min=60"], None, "PartitionTimeLimit",
-        "the partition allows less than hydra.launcher.timeout_min=60", ["update", "jobid={job}", "timelimit=1"],
+        ["hydra.launcher.partition=short", "hydra.launcher.timeout_min=60", "hydra.launcher.signal_delay_s=5"], None,
+        "PartitionTimeLimit", "the partition allows less than hydra.launcher.timeout_min=60",
+        ["update", "jobid={job}", "timelimit=2"],
     ),
 }  # fmt: skip
 

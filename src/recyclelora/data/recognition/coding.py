@@ -13,7 +13,7 @@ from PIL import Image
 
 from recyclelora.data.folder import IGNORED
 from recyclelora.data.labels import CITYSCAPES_CLASSES, CITYSCAPES_IDS, CITYSCAPES_KNOWN, IGNORE
-from recyclelora.data.masks import UNREADABLE, read_numbers
+from recyclelora.data.masks import UNREADABLE, read_numbers, unreadable
 from recyclelora.system.errors import UserError
 
 Colour = tuple[int, int, int]
@@ -135,7 +135,7 @@ def _counted(masks: Sequence[Path]) -> tuple[str, Counter[int | Colour], dict[in
                     entries = np.reshape(picture.getpalette("RGB") or [], (-1, 3)).astype(int)
                     palette |= {index: (r, g, b) for index, (r, g, b) in enumerate(entries.tolist())}
         except UNREADABLE as error:
-            raise UserError(f"{path}: cannot be read: {error}") from error
+            raise unreadable(path, error) from error
         for value, count in zip(*np.unique(read_numbers(path)[1], return_counts=True), strict=True):
             ids[int(value)] += int(count)
     if ids and colours:

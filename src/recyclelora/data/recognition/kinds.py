@@ -76,7 +76,7 @@ class Kind:
 
 def find_kinds(root: Path) -> tuple[list[Kind], list[Kind]]:
     """Kinds of images and of masks below a folder, the largest first."""
-    paths = [path.relative_to(root).as_posix() for path in files_below(root)]
+    paths = [path.relative_to(root).as_posix() for path in files_below(root) if path.is_file()]
     names = _taken_apart([p for p in paths if PurePosixPath(p).suffix.lower() in IMAGE_SUFFIXES and not is_hidden(p)])
     families: dict[tuple[str, str, str], list[Name]] = defaultdict(list)
     for name in names:

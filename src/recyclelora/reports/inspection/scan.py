@@ -12,11 +12,12 @@ from recyclelora.data.datasets import Dataset, FolderDataset, Item, Subset
 from recyclelora.data.datasets.base import fits, misfit
 from recyclelora.data.datasets.views import View
 from recyclelora.data.decoding import oddity
+from recyclelora.data.files import read_bytes
 from recyclelora.data.headers import GREY, read_header
 from recyclelora.data.labels import IGNORE, UNKNOWN
 from recyclelora.data.orientation import UPRIGHT, turned
 from recyclelora.data.patterns import printable
-from recyclelora.data.reading import read_bytes, read_image
+from recyclelora.data.reading import read_image
 from recyclelora.system.errors import UserError
 
 ERROR, WARNING = "error", "warning"
