@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from concurrent.futures import as_completed
 
 import numpy as np
@@ -79,10 +79,21 @@ def check_labels(sources: Sequence[Dataset], classes: Sequence[str]) -> None:
                 for job in jobs:
                     job.cancel()
                 return
-    held = f"only one class, {classes[seen.pop()]}" if seen else "no labelled pixel"
-    raise UserError(
-        f"the {len(every)} training images show {held}: there is nothing to learn. The id {IGNORE} marks unlabelled "
-        "pixels unless data.folder.coding.ids gives it a class, as masks of 0 and 255 need: {0: background, 255: ...}"
+    raise UserError(nothing_to_learn(len(every), seen, classes))
+
+
+def nothing_to_learn(images: int, seen: Collection[int], classes: Sequence[str]) -> str:
+    """What to say of so many training images that show fewer than two classes.
+
+    Args:
+        images: how many
+        seen: the train ids that they show
+        classes: names by train id
+    """
+    held = "".join(f"only one class, {classes[train_id]}" for train_id in seen) or "no labelled pixel"
+    return (
+        f"the {images} training images show {held}: there is nothing to learn. The id {IGNORE} marks unlabelled pixels "
+        "unless data.folder.coding.ids gives it a class, as masks of 0 and 255 need: {0: background, 255: ...}"
     )
 
 

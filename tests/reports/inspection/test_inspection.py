@@ -118,6 +118,18 @@ def test_frequencies_by_hand(tmp_path: Path, make_config):
     assert len(never) == 17 and "road" not in never
 
 
+def test_what_training_would_refuse_as_nothing_to_learn_is_an_error(tmp_path: Path, make_config):
+    root = tmp_path / "data"
+    ids, rng = np.full((96, 192), 7, np.uint8), np.random.default_rng(0)
+    for index in range(1, 5):
+        save_rgb(root / f"gta/images/{index:05d}.png", picture(rng, ids))
+        save_palette(root / f"gta/labels/{index:05d}.png", ids)
+    make_cityscapes(root)
+    config = make_config("data.augment.crop=[64,64]")
+    with pytest.raises(UserError, match="the 3 training images show only one class, road: there is nothing to learn"):
+        inspect_pair(config.data, config.cache, tmp_path / "out", 0, Reporter(enabled=False))
+
+
 def test_padding_is_what_the_configured_chain_does(tmp_path: Path, make_config):
     """The chain scales by the short edge before it crops: size alone tells nothing, shape and edges do."""
     root = tmp_path / "data"

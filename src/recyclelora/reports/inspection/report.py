@@ -10,6 +10,7 @@ import numpy as np
 
 from recyclelora.data.datasets import Corrupted, Dataset
 from recyclelora.data.datasets.views import View
+from recyclelora.data.preparation import nothing_to_learn
 from recyclelora.data.transforms import Augmentation, resized_shape
 from recyclelora.reports.inspection.scan import ERROR, WARNING, Defect, Scan, scan
 from recyclelora.system.cores import process_pool
@@ -233,8 +234,13 @@ def _missing_classes(
     reports: Sequence[DatasetReport], entries: Sequence[NamedDataset], classes: Sequence[str]
 ) -> list[Defect]:
     """Classes that no source shows, and those that a labelled dataset defines but never shows."""
-    defects = []
-    trained = sum((r.pixels for r in reports if r.role == "source"), np.zeros(len(classes), np.int64))
+    defects: list[Defect] = []
+    sources = [report for report in reports if report.role == "source"]
+    trained = sum((report.pixels for report in sources), np.zeros(len(classes), np.int64))
+    seen = np.flatnonzero(trained).tolist()
+    if sources and len(seen) < 2:  # as training refuses it
+        text = nothing_to_learn(sum(report.num_images for report in sources), seen, classes)
+        defects.append(Defect(ERROR, "nothing to learn", "all sources", "", text))
     for index, name in enumerate(classes):
         if trained[index] == 0:
             defects.append(Defect(WARNING, "class never trained", "all sources", name, "no pixel in any source"))
