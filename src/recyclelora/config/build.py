@@ -34,7 +34,7 @@ from recyclelora.models.backbones.weights import (
 from recyclelora.models.decoders.decoder import DenseDecoder
 from recyclelora.models.decoders.loss_options import PixelLossConfig
 from recyclelora.models.decoders.pixel_loss import PixelLoss
-from recyclelora.models.extra_losses import ExtraLoss
+from recyclelora.models.losses.loss import ExtraLoss
 from recyclelora.models.segmenter import Segmenter
 from recyclelora.system.errors import UserError
 from recyclelora.system.parameter_rule import ParameterRule

@@ -19,7 +19,7 @@ from recyclelora.adapters.low_rank.config import BranchConfig, LowRankConfig
 from recyclelora.adapters.method import Adapted, AdapterContext
 from recyclelora.adapters.state import initial_state
 from recyclelora.config.build import build_decoder, build_loss
-from recyclelora.models.extra_losses import LossInputs, with_extras
+from recyclelora.models.losses.loss import LossInputs, with_extras
 from recyclelora.models.timm_library import VisionTransformer
 from recyclelora.system.checks import accept
 

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from recyclelora.models.extra_losses import ExtraLoss, LossInputs, with_extras
+from recyclelora.models.losses.loss import ExtraLoss, LossInputs, with_extras
 
 
 class Segmenter(nn.Module):

@@ -9,9 +9,9 @@ from conftest import TINY
 
 from recyclelora.config.build import build_model
 from recyclelora.config.compose import ConfigError
-from recyclelora.models.extra_losses import LossInputs
 from recyclelora.models.losses.config import GecoConfig, OrthogonalityConfig, StyleConsistencyConfig
 from recyclelora.models.losses.geco import Geco, squared_geodesic, tangents
+from recyclelora.models.losses.loss import LossInputs
 from recyclelora.models.losses.orthogonality import Orthogonality, overlap
 from recyclelora.models.losses.style import StyleConsistency
 from recyclelora.system.checks import identity_fields

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
-from recyclelora.models.extra_losses import LossInputs
+from recyclelora.models.losses.loss import LossInputs
 
 
 @dataclass(frozen=True)

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from recyclelora.system.checks import Problem, above_zero, at_least, one_of
 
 if TYPE_CHECKING:  # at run time nothing here imports torch
-    from recyclelora.models.extra_losses import ExtraLoss
+    from recyclelora.models.losses.loss import ExtraLoss
 
 
 @dataclass

@@ -15,8 +15,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from recyclelora.models.extra_losses import LossInputs
 from recyclelora.models.losses.config import GecoConfig
+from recyclelora.models.losses.loss import LossInputs
 
 EPSILON = 1e-6
 TINY = 1e-20

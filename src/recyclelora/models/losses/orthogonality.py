@@ -15,8 +15,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from recyclelora.models.extra_losses import LossInputs
 from recyclelora.models.losses.config import OrthogonalityConfig
+from recyclelora.models.losses.loss import LossInputs
 
 
 @dataclass(frozen=True)

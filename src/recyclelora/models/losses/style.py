@@ -8,8 +8,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from recyclelora.models.extra_losses import LossInputs
 from recyclelora.models.losses.config import StyleConsistencyConfig
+from recyclelora.models.losses.loss import LossInputs
 
 
 @dataclass(frozen=True)
