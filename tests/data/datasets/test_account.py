@@ -49,6 +49,13 @@ def test_a_link_to_what_lies_above_a_split_brings_no_other_splits_in(tmp_path: P
     assert list(matches(root, "train/**/*.png")) == [("", "1"), ("b/", "3")]
 
 
+def test_a_legend_is_no_file_that_was_forgotten(tmp_path: Path):
+    root = touch(tmp_path, "x/1.png", "y/1.png", "labelmap.txt", "x/labelmap.txt")
+    found = account(root, [OwnSplit("train", root, "x/*.png", "y/*.png")], ["train"])
+    assert root / "labelmap.txt" in found.used
+    assert found.unused == {"matched by no pattern": [root / "x/labelmap.txt"]}
+
+
 def test_every_file_is_used_or_told_with_its_reason(tmp_path: Path):
     root = touch(tmp_path, "x/1.png", "y/1.png", "x/2.jpg", "y/3.png", "y/4.png", "x/5.tif", "x/._1.png", "readme.md",
                  "t/6.jpg", "t/7.jpeg")  # fmt: skip

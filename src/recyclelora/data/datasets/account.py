@@ -8,6 +8,7 @@ from pathlib import Path
 
 from recyclelora.data.datasets.own import OwnFiles, OwnSplit, files_below
 from recyclelora.data.patterns import is_hidden, printable
+from recyclelora.data.recognition.coding import LEGENDS
 from recyclelora.system.errors import UserError
 
 UNMASKED = "images without a mask"
@@ -52,6 +53,7 @@ def account(root: Path, splits: Collection[OwnSplit], asked: Collection[str]) ->
     """
     result = Account(root)
     result.used |= {root / split.list for split in splits if split.list is not None and split.name in asked}
+    result.used |= {root / name for name in LEGENDS if (root / name).is_file()}
     reasons: dict[Path, str] = {}
     for split in splits:
         try:
