@@ -8,6 +8,8 @@ from typing import Any
 
 import matplotlib as mpl
 import numpy as np
+from matplotlib.collections import LineCollection
+from matplotlib.ticker import LogLocator, MaxNLocator
 
 from recyclelora.reports.comparison import Comparison
 from recyclelora.reports.drawing import INK, Drawn, objective_label, scale_of, subplots
@@ -70,7 +72,7 @@ def _lines(panel: Any, columns: Sequence[Axis], good: np.ndarray, values: np.nda
     colours = shade((values[order] - values.min()) / spread)
     colours[:, 3] = 0.35 + 0.6 * (good[order] - good.min()) / spread
     lines = [np.column_stack([np.arange(len(columns)), line]) for line in (places + jitter).T[order]]
-    panel.add_collection(mpl.collections.LineCollection(lines, colors=colours, linewidths=1.3))
+    panel.add_collection(LineCollection(lines, colors=colours, linewidths=1.3))
 
 
 def _scales(panel: Any, columns: Sequence[Axis]) -> None:
@@ -93,12 +95,12 @@ def _ticks(axis: Axis) -> list[tuple[float, str]]:
         return [(float(place), _wrapped(text)) for text, place in known.items()]
     low, high = axis.levels[0], axis.levels[-1]
     if axis.logarithmic:
-        decades = high / low
-        kind = mpl.ticker.LogLocator(subs=(1.0,) if decades >= 100 else (1.0, 2.0, 5.0), numticks=12)
-        return [(float(np.log(v / low) / np.log(decades)), f"{v:g}") for v in kind.tick_values(low, high)
+        ratio = high / low
+        places = LogLocator(subs=(1.0,) if ratio >= 100 else (1.0, 2.0, 5.0), numticks=12)
+        return [(float(np.log(v / low) / np.log(ratio)), f"{v:g}") for v in places.tick_values(low, high)
                 if low <= v <= high]  # fmt: skip
-    kind = mpl.ticker.MaxNLocator(nbins=5, steps=[1, 2, 2.5, 5, 10])
-    return [(float((v - low) / (high - low)), f"{v:g}") for v in kind.tick_values(low, high) if low <= v <= high]
+    even = MaxNLocator(nbins=5, steps=[1, 2, 2.5, 5, 10])
+    return [(float((v - low) / (high - low)), f"{v:g}") for v in even.tick_values(low, high) if low <= v <= high]
 
 
 def _wrapped(text: str) -> str:
