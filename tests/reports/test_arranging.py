@@ -27,11 +27,27 @@ def test_columns_groups_and_labels_are_chosen_by_name_or_a_part_of_it():
 
 
 def test_other_tables_of_groups_follow_the_order_and_those_of_entrants_the_labels():
-    differences = Table("differences", "D", ["group", "p"], [False, True], [[Cell("adapter=soma"), Cell("0.1")]])
+    differences = Table(
+        "differences",
+        "Minus that of adapter=soma",
+        ["group", "p"],
+        [False, True],
+        [[Cell("adapter=soma"), Cell("0.1")]],
+    )
     race = Table("differences", "R", ["entrant", "seeds"], [False, True], [[Cell("adapter=soma"), Cell("5")]])
     asked = Arrangement.of(ReportConfig(sweep="x", order=["adapter=lora"], labels=["adapter=soma: SoMA"]), SCORES)
     first, second = asked.arranged([differences, race])
-    assert first.rows == [] and second.rows[0][0].text == "SoMA"
+    assert first.rows == [] and second.rows[0][0].text == "SoMA" and first.title == "Minus that of SoMA"
+
+
+def test_columns_of_several_tables_are_chosen_together():
+    row = [Cell("adapter=soma"), Cell("+1"), Cell("0.1"), Cell("better")]
+    differences = Table("differences", "D", ["group", "difference", "p", "verdict"], [False, True, True, False], [row])
+    asked = Arrangement.of(ReportConfig(sweep="x", columns=["night", "verdict", "diff"]), SCORES, differences)
+    assert [table.columns for table in asked.arranged([SCORES, differences])] == [
+        ["group", "night"], ["group", "verdict", "difference"]]  # fmt: skip
+    only = Arrangement.of(ReportConfig(sweep="x", columns=["night"]), SCORES, differences)
+    assert only.arranged([differences]) == [differences]
 
 
 @pytest.mark.parametrize(

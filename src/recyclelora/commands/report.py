@@ -9,7 +9,7 @@ reference=      the group with which the others are compared
 selection=      the checkpoint that counts: last (default), best_source or best_target
 resamples=      draws of the bootstrap (default 1000; 0: none)
 max_rows=       rows of table.md and table.tex (default 20)
-columns=, order= columns of their scores, and groups in their order (default: all): columns=[mean of targets,night]
+columns=, order= columns of both, and groups in their order (default: all): columns=[mean of targets,verdict]
 labels=         what stands for groups and columns in them: labels=[lora: LoRA,mean of targets: mean]
 output=         folder that is written (default: <sweep>/report)
 """

@@ -169,7 +169,7 @@ class ReportConfig:
     max_rows: int = 20
     """of ``table.md`` and ``table.tex``"""
     columns: Optional[list[str]] = None
-    """of their scores, by their headings; null: all"""
+    """of their scores and differences, by their headings; null: all"""
     order: Optional[list[str]] = None
     """groups that they show, in this order; null: all, the best first"""
     labels: list[str] = field(default_factory=list)

@@ -16,35 +16,39 @@ class Arrangement:
     """Of the tables whose rows are groups.
 
     Attributes:
-        columns: of the table of scores, behind the group's name; None: all.
+        columns: behind the group's name, of the tables that have any of them; None: all.
         order: names of the groups that are shown; None: all, the best first.
-        labels: what stands for the names of groups and columns.
+        groups: what stands for the names of groups, in captions, too.
+        headings: what stands for the names of columns.
     """
 
     columns: list[str] | None = None
     order: list[str] | None = None
-    labels: dict[str, str] = field(default_factory=dict)
+    groups: dict[str, str] = field(default_factory=dict)
+    headings: dict[str, str] = field(default_factory=dict)
 
     @classmethod
-    def of(cls, config: ReportConfig, scores: Table) -> Arrangement:
+    def of(cls, config: ReportConfig, scores: Table, *others: Table) -> Arrangement:
         """What the options ask for.
 
         Args:
             config: the options
             scores: the table of scores with all of its columns and groups
+            others: tables with further columns
 
         Raises:
             UserError: an option names what is not there, or several of it.
         """
-        groups, columns = [row[0].text for row in scores.rows], scores.columns[1:]
-        labels = {}
-        for text in config.labels:
-            name, _, label = text.partition(": ")
-            labels[_meant("labels", name.strip(), [*groups, *scores.columns])] = label.strip()
+        groups = [row[0].text for row in scores.rows]
+        columns = list(dict.fromkeys(name for table in (scores, *others) for name in table.columns[1:]))
+        texts = [text.partition(": ") for text in config.labels]
+        known = [*groups, scores.columns[0], *columns]
+        labels = {_meant("labels", name.strip(), known): label.strip() for name, _, label in texts}
         return cls(
             None if config.columns is None else [_meant("columns", name, columns) for name in config.columns],
             None if config.order is None else [_meant("order", name, groups) for name in config.order],
-            labels,
+            {name: label for name, label in labels.items() if name in groups},
+            {name: label for name, label in labels.items() if name not in groups},
         )
 
     def arranged(self, tables: Iterable[Table]) -> list[Table]:
@@ -52,9 +56,9 @@ class Arrangement:
         return [self._labelled(self._ordered(self._chosen(table))) for table in tables]
 
     def _chosen(self, table: Table) -> Table:
-        if self.columns is None or table.name != "scores":
+        places = [0, *(table.columns.index(name) for name in self.columns or () if name in table.columns)]
+        if len(places) == 1:
             return table
-        places = [0, *(table.columns.index(name) for name in self.columns)]
         return replace(
             table, columns=[table.columns[i] for i in places], numeric=[table.numeric[i] for i in places],
             rows=[[row[i] for i in places] for row in table.rows],
@@ -67,9 +71,11 @@ class Arrangement:
         return replace(table, rows=rows)
 
     def _labelled(self, table: Table) -> Table:
-        columns = [self.labels.get(name, name) for name in table.columns]
-        rows = [[Cell(self.labels.get(row[0].text, row[0].text), row[0].value), *row[1:]] for row in table.rows]
-        return replace(table, columns=columns, rows=rows)
+        columns, title = [self.headings.get(name, name) for name in table.columns], table.title
+        for name in sorted(self.groups, key=len, reverse=True):
+            title = title.replace(name, self.groups[name])
+        rows = [[Cell(self.groups.get(row[0].text, row[0].text), row[0].value), *row[1:]] for row in table.rows]
+        return replace(table, title=title, columns=columns, rows=rows)
 
 
 AS_IT_IS = Arrangement()

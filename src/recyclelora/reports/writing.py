@@ -29,7 +29,7 @@ def write_report(config: ReportConfig, reporter: Reporter) -> Path:
     folder = Path(config.output) if config.output else _folder(study)
     make_folder(folder)
     charts = draw(c, folder / FIGURES)
-    arrangement = Arrangement.of(config, tables.scores(c, c.groups))
+    arrangement = Arrangement.of(config, tables.scores(c, c.groups), races.difference_table(c))
     write_text(folder / "table.md", markdown(c, config.max_rows, arrangement))
     write_text(folder / "table.tex", latex(c, config.max_rows, arrangement))
     write_text(folder / "table.csv", numbers.groups_csv(c))

@@ -49,7 +49,7 @@ def status(sweep: Path) -> None:
     steps = [("compare the trials", typed_as("report", f"sweep={shown(sweep)}"))]
     if living(sweep):
         steps.append(("stop a trial", typed_as("sweep", "cancel", shown(sweep), "<number>")))
-    else:
+    elif len(trials) < about["n_trials"] or any(not trial.ended for trial in trials):
         steps.append(("go on with it", f"python {about['command']}"))
     console.print(next_steps(*steps))
 
