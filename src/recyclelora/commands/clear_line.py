@@ -22,8 +22,11 @@ from recyclelora.sweep.command import SHORT
 from recyclelora.system.errors import Interrupted, UserError
 from recyclelora.system.redaction import redacted
 
-OF_HYDRA = ("execution whitelist", "Only one of --run", "The --resolve flag", "--experimental-rerun does not")
-"""Marks of Hydra's plain ValueErrors: a logging class that it refuses, flags that exclude each other."""
+OF_HYDRA = (
+    "execution whitelist", "Only one of --run", "The --resolve flag", "--experimental-rerun does not",
+    "Config group override must",
+)  # fmt: skip
+"""Marks of Hydra's plain ValueErrors: a logging class that it refuses, flags that exclude each other, adapter=null."""
 
 PLACE_ERRORS = (
     errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM, errno.EIO, errno.ENOTDIR, errno.EISDIR,
@@ -52,7 +55,7 @@ def one_clear_line(command: str) -> Iterator[None]:
     except ValueError as error:
         if not any(mark in str(error) for mark in OF_HYDRA):
             raise
-        print(f"{command}: {' '.join(str(error).splitlines()[:2])}", file=sys.stderr)
+        print(f"{command}: {in_words([' '.join(str(error).splitlines()[:2])], command)}", file=sys.stderr)
         sys.exit(USAGE_EXIT)
     except BrokenPipeError:  # `| head` has seen enough
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # else Python complains as it flushes

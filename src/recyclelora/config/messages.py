@@ -29,6 +29,8 @@ PARTS = {
 }
 """Parts of a sweep, which are chosen with a slash."""
 
+A_NAME = "a group takes the name of one of its options"
+
 
 def in_words(lines: list[str], command: str = "train", more_keys: tuple[str, ...] = ()) -> str:
     """One line for a mistake.
@@ -79,6 +81,8 @@ def _no_key(found: re.Match[str], about: Mapping[str, Any]) -> str:
     meant = [known for known in about["keys"] if known.endswith(f".{key}")] if found[3] == "Config" else []
     if key in PARTS:
         meant = [PARTS[key]]
+    if any(known.startswith(f"{key}.") for known in about["keys"]):
+        return f"{key}: {A_NAME}, {key}=<name>, and its values one by one"
     if not meant:
         hint = re.search(r"Did you mean: '(\w+)'", about["text"])  # of the very schema that is asked
         closest = f" (did you mean {hint[1]}?)" if hint else ""
@@ -113,6 +117,40 @@ def _not_a_number(found: re.Match[str], about: Mapping[str, Any]) -> str:
     return f"{key}={value}: must be {what.get(kind, kind)}{minutes}"
 
 
+def _no_text(found: re.Match[str], about: Mapping[str, Any]) -> str:
+    key, value = found[1], found[2]
+    listed = re.fullmatch(r"\[(.*)\]", value)
+    quoted = f": {key}=\"'{listed[1].replace(' ', '')}'\"" if listed else ""
+    return f"{key}={value}: must be a text{', quoted where it has commas' if listed else ''}{quoted}"
+
+
+def _no_list(found: re.Match[str], about: Mapping[str, Any]) -> str:
+    return f"{found[1]}={found[2]}: must be a list: {found[1]}=[{found[2]}]"
+
+
+def _has_keys(found: re.Match[str], about: Mapping[str, Any]) -> str:
+    own = [key for key in about["keys"] if key.startswith(f"{found[1]}.")]
+    return f"{found[1]}={found[2]}: has keys of its own: {', '.join(own[:3]) or found[1] + '.<key>'}, ..."
+
+
+def _no_null(found: re.Match[str], about: Mapping[str, Any]) -> str:
+    return f"{found[1]}={found[2]}: must have a value"
+
+
+def _several(found: re.Match[str], about: Mapping[str, Any]) -> str:
+    key, value = found[1], found[2]
+    return f"{key}={value}: a list is {key}=[{value}], a text {key}=\"'{value}'\", and a sweep over them needs -m"
+
+
+def _no_file(found: re.Match[str], about: Mapping[str, Any]) -> str:
+    return f"{found[1]}={found[2]}: no such option"
+
+
+def _no_name(found: re.Match[str], about: Mapping[str, Any]) -> str:
+    kinds = {"NoneType": "null", "int": "a number", "float": "a number", "bool": "true or false"}
+    return f"{A_NAME}, as in adapter=lora, and not {kinds.get(found[1], found[1])}"
+
+
 def _no_deletion(found: re.Match[str], about: Mapping[str, Any]) -> str:
     return f"~{found[1]}: keys are not deleted; write {found[1]}=null"
 
@@ -133,6 +171,13 @@ _PATTERNS: dict[str, Words] = {
     r"Error parsing override '(.*?)'; (.*?)(?:; See https|$)": _no_assignment,
     r"Error when parsing index: \d+, string: (.*?) out of \[.*?\]; (.*?)(?:; See https|$)": _no_assignment,
     r"Error merging override ([^=]+)=(.*?); (Value .*) could not be converted to (\w+)": _not_a_number,
+    r"Error merging override ([^=]+)=(.*?); Cannot convert '\w+' to string": _no_text,
+    r"Error merging override ([^=]+)=(.*?); Invalid value assigned: \w+ is not a ListConfig": _no_list,
+    r"Error merging override ([^=]+)=(.*?); Invalid \w+ assigned: .* is not a subclass of": _has_keys,
+    r"Error merging override ([^=]+)=(.*?); .*is not Optional": _no_null,
+    r"Ambiguous value for argument '([^=]+)=(.*?)'": _several,
+    r"Could not load '([\w/]+)/([^/']+)'": _no_file,
+    r"Config group override must be a string or a list\. Got (\w+)": _no_name,
     r"Error merging override ~([\w.]+); .* does not support deletion": _no_deletion,
     r"In '(sweeps/[^']+)': Invalid Defaults List override '/hydra/sweeper": _other_sweeper,
     r"hydra\.mode changed during config composition": _mode,
