@@ -302,6 +302,16 @@ def test_hostile_files_cost_one_line_each_and_never_the_others(finished: Path, t
     assert [path.name for path in (tmp_path / "out/ids").iterdir()] == ["good.png"]
 
 
+def test_a_folders_dangling_links_and_pipes_are_not_left_out_in_silence(tmp_path: Path):
+    """Each of them is refused by name as it is read, and keeps the others from nothing."""
+    (tmp_path / "gone.jpg").symlink_to(tmp_path / "nowhere.jpg")
+    os.mkfifo(tmp_path / "pipe.png")
+    os.mkfifo(tmp_path / "pipe.mp4")  # no reader of films ends
+    (tmp_path / "folder.png").mkdir()
+    images, films = list_inputs(str(tmp_path))
+    assert set(images.values()) == {"gone", "pipe"} and not films
+
+
 def test_inputs_are_images_films_and_streams_or_are_explained(tmp_path: Path):
     (tmp_path / "notes.txt").write_text("x")
     with pytest.raises(UserError, match=r"no image in it .*its files: 1 \.txt"):

@@ -42,12 +42,12 @@ def list_inputs(given: Any) -> tuple[dict[Path, str], dict[str, str]]:
         if STREAM.fullmatch(str(entry)):
             films[str(entry)] = re.sub(r"\W+", "_", str(entry)).strip("_")
         elif path.is_dir():
-            files = sorted(p for p in path.rglob("*") if p.is_file() and not _hidden(p, path))
+            files = sorted(p for p in path.rglob("*") if not p.is_dir() and not _hidden(p, path))
             for file in files:
                 name, suffix = file.relative_to(path).with_suffix("").as_posix(), file.suffix.lower()
                 if suffix in IMAGE_SUFFIXES:
                     images[file] = name
-                elif suffix in FILM_SUFFIXES:
+                elif suffix in FILM_SUFFIXES and file.is_file():
                     films[str(file)] = name
                 else:
                     others[suffix or "without a suffix"] += 1
