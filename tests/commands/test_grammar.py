@@ -90,3 +90,12 @@ def test_scripts_of_the_first_release_stay():
     scripts = tomllib.loads((home() / "pyproject.toml").read_text())["project"]["scripts"]
     old = {f"recyclelora-{name}" for name in COMMANDS if name not in ("sweep", "track", "cache", "init-data")}
     assert scripts.keys() == old | {"recyclelora"}
+
+
+def test_every_command_says_what_may_follow():
+    """At its end, by itself or where its job ends."""
+    elsewhere = {"train": "training/result.py", "report": "reports/writing.py", "sweep": "sweep/control.py",
+                 "init_data": "data/recognition/describe.py"}  # fmt: skip
+    for module in COMMANDS.values():
+        path = home() / "src/recyclelora" / elsewhere.get(module, f"commands/{module}.py")
+        assert "next_steps(" in path.read_text(), f"{path} ends without a word of what may follow"
