@@ -194,6 +194,10 @@ def test_points_of_a_sweep_name_its_groups(tmp_path):
         write_trial(sweep, number, {"point": point, "seed": seed}, values=[0.5], run_dirs=(path.name,))
     found = compare(read_sweep(sweep), "last", None, 0)
     assert [g.name for g in found.groups] == ["moved, lr=0.01", "moved, lr=0.001", "still"]
+    assert found.points is not None
+    assert (
+        found.points.startswith("moved, lr=0.01 is adapter=lora, lr=0.01; ") and "; still is adapter=" in found.points
+    )
     for wanted in ("still", "adapter=frozen"):
         assert (asked := compare(read_sweep(sweep), "last", wanted, 0).reference) and asked.name == "still"
 

@@ -125,6 +125,13 @@ class Comparison:
         parts = [f"protocol {' and '.join(self.protocols) or 'unknown'}", f"checkpoint {self.selection}{chosen}"]
         return ", ".join([*parts, "tuned on targets"] if self.tuned_on_targets else parts)
 
+    @property
+    def points(self) -> str | None:
+        """What the groups that are called by their points are, such as ``fast is adapter=lora, lr=0.01``."""
+        plain = group_names([group.config for group in self.groups])
+        named = {g.name: name for g, name in zip(self.groups, plain, strict=True) if not g.name.startswith(name)}
+        return "; ".join(f"{name} is {settings}" for name, settings in named.items()) or None
+
     def difference(self, group: ScoredGroup) -> Difference | None:
         """Of one group; None for the reference."""
         return next((d for d in self.differences if d.group is group), None)

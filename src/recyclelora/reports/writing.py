@@ -64,6 +64,7 @@ def markdown(c: Comparison, most: int, arrangement: Arrangement = AS_IT_IS) -> s
     """``table.md``: what was compared, and the tables."""
     lines = [f"# {c.study.name}", "", *(["**Tuned on targets.**", ""] if c.tuned_on_targets else [])]
     lines += [f"Trials: {_counts(c)}. {c.winner}", *(f"Note: {remark}." for remark in c.remarks), ""]
+    lines += [f"Groups: {c.points}.", ""] if c.points else []
     parts = [tables.scores(c, c.groups)]
     if c.differences:
         parts += [races.difference_table(c), tables.target_differences(c)]
