@@ -241,6 +241,32 @@ def test_a_job_that_does_not_start_goes_to_another_partition(sweeping: Sweeping,
     assert "next of hydra.launcher.fallback" in out and len(sweeping.executions) == 2
 
 
+@ONE_BY_ONE_OR_ARRAY
+def test_trials_that_pause_give_back_their_jobs_and_go_on_in_others(
+    sweeping: Sweeping, cluster: Cluster, how: list[str]
+):
+    """Nine trials of nine steps, of which every third goes on after 1 and 3 steps; the driver dies on the way."""
+    command = [
+        "x=1,2,3,4,5,6,7,8,9", "steps=9", "resumes=true", "pause=0.2", "hydra.sweeper.n_jobs=3",
+        "hydra/sweeper/pruner=asha", "hydra.sweeper.pruner.max_resource=9", *how,
+    ]  # fmt: skip
+    driver = sweeping.start(*command)
+    cluster.until(lambda: started(sweeping) and sweeping.states.get("paused", 0) >= 2, 120)
+    driver.send_signal(signal.SIGKILL)
+    driver.wait()
+    code, out, err = sweeping(*command)
+    assert code == 0, (out, err)
+    states = sweeping.states
+    assert states.keys() == {"complete", "paused"} and states["complete"] < 4, states
+    best = max((t for t in sweeping.trials if t.values), key=lambda t: t.values)
+    assert str(best.params["x"]) == "3" and best.values == [0.0] and best.rungs.keys() == {"1", "3"}
+    assert len({attempt.job for attempt in best.attempts}) == len(best.attempts) >= 2
+    for trial in sweeping.trials:  # no step twice: each attempt begins where the one before it paused
+        reports = (trial.unit_folder(0) / "reports.jsonl").read_text().splitlines()
+        steps = [json.loads(line)["step"] for line in reports]
+        assert steps == sorted(steps) and len(steps) - len(set(steps)) <= len(trial.attempts) - 1
+
+
 def test_hydras_own_launcher_sends_job_arrays(sweeping: Sweeping, cluster: Cluster):
     stock = ["hydra/launcher=submitit_slurm", "hydra.launcher.timeout_min=5", "hydra.launcher.mem_gb=1"]
     code, out, err = sweeping("x=1,2,3,4", "hydra.sweeper.n_jobs=2", *stock)
