@@ -30,7 +30,8 @@ def first_step(checkout: Path, folder: Path) -> dict[str, float]:
         "trainer.max_steps=2", "trainer.log_every=1", "data.source_val.subset=1",
         "data.targets=[{dataset: streets, split: day, subset: 1}]",
     ]  # fmt: skip
-    environment = os.environ | {"PYTHONPATH": str(checkout / "src")}
+    # as commands set it by now: an earlier state's threads would spin, which shared_cpu.py measures
+    environment = os.environ | {"PYTHONPATH": str(checkout / "src"), "OMP_WAIT_POLICY": "passive"}
     began = time.time()
     process = subprocess.Popen(command, stdout=subprocess.DEVNULL, env=environment)
     while not (points := list(folder.glob("runs/*/metrics.jsonl"))) or not points[0].stat().st_size:
@@ -70,6 +71,7 @@ def main() -> None:
             with tempfile.TemporaryDirectory() as folder:
                 values = first_step(checkout, Path(folder))
             wall, cpu = timed([sys.executable, "-c", BARE])
+            print(name, values, flush=True)
             for key, value in {**values, "imports_alone": wall, "imports_alone_cpu": cpu}.items():
                 measured[name].setdefault(key, []).append(round(value, 2))
     result = {

@@ -81,6 +81,8 @@ def test_config_round_trip(make_config, tmp_path: Path):
         (["data.protocol.stride=600"], ["data.protocol.stride", "512"]),
         (["trainer.batch_size=3", "trainer.devices=2"], ["trainer.batch_size", "2 parts"]),
         (["trainer.precision=fp32"], ["trainer.precision", "32-true"]),
+        (["trainer.compile_mode=default"], ["trainer.compile_mode", "trainer.compile=true"]),
+        (["trainer.compile=true", "trainer.compile_mode=reduce_overhead"], ["did you mean reduce-overhead"]),
         (["data.augment.crop=[512]"], ["data.augment.crop", "height, width"]),
         (["data.augment.hue=-1"], ["data.augment.hue=-1", "at least 0"]),
         (["data.augment.contrast=[1.5]"], ["data.augment.contrast", "low, high"]),

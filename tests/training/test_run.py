@@ -438,3 +438,11 @@ def test_a_compiled_run_is_the_eager_one(make_config, gta2city):
         for path in (eager, compiled)
     ]
     assert losses[0] == pytest.approx(losses[1], rel=1e-4)
+
+
+@pytest.mark.slow
+def test_how_to_compile_reaches_torch(make_config, gta2city, monkeypatch):
+    modes = []
+    monkeypatch.setattr(torch.nn.Module, "compile", lambda module, **options: modes.append(options["mode"]))
+    execute(make_config(*TINY, "trainer.compile=true", "trainer.compile_mode=reduce-overhead"))
+    assert modes == ["reduce-overhead"]

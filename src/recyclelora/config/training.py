@@ -18,6 +18,9 @@ from recyclelora.system.redaction import redacted
 PRECISIONS = ("32-true", "bf16-mixed", "16-mixed", "auto")
 
 
+COMPILE_MODES = ("default", "reduce-overhead", "max-autotune", "max-autotune-no-cudagraphs")
+"""Those of torch.compile."""
+
 ACCELERATORS = ("auto", "cpu", "cuda", "mps")
 
 POINTERS = ("last", "best_source", "best_target")
@@ -60,6 +63,8 @@ class TrainerConfig:
     """whether the backward pass recomputes the backbone's activations"""
     compile: bool = False
     """whether torch.compile gets the backbone"""
+    compile_mode: Optional[str] = added(None)
+    """torch.compile's: ``reduce-overhead`` replays a GPU's kernels as one CUDA graph; null takes its default"""
     tf32: bool = added(False)
     """whether GPUs may compute float32 products with 10 bits of mantissa: faster, less exact"""
     deterministic: bool = added(False)
@@ -92,6 +97,9 @@ class TrainerConfig:
         yield from at_least("num_figures", self.num_figures, 0)
         yield from one_of("precision", self.precision, PRECISIONS)
         yield from one_of("accelerator", self.accelerator, ACCELERATORS)
+        yield from one_of("compile_mode", self.compile_mode, COMPILE_MODES)
+        if self.compile_mode is not None and not self.compile:
+            yield "compile_mode", "says how to compile: add trainer.compile=true"
         yield from above_zero("grad_clip", self.grad_clip)
         if self.ema is not None and not 0 < self.ema <= 1:
             yield "ema", "must lie in (0, 1]: the weight of each new step, such as 2e-4"

@@ -68,7 +68,7 @@ class Trainer:
         if t.checkpointing:
             self.segmenter.backbone.model.set_grad_checkpointing(True)
         if t.compile:
-            self.segmenter.backbone.compile()
+            self.segmenter.backbone.compile(mode=t.compile_mode)
         self.wrapped, self.optimizer = self.fabric.setup(self.segmenter, optimizer)
         self.average = None
         if t.ema is not None:
