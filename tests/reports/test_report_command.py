@@ -44,7 +44,7 @@ def test_a_real_grid(grid: Path):
     assert done.returncode == 0, done.stderr
     assert "adapter=frozen" in done.stdout and "trials: 4 complete" in done.stdout
     assert f"written: {grid.relative_to(grid.parents[2])}/report/report.html" in done.stdout
-    assert "next:" in done.stdout and "python predict.py run=" in done.stdout
+    assert "next:" in done.stdout and "recyclelora predict run=" in done.stdout
     with (grid / "report/table.csv").open() as file:
         rows = {row["group"]: row for row in csv.DictReader(file)}
     assert set(rows) == {"adapter=frozen", "adapter=lora"}
