@@ -46,7 +46,7 @@ class SetTokens(ReinTokens):
         spectrum = torch.fft.rfft2(_wide(features), dim=(1, 2))
         phase = torch.angle(torch.complex(spectrum.real, _imaginary(spectrum, features.shape[1:3])))
         refined = _wave(self._amplitude(layer, spectrum.abs()), _wide(self.delta(layer, phase)))
-        delta = torch.fft.irfft2(refined, s=features.shape[1:3], dim=(1, 2))
+        delta: Tensor = torch.fft.irfft2(refined, s=features.shape[1:3], dim=(1, 2))
         return features + (self.scale * delta).to(features.dtype)
 
     def _amplitude(self, layer: int, amplitude: Tensor) -> Tensor:
@@ -67,7 +67,7 @@ class ReleasedSetTokens(SetTokens):
         amplitude = _lifted(spectrum.real.square() + spectrum.imag.square()).sqrt()
         phase = torch.atan2(spectrum.imag, _lifted(spectrum.real))
         refined = _wave(self._amplitude(layer, amplitude), _wide(self.delta(layer, phase)))
-        delta = torch.fft.irfft2(refined / math.sqrt(2 * width), s=(batch, width), norm="ortho")
+        delta: Tensor = torch.fft.irfft2(refined / math.sqrt(2 * width), s=(batch, width), norm="ortho")
         return features + (self.scale * delta).transpose(0, 1).reshape(features.shape).to(features.dtype)
 
 
@@ -98,7 +98,7 @@ class ReleasedCausalTokens(CausalTokens):
         down, across = cosine_matrix(height, mixed), cosine_matrix(width, mixed)
         spectrum = (1 - discarded(height, width, features.device)) * (down @ mixed @ across.T)
         refined = _wide(self.delta(layer, spectrum.reshape(-1, batch, channels)))
-        delta = torch.fft.ifft2(refined.reshape(mixed.shape), norm="ortho").real.clamp(0, 255)
+        delta: Tensor = torch.fft.ifft2(refined.reshape(mixed.shape), norm="ortho").real.clamp(0, 255)
         delta = delta.reshape(-1, batch, channels).transpose(0, 1).reshape(features.shape)
         return features + (self.scale * delta).to(features.dtype)
 
@@ -177,7 +177,7 @@ class MapRefinement:
             return self.tokens.refine(self.layer, output)
         height, width = self.grid.size
         others, patches = output[:, : -height * width], output[:, -height * width :]
-        refined = self.tokens.refine(self.layer, patches.unflatten(1, (height, width)))
+        refined = self.tokens.refine(self.layer, patches.reshape(len(patches), height, width, -1))
         return torch.cat([others, refined.flatten(1, 2)], dim=1)
 
 
