@@ -10,7 +10,8 @@ from replaying import RUNGS, Replay, curve, grid, replay, states
 
 from recyclelora.runs.mailbox import Unit
 from recyclelora.sweep.attempts import Attempt
-from recyclelora.sweep.budget import Budget, gpu_hours
+from recyclelora.sweep.budget import Budget
+from recyclelora.sweep.cost import gpu_hours
 from recyclelora.sweep.ledger import Ledger
 from recyclelora.sweep.planning import Plan
 from recyclelora.system.errors import UserError

@@ -38,6 +38,14 @@ def test_hours_are_counted_and_what_is_left_is_told_from_the_median(tmp_path: Pa
     assert str(cost_of([], 3)) == "0 s of runs so far"
 
 
+def test_gpu_hours_are_told_where_trials_have_more_or_less_than_one(tmp_path: Path):
+    trials = [finished(tmp_path, number, 3600.0) for number in range(2)]
+    for trial, gpus in zip(trials, (1, 4), strict=True):
+        trial.attempts[0].gpus, trial.attempts[0].seconds = gpus, 3600.0
+    assert str(cost_of(trials[:1], 1)) == "60 min of runs so far"
+    assert str(cost_of(trials, 2)) == "2.0 h of runs (5.0 GPU hours) so far"
+
+
 def test_a_race_has_a_range(tmp_path: Path):
     trials = [finished(tmp_path, number, 3600.0, "confirm") for number in range(2)]
     undecided = Decision("undecided", 1, None, None)

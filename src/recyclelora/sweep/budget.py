@@ -7,7 +7,7 @@ import time
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 
-from recyclelora.sweep.cost import lasted, reached
+from recyclelora.sweep.cost import gpu_hours, reached
 from recyclelora.sweep.ledger import COMPLETE, RUNNING, WAITING, Trial
 from recyclelora.system.errors import UserError
 
@@ -81,14 +81,3 @@ class Budget:
             return whole if trial.until is None else 0 if unit else trial.until
         rungs = [0, *map(int, trial.rungs)] if unit == 0 else [0]
         return max(*rungs, reached(trial.unit_folder(unit)) or 0)
-
-
-def gpu_hours(trials: Iterable[Trial]) -> float:
-    """Hours for which jobs of trials have run times their GPUs, together; what waits in a queue takes none."""
-    seconds = 0.0
-    for trial in trials:
-        for attempt in trial.attempts:
-            running = attempt.ended is None
-            took = lasted(trial.unit_folder(attempt.unit), attempt.attempt) if running else attempt.seconds
-            seconds += took * attempt.gpus
-    return seconds / 3600

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import statistics
 import time
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -25,9 +25,12 @@ class Cost:
     """runs that are still to be done, at least"""
     most: int
     running: int
+    gpu_hours: float | None = None
+    """where not every trial has one GPU"""
 
     def __str__(self) -> str:
-        text = f"{duration(self.spent)} of runs so far"
+        gpus = "" if self.gpu_hours is None else f" ({self.gpu_hours:.1f} GPU hours)"
+        text = f"{duration(self.spent)} of runs{gpus} so far"
         if self.most == 0 or self.typical is None:
             return text
         low, high = self.fewest * self.typical, self.most * self.typical
@@ -67,7 +70,9 @@ def cost_of(trials: Sequence[Trial], n_trials: int, race: tuple[Race, list[Stand
     for standing in race[1] if race is not None else ():
         seeds = race[0].seeds - len(standing.entrant.values) if race is not None and not standing.over else 0
         fewest, most = fewest + min(1, seeds), most + seeds
-    return Cost(spent, statistics.median(finished) if finished else None, fewest, most, running)
+    shared = any(attempt.gpus != 1 for trial in trials for attempt in trial.attempts)
+    typical = statistics.median(finished) if finished else None
+    return Cost(spent, typical, fewest, most, running, gpu_hours(trials) if shared else None)
 
 
 def duration(seconds: float) -> str:
@@ -91,3 +96,14 @@ def lasted(folder: Path, attempt: int) -> float:
 def reached(folder: Path) -> int | None:
     """The last step that a unit has told of, over all its attempts."""
     return noted(folder / "progress.json", "step", int)
+
+
+def gpu_hours(trials: Iterable[Trial]) -> float:
+    """Hours for which jobs of trials have run times their GPUs, together; what waits in a queue takes none."""
+    seconds = 0.0
+    for trial in trials:
+        for attempt in trial.attempts:
+            running = attempt.ended is None
+            took = lasted(trial.unit_folder(attempt.unit), attempt.attempt) if running else attempt.seconds
+            seconds += took * attempt.gpus
+    return seconds / 3600
