@@ -31,6 +31,7 @@ from recyclelora.commands.launch import launched
         ("train", ["adapter.blocks=[0, 1]"], "must be a text, quoted where it has commas: adapter.blocks=\"'0,1'\""),
         ("train", ["adapter.blocks=0,1"], "adapter.blocks=0,1: a list is adapter.blocks=[0,1], a text adapter.blocks="),
         ("train", ["data.augment.crop=64"], "train: data.augment.crop=64: must be a list: data.augment.crop=[64]"),
+        ("train", ["adapter=lora", "adapter.sub.rank=2"], "adapter.sub.rank=2: adapter.sub is null here; leave it out"),
         ("train", ["seed=null"], "train: seed=null: must have a value"),
         ("train", ["optimizer.lr"], "optimizer.lr: write key=value"),
         ("train", ["~adapter.sub"], "write adapter.sub=null"),

@@ -137,6 +137,10 @@ def _no_null(found: re.Match[str], about: Mapping[str, Any]) -> str:
     return f"{found[1]}={found[2]}: must have a value"
 
 
+def _of_nothing(found: re.Match[str], about: Mapping[str, Any]) -> str:
+    return f"{found[1]}={found[2]}: {found[3]} is null here; leave it out, or choose options that have it"
+
+
 def _several(found: re.Match[str], about: Mapping[str, Any]) -> str:
     key, value = found[1], found[2]
     return f"{key}={value}: a list is {key}=[{value}], a text {key}=\"'{value}'\", and a sweep over them needs -m"
@@ -175,6 +179,7 @@ _PATTERNS: dict[str, Words] = {
     r"Error merging override ([^=]+)=(.*?); Invalid value assigned: \w+ is not a ListConfig": _no_list,
     r"Error merging override ([^=]+)=(.*?); Invalid \w+ assigned: .* is not a subclass of": _has_keys,
     r"Error merging override ([^=]+)=(.*?); .*is not Optional": _no_null,
+    r"Error merging override ([^=]+)=(.*?); Cannot set '[^']+' because '([^']+)' is None": _of_nothing,
     r"Ambiguous value for argument '([^=]+)=(.*?)'": _several,
     r"Could not load '([\w/]+)/([^/']+)'": _no_file,
     r"Config group override must be a string or a list\. Got (\w+)": _no_name,
