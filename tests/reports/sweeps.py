@@ -115,7 +115,8 @@ def write_study(sweep: Path, **about: Any) -> Path:
     """``study.json`` of the ledger."""
     sweep.mkdir(parents=True, exist_ok=True)
     known = {"name": sweep.name, "directions": ["maximize"], "objectives": ["source_val"], "tuned_on_targets": False,
-             "command": "train.py -m sweeps=mine hydra/launcher=slurm"}  # fmt: skip
+             "command": "train.py -m sweeps=mine hydra/launcher=slurm", "n_trials": 5,
+             "created": "2026-05-01T12:00:00+0000"}  # fmt: skip
     (sweep / "study.json").write_text(json.dumps(known | about))
     return sweep
 

@@ -130,3 +130,23 @@ def test_patterns_and_lists_of_runs(tmp_path, monkeypatch):
     (tmp_path / "runs/c").mkdir()
     assert [p.name for p in run_paths("runs/*")] == ["a", "b"]
     assert run_paths([str(one), f"{tmp_path}/runs/*"]) == [one, two]
+
+
+def test_a_study_with_a_field_of_another_type_is_told_in_one_line(tmp_path):
+    sweep = write_study(tmp_path / "mine", directions=5)
+    write_trial(sweep, 0, {})
+    with pytest.raises(UserError, match=r"study\.json: directions is 5, not a list"):
+        read_sweep(sweep)
+
+
+@pytest.mark.parametrize("content", ["null", "[]", '"x"', "3"])
+@pytest.mark.parametrize("name", ["study.json", "config.yaml", "run.json", "result.json"])
+def test_a_record_that_holds_something_else_is_told_in_one_line(tmp_path, name: str, content: str):
+    sweep = write_study(tmp_path / "mine")
+    write_run(sweep / run_name(0))
+    write_trial(sweep, 0, {}, values=[0.5], run_dirs=(run_name(0),))
+    path = sweep / name if name == "study.json" else sweep / run_name(0) / name
+    path.write_text(content)
+    with pytest.raises(UserError, match=rf"{name}: its content is .*, not ") as refused:
+        read_sweep(sweep)
+    assert "\n" not in str(refused.value)

@@ -29,6 +29,7 @@ from recyclelora.system.errors import UserError
 RATE = FloatDistribution(1e-5, 1e-1, log=True)
 EMPTY = OmegaConf.create({})
 UP = ["maximize"]
+BEGUN = {"directions": UP, "objectives": [], "n_trials": 3, "command": "", "created": "2026-01-01T00:00:00+0000"}
 
 
 def space_of(**distributions: BaseDistribution) -> Space:
@@ -41,7 +42,7 @@ def study_of(folder: Path, space: Space, *trials: tuple[dict, float], config: di
     for number, (params, value) in enumerate(trials):
         distributions = {key: distribution_to_json(space.distributions[key]) for key in params}
         ledger.add(number, params, [], [[]], distributions).end(COMPLETE, values=[value])
-    (folder / "study.json").write_text(json.dumps({"directions": UP, "config": config or {}}))
+    (folder / "study.json").write_text(json.dumps({**BEGUN, "config": config or {}}))
     return str(folder)
 
 
@@ -114,11 +115,10 @@ def test_ranges_hold_the_best_of_every_study_and_a_margin(tmp_path: Path):
 def test_a_sweep_keeps_the_ranges_that_it_began_with(tmp_path: Path):
     space = space_of(lr=RATE)
     first = study_of(tmp_path / "a", space, ({"lr": 1e-3}, 0.5))
-    begun = {"directions": UP, "objectives": [], "n_trials": 3, "command": "", "created": "2026-01-01T00:00:00+0000"}
     ranges = {"lr": [1e-4, 1e-2], "rank": [2, 23]}
-    (tmp_path / "study.json").write_text(json.dumps(begun | {"transfer": {"ranges": ranges}}))
+    (tmp_path / "study.json").write_text(json.dumps(BEGUN | {"transfer": {"ranges": ranges}}))
     narrowed(first, space, [], UP, tmp_path)
-    (tmp_path / "study.json").write_text(json.dumps(begun | {"transfer": {"ranges": {"lr": [1e-4, 1e-2]}}}))
+    (tmp_path / "study.json").write_text(json.dumps(BEGUN | {"transfer": {"ranges": {"lr": [1e-4, 1e-2]}}}))
     here, ranges, _ = narrowed(first, space, [], UP, tmp_path)
     assert ranges == {"lr": [1e-4, 1e-2]} and here.distributions["lr"] == FloatDistribution(1e-4, 1e-2, log=True)
     assert narrowed(None, space, [], UP, tmp_path) == (space, {}, [])

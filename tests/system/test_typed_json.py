@@ -8,7 +8,7 @@ from typing import Any, Literal, NotRequired, TypedDict
 import pytest
 
 from recyclelora.system.errors import UserError
-from recyclelora.system.typed_json import Time, read_record
+from recyclelora.system.typed_json import Time, read_object, read_record
 
 
 class Inner(TypedDict):
@@ -92,3 +92,12 @@ def test_a_dataclass_is_a_schema_whose_defaults_need_not_be_there(tmp_path: Path
             read_record(path, Tries)
     path.write_text('{"values": [{"job": "a"}]}')
     assert read_record(path, Tries) == {"values": [{"job": "a"}]}
+
+
+def test_an_object_of_whatever_fields(tmp_path):
+    (tmp_path / "a.json").write_text('{"x": [1]}')
+    assert read_object(tmp_path / "a.json") == {"x": [1]}
+    for text in ("null", "[]", '"x"', "3"):
+        (tmp_path / "a.json").write_text(text)
+        with pytest.raises(UserError, match=r"a\.json: its content is .*, not an object"):
+            read_object(tmp_path / "a.json")

@@ -33,10 +33,10 @@ def repeat(config: RepeatConfig, trial: int | None = None) -> None:
         from recyclelora.runs.repetition import as_asked, differences, disagreements, machine_differences, remedy
         from recyclelora.system.next_steps import next_steps, with_run
         from recyclelora.system.progress import Reporter
-        from recyclelora.system.storage import read_json
+        from recyclelora.system.typed_json import read_object
         from recyclelora.training.run import Run
 
-    about = read_json(run_dir / RECORD)
+    about = read_object(run_dir / RECORD)
     run = Run.identify(as_asked(load_config(run_dir / CONFIG), config), None)
     if run.directory.path.resolve() == run_dir.resolve():
         raise UserError(f"output_dir={config.output_dir}: the run itself lies there; name another folder")

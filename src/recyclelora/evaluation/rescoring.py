@@ -27,7 +27,8 @@ from recyclelora.runs.directory import EVALUATIONS, PARTIAL, PREDICTIONS, RECORD
 from recyclelora.system.errors import BrokenFile, UserError
 from recyclelora.system.progress import Reporter
 from recyclelora.system.stopping import StopRequest
-from recyclelora.system.storage import folder_inside, read_json, write_json
+from recyclelora.system.storage import folder_inside, write_json
+from recyclelora.system.typed_json import read_object
 
 
 @dataclass(frozen=True)
@@ -61,7 +62,7 @@ def rescore(config: EvaluateConfig, reporter: Reporter) -> Evaluation:
         data = corrupted(data, config.corruptions, config.severities)
     only_targets = config.data or config.corruptions
     scored = build_targets(data, cache) if only_targets else build_datasets(data, cache).scored
-    about = read_json(run / RECORD)
+    about = read_object(run / RECORD)
     question = Question(model, data, scored, about["precision"])
     name = question.name(config.checkpoint)
     evaluations = folder_inside(run, EVALUATIONS)

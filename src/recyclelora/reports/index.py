@@ -11,7 +11,8 @@ from recyclelora.reports.html import rendered
 from recyclelora.runs.directory import RESULT
 from recyclelora.sweep.ledger import Ledger
 from recyclelora.system.errors import UserError
-from recyclelora.system.storage import read_json, write_text
+from recyclelora.system.storage import write_text
+from recyclelora.system.typed_json import read_object
 
 MOST = 500
 """Runs that are listed, the latest first."""
@@ -39,7 +40,7 @@ def _study(folder: Path, outputs: Path) -> dict[str, str]:
     page = next((p for p in ("report.html", "report/report.html") if (folder / p).exists()), "")
     command = ""
     with contextlib.suppress(UserError):
-        command = str(read_json(folder / "study.json").get("command", ""))
+        command = str(read_object(folder / "study.json").get("command", ""))
     return {
         "name": folder.name,
         "link": f"{folder.relative_to(outputs)}/{page}",
@@ -52,7 +53,7 @@ def _run(folder: Path, outputs: Path) -> dict[str, str]:
     score, steps = "", ""
     with contextlib.suppress(UserError):
         if (folder / RESULT).exists():
-            result = read_json(folder / RESULT)
+            result = read_object(folder / RESULT)
             mean = (result.get("miou") or {}).get("mean")
             score, steps = "" if mean is None else f"{100 * mean:.2f}", str(result.get("steps", ""))
     link = f"{folder.relative_to(outputs)}/"

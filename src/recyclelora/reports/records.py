@@ -22,9 +22,8 @@ from recyclelora.sweep.goals import is_of_targets
 from recyclelora.sweep.ledger import SEARCH
 from recyclelora.sweep.race import Race, Standing
 from recyclelora.sweep.racing import read_race
-from recyclelora.sweep.record import is_sweep
+from recyclelora.sweep.record import is_sweep, read_study
 from recyclelora.system.errors import UserError, first_line
-from recyclelora.system.storage import read_json
 from recyclelora.system.typed_json import read_record
 
 RUN = "run"
@@ -188,7 +187,9 @@ def _yaml(path: Path) -> dict[str, Any]:
         return {}
     except (OSError, yaml.YAMLError) as error:
         raise UserError(f"{path}: cannot be read: {first_line(error)}") from error
-    return found if isinstance(found, dict) else {}
+    if not isinstance(found, dict):
+        raise UserError(f"{path}: its content is {type(found).__name__}, not keys and values")
+    return found
 
 
 # --- many -------------------------------------------------------------------------------------------------------------
@@ -206,7 +207,7 @@ def read_sweep(folder: Path) -> Study:
     written = ledger.Ledger(folder).trials()
     if not folders and not written:
         raise UserError(f"sweep={folder}: holds neither trial_* folders nor a ledger{_sweeps_nearby(folder)}")
-    about = read_json(folder / "study.json") if (folder / "study.json").exists() else {}
+    about: dict[str, Any] = dict(read_study(folder) or {})
     by_prefix: dict[str, list[Path]] = {}
     for path in folders:
         by_prefix.setdefault(path.name.rpartition("-")[0], []).append(path)

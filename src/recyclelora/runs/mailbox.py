@@ -18,8 +18,8 @@ from pathlib import Path
 from typing import Any, Literal, NotRequired, TypedDict, TypeVar
 
 from recyclelora.system.errors import UserError
-from recyclelora.system.storage import make_folder, read_json, write_json
-from recyclelora.system.typed_json import read_record
+from recyclelora.system.storage import make_folder, write_json
+from recyclelora.system.typed_json import read_object, read_record
 
 T = TypeVar("T")
 _told: set[Path] = set()
@@ -83,14 +83,14 @@ class Unit:
     @property
     def repeated(self) -> bool:
         """Whether the trial has several units, one a seed."""
-        about = read_json(self.trial / "trial.json")
+        about = read_object(self.trial / "trial.json")
         return about["kind"] == CONFIRM or len(about["units"]) > 1
 
     @property
     def reuses(self) -> bool:
         """Whether the trial may take the result of another sweep's run."""
         path = self.folder.parents[2] / "study.json"
-        return path.exists() and bool(read_json(path).get("reuse"))
+        return path.exists() and bool(read_object(path).get("reuse"))
 
     @property
     def pauses_at(self) -> int | None:
@@ -102,7 +102,7 @@ class Unit:
             UserError: the trial's state cannot be read now.
         """
         path = self.trial / "state.json"
-        until = read_json(path).get("until") if self._index == 0 and path.exists() else None
+        until = read_object(path).get("until") if self._index == 0 and path.exists() else None
         return until if isinstance(until, int) else None
 
     @property
@@ -112,7 +112,7 @@ class Unit:
     def wants(self, attempt: int) -> bool:
         """Whether the driver waits for this attempt: it is the latest, and has not ended yet."""
         try:
-            tries = read_json(self.trial / "state.json")["attempts"]
+            tries = read_object(self.trial / "state.json")["attempts"]
             mine = [a["attempt"] for a in tries if a["unit"] == self._index]
         except (UserError, KeyError, TypeError):  # edited by hand meanwhile; the driver will write it anew
             mine = [attempt]

@@ -32,7 +32,7 @@ from recyclelora.system.storage import (
     write_json,
     write_text,
 )
-from recyclelora.system.typed_json import read_record
+from recyclelora.system.typed_json import read_object, read_record
 
 PACKAGES = ("recyclelora", "hydra_plugins/recyclelora_sweeper")
 """Folders of this project's code, where it was installed."""
@@ -116,7 +116,7 @@ def record(run: RunDirectory, description: dict[str, Any]) -> list[str]:
 def add_to_record(run: RunDirectory, entries: dict[str, Any]) -> None:
     """Add to ``run.json`` what is known only later; an entry of an earlier launch is replaced."""
     path = run.path / RECORD
-    write_json(path, {**read_json(path), **entries})
+    write_json(path, {**read_object(path), **entries})
 
 
 def git_state(checkout: Path) -> dict[str, Any] | None:

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from recyclelora.runs.directory import RESULT, is_finished
 from recyclelora.system.errors import UserError
-from recyclelora.system.storage import read_json
+from recyclelora.system.typed_json import read_object
 
 OWN = shutil.ignore_patterns(".*", "mlflow*", "tensorboard*", "wandb*")
 """What a run directory holds of its own place: locks, and how far it was sent to a tracker."""
@@ -51,6 +51,6 @@ def _alike(directory: Path, output_dir: Path) -> Iterator[Path]:
 
 def _is(path: Path, signature: str) -> bool:
     try:
-        return is_finished(path) and read_json(path / RESULT).get("signature") == signature
+        return is_finished(path) and read_object(path / RESULT).get("signature") == signature
     except (UserError, AttributeError):
         return False

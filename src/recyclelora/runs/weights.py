@@ -14,7 +14,8 @@ from recyclelora.config.run import Config
 from recyclelora.runs.checkpoint import load_checkpoint, pointed
 from recyclelora.runs.directory import ADAPTER, ADAPTER_CONFIG, CHECKPOINTS, RECORD
 from recyclelora.system.errors import UserError
-from recyclelora.system.storage import read_json, write_bytes, write_json
+from recyclelora.system.storage import write_bytes, write_json
+from recyclelora.system.typed_json import read_object
 
 TRAINED, INITIAL = "trained/", "initial/"
 
@@ -41,7 +42,7 @@ def read_run_weights(run_dir: Path, checkpoint: str = "last") -> Weights:
     if checkpoint == "last" and (run_dir / ADAPTER).is_file():
         try:
             tensors = load_file(run_dir / ADAPTER)
-            step = int(read_json(run_dir / ADAPTER_CONFIG)["step"])
+            step = int(read_object(run_dir / ADAPTER_CONFIG)["step"])
         except (OSError, SafetensorError, KeyError, TypeError, ValueError) as error:
             raise UserError(f"{run_dir / ADAPTER}: damaged, or not written by a run: {error}") from error
         _refuse_misread(run_dir, tensors)
@@ -60,7 +61,7 @@ def _refuse_misread(run_dir: Path, tensors: dict[str, Tensor]) -> None:
     """
     if TRAINED + "backbone.model.rein.merge_queries.weight" not in tensors or not (run_dir / RECORD).is_file():
         return
-    about = read_json(run_dir / RECORD)
+    about = read_object(run_dir / RECORD)
     if about.get("origin") == "imported" and "kind" not in about["checkpoint"]:
         file = about["checkpoint"]["file"]
         raise UserError(

@@ -12,7 +12,7 @@ from typing import Any
 
 from recyclelora.runs.directory import RESULT
 from recyclelora.system.errors import UserError
-from recyclelora.system.storage import read_json
+from recyclelora.system.typed_json import read_object
 
 DIRECTIONS = ("maximize", "minimize")
 TUNED = "tuned on targets"
@@ -117,7 +117,7 @@ def violations(
     if not constraints:
         return None
     try:
-        results = [read_json(sweep / (outcome.get("run_dir") or "") / RESULT) for outcome in outcomes]
+        results = [read_object(sweep / (outcome.get("run_dir") or "") / RESULT) for outcome in outcomes]
         return [statistics.fmean(c.violation(result) for result in results) for c in constraints]
     except UserError as error:
         raise UserError(f"hydra.sweeper.constraints: {error}") from error

@@ -17,8 +17,7 @@ from recyclelora.sweep.race import OBJECTIVE, Entrant, Race, Standing, is_named,
 from recyclelora.sweep.record import StudyRecord
 from recyclelora.sweep.search import Search
 from recyclelora.system.errors import UserError
-from recyclelora.system.storage import read_json
-from recyclelora.system.typed_json import read_record
+from recyclelora.system.typed_json import read_object, read_record
 
 Known = dict[tuple[str, int], float]
 """(trial's folder, unit) -> its value, which does not change any more."""
@@ -206,7 +205,7 @@ def _value(race: Race, outcome: Mapping[str, Any], sweep: Path) -> float:
         return float(outcome["values"][0])
     if not outcome.get("run_dir"):
         raise UserError(f"hydra.sweeper.race_on={race.on}: the task wrote no result.json; race_on=objective")
-    value = select(read_json(sweep / outcome["run_dir"] / RESULT), race.on)
+    value = select(read_object(sweep / outcome["run_dir"] / RESULT), race.on)
     if not isinstance(value, int | float):
         raise UserError(f"hydra.sweeper.race_on={race.on}: is {value} in result.json: are there targets with labels?")
     return float(value)
@@ -219,7 +218,7 @@ def read_race(sweep: Path) -> tuple[Race, list[Standing]] | None:
         UserError: its files are not what was written.
     """
     path = sweep / "study.json"
-    if not path.exists() or not read_json(path).get("race"):
+    if not path.exists() or not read_object(path).get("race"):
         return None
     about = read_record(path, StudyRecord)
     record = about.get("race")

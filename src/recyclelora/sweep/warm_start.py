@@ -23,11 +23,12 @@ from sqlalchemy.exc import ArgumentError, SQLAlchemyError
 
 from recyclelora.config.conditions import value_of
 from recyclelora.sweep.ledger import COMPLETE, Ledger
+from recyclelora.sweep.record import StudyRecord
 from recyclelora.sweep.space import Space, listed
 from recyclelora.sweep.storage import shown
 from recyclelora.sweep.study import frozen_trial
 from recyclelora.system.errors import UserError, first_line
-from recyclelora.system.storage import read_json
+from recyclelora.system.typed_json import read_record
 
 KEY = "hydra.sweeper.warm_start"
 
@@ -152,7 +153,7 @@ def earlier_study(source: str, option: str) -> Earlier:
     config: Any = {}
     if (folder / "ledger").is_dir():
         found = [frozen_trial(t) for t in Ledger(folder).trials() if not t.confirms and t.state == COMPLETE]
-        about = read_json(folder / "study.json")
+        about = read_record(folder / "study.json", StudyRecord)
         directions, config = [str(direction) for direction in about["directions"]], about.get("config") or {}
     else:
         try:

@@ -40,6 +40,18 @@ def read_record(path: Path, schema: type[T]) -> T:
     return value  # type: ignore[no-any-return]
 
 
+def read_object(path: Path) -> dict[str, Any]:
+    """Read a JSON file that holds an object of whatever fields.
+
+    Raises:
+        UserError: it cannot be read, or holds something else.
+    """
+    value = read_json(path)
+    if not isinstance(value, dict):
+        raise UserError(f"{path}: its content is {_brief(value)}, not an object")
+    return value
+
+
 def misfits(value: Any, kind: Any, name: str = "") -> Iterator[str]:
     """What of a value is not as its type says, in words."""
     origin, inner = get_origin(kind), get_args(kind)

@@ -15,7 +15,8 @@ from recyclelora.models.state import trainable_state
 from recyclelora.runs.directory import ADAPTER, CONFIG, RECORD
 from recyclelora.runs.weights import Weights, read_run_weights
 from recyclelora.system.errors import UserError
-from recyclelora.system.storage import read_json, sha256
+from recyclelora.system.storage import sha256
+from recyclelora.system.typed_json import read_object
 
 
 @dataclass(frozen=True)
@@ -39,7 +40,7 @@ class WarmStart:
         run_dir = Path(run)
         if not (run_dir / ADAPTER).is_file():
             raise UserError(f"init_from={run}: not the directory of a finished run (it has no {ADAPTER})")
-        weights_sha256 = read_json(run_dir / RECORD)["weights_sha256"]
+        weights_sha256 = read_object(run_dir / RECORD)["weights_sha256"]
         config = load_config(run_dir / CONFIG)
         return cls(run_dir, read_run_weights(run_dir), config, weights_sha256, sha256(run_dir / ADAPTER))
 

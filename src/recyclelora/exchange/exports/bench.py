@@ -15,7 +15,7 @@ from rich.table import Table
 from recyclelora.system.cores import available_cores
 from recyclelora.system.errors import UserError
 from recyclelora.system.hardware import hardware
-from recyclelora.system.storage import read_json
+from recyclelora.system.typed_json import read_object
 
 REPEATS = 20
 SCRIPT = r"""
@@ -44,7 +44,7 @@ def measured(folder: Path, size: tuple[int, int], repeats: int = REPEATS) -> lis
     Raises:
         UserError: the export cannot be run on the CPU.
     """
-    batch = read_json(folder / "segmenter.json")["images"]["batch"] or 1
+    batch = read_object(folder / "segmenter.json")["images"]["batch"] or 1
     rows = []
     for device in _devices(folder):
         command = [sys.executable, "-c", SCRIPT, str(folder), device, *map(str, (batch, *size, repeats))]

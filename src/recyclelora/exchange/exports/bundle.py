@@ -15,7 +15,8 @@ from recyclelora.exchange.exports.source import Source
 from recyclelora.exchange.exports.texts import portable_readme
 from recyclelora.exchange.exports.tracing import LEAST_PATCHES, Traced, default_size
 from recyclelora.runs.directory import RECORD
-from recyclelora.system.storage import read_json, write_json, write_text
+from recyclelora.system.storage import write_json, write_text
+from recyclelora.system.typed_json import read_object
 
 SCORES, PROBABILITIES = "segmenter", "probabilities"
 """Names of the two programs, without suffix."""
@@ -32,7 +33,7 @@ def write_bundle(source: Source, traced: Traced, precision: str, folder: Path, p
 def describe(source: Source, traced: Traced, precision: str) -> dict[str, Any]:
     """The content of ``segmenter.json``."""
     data, patch = source.run.config.data, source.adapted.patch_size
-    autocast = AUTOCAST.get(read_json(source.run.run_dir / RECORD)["precision"])
+    autocast = AUTOCAST.get(read_object(source.run.run_dir / RECORD)["precision"])
     return source.about | {
         "backbone": source.backbone.name,
         "images": {

@@ -9,7 +9,7 @@ from recyclelora.evaluation.scores import SOURCE_VAL
 from recyclelora.exchange.exports import licences
 from recyclelora.exchange.exports.source import Source
 from recyclelora.runs.directory import RECORD, RESULT
-from recyclelora.system.storage import read_json
+from recyclelora.system.typed_json import read_object
 
 CARD = "MODEL_CARD.md"
 BAD = 0.2
@@ -25,8 +25,8 @@ def model_card(source: Source, form: str, bench: Sequence[Mapping[str, Any]] = (
         bench: rows of a latency table
     """
     run, config = source.run.run_dir, source.run.config
-    about = read_json(run / RECORD)
-    result = read_json(run / RESULT) if (run / RESULT).is_file() else None
+    about = read_object(run / RECORD)
+    result = read_object(run / RESULT) if (run / RESULT).is_file() else None
     scores = None if result is None else result["selection"].get(source.checkpoint)
     data, commit = config.data, (about.get("git") or {}).get("commit") or "unknown"
     lines = [

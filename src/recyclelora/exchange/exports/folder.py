@@ -12,7 +12,8 @@ from pathlib import Path
 from recyclelora.config.commands import EXPORT_FORMATS, EXPORT_GROUP
 from recyclelora.system.errors import UserError
 from recyclelora.system.plugins import plugin_names
-from recyclelora.system.storage import read_json, sync_folder
+from recyclelora.system.storage import sync_folder
+from recyclelora.system.typed_json import read_object
 
 REPORT = "report.json"
 """Every export holds one, by whose ``format`` it is known."""
@@ -49,7 +50,7 @@ def replaced(final: Path) -> Iterator[Path]:
 def _is_export(folder: Path) -> bool:
     path = folder / REPORT  # other commands write a report, too
     try:
-        return path.is_file() and read_json(path).get("format") in (*EXPORT_FORMATS, *plugin_names(EXPORT_GROUP))
+        return path.is_file() and read_object(path).get("format") in (*EXPORT_FORMATS, *plugin_names(EXPORT_GROUP))
     except (UserError, AttributeError):
         return False
 

@@ -15,7 +15,8 @@ from recyclelora.sweep.slurm.queue import look, minutes_allowed
 from recyclelora.sweep.slurm.submission import exports, sbatch
 from recyclelora.system.errors import UserError
 from recyclelora.system.redaction import redacted
-from recyclelora.system.storage import private, read_json, write_json
+from recyclelora.system.storage import private, write_json
+from recyclelora.system.typed_json import read_object
 
 
 def detach(options: SlurmOptions, sweep: Path, study: str) -> None:
@@ -25,7 +26,7 @@ def detach(options: SlurmOptions, sweep: Path, study: str) -> None:
         UserError: such a job is there already, or SLURM refuses it.
     """
     path = sweep / "submitit" / "driver.json"
-    before = read_json(path)["job"] if path.exists() else None
+    before = read_object(path)["job"] if path.exists() else None
     state = (look([before]) or {}).get(before) if before else None
     if state is not None and not state.ended:
         raise UserError(f"{sweep}: job {before} is its driver already ({state.state.lower()})")

@@ -10,6 +10,7 @@ from typing import NotRequired, TypedDict
 
 from recyclelora.sweep.execution import Work
 from recyclelora.system.storage import private, read_json, write_json
+from recyclelora.system.typed_json import read_object
 
 
 class JobUnit(TypedDict):
@@ -62,7 +63,7 @@ class JobFiles:
 
     def any_taken(self, asked: str) -> bool:
         """Whether SLURM has taken a job of this sweep before that asked for the same."""
-        return any(read_json(path).get("asked", asked) == asked for path in self.root.glob("*/*_units.json"))
+        return any(read_object(path).get("asked", asked) == asked for path in self.root.glob("*/*_units.json"))
 
     def write(
         self, job: str, name: str, work: Sequence[Work], timeout_min: int, further: int | None, asked: str

@@ -12,7 +12,8 @@ from recyclelora.config.run import Config
 from recyclelora.runs.directory import ADAPTER, ADAPTER_CONFIG, CONFIG, METRICS, RECORD
 from recyclelora.runs.metrics_log import FINAL
 from recyclelora.system.errors import UserError
-from recyclelora.system.storage import is_own_file, read_json
+from recyclelora.system.storage import is_own_file
+from recyclelora.system.typed_json import read_object
 from recyclelora.tracking.mlflow.deadline import deadline
 from recyclelora.tracking.mlflow.outbox import points_of
 
@@ -44,7 +45,7 @@ def log_model(client: Any, run_id: str, run_dir: Path, config: Config) -> str | 
         ) from error
     if model is not None and str(model.status) == READY:
         return str(model.model_id)
-    about = read_json(run_dir / ADAPTER_CONFIG)
+    about = read_object(run_dir / ADAPTER_CONFIG)
     if model is None:
         tags = {"signature": about["signature"], "weights_sha256": str(about["weights_sha256"])}
         params = {"adapter": config.adapter.name, "backbone": config.backbone.name, "decoder": config.decoder.name}
