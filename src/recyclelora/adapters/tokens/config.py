@@ -70,18 +70,24 @@ class ReinConfig(BlocksConfig):
 
 
 @dataclass
-class SetConfig(ReinConfig):
-    """SET: one set of tokens refines the phase of the features' spectrum, another its amplitude."""
+class SpectralConfig(ReinConfig):
+    """What SET and Causal-Tune share."""
 
-    kind: str = "set"
-    name: str = "set"
     form: str = "published"
-    """``published``: the spectrum over an image; ``released``, as in the public code: over batch and channels, so that
-    an output depends on the other images of its batch"""
+    """``published``, or ``released``, what the public code does instead: an output depends on the other images of its
+    batch"""
 
     def check(self) -> Iterator[Problem]:
         yield from super().check()
         yield from one_of("form", self.form, FORMS)
+
+
+@dataclass
+class SetConfig(SpectralConfig):
+    """SET: one set of tokens refines the phase of the features' spectrum, another its amplitude."""
+
+    kind: str = "set"
+    name: str = "set"
 
     def method(self) -> Method:
         from recyclelora.adapters.tokens.spectral import SET
@@ -90,18 +96,11 @@ class SetConfig(ReinConfig):
 
 
 @dataclass
-class CausalTuneConfig(ReinConfig):
+class CausalTuneConfig(SpectralConfig):
     """Causal-Tune: tokens refine the middle frequencies of the features."""
 
     kind: str = "causal_tune"
     name: str = "causal_tune"
-    form: str = "published"
-    """``published``; ``released``, as in the public code: tokens and channels are mixed up before the transform, which
-    stops gradients, and what comes back is half a Fourier transform, cut off below 0"""
-
-    def check(self) -> Iterator[Problem]:
-        yield from super().check()
-        yield from one_of("form", self.form, FORMS)
 
     def method(self) -> Method:
         from recyclelora.adapters.tokens.spectral import CausalTune
