@@ -33,6 +33,7 @@ from recyclelora.adapters.products.delora import DeLoRA
 from recyclelora.adapters.products.hira import HiRA
 from recyclelora.adapters.products.kasa import KaSA
 from recyclelora.adapters.tokens.rein import ReinTokens
+from recyclelora.adapters.tokens.spectral import CausalTokens, SetTokens
 from recyclelora.adapters.vera import VeRA
 
 RANKS = {"main": 32, "sub": 4}
@@ -134,24 +135,30 @@ class Full(nn.Module):
         return self.linear(x)
 
 
-class ReinBehind(nn.Module):
-    """Rein refines what a block puts out: here behind fc2; a block's other layers stay as they are."""
+class Refined(nn.Module):
+    """Tokens refine what a block puts out: here behind fc2; a block's other layers stay as they are."""
 
-    def __init__(self, linear: nn.Linear) -> None:
+    def __init__(self, linear: nn.Linear, kind: type[ReinTokens], maps: bool) -> None:
         super().__init__()
-        self.linear, width = linear, linear.out_features
-        self.tokens = ReinTokens(
-            1, width, num_tokens=100, token_rank=16, patch_size=16, scale=0.001, query_width=None, seed=0
+        self.linear, self.maps = linear, maps
+        self.tokens = kind(
+            1, linear.out_features, num_tokens=100, token_rank=16, patch_size=16, scale=0.001, query_width=None, seed=0
         )
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        """(..., in) -> (..., out)."""
-        return self.tokens.refine(0, self.linear(x))
+        """(tokens, in) -> (tokens, out); as maps of 32 x 32 patches, or of one row where there are fewer."""
+        y = self.linear(x)
+        if not self.maps:
+            return self.tokens.refine(0, y)
+        height, width = (32, 32) if len(y) >= 1024 else (1, len(y))
+        patches = len(y) // (height * width) * height * width
+        refined = self.tokens.refine(0, y[:patches].reshape(-1, height, width, y.shape[-1]))
+        return torch.cat([refined.reshape(patches, -1), y[patches:]])
 
 
-def rein(linear: nn.Linear) -> nn.Module:
-    """Rein's share of a block."""
-    return ReinBehind(linear) if linear.in_features == 4 * linear.out_features else linear
+def refined(kind: type[ReinTokens], *, maps: bool = False) -> Form:
+    """The tokens' share of a block."""
+    return lambda linear: Refined(linear, kind, maps) if linear.in_features == 4 * linear.out_features else linear
 
 
 # What every other form is compared with comes first. Layers of PiSSA, MiLoRA, OLoRA, SoMA and LoRA cost the same.
@@ -171,6 +178,8 @@ FORMS: dict[str, Form] = {
     "delora_16": through(DeLoRA(DeloraConfig(rank=16))),
     "hira_16": through(HiRA(HiraConfig(rank=16))),
     "adalora_24": through(AdaLoRA(AdaLoraConfig(init_rank=24, target_rank=16, alpha=24))),
-    "rein": rein,
+    "rein": refined(ReinTokens),
+    "set": refined(SetTokens, maps=True),
+    "causal_tune": refined(CausalTokens, maps=True),
     "full": Full,
 }
