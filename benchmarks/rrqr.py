@@ -1,7 +1,7 @@
 """Pivoted QR of all linear layers of a ViT: the published way, this project's, and its cache. Writes rrqr.json.
 
     .venv/bin/python benchmarks/rrqr.py                     # about 7 minutes on one core
-    .venv/bin/python benchmarks/rrqr.py --models S --repeats 1
+    .venv/bin/python benchmarks/rrqr.py --models S B --repeats 3 --no-cache      # again, the rest of the file stays
 
 Every way decomposes the same matrices, in turns, on one BLAS thread. Each model's four layer shapes are timed with
 `repeats` different matrices and the mean is multiplied by the number of blocks; the run from the cache is measured
@@ -166,7 +166,8 @@ def main() -> None:
     if not options.no_cache:
         result["cache_vit_L"] = time_cache(options.spreads[0])
         print(json.dumps(result["cache_vit_L"], indent=2))
-    options.output.write_text(json.dumps(result, indent=2) + "\n")
+    stored = json.loads(options.output.read_text()) if options.output.exists() else {}
+    options.output.write_text(json.dumps(stored | result, indent=2) + "\n")
 
 
 if __name__ == "__main__":
