@@ -6,6 +6,7 @@ import sys
 from collections.abc import Callable
 from typing import Any
 
+from recyclelora.commands import early as early  # first of all: it acts
 from recyclelora.system.imports import quick_imports
 from recyclelora.system.stopping import ctrl_c_in_one_line
 
