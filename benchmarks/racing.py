@@ -5,7 +5,7 @@
 
 Seventeen candidates and a reference get seeds one at a time. Scores are method + seed + chance, so that all
 differences share the reference's chance. Half of the candidates are as good as the reference, the others ``effect``
-standard deviations of a paired difference better or worse. ``race``: :mod:`recyclelora.sweep.anytime`, a candidate
+standard deviations of a paired difference better or worse. ``race``: :mod:`recyclelora.sweep.race.anytime`, a candidate
 stops when it is decided, after at most 30 seeds. ``three``: paired t-test after three seeds. ``peeking``: the same
 t-test after every seed from the third on, until it says something. All with Holm's procedure at 5 %.
 """
@@ -21,8 +21,8 @@ from pathlib import Path
 import numpy as np
 from scipy import stats
 
-from recyclelora.sweep.anytime import ALPHA, log_e
-from recyclelora.sweep.race import BEST, Entrant, Race, Standing, judge
+from recyclelora.sweep.race.anytime import ALPHA, log_e
+from recyclelora.sweep.race.rules import BEST, Entrant, Race, Standing, judge
 
 CANDIDATES, SEEDS, STUDIES = 17, 30, 4000
 EFFECTS = (0.0, 0.5, 1.0, 1.5, 2.0, 3.0, 4.0, 6.0)

@@ -26,8 +26,8 @@ import scipy
 import scipy.linalg
 from threadpoolctl import threadpool_info, threadpool_limits
 
-from recyclelora.adapters.linalg.factor_cache import factorize
-from recyclelora.adapters.linalg.factor_store import FactorCache
+from recyclelora.adapters.linalg.factor_cache import FactorCache
+from recyclelora.adapters.linalg.factorize import factorize
 from recyclelora.adapters.linalg.rrqr import decompose
 from recyclelora.system.cores import available_cores
 

@@ -24,7 +24,7 @@ from harness import command, composed, ending, run_directory, spawn, train, warm
 from optuna.distributions import FloatDistribution, distribution_to_json
 from safetensors.torch import load_file, save_file
 
-from recyclelora.adapters.linalg.factor_store import FactorCache
+from recyclelora.adapters.linalg.factor_cache import FactorCache
 from recyclelora.data.datasets import Sample
 from recyclelora.data.datasets.streets import SceneCache, StreetsDataset
 from recyclelora.data.decode_cache import DecodeCache

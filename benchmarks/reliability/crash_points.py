@@ -24,7 +24,7 @@ import numpy as np
 import torch
 from harness import Child, command, composed, spawn, workspace
 
-from recyclelora.adapters.linalg.factor_store import FactorCache
+from recyclelora.adapters.linalg.factor_cache import FactorCache
 from recyclelora.data.datasets import Sample
 from recyclelora.data.datasets.streets import SceneCache, StreetsDataset
 from recyclelora.data.decode_cache import DecodeCache

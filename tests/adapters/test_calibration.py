@@ -16,7 +16,7 @@ from torch.distributed import FileStore, destroy_process_group, init_process_gro
 
 from recyclelora.adapters.calibration.measure import ImagePass
 from recyclelora.adapters.calibration.statistics import GRADIENTS, MOMENTS, Statistics
-from recyclelora.adapters.linalg.factor_store import FactorCache
+from recyclelora.adapters.linalg.factor_cache import FactorCache
 from recyclelora.adapters.selection import select_linears
 
 from .models import tiny_vit

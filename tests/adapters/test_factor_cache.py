@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 import torch
 
-from recyclelora.adapters.linalg.factor_cache import factorize, weight_key
-from recyclelora.adapters.linalg.factor_store import FactorCache
+from recyclelora.adapters.linalg.factor_cache import FactorCache
+from recyclelora.adapters.linalg.factorize import factorize, weight_key
 from recyclelora.adapters.linalg.rrqr import RankDeficientWarning, rrqr
 
 
@@ -29,7 +29,7 @@ def test_a_hit_returns_the_same_bits_and_computes_nothing(tmp_path, monkeypatch)
     cache = FactorCache(tmp_path)
     first = factorize(weights(), 4, 32, cache=cache)
     assert len(list(tmp_path.glob("*.safetensors"))) == 4
-    monkeypatch.setattr("recyclelora.adapters.linalg.factor_cache.decompose", None)
+    monkeypatch.setattr("recyclelora.adapters.linalg.factorize.decompose", None)
     assert_same(first, factorize(weights(), 4, 32, cache=cache))
     assert factorize(weights(), 40, 2, cache=cache)["layer0"].q_leading.shape == (300, 40)  # another rank, same file
 
@@ -104,7 +104,7 @@ def factorize_at_once(directory, max_bytes, barrier):
 @pytest.mark.parametrize("max_bytes", [2**30, 400_000], ids=["room for all", "room for two or three"])
 def test_eight_processes_at_once_agree(tmp_path, max_bytes):
     context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(["recyclelora.adapters.linalg.factor_cache"])  # import torch once, not eight times
+    context.set_forkserver_preload(["recyclelora.adapters.linalg.factorize"])  # import torch once, not eight times
     with context.Manager() as manager, ProcessPoolExecutor(8, mp_context=context) as pool:
         barrier = manager.Barrier(8)
         started = [pool.submit(factorize_at_once, tmp_path, max_bytes, barrier) for _ in range(8)]
@@ -173,5 +173,5 @@ def test_strong_pivoting_is_cached_by_itself(tmp_path, monkeypatch):
         arguments = {"trailing": 32, "strong": None, **other}
         factorize(weight, 4, cache=cache, **arguments)
     assert len(list(tmp_path.glob("*.safetensors"))) == 4
-    monkeypatch.setattr("recyclelora.adapters.linalg.factor_cache.decompose", None)
+    monkeypatch.setattr("recyclelora.adapters.linalg.factorize.decompose", None)
     np.testing.assert_array_equal(factorize(weight, 4, 32, cache=cache)["w"].trailing_pivots, greedy.trailing_pivots)

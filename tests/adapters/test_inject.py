@@ -9,7 +9,7 @@ from low_rank import count_trainable, inject, low_rank
 from torch import nn
 
 from recyclelora.adapters.blocks import parse_blocks
-from recyclelora.adapters.linalg.factor_store import FactorCache
+from recyclelora.adapters.linalg.factor_cache import FactorCache
 from recyclelora.adapters.linalg.rrqr import RankDeficientWarning
 from recyclelora.adapters.low_rank.config import BY_GRADIENTS, BY_MOMENTS, BranchConfig
 from recyclelora.adapters.low_rank.inits import INITIALIZERS

@@ -24,7 +24,7 @@ def test_a_prepared_run_decodes_counts_and_decomposes_nothing(make_config, gta2c
 
     monkeypatch.setattr("recyclelora.data.datasets.base.read_image", again)
     monkeypatch.setattr("recyclelora.data.rare_classes.ClassCounts.count", again)
-    monkeypatch.setattr("recyclelora.adapters.linalg.factor_cache._decompose", again)
+    monkeypatch.setattr("recyclelora.adapters.linalg.factorize._decompose", again)
     assert Run.identify(config, None).execute() is not None
 
 

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from scipy import integrate, stats
 
-from recyclelora.sweep.anytime import (
+from recyclelora.sweep.race.anytime import (
     PRECISION,
     anytime_p,
     confidence_sequence,

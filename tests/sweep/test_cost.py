@@ -12,7 +12,7 @@ from recyclelora.runs.mailbox import Unit
 from recyclelora.sweep.attempts import Attempt
 from recyclelora.sweep.cost import cost_of, duration
 from recyclelora.sweep.ledger import COMPLETE, RUNNING, Ledger, Trial, now
-from recyclelora.sweep.race import Decision, Entrant, Race, Standing
+from recyclelora.sweep.race.rules import Decision, Entrant, Race, Standing
 
 
 def finished(sweep: Path, number: int, seconds: float, kind: str = "search") -> Trial:

@@ -19,11 +19,11 @@ from optuna.distributions import (
 )
 from scipy import stats
 
+from recyclelora.sweep.earlier_studies import read_warm_start
 from recyclelora.sweep.ledger import COMPLETE, Ledger
 from recyclelora.sweep.priors import STRENGTH, read_priors
 from recyclelora.sweep.space import Space
 from recyclelora.sweep.transfer import narrowed
-from recyclelora.sweep.warm_start import read_warm_start
 from recyclelora.system.errors import UserError
 
 RATE = FloatDistribution(1e-5, 1e-1, log=True)

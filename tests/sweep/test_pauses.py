@@ -14,7 +14,7 @@ from recyclelora.runs.mailbox import CANCELLED, Unit
 from recyclelora.sweep import ledger
 from recyclelora.sweep.control import cancel
 from recyclelora.sweep.ledger import Ledger
-from recyclelora.sweep.race import BEST, OBJECTIVE, Race
+from recyclelora.sweep.race.rules import BEST, OBJECTIVE, Race
 from recyclelora.sweep.rungs import Rungs
 
 

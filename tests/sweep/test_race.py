@@ -21,13 +21,13 @@ from sweeping import Sweeping
 
 from hydra_plugins.recyclelora_sweeper.config import RecycleLoraSweeperConf
 from recyclelora.runs.mailbox import Unit
-from recyclelora.sweep.anytime import anytime_p, decide
 from recyclelora.sweep.attempts import Attempt
 from recyclelora.sweep.ledger import COMPLETE, FAILED, Ledger, now
 from recyclelora.sweep.planning import Plan
-from recyclelora.sweep.race import BEST, OBJECTIVE, Entrant, Race, conclusion, judge
-from recyclelora.sweep.race_options import make_race, wrong_race
-from recyclelora.sweep.racing import Racing, read_race
+from recyclelora.sweep.race.anytime import anytime_p, decide
+from recyclelora.sweep.race.options import make_race, wrong_race
+from recyclelora.sweep.race.rules import BEST, OBJECTIVE, Entrant, Race, conclusion, judge
+from recyclelora.sweep.race.running import Racing, read_race
 from recyclelora.sweep.search import Search
 from recyclelora.sweep.space import Space
 from recyclelora.system.errors import UserError

@@ -12,15 +12,15 @@ import pytest
 from tracked import client_of, finish, finished_run, history
 
 from recyclelora.config.compose import ConfigError, validate
-from recyclelora.runs.end import RunEnd, noted_end, run_end
 from recyclelora.runs.metrics_log import MetricsLog
+from recyclelora.runs.status import RunEnd, noted_end, run_end
 from recyclelora.system.errors import UserError
 from recyclelora.system.storage import locked
-from recyclelora.tracking.description import changes, flat_parameters, run_name
 from recyclelora.tracking.follow import sync
 from recyclelora.tracking.mlflow.passes import run_sender
 from recyclelora.tracking.mlflow.store import Store
 from recyclelora.tracking.mlflow.views import RUNS, TAG, link
+from recyclelora.tracking.run_facts import changes, flat_parameters, run_name
 
 
 @pytest.fixture

@@ -16,8 +16,8 @@ from mlflow_server import serving
 from tracked import finished_run
 
 import recyclelora
-from recyclelora.runs.end import RunEnd, run_end
 from recyclelora.runs.metrics_log import MetricsLog
+from recyclelora.runs.status import RunEnd, run_end
 from recyclelora.tracking.follow import sync
 from recyclelora.tracking.mlflow.passes import run_sender
 

@@ -23,9 +23,9 @@ from recyclelora.models.state import load_trainable_state, trainable_state
 from recyclelora.runs.checkpoint import load_checkpoint
 from recyclelora.runs.weights import Weights
 from recyclelora.system.errors import Interrupted, UserError
+from recyclelora.training.init_from import WarmStart
 from recyclelora.training.run import Run
 from recyclelora.training.trainer import Trainer
-from recyclelora.training.warm_start import WarmStart
 
 from .test_run import execute, stop_after, without_time
 

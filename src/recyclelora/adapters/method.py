@@ -13,8 +13,8 @@ from typing import Protocol
 from torch import Tensor, nn
 
 from recyclelora.adapters.calibration.statistics import Calibration
-from recyclelora.adapters.linalg.factor_cache import Progress
-from recyclelora.adapters.linalg.factor_store import FactorCache
+from recyclelora.adapters.linalg.factor_cache import FactorCache
+from recyclelora.adapters.linalg.factorize import Progress
 from recyclelora.adapters.state import ParameterRule
 
 

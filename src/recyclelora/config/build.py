@@ -14,8 +14,8 @@ import torch
 from torch import Tensor, nn
 
 from recyclelora.adapters.calibration.measure import ImagePass
-from recyclelora.adapters.linalg.factor_cache import Progress
-from recyclelora.adapters.linalg.factor_store import FactorCache
+from recyclelora.adapters.linalg.factor_cache import FactorCache
+from recyclelora.adapters.linalg.factorize import Progress
 from recyclelora.adapters.method import Adapted, AdapterContext, TrainingState
 from recyclelora.adapters.state import initial_state
 from recyclelora.config.calibration import ShownImages, shown_to

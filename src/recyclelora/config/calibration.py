@@ -13,7 +13,7 @@ from torch import Tensor
 
 from recyclelora.adapters.calibration.config import CalibrationConfig
 from recyclelora.adapters.calibration.measure import ImagePass
-from recyclelora.adapters.linalg.factor_store import FactorCache
+from recyclelora.adapters.linalg.factor_cache import FactorCache
 from recyclelora.config.run import Config
 from recyclelora.models.backbones.timm import TimmBackbone
 from recyclelora.models.segmenter import Segmenter

@@ -1,4 +1,4 @@
-"""How every figure of the analysis looks: sizes, fonts and colours that colour-blind readers tell apart."""
+"""How every figure looks: sizes, fonts and colours that colour-blind readers tell apart."""
 
 from __future__ import annotations
 

@@ -7,11 +7,11 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from recyclelora.reports.comparison import Comparison
-from recyclelora.reports.drawing import Drawn, style, write
+from recyclelora.reports.figure_style import Drawn, style, write
 from recyclelora.reports.group_charts import cost, differences, per_class, scores, training
 from recyclelora.reports.metric_charts import reliability, severity
 from recyclelora.reports.parallel import parallel
-from recyclelora.reports.races import evidence
+from recyclelora.reports.race_section import evidence
 from recyclelora.reports.search_charts import curve, history, importances, pareto, rank_split
 
 

@@ -12,12 +12,12 @@ from recyclelora.reports.bootstrap import Bootstrap
 from recyclelora.reports.grouping import group_names, grouped, point_names
 from recyclelora.reports.groups import MEAN, SOURCE, Scored, ScoredGroup
 from recyclelora.reports.protocols import protocols
-from recyclelora.reports.raced import as_raced, race_reference
+from recyclelora.reports.raced_groups import as_raced, race_reference
 from recyclelora.reports.records import Study
 from recyclelora.reports.statistics import Interval, alike, pooled_p, t_interval
-from recyclelora.sweep.anytime import ALPHA, Decision, decide, holm
 from recyclelora.sweep.ledger import POINT
-from recyclelora.sweep.race import conclusion
+from recyclelora.sweep.race.anytime import ALPHA, Decision, decide, holm
+from recyclelora.sweep.race.rules import conclusion
 from recyclelora.system.checks import nearest
 from recyclelora.system.errors import UserError
 

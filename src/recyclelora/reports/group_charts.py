@@ -7,7 +7,7 @@ import numpy as np
 from recyclelora.drawing.heatmap import cells, heatmap
 from recyclelora.drawing.style import BLUE, GREEN, GREY, PALETTE, VERMILLION
 from recyclelora.reports.comparison import Comparison
-from recyclelora.reports.drawing import (
+from recyclelora.reports.figure_style import (
     INK,
     Drawn,
     label_of,

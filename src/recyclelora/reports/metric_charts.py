@@ -10,7 +10,7 @@ import numpy as np
 from recyclelora.drawing.style import GREY, line
 from recyclelora.evaluation.metric_plots import binned, draw_severity
 from recyclelora.reports.comparison import Comparison
-from recyclelora.reports.drawing import INK, Drawn, left_out, on_paper, shown, subplots
+from recyclelora.reports.figure_style import INK, Drawn, left_out, on_paper, shown, subplots
 from recyclelora.reports.grouping import wrapped
 from recyclelora.reports.groups import Scored, ScoredGroup
 from recyclelora.runs.directory import EVALUATIONS

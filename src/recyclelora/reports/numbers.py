@@ -10,7 +10,7 @@ from typing import Any
 from recyclelora.reports.comparison import Comparison
 from recyclelora.reports.grouping import value_text
 from recyclelora.reports.groups import MEAN, SOURCE, ScoredGroup
-from recyclelora.reports.raced import standing_of
+from recyclelora.reports.raced_groups import standing_of
 from recyclelora.reports.records import Run, Trial
 from recyclelora.reports.space import axes
 from recyclelora.reports.tables import figure_names, knows_movement

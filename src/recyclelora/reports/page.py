@@ -13,7 +13,7 @@ import numpy as np
 
 from recyclelora.drawing.tiles import data_uri, panel_columns
 from recyclelora.evaluation.scores import SOURCE_VAL
-from recyclelora.reports import races, tables
+from recyclelora.reports import race_section, tables
 from recyclelora.reports.charts import Chart
 from recyclelora.reports.comparison import Comparison
 from recyclelora.reports.groups import MEAN, SOURCE, Scored
@@ -49,7 +49,7 @@ def write_page(c: Comparison, charts: Sequence[Chart], resamples: int, now: NowS
         search_charts=[by_name[name] for name in SEARCH_CHARTS if name in by_name],
         scores=tables.scores(c, c.groups),
         search=tables.scores(c, c.search, f"{c.study.kind}: mIoU in %") if c.search else None,
-        differences=races.difference_table(c), target_differences=tables.target_differences(c),
+        differences=race_section.difference_table(c), target_differences=tables.target_differences(c),
         selections=tables.selections(c), worst=tables.worst(c), figures=tables.figures(c),
         figure_differences=tables.figure_differences(c), trials=tables.trials(c), bad=bad, strips=strips,
         sets=list(dict.fromkeys(s.set for s in strips)),

@@ -12,7 +12,7 @@ from matplotlib.collections import LineCollection
 from matplotlib.ticker import LogLocator, MaxNLocator
 
 from recyclelora.reports.comparison import Comparison
-from recyclelora.reports.drawing import INK, Drawn, objective_label, scale_of, subplots
+from recyclelora.reports.figure_style import INK, Drawn, objective_label, scale_of, subplots
 from recyclelora.reports.grouping import value_text
 from recyclelora.reports.space import Axis, axes, searched
 

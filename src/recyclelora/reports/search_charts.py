@@ -7,7 +7,7 @@ import numpy as np
 from recyclelora.drawing.heatmap import cells, heatmap
 from recyclelora.drawing.style import BLUE, GREY, ORANGE, PALETTE, VERMILLION
 from recyclelora.reports.comparison import Comparison
-from recyclelora.reports.drawing import Drawn, label_of, objective_label, on_paper, scale_of, subplots
+from recyclelora.reports.figure_style import Drawn, label_of, objective_label, on_paper, scale_of, subplots
 from recyclelora.reports.grouping import value_text
 from recyclelora.reports.space import axes, importance, pareto_front, searched
 

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from recyclelora.sweep.anytime import ALPHA, ROUNDING
+from recyclelora.sweep.race.anytime import ALPHA, ROUNDING
 
 LEVEL = 1 - ALPHA
 SIMULATED = 20_000

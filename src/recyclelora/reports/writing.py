@@ -8,7 +8,7 @@ from pathlib import Path
 from rich.table import Table as RichTable
 
 from recyclelora.config.commands import ReportConfig
-from recyclelora.reports import numbers, races, tables
+from recyclelora.reports import numbers, race_section, tables
 from recyclelora.reports.arranging import AS_IT_IS, Arrangement
 from recyclelora.reports.charts import draw
 from recyclelora.reports.comparison import Comparison, Difference, compare
@@ -29,7 +29,7 @@ def write_report(config: ReportConfig, reporter: Reporter) -> Path:
     folder = Path(config.output) if config.output else _folder(study)
     make_folder(folder)
     charts = draw(c, folder / FIGURES)
-    arrangement = Arrangement.of(config, tables.scores(c, c.groups), races.difference_table(c))
+    arrangement = Arrangement.of(config, tables.scores(c, c.groups), race_section.difference_table(c))
     write_text(folder / "table.md", markdown(c, config.max_rows, arrangement))
     write_text(folder / "table.tex", latex(c, config.max_rows, arrangement))
     write_text(folder / "table.csv", numbers.groups_csv(c))
@@ -67,7 +67,7 @@ def markdown(c: Comparison, most: int, arrangement: Arrangement = AS_IT_IS) -> s
     lines += [f"Groups: {c.points}.", ""] if c.points else []
     parts = [tables.scores(c, c.groups)]
     if c.differences:
-        parts += [races.difference_table(c), tables.target_differences(c)]
+        parts += [race_section.difference_table(c), tables.target_differences(c)]
     parts += [tables.worst(c), tables.selections(c), tables.figures(c), tables.figure_differences(c)]
     parts = arrangement.arranged(parts)
     if c.search:
@@ -77,7 +77,7 @@ def markdown(c: Comparison, most: int, arrangement: Arrangement = AS_IT_IS) -> s
 
 def latex(c: Comparison, most: int, arrangement: Arrangement = AS_IT_IS) -> str:
     """``table.tex``: scores and differences; needs the package booktabs."""
-    parts = arrangement.arranged([tables.scores(c, c.groups), races.difference_table(c)])
+    parts = arrangement.arranged([tables.scores(c, c.groups), race_section.difference_table(c)])
     return "% \\usepackage{booktabs}\n" + "\n".join(table.latex(most) for table in parts if table.rows)
 
 

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from recyclelora.runs.mailbox import noted, read_outcome, read_started
 from recyclelora.sweep.ledger import Trial
-from recyclelora.sweep.race import Race, Standing
+from recyclelora.sweep.race.rules import Race, Standing
 
 
 @dataclass(frozen=True)

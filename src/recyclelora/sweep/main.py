@@ -21,7 +21,8 @@ from recyclelora.config.option_files import place_chosen_by
 from recyclelora.sweep import snapshot
 from recyclelora.sweep.driver import Driver
 from recyclelora.sweep.dry_run import dry_run
-from recyclelora.sweep.earlier import fit_grid, go_on_as_then
+from recyclelora.sweep.earlier_calls import fit_grid, go_on_as_then
+from recyclelora.sweep.earlier_studies import read_warm_start
 from recyclelora.sweep.executors import make_executor, read_options, through_launcher
 from recyclelora.sweep.folder import began, make_folder, only_driver, own_place
 from recyclelora.sweep.goals import TUNED
@@ -38,7 +39,6 @@ from recyclelora.sweep.study import open_study
 from recyclelora.sweep.table import SweepTable, count_states
 from recyclelora.sweep.task import HydraTask, without_secrets
 from recyclelora.sweep.transfer import Ranges, narrowed
-from recyclelora.sweep.warm_start import read_warm_start
 from recyclelora.system.errors import UserError
 from recyclelora.system.next_steps import next_steps, typed_as
 from recyclelora.system.progress import shown as shown_path

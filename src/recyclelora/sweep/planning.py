@@ -18,8 +18,8 @@ from recyclelora.sweep import learning_options as learning
 from recyclelora.sweep.budget import Budget
 from recyclelora.sweep.goals import DIRECTIONS, Constraint, Objective, tuned_on_targets
 from recyclelora.sweep.priors import Priors
-from recyclelora.sweep.race import Race
-from recyclelora.sweep.race_options import make_race, race_record, wrong_race
+from recyclelora.sweep.race.options import make_race, race_record, wrong_race
+from recyclelora.sweep.race.rules import Race
 from recyclelora.sweep.rungs import KINDS, Rungs
 from recyclelora.sweep.samplers import CONSTRAINED, make_sampler, sampler_name
 from recyclelora.sweep.space import Space, grid_space, listed, search_space

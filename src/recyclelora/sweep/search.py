@@ -12,7 +12,7 @@ from recyclelora.runs.mailbox import CONFIRM
 from recyclelora.sweep.ledger import COMPLETE, FAILED, PAUSED, WAITING, Ledger, Trial
 from recyclelora.sweep.planning import Plan, units_of
 from recyclelora.sweep.proposals import hint, next_number, waiting
-from recyclelora.sweep.race import is_named
+from recyclelora.sweep.race.rules import is_named
 from recyclelora.sweep.samplers import seed_of
 from recyclelora.sweep.steering import one_at_a_time
 from recyclelora.sweep.study import handle_of, same_as

@@ -17,7 +17,7 @@ from recyclelora.sweep.goals import means, violations
 from recyclelora.sweep.ledger import COMPLETE, FAILED, PRUNED, WAITING, Trial, in_words
 from recyclelora.sweep.pausing import Pausing, rests
 from recyclelora.sweep.planning import Plan
-from recyclelora.sweep.racing import Racing
+from recyclelora.sweep.race.running import Racing
 from recyclelora.sweep.search import Search
 from recyclelora.sweep.study import tell, tell_late
 from recyclelora.sweep.submitting import Units

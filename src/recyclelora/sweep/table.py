@@ -19,8 +19,8 @@ from recyclelora.sweep.cost import duration
 from recyclelora.sweep.driver import Driver
 from recyclelora.sweep.goals import TUNED, is_miou
 from recyclelora.sweep.ledger import COMPLETE, FAILED, PAUSED, PRUNED, RUNNING, WAITING, Trial, in_words
-from recyclelora.sweep.race import Entrant, Race, Standing, conclusion, judge
-from recyclelora.sweep.racing import entrants_of, read_entrants, rows
+from recyclelora.sweep.race.rules import Entrant, Race, Standing, conclusion, judge
+from recyclelora.sweep.race.running import entrants_of, read_entrants, rows
 from recyclelora.sweep.search import Search, best_trials
 from recyclelora.system.progress import screen, shown
 

@@ -16,9 +16,9 @@ from typing import Any
 from optuna.distributions import BaseDistribution, FloatDistribution, IntDistribution
 from optuna.trial import FrozenTrial
 
+from recyclelora.sweep.earlier_studies import earlier_study
 from recyclelora.sweep.record import read_study
 from recyclelora.sweep.space import Space, listed
-from recyclelora.sweep.warm_start import earlier_study
 from recyclelora.system.errors import UserError
 
 KEY = "hydra.sweeper.transfer"

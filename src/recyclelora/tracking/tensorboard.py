@@ -10,8 +10,8 @@ from PIL import Image
 from recyclelora.config.compose import load_config
 from recyclelora.runs.directory import CONFIG, RECORD
 from recyclelora.system.storage import folder_inside
-from recyclelora.tracking.description import flat_parameters
 from recyclelora.tracking.feed import Feed
+from recyclelora.tracking.run_facts import flat_parameters
 
 
 class TensorBoard:

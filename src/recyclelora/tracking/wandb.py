@@ -10,8 +10,8 @@ from recyclelora.config.compose import load_config
 from recyclelora.runs.directory import CONFIG, RECORD, RunRecord
 from recyclelora.system.storage import folder_inside, read_json, write_json
 from recyclelora.system.typed_json import read_record
-from recyclelora.tracking.description import flat_parameters, run_name
 from recyclelora.tracking.feed import Feed
+from recyclelora.tracking.run_facts import flat_parameters, run_name
 
 STATE = "wandb.json"
 

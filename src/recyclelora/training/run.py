@@ -29,10 +29,10 @@ from recyclelora.evaluation.evaluator import Stopped
 from recyclelora.models.backbones.weights import WeightsFile
 from recyclelora.runs.checkpoint import Checkpoint, newest_checkpoint
 from recyclelora.runs.directory import LOG, RESULT, is_finished
-from recyclelora.runs.end import noted_end
 from recyclelora.runs.identity import Identity, Place, earlier_run, find_run, note_unreadable
 from recyclelora.runs.mailbox import Unit
 from recyclelora.runs.record import claimed, describe, record
+from recyclelora.runs.status import noted_end
 from recyclelora.system.devices import (
     check_launched_processes,
     launched_fabric,
@@ -46,10 +46,10 @@ from recyclelora.system.progress import Reporter, shown
 from recyclelora.system.storage import set_aside
 from recyclelora.tracking.process import asked_for, followed
 from recyclelora.training.calibration import CalibrationImages
+from recyclelora.training.init_from import WarmStart
 from recyclelora.training.preparation import prepare_data
 from recyclelora.training.result import known_result, tell_result, write_result
 from recyclelora.training.trainer import Trainer
-from recyclelora.training.warm_start import WarmStart
 
 
 def with_length(config: Config, datasets: Datasets) -> Config:

@@ -13,7 +13,7 @@ from recyclelora.models.losses.config import GecoConfig, OrthogonalityConfig, St
 from recyclelora.models.losses.geco import Geco, squared_geodesic, tangents
 from recyclelora.models.losses.loss import LossInputs
 from recyclelora.models.losses.orthogonality import Orthogonality, overlap
-from recyclelora.models.losses.style import StyleConsistency
+from recyclelora.models.losses.style_consistency import StyleConsistency
 from recyclelora.system.checks import identity_fields
 
 GENERATOR = torch.Generator().manual_seed(0)

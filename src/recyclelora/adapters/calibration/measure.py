@@ -19,7 +19,7 @@ import torch
 from torch import Tensor, nn
 
 from recyclelora.adapters.calibration.statistics import GRADIENTS, MOMENTS, Array, Statistics
-from recyclelora.adapters.linalg.factor_store import FactorCache
+from recyclelora.adapters.linalg.factor_cache import FactorCache
 from recyclelora.adapters.selection import separate_qkv_bias
 from recyclelora.system.distributed import from_first, is_first, process_share, sum_over_processes
 

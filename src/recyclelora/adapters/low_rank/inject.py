@@ -11,7 +11,7 @@ from functools import partial
 from torch import nn
 
 from recyclelora.adapters.calibration.statistics import Statistics, of_part, whole_layer
-from recyclelora.adapters.linalg.factor_cache import factorize
+from recyclelora.adapters.linalg.factorize import factorize
 from recyclelora.adapters.linalg.rrqr import RRQR
 from recyclelora.adapters.low_rank.config import BY_GRADIENTS, BY_MOMENTS, BranchConfig, LowRankConfig
 from recyclelora.adapters.low_rank.factors import Factors, LayerWeight, branch_rng

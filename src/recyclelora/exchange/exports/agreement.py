@@ -4,12 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
+from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from recyclelora.exchange.exports import loader
+from recyclelora.exchange.exports.source import Source
+from recyclelora.exchange.exports.tracing import Traced, default_size
 from recyclelora.system.errors import UserError
 
 
@@ -102,3 +106,18 @@ def probe(count: int, size: tuple[int, int]) -> Tensor:
     shades = F.interpolate(torch.rand(count, 3, 5, 7, generator=generator), size, mode="bicubic", align_corners=False)
     noise = torch.randn(count, 3, *size, generator=generator)
     return (255 * shades + 8 * noise).round().clamp(0, 255)
+
+
+def compare_programs(source: Source, traced: Traced, folder: Path) -> list[Agreement]:
+    """What ``load.py`` gives at one or two sizes against the adapted segmenter in float32."""
+    opened = loader.Segmenter(folder, autocast=False)
+    patch = source.adapted.patch_size
+    sizes = [traced.size or default_size(source)]
+    sizes += [] if traced.size else [(3 * patch, 5 * patch + 1)]
+    checks = []
+    for size in sizes:
+        images = probe(2, size)
+        with torch.inference_mode():
+            expected = source.run.segmenter.logits(images)
+        checks.append(compare_scores(images, expected, torch.from_numpy(opened.batch_scores(images.numpy()))))
+    return checks

@@ -1,4 +1,4 @@
-"""What lies beside a traced segmenter: ``segmenter.json``, ``load.py`` and ``README.md``; and whether it all agrees."""
+"""What lies beside a traced segmenter: ``segmenter.json``, ``load.py`` and ``README.md``."""
 
 from __future__ import annotations
 
@@ -6,14 +6,11 @@ import shutil
 from pathlib import Path
 from typing import Any
 
-import torch
-
 from recyclelora.evaluation.load import AUTOCAST
 from recyclelora.exchange.exports import loader
-from recyclelora.exchange.exports.agreement import Agreement, compare_scores, probe
 from recyclelora.exchange.exports.source import Source
 from recyclelora.exchange.exports.texts import portable_readme
-from recyclelora.exchange.exports.tracing import LEAST_PATCHES, Traced, default_size
+from recyclelora.exchange.exports.tracing import LEAST_PATCHES, Traced
 from recyclelora.runs.directory import RECORD
 from recyclelora.system.storage import write_json, write_text
 from recyclelora.system.typed_json import read_object
@@ -46,18 +43,3 @@ def describe(source: Source, traced: Traced, precision: str) -> dict[str, Any]:
         "protocol": {name: getattr(data.protocol, name) for name in ("name", "mode", "window", "stride")},
         "classes": {name: getattr(data.classes, name) for name in ("names", "colours", "ignore_index")},
     }  # fmt: skip
-
-
-def compare_programs(source: Source, traced: Traced, folder: Path) -> list[Agreement]:
-    """What ``load.py`` gives at one or two sizes against the adapted segmenter in float32."""
-    opened = loader.Segmenter(folder, autocast=False)
-    patch = source.adapted.patch_size
-    sizes = [traced.size or default_size(source)]
-    sizes += [] if traced.size else [(3 * patch, 5 * patch + 1)]
-    checks = []
-    for size in sizes:
-        images = probe(2, size)
-        with torch.inference_mode():
-            expected = source.run.segmenter.logits(images)
-        checks.append(compare_scores(images, expected, torch.from_numpy(opened.batch_scores(images.numpy()))))
-    return checks

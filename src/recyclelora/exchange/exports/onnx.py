@@ -11,8 +11,8 @@ from torch.export import ExportedProgram
 from recyclelora.config.commands import ExportConfig
 from recyclelora.exchange.exports import loader
 from recyclelora.exchange.exports.accuracy import lost
-from recyclelora.exchange.exports.agreement import FLOAT16, FLOAT32, WEIGHTS8, Agreement, ExportReport
-from recyclelora.exchange.exports.bundle import PROBABILITIES, SCORES, compare_programs, write_bundle
+from recyclelora.exchange.exports.agreement import FLOAT16, FLOAT32, WEIGHTS8, Agreement, ExportReport, compare_programs
+from recyclelora.exchange.exports.bundle import PROBABILITIES, SCORES, write_bundle
 from recyclelora.exchange.exports.source import Source
 from recyclelora.exchange.exports.tracing import Traced, default_size, first_line, quiet, trace
 from recyclelora.system.errors import UserError

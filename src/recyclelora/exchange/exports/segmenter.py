@@ -7,8 +7,8 @@ from pathlib import Path
 import torch
 
 from recyclelora.config.commands import ExportConfig
-from recyclelora.exchange.exports.agreement import FLOAT32, ExportReport
-from recyclelora.exchange.exports.bundle import PROBABILITIES, SCORES, compare_programs, write_bundle
+from recyclelora.exchange.exports.agreement import FLOAT32, ExportReport, compare_programs
+from recyclelora.exchange.exports.bundle import PROBABILITIES, SCORES, write_bundle
 from recyclelora.exchange.exports.source import Source
 from recyclelora.exchange.exports.tracing import trace
 

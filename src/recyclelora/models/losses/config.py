@@ -82,7 +82,7 @@ class StyleConsistencyConfig:
             yield "weight", "has nothing to change in a frozen backbone: use another adapter"
 
     def build(self, channels: Sequence[int], num_classes: int) -> ExtraLoss:
-        from recyclelora.models.losses.style import StyleConsistency
+        from recyclelora.models.losses.style_consistency import StyleConsistency
 
         return StyleConsistency(self)
 

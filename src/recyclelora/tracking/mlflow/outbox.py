@@ -11,8 +11,8 @@ from recyclelora.runs.metrics_log import read_points
 from recyclelora.system.errors import UserError
 from recyclelora.system.storage import is_own_file, write_json
 from recyclelora.system.typed_json import read_record
-from recyclelora.tracking.description import allowed
 from recyclelora.tracking.mlflow.deadline import deadline
+from recyclelora.tracking.run_facts import allowed
 
 STATE = "mlflow.json"
 BATCH = 1000

@@ -10,14 +10,14 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from recyclelora.runs.end import RunEnd
+from recyclelora.runs.status import RunEnd
 from recyclelora.sweep.ledger import ENDED, FAILED, PAUSED, Trial
 from recyclelora.system.storage import taking_turns
-from recyclelora.tracking.description import LONGEST, identity, milliseconds, started, varied_name
 from recyclelora.tracking.mlflow.outbox import Point, State, last_steps, send_files, send_points
 from recyclelora.tracking.mlflow.runs import STATUS
 from recyclelora.tracking.mlflow.store import Store
 from recyclelora.tracking.mlflow.views import TRIALS, link, show, trials_view
+from recyclelora.tracking.run_facts import LONGEST, identity, milliseconds, started, varied_name
 
 FILES = ("study.json", "summary.json", "report/report.html", "report/table.md", "report/table.csv")
 TOP = 10

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from recyclelora.config.compose import load_config
 from recyclelora.runs.directory import CONFIG, outputs_of
-from recyclelora.runs.end import KILLED, RunEnd, run_end
+from recyclelora.runs.status import KILLED, RunEnd, run_end
 from recyclelora.sweep.record import is_sweep
 from recyclelora.system.errors import UserError
 from recyclelora.tracking.mlflow import models

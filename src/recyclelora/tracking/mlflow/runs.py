@@ -22,12 +22,12 @@ from recyclelora.runs.directory import (
     ResultRecord,
     RunRecord,
 )
-from recyclelora.runs.end import RunEnd
 from recyclelora.runs.metrics_log import FINAL
+from recyclelora.runs.status import RunEnd
 from recyclelora.system.errors import UserError
 from recyclelora.system.storage import taking_turns
 from recyclelora.system.typed_json import read_record
-from recyclelora.tracking import description
+from recyclelora.tracking import run_facts
 from recyclelora.tracking.feed import Feed
 from recyclelora.tracking.mlflow.models import log_model
 from recyclelora.tracking.mlflow.outbox import Point, State, last_steps, points_in, send_files, send_points
@@ -167,25 +167,25 @@ class RunSender:
 
     def _create(self) -> str:
         config = self.config
-        name = self.name or description.run_name(config)
-        tags = {"mlflow.runName": name, "mlflow.note.content": description.note(config, self.about, name)}
+        name = self.name or run_facts.run_name(config)
+        tags = {"mlflow.runName": name, "mlflow.note.content": run_facts.note(config, self.about, name)}
         if self.parent is not None:
             tags["mlflow.parentRunId"] = self.parent
         began = self.about.get("started")
-        identity = description.identity(self.run_dir, began)
-        return self.store.find_or_create(self.experiment, identity, tags, description.started(began))
+        identity = run_facts.identity(self.run_dir, began)
+        return self.store.find_or_create(self.experiment, identity, tags, run_facts.started(began))
 
     def _describe(self, run_id: str) -> None:
         from mlflow.entities import Param
 
-        flat = description.flat_parameters(self.config)
-        params = [Param(key, str(value)[: description.LONGEST]) for key, value in flat.items()]
+        flat = run_facts.flat_parameters(self.config)
+        params = [Param(key, str(value)[: run_facts.LONGEST]) for key, value in flat.items()]
         for first in range(0, len(params), 100):
             self.client.log_batch(run_id, params=params[first : first + 100])
-        if not self.store.log_inputs(run_id, description.data_inputs(self.config, self.about)):
+        if not self.store.log_inputs(run_id, run_facts.data_inputs(self.config, self.about)):
             print("left out: the data sets, which an MLflow server older than 2.4 does not keep", flush=True)
         if self.parent is None:
-            scores = description.final_scores(self.about)
+            scores = run_facts.final_scores(self.about)
             title = "Runs and their final mIoU, the best first."
             show(self.client, self.experiment, RUNS, runs_view(scores, scores[0]), scores[0], title)
         self.state.described = True
@@ -196,8 +196,8 @@ class RunSender:
         first. It is NaN until it is known."""
         if self.steps:
             return
-        path, name = self.run_dir / RESULT, description.headline(self.about)
-        point = (name, math.nan, description.started(self.about.get("started")), 0)
+        path, name = self.run_dir / RESULT, run_facts.headline(self.about)
+        point = (name, math.nan, run_facts.started(self.about.get("started")), 0)
         if path.exists():
             result = read_record(path, ResultRecord)
             scores = result.get("selection", {}).get("last", {})
@@ -232,11 +232,11 @@ class RunSender:
         path = self.run_dir / RECORD
         stamp = path.stat().st_mtime_ns
         if self.own_tags[0] != stamp:
-            self.own_tags = (stamp, description.tags(self.config, read_record(path, RunRecord), self.run_dir))
+            self.own_tags = (stamp, run_facts.tags(self.config, read_record(path, RunRecord), self.run_dir))
         tags = self.own_tags[1] | self.extra_tags
         tags |= {"state": f"{end.status}: {end.reason}" if end.reason else end.status}
         infinite = [words for found in self.infinite.values() for words in found]
-        tags |= {"infinite": "; ".join(infinite)[: description.LONGEST]} if infinite else {}
+        tags |= {"infinite": "; ".join(infinite)[: run_facts.LONGEST]} if infinite else {}
         new = {name: value for name, value in tags.items() if self.tags.get(name) != value}
         if new:
             params = [] if self.tags else self._varied()
@@ -248,8 +248,8 @@ class RunSender:
         """What a sweep chose, as parameters; sending them again changes nothing."""
         from mlflow.entities import Param
 
-        chosen = {description.varied_name(name): str(value) for name, value in self.varied.items()}
-        return [Param(name, value[: description.LONGEST]) for name, value in chosen.items()]
+        chosen = {run_facts.varied_name(name): str(value) for name, value in self.varied.items()}
+        return [Param(name, value[: run_facts.LONGEST]) for name, value in chosen.items()]
 
     def _status(self, end: RunEnd) -> None:
         if self.state.run_id is not None and self.status != end.status:

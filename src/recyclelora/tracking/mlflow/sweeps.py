@@ -11,16 +11,16 @@ from typing import Any
 from recyclelora.config.compose import load_config
 from recyclelora.config.run import Config
 from recyclelora.runs.directory import CONFIG, RECORD, is_finished, is_run, outputs_of
-from recyclelora.runs.end import RunEnd, run_end
 from recyclelora.runs.mailbox import CONFIRM, AttemptEnd
+from recyclelora.runs.status import RunEnd, run_end
 from recyclelora.sweep.ledger import FAILED, PAUSED, PRUNED, Ledger, Trial
 from recyclelora.sweep.record import read_study
 from recyclelora.system.errors import UserError
 from recyclelora.system.storage import is_own_file
-from recyclelora.tracking.description import final_scores, trial_name
 from recyclelora.tracking.mlflow.parent import ParentRun
 from recyclelora.tracking.mlflow.runs import RunSender
 from recyclelora.tracking.mlflow.store import Store
+from recyclelora.tracking.run_facts import final_scores, trial_name
 
 RUN_DIRS = ("trial_*", "trial_*/seed_*", "confirm_*", "confirm_*/seed_*")
 

@@ -14,7 +14,7 @@ from recyclelora.models.decoders.config import DECODERS
 from recyclelora.models.state import trainable_state
 from recyclelora.runs.weights import Weights
 from recyclelora.system.errors import UserError
-from recyclelora.training.warm_start import WarmStart
+from recyclelora.training.init_from import WarmStart
 
 BEFORE, NOW = ["road", "sky", "car", "tree"], ["tree", "boat", "road"]
 GONE = ("mask2former", "eomt")

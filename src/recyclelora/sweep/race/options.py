@@ -7,7 +7,7 @@ from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
 
-from recyclelora.sweep.race import BEST, OBJECTIVE, Race, is_named
+from recyclelora.sweep.race.rules import BEST, OBJECTIVE, Race, is_named
 from recyclelora.sweep.record import RaceRecord
 from recyclelora.sweep.space import Space, discrete, listed
 from recyclelora.system.checks import nearest

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from recyclelora.reports.groups import ScoredGroup
 from recyclelora.reports.records import Study
-from recyclelora.sweep.race import Standing, between, ranked
+from recyclelora.sweep.race.rules import Standing, between, ranked
 
 if TYPE_CHECKING:
     from recyclelora.reports.comparison import Difference

@@ -9,7 +9,7 @@ import pytest
 
 from recyclelora.config.commands import ReportConfig
 from recyclelora.reports.comparison import compare
-from recyclelora.reports.races import evidence, table
+from recyclelora.reports.race_section import evidence, table
 from recyclelora.reports.records import read_sweep
 from recyclelora.reports.writing import write_report
 from recyclelora.sweep.attempts import Attempt

@@ -13,7 +13,7 @@ from recyclelora.runs.mailbox import AttemptEnd
 from recyclelora.sweep.goals import is_miou, select
 from recyclelora.sweep.ledger import COMPLETE, FAILED, POINT, WAITING, Ledger, Trial
 from recyclelora.sweep.planning import Plan, units_of
-from recyclelora.sweep.race import OBJECTIVE, Entrant, Race, Standing, is_named, judge, ranked
+from recyclelora.sweep.race.rules import OBJECTIVE, Entrant, Race, Standing, is_named, judge, ranked
 from recyclelora.sweep.record import StudyRecord
 from recyclelora.sweep.search import Search
 from recyclelora.system.errors import UserError

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from optuna.distributions import CategoricalDistribution
 
-from recyclelora.sweep.earlier import fit_grid, go_on_as_then
+from recyclelora.sweep.earlier_calls import fit_grid, go_on_as_then
 from recyclelora.sweep.ledger import Ledger
 from recyclelora.sweep.planning import Plan
 from recyclelora.sweep.record import brought_back, read_study, record

@@ -10,12 +10,12 @@ import numpy as np
 from recyclelora.drawing.style import GREEN, GREY, PALETTE, VERMILLION
 from recyclelora.reports import tables
 from recyclelora.reports.comparison import Comparison
-from recyclelora.reports.drawing import Drawn, on_paper, subplots
+from recyclelora.reports.figure_style import Drawn, on_paper, subplots
 from recyclelora.reports.grouping import wrapped
 from recyclelora.reports.table import Cell, Table
-from recyclelora.sweep.anytime import confidence_sequence, log_e
 from recyclelora.sweep.goals import is_miou
-from recyclelora.sweep.race import Race, Standing, between, ranked
+from recyclelora.sweep.race.anytime import confidence_sequence, log_e
+from recyclelora.sweep.race.rules import Race, Standing, between, ranked
 
 VERDICTS = {"better": GREEN, "worse": VERMILLION}
 

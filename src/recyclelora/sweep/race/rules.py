@@ -2,8 +2,8 @@
 
 The comparisons are those of every candidate with each reference, or, where the best is wanted, of every two
 candidates; all of them together are wrong with a chance of at most ``alpha``, whenever one looks and whichever
-candidate has stopped (:mod:`recyclelora.sweep.anytime`). Candidates run the same seeds in the same order, so that each
-difference is one of a pair.
+candidate has stopped (:mod:`recyclelora.sweep.race.anytime`). Candidates run the same seeds in the same order, so that
+each difference is one of a pair.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from dataclasses import dataclass, field, replace
 from itertools import combinations
 from typing import Any
 
-from recyclelora.sweep.anytime import Decision, decide, least_seeds
+from recyclelora.sweep.race.anytime import Decision, decide, least_seeds
 
 BEST = "best"
 """As the only reference: find the best of all."""
