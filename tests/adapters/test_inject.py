@@ -108,7 +108,7 @@ def test_the_result_depends_on_neither_threads_nor_layer_order(tmp_path, monkeyp
     spec = low_rank(main=BranchConfig("rrqr_minor", 4), sub=BranchConfig("gaussian", 2))
     states = []
     for cores, cache in ((1, None), (4, None), (2, FactorCache(tmp_path))):
-        for module in ("linalg.factor_cache", "replacing"):
+        for module in ("linalg.factorize", "replacing"):
             monkeypatch.setattr(f"recyclelora.adapters.{module}.available_cores", lambda cores=cores: cores)
         model = tiny_vit()
         inject(model, spec, seed=3, cache=cache)

@@ -37,7 +37,8 @@ def scores(study: str) -> list[set[tuple[str, str]]]:
     ("page", "title", "study", "count"),
     [
         ("README.md", "\n## ", "photographs", 5),
-        ("docs/results.md", "\n## Photographs", "photographs", 5),
+        ("docs/results.md", "\n## Photographs: from day", "photographs", 5),
+        ("docs/results.md", "\n## Photographs: from India", "photographs_cross", 5),
         ("docs/results.md", "\n## Eighteen methods", "streets", 18),
     ],
 )
@@ -50,11 +51,15 @@ def test_scores_are_those_of_the_committed_table(page: str, title: str, study: s
         assert any(set(SCORE.findall(row)) <= group for group in known), row
 
 
-def test_intervals_of_the_race_are_those_of_its_report():
-    report = (RESULTS / "photographs/table.md").read_text()
+@pytest.mark.parametrize(
+    ("study", "parts"),
+    [("photographs", {"README.md": 0, "docs/results.md": 1}), ("photographs_cross", {"docs/results.md": 2})],
+)
+def test_intervals_of_the_race_are_those_of_its_report(study: str, parts: dict[str, int]):
+    report = (RESULTS / study / "table.md").read_text()
     pattern = r"([+-]\d+\.\d+) \(([+-]\d+\.\d) to ([+-]\d+\.\d)\)"
     known = [tuple(map(float, numbers)) for numbers in re.findall(pattern, report)]
-    for page, part in {"README.md": 0, "docs/results.md": 1}.items():
+    for page, part in parts.items():
         found = RACED.findall((home() / page).read_text().split("\n## ")[part])
         assert len(found) >= 4
         for mean, low, high in (map(float, numbers) for numbers in found):

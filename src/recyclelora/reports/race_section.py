@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import math
 import statistics
+from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 
@@ -83,8 +85,9 @@ def evidence(c: Comparison) -> Drawn:
     names = list(dict.fromkeys(names))
     names = [race.references[0]] if race.for_best else names[:3]
     figure, panels = subplots(1, len(names), (4.6 * len(names) + 2.2, 3.6), sharey=True, squeeze=False)
-    for panel, name in zip(panels[0], names, strict=True):
-        for place, standing in enumerate(ranked(race, standings)):
+    ends: list[list[End]] = [[] for _ in names]
+    for panel, name, of_panel in zip(panels[0], names, ends, strict=True):
+        for standing in ranked(race, standings):
             for other, decision in standing.against.items():
                 paired = _paired(standing, by_name[other])
                 if len(paired) < 2 or (other != name and not race.for_best):
@@ -94,18 +97,34 @@ def evidence(c: Comparison) -> Drawn:
                 panel.plot(
                     range(1, len(paired) + 1), curve, color=on_paper(colour), marker="o", markersize=3, linewidth=1.6,
                 )  # fmt: skip
-                end = (len(paired), curve[-1])
-                panel.annotate(wrapped(standing.entrant.name, 24), end, xytext=(5, (place % 3 - 1) * 4),
-                               textcoords="offset points", fontsize=7, color=on_paper(colour))  # fmt: skip
+                of_panel.append((len(paired), float(curve[-1]), standing.entrant.name, on_paper(colour)))
         level = math.log10(race.comparisons(len(standings)) / race.alpha) if len(standings) > 1 else 0.0
         panel.axhline(level, color=PALETTE[0], linewidth=1, linestyle="--")
         panel.set_title("every two" if race.for_best else f"against {name}", fontsize=10)
         panel.set_xlabel("paired seeds")
         panel.margins(x=0.18)
         panel.grid()
+    for panel, of_panel in zip(panels[0], ends, strict=True):
+        _name_ends(panel, of_panel)
     panels[0][0].set_ylabel("evidence, log10 of e")
     caption = (
         "The largest value so far of each e-process. Above the dashed line a comparison is decided whatever the others "
         "are; once others are decided, less is enough (Holm). Green: better, red: worse, grey: undecided."
     )
     return figure, "Evidence over seeds", caption
+
+
+End = tuple[int, float, str, str]
+"""Of a curve: x, y, what it is, colour."""
+
+
+def _name_ends(panel: Any, ends: Sequence[End]) -> None:
+    """Write what curves are beside their ends, from below, each name clear of the one before it."""
+    points = 72 * panel.bbox.height / panel.figure.dpi / (panel.get_ylim()[1] - panel.get_ylim()[0])
+    free = -math.inf
+    for x, y, name, colour in sorted(ends, key=lambda end: end[1]):
+        text = wrapped(name, 24)
+        at = max(points * y, free)
+        free = at + 8.5 * (text.count("\n") + 1)
+        panel.annotate(text, (x, y), xytext=(6, at - points * y), textcoords="offset points", fontsize=7, va="center",
+                       color=colour)  # fmt: skip

@@ -91,7 +91,7 @@ def test_a_dataset_that_nobody_reads_is_refused(site: Path, tmp_path: Path, monk
         open_dataset("kitty", "all", root=tmp_path)
     monkeypatch.syspath_prepend(site)
     installed.cache_clear()
-    with pytest.raises(UserError, match=r"unknown dataset 'kitty'; known: .*urbansyn, kitti360"):
+    with pytest.raises(UserError, match=r"unknown dataset 'kitty'; known: .*wilddash, kitti360"):
         open_dataset("kitty", "all", root=tmp_path)
 
 
