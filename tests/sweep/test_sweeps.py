@@ -411,6 +411,8 @@ def test_a_finished_grid_takes_one_more_seed(sweeping: Sweeping):
     assert {t.params["seed"]: t.state.name for t in study_of(sweeping).trials} == dict.fromkeys(
         ["30", "31", "32", "33"], "COMPLETE"
     )
+    aside = [path.name for path in (sweeping.folder / "out").glob("study.db.*")]
+    assert len(aside) == 1 and aside[0].startswith("study.db.old-")  # nothing was wrong with it
     assert sweeping("seed=30,31,32,33", "x=1")[0] == 0
     assert len(sweeping.executions) == 4
 

@@ -81,7 +81,7 @@ def _usable(
             raise
         found = None  # a damaged file fails in any way; nothing is in it that the ledger lacks
     if found is None or (found.disagrees and place.own and _names(found.study) == [place.name]):
-        aside = set_aside(place.path, "broken")
+        aside = set_aside(place.path, "old" if widened and found is not None else "broken")
         for rest in ("-wal", "-shm"):
             place.path.with_name(place.path.name + rest).unlink(missing_ok=True)
         why = "has other values to choose from" if widened else "is damaged or not what the ledger says"
