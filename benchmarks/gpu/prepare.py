@@ -18,6 +18,7 @@ from pathlib import Path
 import torch
 from safetensors.torch import save_file
 
+from recyclelora.models.backbones.layouts import own_layout
 from recyclelora.models.backbones.weights import find_weights, read_weights
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -59,7 +60,7 @@ def fetch_wheels(python: str) -> None:
 
 def store_weights() -> None:
     """The weights of backbone=dinov2_small in half precision: 43 MB instead of 88."""
-    tensors = read_weights(find_weights("dinov2_small", None, None))
+    tensors = own_layout(read_weights(find_weights("dinov2_small", None, None)))
     half = {name: tensor.to(torch.float16).contiguous() for name, tensor in tensors.items()}
     save_file(half, CARRIED / "dinov2_small.safetensors")
 

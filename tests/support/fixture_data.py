@@ -227,6 +227,8 @@ def make_everything(root: Path) -> Path:
     make_camvid(root)
     make_idd_lite(root, split="train")
     make_idd_lite(root)
+    make_wilddash(root)
+    make_railsem19(root)
     return make_acdc(root)
 
 

@@ -15,6 +15,7 @@ from safetensors.torch import save_file
 
 import recyclelora
 from recyclelora.exchange.exports import peft as peft_export
+from recyclelora.models.backbones.layouts import own_layout
 from recyclelora.models.backbones.weights import find_weights, read_weights
 
 from .conftest import PLAIN, asked, moved_source
@@ -100,7 +101,7 @@ def test_peft_on_real_weights_and_its_refusal_of_others(tmp_path: Path):
     outcome = peft_export.write(source, tmp_path, asked())
     outcome.verify()
     assert set(outcome.details["ranks"].values()) == {72}
-    pretrained = read_weights(find_weights("dinov2_small", None, None))
+    pretrained = own_layout(read_weights(find_weights("dinov2_small", None, None)))
     save_file(pretrained, tmp_path / "original.safetensors")
     pretrained["blocks.3.mlp.fc1.weight"] *= 1.01
     save_file(pretrained, tmp_path / "other.safetensors")

@@ -13,6 +13,7 @@ from safetensors.torch import load_file, save_file
 from recyclelora.exchange.exports import peft as peft_export
 from recyclelora.exchange.exports import timm as timm_export
 from recyclelora.exchange.exports.source import Source, features
+from recyclelora.models.backbones.layouts import own_layout
 from recyclelora.models.backbones.weights import find_weights, read_weights
 
 from .conftest import PLAIN, TINY, asked, moved_source
@@ -118,7 +119,7 @@ def test_real_weights(tmp_path: Path):
     source = moved_source(tmp_path, *TINY, "backbone=dinov2_small", "backbone.levels=[2,4,6,8]")
     outcome = timm_export.write(source, tmp_path, asked())
     outcome.verify()
-    pretrained = read_weights(find_weights("dinov2_small", None, None))
+    pretrained = own_layout(read_weights(find_weights("dinov2_small", None, None)))
     tensors = load_file(tmp_path / "model.safetensors")
     assert outcome.details["initialised"] == []
     assert all(torch.equal(tensors[name], pretrained[name]) for name in outcome.details["restored"])
