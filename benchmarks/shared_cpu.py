@@ -1,5 +1,5 @@
-"""The demo's training step beside six busy processes: with threads that sleep while they wait, as commands set them,
-and as torch leaves them.
+"""The demo's training step beside six busy processes: with threads that soon sleep while they wait, as commands set
+them, and as torch leaves them.
 
     python benchmarks/shared_cpu.py        # writes shared_cpu.json; slows everything else down for some minutes
 

@@ -63,7 +63,7 @@ def test_where_there_are_no_control_groups_all_count():
 
 def test_threads_sleep_while_they_wait_and_are_as_many_as_torch_would_take():
     patient_threads()
-    assert os.environ["OMP_WAIT_POLICY"] == "passive" and "OMP_NUM_THREADS" not in os.environ
+    assert os.environ["GOMP_SPINCOUNT"] == "10000" and "OMP_NUM_THREADS" not in os.environ
 
 
 def test_a_quota_bounds_the_threads(machine):
@@ -77,7 +77,7 @@ def test_what_the_user_has_set_stays(machine, monkeypatch, name: str):
     groups(machine, "0::/\n", {"cpu.max": "200000 100000\n"})
     monkeypatch.setenv(name, "7")
     patient_threads()
-    assert os.environ[name] == "7" and ("OMP_WAIT_POLICY" in os.environ) == (name in THREADS[::3])
+    assert os.environ[name] == "7" and ("GOMP_SPINCOUNT" in os.environ) == (name in THREADS[1::2])
 
 
 def test_a_command_says_so_before_its_task_imports_torch():
@@ -85,10 +85,10 @@ def test_a_command_says_so_before_its_task_imports_torch():
 import os, sys
 from recyclelora.commands import start
 def task(config, trial):
-    print(os.environ["OMP_WAIT_POLICY"], "torch" in sys.modules)
+    print(os.environ["GOMP_SPINCOUNT"], "torch" in sys.modules)
 sys.argv = ["train.py", "experiment=demo"]
 start("train", task)
 """
     unset = {key: value for key, value in os.environ.items() if key not in THREADS}
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, env=unset)
-    assert done.stdout.splitlines()[-1] == "passive False"
+    assert done.stdout.splitlines()[-1] == "10000 False"

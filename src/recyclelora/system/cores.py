@@ -32,6 +32,8 @@ CGROUPS = Path("/sys/fs/cgroup")
 """Where Linux shows what a container or job may use: cgroups(7)."""
 OWN_CGROUPS = Path("/proc/self/cgroup")
 """Which of them are this process's."""
+SPINS = "10000"
+"""Looks that a thread takes before it sleeps: some ten microseconds."""
 
 
 def available_cores() -> int:
@@ -81,14 +83,15 @@ def _share_of(folder: Path, *, first_version: bool) -> float:
 
 
 def patient_threads() -> None:
-    """Say, before torch is imported, that its threads sleep while they wait, and are no more than may run at once.
+    """Say, before torch is imported, that its threads soon sleep while they wait, and are no more than may run at once.
 
-    By default OpenMP's threads wait for each other on their processors: where other processes want these, too, a
-    training step takes many times longer (``benchmarks/shared_cpu.py``). What the user has set stays. How many threads
-    there are never depends on the load, since the order of float32 sums depends on them.
+    By default the threads of GNU's OpenMP, which torch brings, wait for each other on their processors: where other
+    processes want these, too, a training step takes several times longer; sleeping at once costs a quarter on idle
+    ones (``benchmarks/shared_cpu.py``). What the user has set stays. How many threads there are never depends on the
+    load, since the order of float32 sums depends on them.
     """
     if not {"OMP_WAIT_POLICY", "GOMP_SPINCOUNT", "KMP_BLOCKTIME"} & os.environ.keys():
-        os.environ["OMP_WAIT_POLICY"] = "passive"
+        os.environ["GOMP_SPINCOUNT"] = SPINS
     if (cores := available_cores()) < _granted_cores():  # torch knows affinities, no quotas
         os.environ.setdefault("OMP_NUM_THREADS", str(cores))
 
