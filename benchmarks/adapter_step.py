@@ -1,6 +1,6 @@
 """Cost of adapters in a training step on a CPU: forward and backward of a block's linears. Writes adapter_step.json.
 
-    .venv/bin/python benchmarks/adapter_step.py                          # about 10 minutes on one core
+    .venv/bin/python benchmarks/adapter_step.py                          # about half an hour on one core
     .venv/bin/python benchmarks/adapter_step.py --width 64 --tokens 33 --repeats 2 --output /tmp/step.json
 
 The four linear layers of a DINOv2-L block (qkv, proj, fc1, fc2), 1029 tokens (one 512 crop) and 4116 (a batch of four),
