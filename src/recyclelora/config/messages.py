@@ -44,6 +44,8 @@ def in_words(lines: list[str], command: str = "train", more_keys: tuple[str, ...
     keys = (*known_keys(), *more_keys)
     for pattern, words in _PATTERNS.items():
         if found := re.search(pattern, text):
+            if isinstance(words, str):
+                return found.expand(words)
             return words(found, {"text": text, "command": command, "keys": keys})
     return text
 
@@ -90,11 +92,6 @@ def _no_key(found: re.Match[str], about: Mapping[str, Any]) -> str:
     return f"{key}: no such key; did you mean {' or '.join(meant[:4])}?"
 
 
-def _new_entry(found: re.Match[str], about: Mapping[str, Any]) -> str:
-    """An entry of a mapping of the user's own, such as sizes by dataset, which Hydra adds only where that is said."""
-    return f"{found[1]}: there is no such entry; a new one is written with a plus: +{found[1]}=..."
-
-
 def _no_header(found: re.Match[str], about: Mapping[str, Any]) -> str:
     return f"{found[1]}.yaml: its first line must be '# @package _global_', else all of it lands below {found[2]}"
 
@@ -124,30 +121,9 @@ def _no_text(found: re.Match[str], about: Mapping[str, Any]) -> str:
     return f"{key}={value}: must be a text{', quoted where it has commas' if listed else ''}{quoted}"
 
 
-def _no_list(found: re.Match[str], about: Mapping[str, Any]) -> str:
-    return f"{found[1]}={found[2]}: must be a list: {found[1]}=[{found[2]}]"
-
-
 def _has_keys(found: re.Match[str], about: Mapping[str, Any]) -> str:
     own = [key for key in about["keys"] if key.startswith(f"{found[1]}.")]
     return f"{found[1]}={found[2]}: has keys of its own: {', '.join(own[:3]) or found[1] + '.<key>'}, ..."
-
-
-def _no_null(found: re.Match[str], about: Mapping[str, Any]) -> str:
-    return f"{found[1]}={found[2]}: must have a value"
-
-
-def _of_nothing(found: re.Match[str], about: Mapping[str, Any]) -> str:
-    return f"{found[1]}={found[2]}: {found[3]} is null here; leave it out, or choose options that have it"
-
-
-def _several(found: re.Match[str], about: Mapping[str, Any]) -> str:
-    key, value = found[1], found[2]
-    return f"{key}={value}: a list is {key}=[{value}], a text {key}=\"'{value}'\", and a sweep over them needs -m"
-
-
-def _no_file(found: re.Match[str], about: Mapping[str, Any]) -> str:
-    return f"{found[1]}={found[2]}: no such option"
 
 
 def _no_name(found: re.Match[str], about: Mapping[str, Any]) -> str:
@@ -155,36 +131,36 @@ def _no_name(found: re.Match[str], about: Mapping[str, Any]) -> str:
     return f"{A_NAME}, as in adapter=lora, and not {kinds.get(found[1], found[1])}"
 
 
-def _no_deletion(found: re.Match[str], about: Mapping[str, Any]) -> str:
-    return f"~{found[1]}: keys are not deleted; write {found[1]}=null"
-
-
-def _other_sweeper(found: re.Match[str], about: Mapping[str, Any]) -> str:
-    return f"{found[1]}.yaml is for the default sweeper: leave hydra/sweeper= out"
-
-
-def _mode(found: re.Match[str], about: Mapping[str, Any]) -> str:
-    return "hydra.mode: cannot be set in this file; write -m on the command line, or set it in a primary config"
-
-
-_PATTERNS: dict[str, Words] = {
+_PATTERNS: dict[str, str | Words] = {
     r"Could not find '([^']+)'; Available options in '([^']+)'(.*?)(?:; Config search path|$)": _no_option,
     r"Could not override '(\w+(\.\w+)*)'; Key '\w+' not in '(\w+)'": _no_key,
-    r"Could not override '(\w+(\.\w+)*)'; Key '\w+' is not in struct": _new_entry,
+    r"Could not override '(\w+(\.\w+)*)'; Key '\w+' is not in struct": (  # of a mapping of the user's own
+        r"\1: there is no such entry; a new one is written with a plus: +\1=..."
+    ),
     r"In '((\w+)/[^']+)': ConfigKeyError raised while composing config; Key '\2' not in": _no_header,
     r"Error parsing override '(.*?)'; (.*?)(?:; See https|$)": _no_assignment,
     r"Error when parsing index: \d+, string: (.*?) out of \[.*?\]; (.*?)(?:; See https|$)": _no_assignment,
     r"Error merging override ([^=]+)=(.*?); (Value .*) could not be converted to (\w+)": _not_a_number,
     r"Error merging override ([^=]+)=(.*?); Cannot convert '\w+' to string": _no_text,
-    r"Error merging override ([^=]+)=(.*?); Invalid value assigned: \w+ is not a ListConfig": _no_list,
+    r"Error merging override ([^=]+)=(.*?); Invalid value assigned: \w+ is not a ListConfig": (
+        r"\1=\2: must be a list: \1=[\2]"
+    ),
     r"Error merging override ([^=]+)=(.*?); Invalid \w+ assigned: .* is not a subclass of": _has_keys,
-    r"Error merging override ([^=]+)=(.*?); .*is not Optional": _no_null,
-    r"Error merging override ([^=]+)=(.*?); Cannot set '[^']+' because '([^']+)' is None": _of_nothing,
-    r"Ambiguous value for argument '([^=]+)=(.*?)'": _several,
-    r"Could not load '([\w/]+)/([^/']+)'": _no_file,
+    r"Error merging override ([^=]+)=(.*?); .*is not Optional": r"\1=\2: must have a value",
+    r"Error merging override ([^=]+)=(.*?); Cannot set '[^']+' because '([^']+)' is None": (
+        r"\1=\2: \3 is null here; leave it out, or choose options that have it"
+    ),
+    r"Ambiguous value for argument '([^=]+)=(.*?)'": (
+        r"""\1=\2: a list is \1=[\2], a text \1="'\2'", and a sweep over them needs -m"""
+    ),
+    r"Could not load '([\w/]+)/([^/']+)'": r"\1=\2: no such option",
     r"Config group override must be a string or a list\. Got (\w+)": _no_name,
-    r"Error merging override ~([\w.]+); .* does not support deletion": _no_deletion,
-    r"In '(sweeps/[^']+)': Invalid Defaults List override '/hydra/sweeper": _other_sweeper,
-    r"hydra\.mode changed during config composition": _mode,
+    r"Error merging override ~([\w.]+); .* does not support deletion": r"~\1: keys are not deleted; write \1=null",
+    r"In '(sweeps/[^']+)': Invalid Defaults List override '/hydra/sweeper": (
+        r"\1.yaml is for the default sweeper: leave hydra/sweeper= out"
+    ),
+    r"hydra\.mode changed during config composition": (
+        "hydra.mode: cannot be set in this file; write -m on the command line, or set it in a primary config"
+    ),
 }
-"""Of a joined message -> how it is told."""
+"""Of a joined message -> how it is told: a template of its groups, or what needs to know more."""

@@ -15,9 +15,9 @@ from recyclelora.reports.protocols import protocols
 from recyclelora.reports.raced_groups import as_raced, race_reference
 from recyclelora.reports.records import Study
 from recyclelora.reports.statistics import Interval, alike, pooled_p, t_interval
-from recyclelora.sweep.ledger import POINT
 from recyclelora.sweep.race.anytime import ALPHA, Decision, decide, holm
 from recyclelora.sweep.race.rules import conclusion
+from recyclelora.sweep.record import POINT
 from recyclelora.system.checks import nearest
 from recyclelora.system.errors import UserError
 

@@ -24,8 +24,6 @@ TRIAL_FOLDER = re.compile(r"([a-z]+_)?\d+")
 LONG_NUMBER = re.compile(r"-?\d+\.\d{5,}(e[+-]?\d+)?")
 SEARCH = "search"
 """Kind of a trial that is no confirmation."""
-POINT = "point"
-"""Name of the parameter that chooses one of ``hydra.sweeper.points``."""
 
 
 class UnitRecord(TypedDict):

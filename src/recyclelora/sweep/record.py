@@ -20,13 +20,16 @@ from recyclelora.system.errors import UserError
 from recyclelora.system.storage import write_json
 from recyclelora.system.typed_json import Time, read_record
 
+POINT = "point"
+"""Name of the parameter that chooses one of ``hydra.sweeper.points``."""
+
 MAY_CHANGE = (
     "name", "n_trials", "budget", "command", "created", "pruner", "warm_start", "fixed", "reuse", "race_seeds",
 )  # fmt: skip
 """Entries of ``study.json`` with which the same study may go on; a renamed folder is the same study."""
 
 GRID_MAY_CHANGE = ("space", "sampler")
-"""The same of a grid, which takes more values, or fewer; see ``earlier.fit_grid``."""
+"""The same of a grid, which takes more values, or fewer; see ``earlier_calls.fit_grid``."""
 
 
 class RaceRecord(TypedDict):

@@ -16,7 +16,7 @@ from optuna.distributions import BaseDistribution, CategoricalDistribution, Floa
 from optuna.trial import Trial
 
 from recyclelora.config.conditions import read_condition
-from recyclelora.sweep.ledger import POINT
+from recyclelora.sweep.record import POINT
 from recyclelora.system.errors import UserError
 
 FEW = 64

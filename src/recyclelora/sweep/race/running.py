@@ -11,10 +11,10 @@ from typing import Any
 from recyclelora.runs.directory import RESULT
 from recyclelora.runs.mailbox import AttemptEnd
 from recyclelora.sweep.goals import is_miou, select
-from recyclelora.sweep.ledger import COMPLETE, FAILED, POINT, WAITING, Ledger, Trial
+from recyclelora.sweep.ledger import COMPLETE, FAILED, WAITING, Ledger, Trial
 from recyclelora.sweep.planning import Plan, units_of
 from recyclelora.sweep.race.rules import OBJECTIVE, Entrant, Race, Standing, is_named, judge, ranked
-from recyclelora.sweep.record import StudyRecord
+from recyclelora.sweep.record import POINT, StudyRecord
 from recyclelora.sweep.search import Search
 from recyclelora.system.errors import UserError
 from recyclelora.system.typed_json import read_object, read_record
