@@ -70,6 +70,19 @@ def test_of_two_equal_promises_the_cheaper_one_is_tried():
     assert cheapest_improvement(SPACE, trials, maximize=True, seed=0, enough=10) is None
 
 
+def test_what_another_study_found_counts_and_what_it_took_does_not():
+    """Best at 0.8 there; before a trial has finished here all points cost the same, then 0.8 is dear."""
+    earlier = [({"x": x}, -((x - 0.8) ** 2)) for x in np.linspace(0, 1, 11)]
+    first = cheapest_improvement(SPACE, [], maximize=True, seed=0, enough=10, earlier=earlier)
+    assert first is not None and abs(first["x"] - 0.8) < 0.1
+    assert cheapest_improvement(SPACE, [], maximize=True, seed=0, enough=12, earlier=earlier) is None
+    beyond = [({"x": 1.5}, -1.0), *earlier]
+    assert cheapest_improvement(SPACE, [], maximize=True, seed=0, enough=12, earlier=beyond) is not None
+    here = [trial(i, {"x": x}, -((x - 0.8) ** 2), 10.0 ** (8 * x)) for i, x in enumerate([0.1, 0.5, 0.9])]
+    second = cheapest_improvement(SPACE, here, maximize=True, seed=0, enough=10, earlier=earlier)
+    assert second is not None and second["x"] < first["x"]
+
+
 def test_trials_at_a_time_are_not_alike():
     trials = [trial(i, {"x": x}, math.sin(7 * x), 10) for i, x in enumerate([0.0, 0.5, 1.0])]
     first = cheapest_improvement(SPACE, trials, maximize=True, seed=0, enough=3)

@@ -32,11 +32,19 @@ MOST = 300
 
 
 def cheapest_improvement(
-    space: Space, trials: Sequence[Trial], *, maximize: bool, seed: int, enough: int
+    space: Space,
+    trials: Sequence[Trial],
+    *,
+    maximize: bool,
+    seed: int,
+    enough: int,
+    earlier: Sequence[tuple[Mapping[str, Any], float]] = (),
 ) -> dict[str, Any] | None:
     """The parameters with the largest expected improvement per second; None while too little is known.
 
     Trials on their way count as if they had found what is expected of them, so that several at a time are not alike.
+    What trials of other studies found counts, what they took does not: that was another machine or model. Before the
+    first trial here has finished all points cost the same.
 
     Args:
         space: what varies
@@ -44,15 +52,20 @@ def cheapest_improvement(
         maximize: whether more is better
         seed: of this choice
         enough: finished trials before anything is learnt
+        earlier: parameters and values of another study's trials
     """
-    known = [t for t in trials if t.state == COMPLETE and t.value is not None and seconds_of(t) > 0][-MOST:]
+    timed = [t for t in trials if t.state == COMPLETE and t.value is not None and seconds_of(t) > 0][-MOST:]
+    known = [*earlier, *((t.params, t.value) for t in timed)][-MOST:]
     if len(known) < enough:
         return None
     candidates = _random_points(space, seed)
-    at = np.array([vector(space, t.params) for t in known])
-    values = np.array([t.value for t in known], dtype=float) * (1 if maximize else -1)
-    logs = np.log([seconds_of(t) for t in known])
+    at = np.array([vector(space, params) for params, _ in known])
+    values = np.array([value for _, value in known], dtype=float) * (1 if maximize else -1)
     there = np.array([vector(space, params) for params in candidates])
+    cost = np.zeros(len(there))
+    if timed:
+        took = np.log([seconds_of(t) for t in timed])
+        cost = Process.fit(np.array([vector(space, t.params) for t in timed]), took).predict(there)[0]
     going = [t.params for t in trials if not t.ended]
     process = Process.fit(at, values)
     if going:
@@ -60,7 +73,7 @@ def cheapest_improvement(
         process = process.given(expected, process.predict(expected)[0])
     mean, deviation = process.predict(there)
     gain = np.log(improvement(mean, deviation, float(values.max())) + 1e-300)
-    return candidates[int(np.argmax(gain - Process.fit(at, logs).predict(there)[0]))]
+    return candidates[int(np.argmax(gain - cost))]
 
 
 def seconds_of(trial: Trial) -> float:

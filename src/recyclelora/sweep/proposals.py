@@ -45,8 +45,11 @@ def hint(plan: Plan, trials: Sequence[Trial], study: optuna.Study) -> dict[str, 
         return None
     from recyclelora.sweep.per_second import cheapest_improvement
 
-    maximize = study.directions[0] == StudyDirection.MAXIMIZE
-    return cheapest_improvement(plan.space, trials, maximize=maximize, seed=seed_of(0, number), enough=plan.per_second)
+    return cheapest_improvement(
+        plan.space, trials,
+        maximize=study.directions[0] == StudyDirection.MAXIMIZE, seed=seed_of(0, number), enough=plan.per_second,
+        earlier=[(t.params, t.values[0]) for t in of_other_studies(study, trials) if t.values],
+    )  # fmt: skip
 
 
 def propose(
@@ -62,13 +65,18 @@ def propose(
         study: Optuna's, with the trials of another study that it began with
         enough: trials at a rung that is to be learnt from
     """
-    numbers = {trial.number for trial in trials}
-    complete = study.get_trials(deepcopy=False, states=(TrialState.COMPLETE,))
-    earlier = [t for t in complete if t.number not in numbers and not {SAME, LATE} & t.user_attrs.keys()]
+    earlier = of_other_studies(study, trials)
     shown = optuna.create_study(directions=study.directions, sampler=sampler)
     for frozen in seen(rungs, trials, earlier, enough):
         shown.add_trial(frozen)
     return space.suggest(shown.ask())
+
+
+def of_other_studies(study: optuna.Study, trials: Sequence[Trial]) -> list[FrozenTrial]:
+    """What a study began with: finished trials that no driver of this sweep has started."""
+    numbers = {trial.number for trial in trials}
+    complete = study.get_trials(deepcopy=False, states=(TrialState.COMPLETE,))
+    return [t for t in complete if t.number not in numbers and not {SAME, LATE} & t.user_attrs.keys()]
 
 
 def seen(rungs: Rungs, trials: Sequence[Trial], earlier: Sequence[FrozenTrial], enough: int) -> list[FrozenTrial]:
