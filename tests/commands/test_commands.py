@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -33,6 +34,22 @@ def run(script: str, folder: Path, *overrides: str) -> tuple[int, str, str]:
 
 def results(folder: Path) -> list[dict]:
     return [json.loads(p.read_text()) for p in sorted((folder / "outputs").glob("*/**/result.json"))]
+
+
+@pytest.mark.parametrize("script", sorted(path.name for path in home().glob("*.py")))
+def test_a_python_without_the_package_is_told_in_one_line(script: str, tmp_path: Path):
+    """What a checkout says where its environment is not active: no .venv, and one."""
+    shutil.copy(home() / script, tmp_path)
+    shutil.copy(home() / "installed.py", tmp_path)
+    bare = [sys.executable, "-I", "-S", "-c", "import runpy, sys; sys.path.insert(0, sys.argv.pop(1)); "
+            "runpy.run_path(sys.argv.pop(1))", str(tmp_path), str(tmp_path / script)]  # fmt: skip
+    install = "`make install`, then `source .venv/bin/activate`"
+    said = [subprocess.run(bare, capture_output=True, text=True, timeout=60)]
+    (tmp_path / ".venv").mkdir()
+    said.append(subprocess.run(bare, capture_output=True, text=True, timeout=60))
+    for done, cure in zip(said, (install, "`source .venv/bin/activate`"), strict=True):
+        assert done.returncode == 2 and done.stdout == ""
+        assert done.stderr.endswith(f" has no recyclelora: {cure}\n") and done.stderr.count("\n") == 1
 
 
 @pytest.mark.slow

@@ -13,7 +13,7 @@ from conftest import TINY
 from recyclelora.config.compose import home
 from recyclelora.reports.comparison import compare
 from recyclelora.reports.records import read_runs
-from recyclelora.reports.writing import markdown, run_paths
+from recyclelora.reports.writing import main_tables, markdown, run_paths
 
 GRID = ["adapter=frozen,lora", "seed=0,1", "data=streets", "data.sources.0.subset=4", "data.source_val.subset=2",
         "trainer.num_figures=1",
@@ -57,7 +57,7 @@ def test_a_real_grid(grid: Path):
 @pytest.mark.slow
 def test_runs_by_pattern_another_reference_and_checkpoint(grid: Path):
     c = compare(read_runs(run_paths(f"{grid}/trial_*")), "best_source", "lora", 50)
-    text = markdown(c, 20)
+    text = markdown(c, main_tables(c), 20)
     assert "minus that of adapter=lora" in text and "checkpoint best_source" in text and "bootstrap over images" in text
 
 

@@ -13,7 +13,7 @@ from recyclelora.reports import numbers, tables
 from recyclelora.reports.comparison import compare
 from recyclelora.reports.records import read_sweep
 from recyclelora.reports.table import tex
-from recyclelora.reports.writing import latex, markdown, write_report
+from recyclelora.reports.writing import latex, main_tables, markdown, write_report
 from recyclelora.system.progress import Reporter
 
 from .sweeps import run_name, write_run, write_study, write_trial
@@ -41,8 +41,8 @@ def comparison(tmp_path_factory):
 @pytest.mark.parametrize("name", ["table.md", "table.tex", "table.csv"])
 def test_golden_files(comparison, name):
     made = {
-        "table.md": markdown(comparison, 20),
-        "table.tex": latex(comparison, 20),
+        "table.md": markdown(comparison, main_tables(comparison), 20),
+        "table.tex": latex(main_tables(comparison), 20),
         "table.csv": numbers.groups_csv(comparison),
     }
     assert made[name] == (GOLDEN / name).read_text()
@@ -52,6 +52,14 @@ def test_the_terminal_gets_differences_and_verdicts(comparison, tmp_path, capsys
     write_report(ReportConfig(sweep=str(comparison.study.folder), output=str(tmp_path)), Reporter())
     rows = [line for line in capsys.readouterr().out.splitlines() if line.startswith("│")]
     assert [[cell.strip() for cell in row.strip("│").split("│")][-1] for row in rows] == ["+11.04 better", "reference"]
+
+
+def test_a_report_makes_its_main_tables_once_beside_those_of_the_page(comparison, tmp_path, monkeypatch):
+    made, scores = [], tables.scores
+    monkeypatch.setattr(tables, "scores", lambda *about: made.append(1) or scores(*about))
+    asked = ReportConfig(sweep=str(comparison.study.folder), output=str(tmp_path), columns=["seeds"])
+    write_report(asked, Reporter())
+    assert len(made) == 2
 
 
 def test_the_table_of_runs_has_every_trial(comparison):
@@ -75,11 +83,11 @@ def test_tuning_on_targets_is_in_every_file(tmp_path):
     for seed, name in enumerate(("a", "b")):
         write_run(sweep / run_name(seed), 0, 0.5 + seed / 10, {"adapter.name": name}, objective="target_mean")
     c = compare(read_sweep(sweep), "last", None, 10)
-    text = markdown(c, 20)
+    text = markdown(c, main_tables(c), 20)
     assert "**Tuned on targets.**" in text
     headings = [line for line in text.splitlines() if line.startswith("## ")]
     assert len(headings) == 5 and all("tuned on targets" in line for line in headings)
-    captions = [line for line in latex(c, 20).splitlines() if "caption" in line]
+    captions = [line for line in latex(main_tables(c), 20).splitlines() if "caption" in line]
     assert len(captions) == 2 and all("tuned on targets" in line for line in captions)
     for text in (numbers.groups_csv(c), numbers.runs_csv(c)):
         assert {row["tuned_on_targets"] for row in csv.DictReader(io.StringIO(text))} == {"true"}

@@ -47,6 +47,14 @@ def test_what_is_drawn_and_that_steps_sort_by_name(drawn):
         assert np.asarray(Image.open(path)).std() > 1, path
 
 
+def test_without_targets_nothing_is_called_a_gap(tmp_path, drawn):
+    from conftest import compose_config
+
+    data = drawn[0].data.root
+    found = execute(compose_config(tmp_path, *DRAWN, "data.targets=[]", f"data.root={data}"))
+    assert "domain_gap.png" not in found and "validation.png" in found
+
+
 def test_the_same_images_are_shown_at_every_step(drawn):
     """The columns of image and ground truth are equal, those of predictions are not all."""
     _, found = drawn

@@ -57,6 +57,11 @@ def test_the_gap_is_source_minus_target_in_points():
     ]  # fmt: skip
 
 
+def test_the_validation_alone_has_a_plot_of_its_own():
+    (axis,) = plots.validation([{"step": 1, "miou/source_val": 0.5}, {"step": 2, "lr": 1.0}]).axes
+    assert lines(axis) == {"validation": [(1, 50)]}
+
+
 def test_bars_stand_for_the_mean_of_targets_and_lines_for_the_source():
     per_class = {"source_val": [0.9, None], "day": [0.8, None], "night": [0.4, 0.2]}
     colours = [[128, 64, 128], [70, 130, 180]]
@@ -80,7 +85,7 @@ def test_every_plot_is_a_png_also_of_a_run_that_has_just_begun_and_of_many_class
     many = [f"thing {index}" for index in range(60)]
     table = {"source_val": [0.5] * 60, "new": [None] * 60}
     for figure in (
-        plots.curves([]), plots.domain_gap([]), plots.domain_gap(POINTS[2:3]),
+        plots.curves([]), plots.validation([]), plots.domain_gap([]), plots.domain_gap(POINTS[2:3]),
         plots.iou_bars(table, many, [[9, 9, 9]] * 60), plots.iou_table(table, many),
         plots.confusion({"source": np.eye(60), "targets": np.eye(60)}, many),
     ):  # fmt: skip

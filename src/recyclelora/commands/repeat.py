@@ -50,7 +50,7 @@ def repeat(config: RepeatConfig, trial: int | None = None) -> None:
         )
     for line in [*changed, *machine_differences(about, run.description)]:
         reporter.warn(f"not as it was: {line}")
-    run.execute()
+    run.execute(alone=False)
     if not run.fabric.is_global_zero:
         return
     found = disagreements(run_dir, run.directory.path)

@@ -15,6 +15,7 @@ from recyclelora.reports.comparison import Comparison, Difference, compare
 from recyclelora.reports.groups import MEAN
 from recyclelora.reports.page import command_line, state_counts, write_page
 from recyclelora.reports.records import Study, read_runs, read_sweep
+from recyclelora.reports.table import Table
 from recyclelora.runs.directory import CONFIG, FIGURES, is_run, outputs_of
 from recyclelora.system.errors import UserError
 from recyclelora.system.next_steps import next_steps, typed_as, with_run
@@ -29,13 +30,14 @@ def write_report(config: ReportConfig, reporter: Reporter) -> Path:
     folder = Path(config.output) if config.output else _folder(study)
     make_folder(folder)
     charts = draw(c, folder / FIGURES)
-    arrangement = Arrangement.of(config, tables.scores(c, c.groups), race_section.difference_table(c))
-    write_text(folder / "table.md", markdown(c, config.max_rows, arrangement))
-    write_text(folder / "table.tex", latex(c, config.max_rows, arrangement))
+    scores, differences = main = main_tables(c)
+    arrangement = Arrangement.of(config, scores, differences)
+    write_text(folder / "table.md", markdown(c, main, config.max_rows, arrangement))
+    write_text(folder / "table.tex", latex(main, config.max_rows, arrangement))
     write_text(folder / "table.csv", numbers.groups_csv(c))
     write_text(folder / "runs.csv", numbers.runs_csv(c))
     write_text(folder / "report.html", write_page(c, charts, config.resamples))
-    _tell(c, folder, reporter)
+    _tell(c, scores, folder, reporter)
     return folder
 
 
@@ -60,14 +62,18 @@ def run_paths(runs: str | list[str]) -> list[Path]:
     return list(dict.fromkeys(found))
 
 
-def markdown(c: Comparison, most: int, arrangement: Arrangement = AS_IT_IS) -> str:
-    """``table.md``: what was compared, and the tables."""
+def main_tables(c: Comparison) -> tuple[Table, Table]:
+    """Scores, and differences to the reference."""
+    return tables.scores(c, c.groups), race_section.difference_table(c)
+
+
+def markdown(c: Comparison, main: tuple[Table, Table], most: int, arrangement: Arrangement = AS_IT_IS) -> str:
+    """``table.md``: what was compared, and the tables, which begin with the `main_tables`."""
+    scores, differences = main
     lines = [f"# {c.study.name}", "", *(["**Tuned on targets.**", ""] if c.tuned_on_targets else [])]
     lines += [f"Trials: {_counts(c)}. {c.winner}", *(f"Note: {remark}." for remark in c.remarks), ""]
     lines += [f"Groups: {c.points}.", ""] if c.points else []
-    parts = [tables.scores(c, c.groups)]
-    if c.differences:
-        parts += [race_section.difference_table(c), tables.target_differences(c)]
+    parts = [scores, *([differences, tables.target_differences(c)] if c.differences else [])]
     parts += [tables.worst(c), tables.selections(c), tables.figures(c), tables.figure_differences(c)]
     parts = arrangement.arranged(parts)
     if c.search:
@@ -75,10 +81,10 @@ def markdown(c: Comparison, most: int, arrangement: Arrangement = AS_IT_IS) -> s
     return "\n".join(lines) + "\n" + "\n".join(table.markdown(most) for table in parts if table.rows)
 
 
-def latex(c: Comparison, most: int, arrangement: Arrangement = AS_IT_IS) -> str:
-    """``table.tex``: scores and differences; needs the package booktabs."""
-    parts = arrangement.arranged([tables.scores(c, c.groups), race_section.difference_table(c)])
-    return "% \\usepackage{booktabs}\n" + "\n".join(table.latex(most) for table in parts if table.rows)
+def latex(main: tuple[Table, Table], most: int, arrangement: Arrangement = AS_IT_IS) -> str:
+    """``table.tex``: the `main_tables`; needs the package booktabs."""
+    parts = (table.latex(most) for table in arrangement.arranged(main) if table.rows)
+    return "% \\usepackage{booktabs}\n" + "\n".join(parts)
 
 
 def _counts(c: Comparison) -> str:
@@ -102,15 +108,15 @@ def _difference(d: Difference | None) -> str:
     return f"{100 * d.scores[MEAN].mean:+.2f} {d.verdict}" if MEAN in d.scores else d.verdict
 
 
-def _tell(c: Comparison, folder: Path, reporter: Reporter) -> None:
+def _tell(c: Comparison, scores: Table, folder: Path, reporter: Reporter) -> None:
     """A short table on the terminal, and where everything is."""
     table = RichTable(title=f"{c.study.name}, mIoU in % ({c.basis})", title_justify="left", caption_justify="left")
     table.add_column("group", overflow="fold")
-    scores = ("targets", "source") if not c.alone else (c.title(MEAN),)
-    for heading in ("seeds", *scores, "difference"):
+    shown_scores = ("targets", "source") if not c.alone else (c.title(MEAN),)
+    for heading in ("seeds", *shown_scores, "difference"):
         table.add_column(heading, justify="right")
-    for group, row in list(zip(c.groups, tables.scores(c, c.groups).rows, strict=True))[:10]:
-        table.add_row(*(cell.text for cell in row[: 2 + len(scores)]), _difference(c.difference(group)))
+    for group, row in list(zip(c.groups, scores.rows, strict=True))[:10]:
+        table.add_row(*(cell.text for cell in row[: 2 + len(shown_scores)]), _difference(c.difference(group)))
     if len(c.groups) > 10:
         table.caption = f"the first 10 of {len(c.groups)} groups"
     if c.groups:

@@ -120,8 +120,12 @@ class Pictures:
         scored = {name: row for name, row in scores.iou_per_class.items() if self.scored[name].labelled}
         names, points = self.colours.names, read_points(self.directory.path / METRICS)
         self._write("curves", style.png(plots.curves(points, title)))
-        self._write("domain_gap", style.png(plots.domain_gap(points, f"{title}: mIoU {_summary(scores)}")))
-        bars = plots.iou_bars(scored, names, self.colours.colours, f"{title}: mIoU {_summary(scores)}")
+        with_scores = f"{title}: mIoU {_summary(scores)}"
+        name, plot = (
+            ("domain_gap", plots.domain_gap) if scored.keys() - {SOURCE_VAL} else ("validation", plots.validation)
+        )
+        self._write(name, style.png(plot(points, with_scores)))
+        bars = plots.iou_bars(scored, names, self.colours.colours, with_scores)
         self._write("iou_bars", style.png(bars))
         self._write("iou_per_class", style.png(plots.iou_table(scored, names, title)))
         self._write("confusion", style.png(plots.confusion(_pooled(matrices), names, f"{title}: confusion")))

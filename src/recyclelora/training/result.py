@@ -145,8 +145,8 @@ def _content(run: Run, trainer: Trainer, selection: dict[str, Scores]) -> dict[s
     return result_json(selection, run.config.objective, data.classes.names, about, run.source_classes)
 
 
-def tell_result(run: Run, result: dict[str, Any], state: str, reporter: Reporter) -> float | None:
-    """Show the scores of a run; returns its objective."""
+def tell_result(run: Run, result: dict[str, Any], state: str, reporter: Reporter, *, alone: bool) -> float | None:
+    """Show the scores of a run, and if it is ``alone`` what to do next; returns its objective."""
     c = run.config
     title = f"{c.adapter.name} on {c.backbone.name}, {c.data.name}, seed {c.seed} ({state})"
     note = f"protocol {result['protocol']}, {result['steps']} steps, {result['seconds']:.0f} s"
@@ -155,7 +155,7 @@ def tell_result(run: Run, result: dict[str, Any], state: str, reporter: Reporter
     if figures := figure_table(columns):
         reporter.table(figures)
     reporter.note(f"results and pictures: {shown(run.directory.path)}")
-    if Unit.current() is None:  # trials of a sweep are told together
+    if alone and Unit.current() is None:  # trials of a sweep are told together
         reporter.note(what_next(run))
     value = result["objective"]
     return None if value is None else float(value)

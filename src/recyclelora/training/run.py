@@ -186,12 +186,16 @@ class Run(Place):
 
     # --- its way ------------------------------------------------------------------------------------------------------
 
-    def execute(self) -> float | None:
-        """Train, or resume, or report the finished result; returns the objective."""
+    def execute(self, *, alone: bool = True) -> float | None:
+        """Train, or resume, or report the finished result; returns the objective.
+
+        Args:
+            alone: False: the command goes on after it and says itself what to do next.
+        """
         first, tracking = self.fabric.is_global_zero, self.config.tracking
         result = known_result(self)
         if result is not None:
-            return tell_result(self, result, "already finished", Reporter(enabled=first))
+            return tell_result(self, result, "already finished", Reporter(enabled=first), alone=alone)
         trackers = asked_for(tracking)
         with no_lost_process(self.fabric), claimed(self.directory, self.config) if first else contextlib.nullcontext():
             self.fabric.barrier()
@@ -212,7 +216,7 @@ class Run(Place):
                             result = write_result(self, trainer)
                 if result is None:
                     raise trainer.stop.as_error(trainer.step, fresh=self.config.fresh)
-            objective = tell_result(self, result, "finished", reporter)
+            objective = tell_result(self, result, "finished", reporter, alone=alone)
             for follower in followers:
                 if not follower.sent:
                     reporter.warn(follower.unsent())

@@ -54,18 +54,18 @@ def curves(points: Sequence[Point], title: str = "") -> Figure:
     return figure
 
 
-def domain_gap(points: Sequence[Point], title: str = "") -> Figure:
-    """Left mIoU of source and targets over the steps, right how far each target lies below the source.
+def validation(points: Sequence[Point], title: str = "") -> Figure:
+    """The validation's mIoU over the steps, of a run without targets."""
+    figure, (axis,) = _figure(1, 1, (7, 4.6), title)
+    _marked(axis, _percent(points, SOURCE), ALONE_TITLE, color="black", linewidth=2.6, markersize=6)
+    axis.set_title("validation mIoU, %", fontsize=10)
+    return figure
 
-    Without targets the validation's mIoU alone.
-    """
+
+def domain_gap(points: Sequence[Point], title: str = "") -> Figure:
+    """Left mIoU of source and targets over the steps, right how far each target lies below the source."""
     scored = [point for point in points if SOURCE in point]
     names = sorted({key for point in scored for key in point if key.startswith(MIOU)} - {SOURCE, MEAN})
-    if not names:
-        figure, (axis,) = _figure(1, 1, (7, 4.6), title)
-        _marked(axis, _percent(scored, SOURCE), ALONE_TITLE, color="black", linewidth=2.6, markersize=6)
-        axis.set_title("validation mIoU, %", fontsize=10)
-        return figure
     figure, (scores, gaps) = _figure(1, 2, (13, 4.6), title)
     source, mean = _percent(scored, SOURCE), _percent(scored, MEAN)
     for name, style in zip(names, _styles(), strict=False):
