@@ -52,11 +52,9 @@ class TrainingState(Protocol):
 
     def state_dict(self) -> dict[str, Tensor]:
         """All of it, by name."""
-        ...
 
     def load_state_dict(self, state: Mapping[str, Tensor]) -> None:
         """Go on from what `state_dict` gave."""
-        ...
 
 
 @dataclass(frozen=True)
@@ -99,4 +97,3 @@ class Method(Protocol):
         Raises:
             ValueError: naming the layer, pattern or value at fault; the model is then unchanged.
         """
-        ...

@@ -35,7 +35,6 @@ class Metric(Protocol):
             images: the same of every single image, ``images.dense()`` is int64 (images, K, K)
             classes: K names by train id
         """
-        ...
 
 
 @dataclass(frozen=True)

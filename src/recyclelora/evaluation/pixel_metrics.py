@@ -46,15 +46,12 @@ class PixelMetric(Protocol):
 
     def size(self, num_classes: int) -> int:
         """Numbers that are kept of an image."""
-        ...
 
     def count(self, pixels: Pixels) -> np.ndarray:
         """Of one image, float64 (size,): numbers that may be added to those of other images."""
-        ...
 
     def __call__(self, sums: np.ndarray, classes: Sequence[str]) -> Mapping[str, float]:
         """Figures of one set by name, from the sums (images, size) of its images; what is not finite is left out."""
-        ...
 
 
 class Calibration:

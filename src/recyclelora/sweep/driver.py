@@ -32,11 +32,9 @@ class Observer(Protocol):
 
     def event(self, text: str) -> None:
         """Something happened that is worth a line."""
-        ...
 
     def update(self, driver: Driver) -> None:
         """Show how things stand."""
-        ...
 
 
 class Driver:

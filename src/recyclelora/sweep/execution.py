@@ -75,29 +75,22 @@ class Executor(Protocol):
     @property
     def capacity(self) -> int:
         """How many units may be submitted at the same time."""
-        ...
 
     @property
     def units_at_once(self) -> int:
         """How many units one submission takes, at most."""
-        ...
 
     def submit(self, work: Sequence[Work]) -> list[Job]:
         """Start jobs for the first of up to ``units_at_once`` units, at least for one."""
-        ...
 
     def status(self, jobs: Collection[str]) -> dict[str, Status]:
         """Look at jobs, also at those that an earlier driver submitted."""
-        ...
 
     def wait(self, seconds: float) -> None:
         """Return when a job may have ended, or after ``seconds``."""
-        ...
 
     def cancel(self, jobs: Collection[str]) -> None:
         """End jobs; what training can still save, it saves."""
-        ...
 
     def close(self) -> None:
         """Let go of what this process holds; jobs that can live without it live on."""
-        ...

@@ -24,19 +24,15 @@ class Tracker(Protocol):
 
     def point(self, step: int, time: float, values: dict[str, float]) -> None:
         """Add values after ``step`` finished steps, at ``time`` in seconds since 1970."""
-        ...
 
     def picture(self, name: str, step: int, path: Path) -> None:
         """Add a PNG file as it was after ``step`` finished steps."""
-        ...
 
     def flush(self) -> None:
         """Everything so far was given: let it be seen, and remember it."""
-        ...
 
     def close(self, finished: bool) -> None:
         """Nothing more comes; ``finished`` tells whether the run has its result."""
-        ...
 
 
 @dataclass

@@ -37,27 +37,21 @@ class Hooks(Protocol):
 
     def log(self, step: int, values: dict[str, float]) -> None:
         """Record values after ``step`` finished steps."""
-        ...
 
     def evaluate(self, step: int) -> None:
         """Score the model."""
-        ...
 
     def save(self, step: int) -> None:
         """Write a checkpoint."""
-        ...
 
     def pauses(self, step: int) -> bool:
         """Whether training is to pause after ``step`` finished steps, once that is saved and scored."""
-        ...
 
     def halt(self, step: int) -> bool:
         """Score what a pause needs, and find out whether training does stop here."""
-        ...
 
     def stop_requested(self) -> bool:
         """Whether to save and stop at this step boundary."""
-        ...
 
 
 def fit(

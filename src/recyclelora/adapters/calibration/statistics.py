@@ -85,4 +85,3 @@ class Calibration(Protocol):
         Raises:
             ValueError: naming the layer that no image reaches, or whose inputs are not finite.
         """
-        ...

@@ -35,36 +35,29 @@ class Dataset(Protocol):
     @property
     def name(self) -> str:
         """The dataset's name, by which protocols know it."""
-        ...
 
     @property
     def label(self) -> str:
         """The name it carries in results."""
-        ...
 
     @property
     def labelled(self) -> bool:
         """Whether there are masks; without them a dataset can only be predicted."""
-        ...
 
     @property
     def classes(self) -> frozenset[int]:
         """The train ids that its masks can hold."""
-        ...
 
     def __len__(self) -> int: ...
 
     def load(self, index: int) -> Sample:
         """Read one sample."""
-        ...
 
     def entries(self) -> list[str]:
         """One line for each file, in order: what identifies the data."""
-        ...
 
     def drives(self) -> list[str] | None:
         """The drive or sequence of which each sample is a frame; None where that is not known."""
-        ...
 
 
 @dataclass(frozen=True)

@@ -24,7 +24,6 @@ class Predicts(Protocol):
 
     def predict(self, image: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Class ids (H, W) and confidence of a uint8 RGB image (H, W, 3)."""
-        ...
 
 
 def lost(source: Source, exported: Predicts) -> dict[str, Any] | str:

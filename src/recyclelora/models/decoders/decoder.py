@@ -25,7 +25,6 @@ class Decoder(Protocol):
 
     def __call__(self, features: Sequence[Tensor], size: tuple[int, int], query: Tensor | None = None) -> Tensor:
         """Scores (B, num_classes, H, W) for ``size`` (H, W); the class of a pixel is the one with the highest."""
-        ...
 
     def losses(
         self,
@@ -40,24 +39,19 @@ class Decoder(Protocol):
         Each is a sum over the batch divided by what :meth:`counts` says of it, as a mean over all processes; ``norm``,
         of the same shape, stands for that mean where the batch is one of several parts of a step.
         """
-        ...
 
     def counts(self, labels: Tensor, ignore_index: int) -> Tensor:
         """What the losses of a batch of labels (B, H, W) are divided by: float32, and for two batches together the sum
         of theirs."""
-        ...
 
     def probabilities(self, scores: Tensor) -> Tensor:
         """Scores (B, num_classes, H, W) as probabilities that sum to 1 over the classes."""
-        ...
 
     def undecayed(self) -> set[str]:
         """Names of the parameters whose weight decay is 0."""
-        ...
 
     def per_class(self) -> set[str]:
         """Names of the parameters whose first rows are the classes in their order; rows behind them belong to none."""
-        ...
 
 
 class Inner(Protocol):
@@ -66,29 +60,24 @@ class Inner(Protocol):
     @property
     def count(self) -> int:
         """How many blocks."""
-        ...
 
     @property
     def width(self) -> int:
         """Channels of a token."""
-        ...
 
     @property
     def patch_size(self) -> int:
         """Side of a patch in pixels."""
-        ...
 
     @property
     def norm(self) -> nn.Module:
         """The final norm; an identity where the pretrained model has none."""
-        ...
 
     def rotations(self, grid: tuple[int, int], num_queries: int) -> Tensor | None:
         """Rotary positions (..., Q + h w, 2 d), sines before cosines, of queries in front of a grid (h, w) of patches.
 
         Queries have no place in the image and are not rotated. None for a model without rotary positions.
         """
-        ...
 
     def run(self, index: int, tokens: Tensor, rotations: Tensor | None, mask: Tensor | None) -> Tensor:
         """One block, 0-based among these.
@@ -99,7 +88,6 @@ class Inner(Protocol):
             rotations: see :meth:`rotations`
             mask: added to the attention's logits, (B, 1, T, T) over the tokens; None: everybody sees everybody
         """
-        ...
 
 
 class DenseDecoder(nn.Module):

@@ -18,11 +18,9 @@ class Pyramid(Protocol):
 
     def __call__(self, features: Sequence[Tensor]) -> list[Tensor]:
         """Maps (B, C, h, w) -> maps (B, C, 4h, 4w), (B, C, 2h, 2w), (B, C, h, w), (B, C, h/2, w/2)."""
-        ...
 
     def project(self, features: Sequence[Tensor], projections: Sequence[nn.Module]) -> list[Tensor]:
         """The pyramid, each level sent through its 1x1 convolution."""
-        ...
 
 
 class BilinearPyramid(nn.Module):

@@ -49,7 +49,6 @@ class ExtraLoss(Protocol):
 
     def __call__(self, inputs: LossInputs) -> dict[str, Tensor]:
         """Scalars by names that begin with ``loss_``, under which they are logged."""
-        ...
 
 
 def with_extras(losses: dict[str, Tensor], extras: Sequence[ExtraLoss], inputs: LossInputs) -> dict[str, Tensor]:
