@@ -2,8 +2,8 @@
 
     python docs/generate_config.py
 
-A key's meaning stands behind its field, its allowed values in the dataclass's ``check()``, an option's purpose in the
-comment at the head of its file.
+A key's meaning stands behind its field, its allowed values in the field or the dataclass's ``check()``, an option's
+purpose in the comment at the head of its file.
 """
 
 from __future__ import annotations
@@ -42,6 +42,7 @@ from recyclelora.data.config import DataConfig
 from recyclelora.models.backbones.config import BackboneConfig
 from recyclelora.models.decoders.config import DECODERS
 from recyclelora.models.losses.config import LOSSES
+from recyclelora.system.checks import field_checks
 
 PAGE = home() / "docs" / "config.md"
 
@@ -256,8 +257,9 @@ def _shown(value: Any) -> str:
 
 
 def allowed(kind: type) -> dict[str, str]:
-    """What the calls of shared checks in ``check()`` allow, by field, in words."""
-    found: dict[str, str] = {}
+    """What the checks of fields and the calls of shared ones in ``check()`` allow, by field, in words."""
+    tested = [(name, check.__name__, bounds) for name, (check, bounds) in field_checks(kind).items()]
+    found = {name: _in_words(check, *bounds) for name, check, bounds in tested if check in LIMITS}
     for owner in kind.__mro__:
         if "check" not in vars(owner):
             continue
@@ -287,12 +289,16 @@ def _limit(call: ast.AST, names: dict[str, Any], variable: str | None) -> list[s
     if variable is not None and not (isinstance(call.args[0], ast.Name) and call.args[0].id == variable):
         return []
     if len(call.args) < 3:
-        return [LIMITS[call.func.id]]
+        return [_in_words(call.func.id)]
     bound = call.args[2]
     if not isinstance(bound, ast.Name | ast.Constant | ast.Tuple):
         return []
     value = names[bound.id] if isinstance(bound, ast.Name) else ast.literal_eval(bound)
-    return [LIMITS[call.func.id].format(", ".join(f"`{v}`" for v in value) if isinstance(value, tuple) else value)]
+    return [_in_words(call.func.id, value)]
+
+
+def _in_words(check: str, *bounds: Any) -> str:
+    return LIMITS[check].format(*(", ".join(f"`{v}`" for v in b) if isinstance(b, tuple) else b for b in bounds))
 
 
 if __name__ == "__main__":

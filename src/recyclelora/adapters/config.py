@@ -17,7 +17,7 @@ from recyclelora.adapters.layers import LayersConfig
 from recyclelora.adapters.low_rank.config import LowRankConfig
 from recyclelora.adapters.products.config import DeloraConfig, HiraConfig, KasaConfig
 from recyclelora.adapters.tokens.config import CausalTuneConfig, ReinConfig, SetConfig
-from recyclelora.system.checks import Problem, above_zero, at_least, within
+from recyclelora.system.checks import Problem, above_zero, at_least, checked, within
 
 if TYPE_CHECKING:  # at run time nothing here imports torch
     from recyclelora.adapters.method import Method
@@ -32,15 +32,10 @@ class DoraConfig(LayersConfig):
 
     kind: str = "dora"
     name: str = "dora"
-    rank: int = 16
+    rank: int = checked(16, at_least, 1)
     """rows of A, columns of B"""
-    alpha: float = 16.0
+    alpha: float = checked(16.0, above_zero)
     """the layer's scale is s = alpha / rank"""
-
-    def check(self) -> Iterator[Problem]:
-        yield from super().check()
-        yield from at_least("rank", self.rank, 1)
-        yield from above_zero("alpha", self.alpha)
 
     def method(self) -> Method:
         from recyclelora.adapters.dora import DoRA
@@ -54,18 +49,12 @@ class VeraConfig(LayersConfig):
 
     kind: str = "vera"
     name: str = "vera"
-    rank: int = 256
+    rank: int = checked(256, at_least, 1)
     """of the shared pair; may exceed the layers' width"""
-    d_initial: float = 0.1
+    d_initial: float = checked(0.1, above_zero)
     """where the vectors d start"""
-    projection_seed: int = 0
+    projection_seed: int = checked(0, at_least, 0)
     """brings the shared pair back bit for bit; apart from the run's seed: a file of vectors keeps its meaning"""
-
-    def check(self) -> Iterator[Problem]:
-        yield from super().check()
-        yield from at_least("rank", self.rank, 1)
-        yield from above_zero("d_initial", self.d_initial)
-        yield from at_least("projection_seed", self.projection_seed, 0)
 
     def method(self) -> Method:
         from recyclelora.adapters.vera import VeRA
@@ -79,12 +68,8 @@ class LoraXsConfig(LayersConfig):
 
     kind: str = "lora_xs"
     name: str = "lora_xs"
-    rank: int = 16
+    rank: int = checked(16, at_least, 1)
     """directions; rank x rank numbers of a layer train"""
-
-    def check(self) -> Iterator[Problem]:
-        yield from super().check()
-        yield from at_least("rank", self.rank, 1)
 
     def method(self) -> Method:
         from recyclelora.adapters.fixed_directions import LoRAXS
@@ -111,18 +96,12 @@ class OploraConfig(LayersConfig):
 
     kind: str = "oplora"
     name: str = "oplora"
-    rank: int = 16
+    rank: int = checked(16, at_least, 1)
     """rows of A, columns of B"""
-    alpha: float = 16.0
+    alpha: float = checked(16.0, above_zero)
     """the layer's scale is s = alpha / rank"""
-    protected: int = 16
+    protected: int = checked(16, at_least, 1)
     """singular directions that stay, on either side"""
-
-    def check(self) -> Iterator[Problem]:
-        yield from super().check()
-        yield from at_least("rank", self.rank, 1)
-        yield from above_zero("alpha", self.alpha)
-        yield from at_least("protected", self.protected, 1)
 
     def method(self) -> Method:
         from recyclelora.adapters.fixed_directions import OPLoRA
@@ -136,37 +115,29 @@ class AdaLoraConfig(LayersConfig):
 
     kind: str = "adalora"
     name: str = "adalora"
-    init_rank: int = 24
+    init_rank: int = checked(24, at_least, 1)
     """triplets of every layer at first"""
     target_rank: int = 16
     """triplets of a layer at the end, on average"""
-    alpha: float = 24.0
+    alpha: float = checked(24.0, above_zero)
     """the layer's scale is s = alpha / init_rank"""
-    t_init: Optional[int] = None
+    t_init: Optional[int] = checked(None, at_least, 0)
     """steps before the budget shrinks; null: a tenth of the run"""
-    t_final: Optional[int] = None
+    t_final: Optional[int] = checked(None, at_least, 0)
     """steps after it has shrunk; null: half of the run"""
-    delta_t: Optional[int] = None
+    delta_t: Optional[int] = checked(None, at_least, 1)
     """steps between two share-outs; null: 400 of them in a run"""
-    beta1: float = 0.85
+    beta1: float = checked(0.85, within, "(0, 1)")
     """of the running average of sensitivities"""
-    beta2: float = 0.85
+    beta2: float = checked(0.85, within, "(0, 1)")
     """of the running average of their uncertainty"""
-    orthogonality: float = 0.5
+    orthogonality: float = checked(0.5, at_least, 0)
     """weight of the penalty that keeps P and Q near orthonormal; 0 does without"""
 
     def check(self) -> Iterator[Problem]:
         yield from super().check()
-        yield from at_least("init_rank", self.init_rank, 1)
         if not 1 <= self.target_rank <= self.init_rank:
             yield "target_rank", f"must lie between 1 and init_rank, {self.init_rank}"
-        yield from above_zero("alpha", self.alpha)
-        yield from at_least("orthogonality", self.orthogonality, 0)
-        yield from at_least("t_init", self.t_init, 0)
-        yield from at_least("t_final", self.t_final, 0)
-        yield from at_least("delta_t", self.delta_t, 1)
-        yield from within("beta1", self.beta1, "(0, 1)")
-        yield from within("beta2", self.beta2, "(0, 1)")
 
     def check_with(self, decoder: Any, max_steps: int) -> Iterator[Problem]:
         first, last, _ = self.steps(max_steps)

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from typing import Optional
 
 from recyclelora.adapters.blocks import check_selection
-from recyclelora.system.checks import Problem, above_zero, at_least
+from recyclelora.system.checks import Problem, above_zero, at_least, checked
 
 # OmegaConf reads these annotations at run time and wants Optional[...], not "... | None".
 # ruff: noqa: UP045
@@ -19,16 +19,14 @@ class BlocksConfig:
 
     blocks: str = ":"
     """which blocks, as slices and numbers"""
-    lr_mult: float = 1.0
+    lr_mult: float = checked(1.0, above_zero)
     """learning rate relative to the optimizer's"""
-    weight_decay: Optional[float] = 0.0
+    weight_decay: Optional[float] = checked(0.0, at_least, 0)
     """of what it trains; null takes the optimizer's"""
 
     def check(self) -> Iterator[Problem]:
         """What is wrong with the values, by key."""
         yield from check_selection(["*"], self.blocks)
-        yield from above_zero("lr_mult", self.lr_mult)
-        yield from at_least("weight_decay", self.weight_decay, 0)
 
 
 @dataclass

@@ -11,7 +11,7 @@ from omegaconf import MISSING
 from recyclelora.config.run import Config, unknown_metrics
 from recyclelora.config.training import ACCELERATORS, POINTERS
 from recyclelora.data.config import COMMON_CORRUPTIONS, DataConfig
-from recyclelora.system.checks import Problem, above_zero, at_least, one_of
+from recyclelora.system.checks import Problem, above_zero, at_least, checked, one_of
 from recyclelora.system.plugins import plugin_names
 
 # OmegaConf reads these annotations at run time and wants Optional[...], not "... | None".
@@ -27,23 +27,16 @@ class RunConfig:
 
     run: str = MISSING
     """a finished run's directory"""
-    checkpoint: str = "last"
+    checkpoint: str = checked("last", one_of, POINTERS)
     """which of the run's checkpoints"""
-
-    def check(self) -> Iterator[Problem]:
-        yield from one_of("checkpoint", self.checkpoint, POINTERS)
 
 
 @dataclass
 class ModelConfig(RunConfig):
     """The model of a finished run, and where it computes."""
 
-    accelerator: str = "auto"
+    accelerator: str = checked("auto", one_of, ACCELERATORS)
     """``auto`` takes what is there"""
-
-    def check(self) -> Iterator[Problem]:
-        yield from super().check()
-        yield from one_of("accelerator", self.accelerator, ACCELERATORS)
 
 
 @dataclass
@@ -52,7 +45,7 @@ class EvaluateConfig(ModelConfig):
 
     data: Optional[DataConfig] = None
     """whose targets are scored; null: the run's own"""
-    num_workers: int = 2
+    num_workers: int = checked(2, at_least, 0)
     """processes that read images"""
     metrics: Optional[list[str]] = None
     """further metrics, built in or of installed packages; null: those of the run"""
@@ -62,14 +55,12 @@ class EvaluateConfig(ModelConfig):
     """of these corruptions"""
 
     def check(self) -> Iterator[Problem]:
-        yield from super().check()
         for name in self.corruptions or ():
             yield from one_of("corruptions", name, MORE_CORRUPTIONS)
         if self.corruptions == []:
             yield "corruptions", "must name one, or be null"
         if not self.severities or not set(self.severities) <= {1, 2, 3, 4, 5}:
             yield "severities", "must be a list of 1 to 5"
-        yield from at_least("num_workers", self.num_workers, 0)
         yield from unknown_metrics(self.metrics or ())
 
 
@@ -81,26 +72,18 @@ class PredictConfig(ModelConfig):
     """a folder, images, films, streams, or a list of these"""
     output: Optional[str] = None
     """folder that is written; null: inside the run"""
-    size: Optional[int] = None
+    size: Optional[int] = checked(None, at_least, 16)
     """short edge in pixels at which images are shown to the model; null: their own"""
-    window: Optional[int] = None
+    window: Optional[int] = checked(None, at_least, 16)
     """side of the squares into which larger images are cut; null: as in training"""
-    batch: Optional[int] = None
+    batch: Optional[int] = checked(None, at_least, 1)
     """so many of these go through the model at once; null: as in the run's evaluations"""
-    max_megapixels: float = 50.0
+    max_megapixels: float = checked(50.0, above_zero)
     """larger images are refused"""
-    every: int = 1
+    every: int = checked(1, at_least, 1)
     """of films each so-many-th frame"""
     frames: bool = False
     """whether the files of each frame of a film are written beside the film of overlays"""
-
-    def check(self) -> Iterator[Problem]:
-        yield from super().check()
-        yield from at_least("size", self.size, 16)
-        yield from at_least("window", self.window, 16)
-        yield from at_least("batch", self.batch, 1)
-        yield from above_zero("max_megapixels", self.max_megapixels)
-        yield from at_least("every", self.every, 1)
 
 
 @dataclass
@@ -129,7 +112,6 @@ class AnalyzeConfig(ModelConfig):
         runs = self.run if isinstance(self.run, list) else [self.run]
         if not runs or not all(isinstance(run, str) for run in runs):
             yield "run", "must be a run directory or a list of run directories"
-        yield from super().check()
 
 
 @dataclass
@@ -138,18 +120,14 @@ class InspectConfig:
 
     data: DataConfig = field(default_factory=DataConfig)
     """sources and targets"""
-    num_workers: int = 4
+    num_workers: int = checked(4, at_least, 0)
     """processes that read images"""
-    num_samples: int = 8
+    num_samples: int = checked(8, at_least, 0)
     """pictures of each dataset on the page"""
     output_dir: str = "outputs"
     """the page is ``inspect/<data>/index.html`` in it"""
     cache: str = MISSING
     """folder of what is computed once"""
-
-    def check(self) -> Iterator[Problem]:
-        yield from at_least("num_workers", self.num_workers, 0)
-        yield from at_least("num_samples", self.num_samples, 0)
 
 
 @dataclass
@@ -162,11 +140,11 @@ class ReportConfig:
     """a list of run directories, or a pattern"""
     reference: Optional[str] = None
     """group that the others are compared with; null: the frozen backbone, or the best"""
-    selection: str = "last"
+    selection: str = checked("last", one_of, POINTERS)
     """checkpoint that counts"""
-    resamples: int = 1000
+    resamples: int = checked(1000, at_least, 0)
     """draws of the bootstrap; 0: none"""
-    max_rows: int = 20
+    max_rows: int = checked(20, at_least, 1)
     """of ``table.md`` and ``table.tex``"""
     columns: Optional[list[str]] = None
     """of their scores and differences, by their headings; null: all"""
@@ -183,9 +161,6 @@ class ReportConfig:
             yield "sweep", "give either sweep=<sweep dir> or runs=[<run dir>,...]"
         elif self.sweep is None and (not runs or not all(isinstance(run, str) for run in runs)):
             yield "runs", "must be a run directory, a pattern, or a list of these"
-        yield from one_of("selection", self.selection, POINTERS)
-        yield from at_least("resamples", self.resamples, 0)
-        yield from at_least("max_rows", self.max_rows, 1)
         for text in self.labels:
             if ": " not in text:
                 yield "labels", f"{text!r} must be <name>: <label>"
@@ -225,15 +200,13 @@ class ExportConfig(RunConfig):
     size: Optional[list[int]] = None
     """[height, width] of ``segmenter`` and ``onnx`` (null leaves it open), and what the position embedding of ``timm``
     and ``peft`` is laid out for (null: as in the run)"""
-    precision: str = "fp32"
+    precision: str = checked("fp32", one_of, ("fp32", "fp16", "int8"))
     """of ``onnx``"""
     bench: bool = False
     """whether latency and memory of ``segmenter`` or ``onnx`` are measured"""
 
     def check(self) -> Iterator[Problem]:
-        yield from super().check()
         yield from one_of("format", self.format, EXPORT_FORMATS, plugin_names(EXPORT_GROUP))
-        yield from one_of("precision", self.precision, ("fp32", "fp16", "int8"))
         if self.precision != "fp32" and self.format in ("timm", "peft", "segmenter"):
             yield "precision", "can be chosen with format=onnx only"
         if self.bench and self.format in ("timm", "peft"):

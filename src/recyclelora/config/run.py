@@ -14,7 +14,7 @@ from recyclelora.data.config import DataConfig
 from recyclelora.models.backbones.config import BackboneConfig
 from recyclelora.models.decoders.config import DECODERS
 from recyclelora.models.losses.config import LOSSES
-from recyclelora.system.checks import Problem, added, at_least, file_name, nearest, one_of, with_additions
+from recyclelora.system.checks import Problem, added, at_least, checked, file_name, nearest, one_of, with_additions
 from recyclelora.system.plugins import option_plugins, plugins
 
 # OmegaConf reads these annotations at run time and wants Optional[...], not "... | None".
@@ -69,9 +69,9 @@ class Config:
     """how weights change"""
     tracking: TrackingConfig = field(default_factory=TrackingConfig)
     """who is told"""
-    seed: int = 0
+    seed: int = checked(0, at_least, 0)
     """of everything that is drawn in training"""
-    objective: str = "source_val"
+    objective: str = checked("source_val", one_of, ("source_val", "target_mean"))
     """what a sweep maximises; ``target_mean`` is tuned on targets"""
     init_from: Optional[str] = None
     """finished run whose adapter and decoder this one starts from; null begins anew"""
@@ -79,7 +79,7 @@ class Config:
     """holds ``runs`` and ``sweeps``"""
     cache: str = MISSING
     """folder of what is computed once"""
-    factor_cache_gib: float = 4.0
+    factor_cache_gib: float = checked(4.0, at_least, 0)
     """bound on the decomposed weights that are kept there"""
     study: Optional[str] = None
     """sweep that the run is a trial of; set by the sweep"""
@@ -91,8 +91,6 @@ class Config:
     """further ones, built in or of installed packages, that every evaluation computes"""
 
     def check(self) -> Iterator[Problem]:
-        yield from one_of("objective", self.objective, ("source_val", "target_mean"))
-        yield from at_least("seed", self.seed, 0)
         plain = [name for name in ("adapter", "decoder") if not is_dataclass(getattr(self, name))]
         plain += [f"losses.{name}" for name, options in self.losses.items() if not is_dataclass(options)]
         for name in plain:  # their fields may be anything, for options of other packages: OmegaConf does not look
@@ -101,7 +99,6 @@ class Config:
             yield from file_name("adapter.name", self.adapter.name)
         if self.study is not None:
             yield from file_name("study", self.study)
-        yield from at_least("factor_cache_gib", self.factor_cache_gib, 0)
         for side, crop in zip(("height", "width"), self.data.augment.crop, strict=False):
             if self.backbone.patch_size > 0 and crop % self.backbone.patch_size:
                 yield (

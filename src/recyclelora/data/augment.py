@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 
-from recyclelora.system.checks import Problem, added, at_least, one_of, within
+from recyclelora.system.checks import Problem, added, at_least, checked, one_of, within
 
 LIGHT_CORRUPTIONS = ("blur", "noise", "jpeg")
 
@@ -21,41 +21,41 @@ class AugmentConfig:
     """[height, width] that the model sees"""
     short_edges: list[int] = field(default_factory=list)
     """one is drawn for the short edge of each image"""
-    max_long_edge: int = 2048
+    max_long_edge: int = checked(2048, at_least, 1)
     """of a resized image"""
-    max_class_ratio: float = 0.75
+    max_class_ratio: float = checked(0.75, within, "[0, 1]")
     """largest share of one class in a crop, else it is drawn again"""
-    max_redraws: int = 10
+    max_redraws: int = checked(10, at_least, 0)
     """of a crop"""
-    flip: float = 0.5
+    flip: float = checked(0.5, within, "[0, 1]")
     """probability of a mirror image"""
-    brightness: float = 32.0
+    brightness: float = checked(32.0, at_least, 0)
     """largest shift of grey levels"""
     contrast: list[float] = field(default_factory=lambda: [0.5, 1.5])
     """[low, high] of the factor"""
     saturation: list[float] = field(default_factory=lambda: [0.5, 1.5])
     """[low, high] of the factor"""
-    hue: int = 18
+    hue: int = checked(18, at_least, 0)
     """largest turn, of 180 once around"""
     hue_half_open: bool = added(False)
     """whether +``hue`` itself is never drawn, as in mmsegmentation"""
-    photometric: float = 0.5
+    photometric: float = checked(0.5, within, "[0, 1]")
     """probability of each of the four changes above"""
-    padding: str = added("first")
+    padding: str = added("first", one_of, ("first", "last"))
     """of small images: ``first`` (black, before flip and colours) or ``last`` (0 behind the normalisation)"""
-    style_jitter: float = 0.0
+    style_jitter: float = checked(0.0, within, "[0, 1]")
     """probability of other means and deviations of the colours"""
-    style_strength: float = 0.3
+    style_strength: float = checked(0.3, at_least, 0)
     """of these changes"""
-    style_mix: float = 0.0
+    style_mix: float = checked(0.0, within, "[0, 1]")
     """probability of means and deviations of the colours moved towards another image's"""
-    fourier: float = 0.0
+    fourier: float = checked(0.0, within, "[0, 1]")
     """probability of low frequencies moved towards another image's"""
     fourier_beta: float = 0.01
     """frequencies below this share of the crop's shorter side are low"""
-    class_mix: float = 0.0
+    class_mix: float = checked(0.0, within, "[0, 1]")
     """probability of half of another image's classes pasted in"""
-    corruption: float = 0.0
+    corruption: float = checked(0.0, within, "[0, 1]")
     """probability of one of ``corruption_kinds``"""
     corruption_kinds: list[str] = field(default_factory=lambda: [*LIGHT_CORRUPTIONS])
     """that are drawn from"""
@@ -65,18 +65,9 @@ class AugmentConfig:
             yield "crop", "must be [height, width] in pixels"
         if not self.short_edges or min(self.short_edges) < 1:
             yield "short_edges", "must list at least one positive length in pixels"
-        yield from at_least("max_long_edge", self.max_long_edge, 1)
-        for name in ("max_redraws", "hue", "brightness", "style_strength"):
-            yield from at_least(name, getattr(self, name), 0)
-        yield from one_of("padding", self.padding, ("first", "last"))
         for name in ("contrast", "saturation"):
             if len(getattr(self, name)) != 2 or not 0 <= getattr(self, name)[0] <= getattr(self, name)[1]:
                 yield name, "must be [low, high] with 0 <= low <= high"
-        for name in (
-            "flip", "photometric", "max_class_ratio",
-            "style_jitter", "style_mix", "fourier", "class_mix", "corruption",
-        ):  # fmt: skip
-            yield from within(name, getattr(self, name), "[0, 1]")
         if not 0 < self.fourier_beta < 0.5:
             yield "fourier_beta", "must lie between 0 and 0.5, as a share of the crop's shorter side"
         if not self.corruption_kinds:

@@ -13,7 +13,7 @@ from recyclelora.data.classes import ClassesConfig
 from recyclelora.data.folder import FolderConfig, class_index
 from recyclelora.data.labels import CITYSCAPES_CLASSES, OWN_CLASSES
 from recyclelora.data.protocol import ProtocolConfig
-from recyclelora.system.checks import Problem, above_zero, added, at_least, file_name, nearest, one_of
+from recyclelora.system.checks import Problem, above_zero, added, at_least, checked, file_name, nearest, one_of
 from recyclelora.system.plugins import plugin_names
 
 # OmegaConf reads these annotations at run time and wants Optional[...], not "... | None".
@@ -31,18 +31,16 @@ COMMON_CORRUPTIONS = (
 class CorruptionConfig:
     """A corruption of ImageNet-C, made while images are read."""
 
-    name: str = MISSING
+    name: str = checked(MISSING, one_of, COMMON_CORRUPTIONS)
     """which one"""
     severity: int = 3
     """1 to 5"""
-    seed: int = 0
+    seed: int = checked(0, at_least, 0)
     """with the name of an image it decides what is drawn"""
 
     def check(self) -> Iterator[Problem]:
-        yield from one_of("name", self.name, COMMON_CORRUPTIONS)
         if not 1 <= self.severity <= 5:
             yield "severity", "must lie between 1 and 5"
-        yield from at_least("seed", self.seed, 0)
 
 
 DATASETS = (
@@ -76,9 +74,9 @@ class DatasetConfig:
     """in results; null makes one of dataset, variant and corruption"""
     variant: Optional[str] = None
     """condition, density, corruption or label version of a dataset that has several"""
-    subset: Optional[int] = None
+    subset: Optional[int] = checked(None, at_least, 1)
     """so many images, drawn by ``data.subset_seed``; null takes all"""
-    weight: Optional[float] = None
+    weight: Optional[float] = checked(None, above_zero)
     """a source's share of the samples; null: by its number of images"""
     corruption: Optional[CorruptionConfig] = None
     """made on the fly; null leaves the images as they are"""
@@ -92,36 +90,29 @@ class DatasetConfig:
 
     def check(self) -> Iterator[Problem]:
         yield from file_name("name", self.label)
-        yield from at_least("subset", self.subset, 1)
-        yield from above_zero("weight", self.weight)
 
 
 @dataclass
 class RareClassesConfig:
     """Rare-class sampling as in DAFormer."""
 
-    temperature: Optional[float] = None
+    temperature: Optional[float] = checked(None, above_zero)
     """how evenly classes are drawn; null draws images instead, DAFormer's is 0.01"""
-    image_pixels: int = 3000
+    image_pixels: int = checked(3000, at_least, 1)
     """of a class make an image one of its images"""
-    crop_pixels: int = 1500
+    crop_pixels: int = checked(1500, at_least, 0)
     """of the class that a crop should show"""
-
-    def check(self) -> Iterator[Problem]:
-        yield from above_zero("temperature", self.temperature)
-        yield from at_least("image_pixels", self.image_pixels, 1)
-        yield from at_least("crop_pixels", self.crop_pixels, 0)
 
 
 @dataclass
 class DataConfig:
     """Where training images come from and on which unseen streets the model is scored."""
 
-    name: str = MISSING
+    name: str = checked(MISSING, file_name)
     """of the pair; names run directories"""
     root: str = MISSING
     """folder that holds one folder for each dataset"""
-    decode_cache: Optional[float] = None
+    decode_cache: Optional[float] = checked(None, above_zero)
     """GB of decoded samples kept below the cache folder; null keeps none"""
     classes: ClassesConfig = field(default_factory=ClassesConfig)
     """that are told apart"""
@@ -131,7 +122,7 @@ class DataConfig:
     """held out of the sources"""
     targets: list[DatasetConfig] = field(default_factory=list)
     """that are scored and never trained on"""
-    subset_seed: int = 0
+    subset_seed: int = checked(0, at_least, 0)
     """draws subsets and held-out splits, independent of ``seed``"""
     rare_classes: RareClassesConfig = field(default_factory=RareClassesConfig)
     """draws images with rare classes more often"""
@@ -141,17 +132,12 @@ class DataConfig:
     """how images are scored"""
     folder: Optional[FolderConfig] = None
     """your own images and masks; null where no dataset is ``folder``"""
-    orientation: Optional[str] = added(None)
+    orientation: Optional[str] = added(None, one_of, ("turned", "stored"))
     """``turned`` or ``stored``: how masks lie under photographs whose EXIF orientation fits both ways"""
-    cityscapes_labels: str = added("labelIds")
+    cityscapes_labels: str = added("labelIds", one_of, ("labelIds", "labelTrainIds"))
     """kind of Cityscapes' masks that is read where both are there"""
 
     def check(self) -> Iterator[Problem]:
-        yield from file_name("name", self.name)
-        yield from one_of("orientation", self.orientation, ("turned", "stored"))
-        yield from one_of("cityscapes_labels", self.cityscapes_labels, ("labelIds", "labelTrainIds"))
-        yield from at_least("subset_seed", self.subset_seed, 0)
-        yield from above_zero("decode_cache", self.decode_cache)
         if not self.sources:
             yield "sources", "must name at least one dataset"
         labels = [target.label for target in self.targets]

@@ -10,7 +10,7 @@ from typing import Any, Optional
 from omegaconf import MISSING
 
 from recyclelora.data.patterns import odd_braces, wildcards
-from recyclelora.system.checks import Problem, added, one_of
+from recyclelora.system.checks import Problem, added, checked, one_of
 
 # OmegaConf reads these annotations at run time and wants Optional[...], not "... | None".
 # ruff: noqa: UP045
@@ -25,18 +25,16 @@ MAX_ID = (1 << 16) - 1
 class CodingConfig:
     """How masks are stored. A class is given by its name, its train id, or ``ignore``."""
 
-    kind: str = "ids"
+    kind: str = checked("ids", one_of, ("ids", "colours"))
     """what pixels hold: ``ids`` of 8 or 16 bits, or ``colours``"""
     ids: dict[int, Any] = field(default_factory=dict)
     """stored id -> class; without any, masks hold train ids"""
     colours: dict[str, Any] = field(default_factory=dict)
     """"#rrggbb" or "r,g,b" -> class, beside or instead of those of ``data.classes``"""
-    others: str = "refuse"
+    others: str = checked("refuse", one_of, ("refuse", "ignore"))
     """what is not named: a defect (``refuse``) or unlabelled (``ignore``)"""
 
     def check(self) -> Iterator[Problem]:
-        yield from one_of("kind", self.kind, ("ids", "colours"))
-        yield from one_of("others", self.others, ("refuse", "ignore"))
         if not all(0 <= stored <= MAX_ID for stored in self.ids):
             yield "ids", f"must map ids from 0 to {MAX_ID}"
         for text in self.colours:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from omegaconf import MISSING
 
-from recyclelora.system.checks import Problem, above_zero, at_least, one_of
+from recyclelora.system.checks import Problem, above_zero, at_least, checked, one_of
 
 if TYPE_CHECKING:
     from recyclelora.data.datasets import Dataset
@@ -20,9 +20,9 @@ class ProtocolConfig:
 
     name: str = MISSING
     """in results"""
-    mode: str = "slide"
+    mode: str = checked("slide", one_of, ("slide", "whole"))
     """``slide`` a window over an image, or show it ``whole``"""
-    window: int = 512
+    window: int = checked(512, at_least, 1)
     """side of the sliding window in pixels"""
     stride: int = 341
     """pixels from one window to the next"""
@@ -39,8 +39,6 @@ class ProtocolConfig:
 
     def check(self) -> Iterator[Problem]:
         """Values that no image could be shown under."""
-        yield from one_of("mode", self.mode, ("slide", "whole"))
-        yield from at_least("window", self.window, 1)
         if not 1 <= self.stride <= self.window:
             yield "stride", f"must lie between 1 and the window, {self.window}"
         if not self.scales:

@@ -7,7 +7,7 @@ import difflib
 import json
 import math
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from functools import cache
 from typing import Any, get_args, get_type_hints
 
@@ -15,6 +15,8 @@ from recyclelora.system.redaction import redacted
 
 Problem = tuple[str, str]
 """A field's name and what is wrong with its value."""
+Check = Callable[..., Iterator[Problem]]
+"""Of a field's name, its value and what bounds it."""
 
 
 def one_of(name: str, value: str | None, allowed: tuple[str, ...], more: tuple[str, ...] = ()) -> Iterator[Problem]:
@@ -77,12 +79,15 @@ def accept(options: Any) -> None:
 
 
 def _problems(node: Any, path: str, checks: Sequence[str]) -> Iterator[tuple[str, Any, str]]:
-    """Walk dataclasses, lists and dicts; yield (full key, value, what is wrong) as their methods ``checks`` say."""
+    """Walk dataclasses, lists and dicts; yield (full key, value, what is wrong) as fields and methods say."""
     if dataclasses.is_dataclass(node):
         children = {f.name: getattr(node, f.name) for f in dataclasses.fields(node)}
         for name in vars(node).keys() - children.keys():  # a '+key=value' on the command line gets this far
             yield _join(path, name), getattr(node, name), f"no such key{nearest(name, list(children))}"
-        for name, what in (problem for check in checks for problem in getattr(node, check, lambda: ())()):
+        for key, (check, bounds) in field_checks(type(node)).items():
+            for _, what in check(key, children[key], *bounds):
+                yield _join(path, key), children[key], what
+        for name, what in (problem for method in checks for problem in getattr(node, method, lambda: ())()):
             yield _join(path, name), _value_at(node, name), what
     elif isinstance(node, list):
         children = {str(index): item for index, item in enumerate(node)}
@@ -104,18 +109,42 @@ def _value_at(node: Any, name: str) -> Any:
     return node
 
 
-ADDED = "added"
-"""Key of a field's metadata: the option is younger than runs that are to go on."""
+ADDED, CHECK = "added", "check"
+"""Keys of a field's metadata: the option is younger than runs that are to go on; what its values are checked with."""
 
 
-def added(default: Any) -> Any:
-    """A field for an option that runs begun by earlier versions do not know.
+def checked(default: Any, check: Check, *bounds: Any) -> Any:
+    """A field of options whose values ``check(name, value, *bounds)`` finds right or wrong, in front of ``check()``.
+
+    Args:
+        default: of the field; a list, dict or dataclass as a function without arguments that makes it
+        check: such as :func:`at_least`
+        bounds: what it needs to know besides name and value
+    """
+    return _field(default, {CHECK: (check, bounds)})
+
+
+def added(default: Any, check: Check | None = None, *bounds: Any) -> Any:
+    """The same for an option that runs begun by earlier versions do not know; ``check`` may be left out.
 
     Its default is what those versions did. At that default it is not part of a run's identity, so their signatures stay
-    as they are. A list, dict or dataclass is given as a function without arguments that makes it.
+    as they are.
     """
+    return _field(default, {ADDED: True} | ({} if check is None else {CHECK: (check, bounds)}))
+
+
+@cache
+def field_checks(kind: type) -> dict[str, tuple[Check, tuple[Any, ...]]]:
+    """The checks of a dataclass's fields, and what bounds these; a new default keeps the check."""
+    found: dict[str, tuple[Check, tuple[Any, ...]]] = {}
+    for owner in reversed([owner for owner in kind.__mro__ if dataclasses.is_dataclass(owner)]):
+        found |= {field.name: field.metadata[CHECK] for field in dataclasses.fields(owner) if CHECK in field.metadata}
+    return found
+
+
+def _field(default: Any, metadata: dict[str, Any]) -> Any:
     kind = "default_factory" if callable(default) else "default"
-    return dataclasses.field(**{kind: default}, metadata={ADDED: True})
+    return dataclasses.field(**{kind: default}, metadata=metadata)
 
 
 def identity_fields(node: Any) -> Any:

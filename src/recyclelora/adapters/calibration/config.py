@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Optional
 
-from recyclelora.system.checks import Problem, at_least
+from recyclelora.system.checks import at_least, checked
 
 # OmegaConf reads these annotations at run time and wants Optional[...], not "... | None".
 # ruff: noqa: UP045
@@ -16,13 +15,9 @@ from recyclelora.system.checks import Problem, at_least
 class CalibrationConfig:
     """Which images an adapter looks at before it starts: crops of the sources, as training sees them; never targets."""
 
-    images: int = 64
+    images: int = checked(64, at_least, 1)
     """crops to look at, one image after the other"""
-    seed: int = 0
+    seed: int = checked(0, at_least, 0)
     """of their order and crops; apart from the run's seed, so that runs of many seeds start alike"""
     folder: Optional[str] = None
     """a folder of photographs instead of the sources; for what needs no labels"""
-
-    def check(self) -> Iterator[Problem]:
-        yield from at_least("images", self.images, 1)
-        yield from at_least("seed", self.seed, 0)

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Optional
 
 from recyclelora.adapters.layers import BlocksConfig
-from recyclelora.system.checks import Problem, above_zero, added, at_least, within
+from recyclelora.system.checks import above_zero, added, at_least, checked, within
 
 if TYPE_CHECKING:  # at run time nothing here imports torch
     from recyclelora.adapters.method import Method
@@ -35,17 +34,13 @@ class FullConfig:
 
     kind: str = "full"
     name: str = "full"
-    lr_mult: float = 0.1
+    lr_mult: float = checked(0.1, above_zero)
     """learning rate relative to the optimizer's"""
-    weight_decay: Optional[float] = None
+    weight_decay: Optional[float] = checked(None, at_least, 0)
     """of what decays; null takes the optimizer's"""
     decay_all: bool = added(False)
     """whether norms, biases and LayerScale decay too, as where a configuration in mmengine's way has one rule for
     ``backbone``: it is preferred to the one for ``norm``, whose name is shorter"""
-
-    def check(self) -> Iterator[Problem]:
-        yield from above_zero("lr_mult", self.lr_mult)
-        yield from at_least("weight_decay", self.weight_decay, 0)
 
     def method(self) -> Method:
         from recyclelora.adapters.controls.whole import Full
@@ -74,15 +69,10 @@ class AdaptFormerConfig(BlocksConfig):
 
     kind: str = "adaptformer"
     name: str = "adaptformer"
-    width: int = 64
+    width: int = checked(64, at_least, 1)
     """channels between its two layers"""
-    scale: float = 0.1
+    scale: float = checked(0.1, above_zero)
     """of what it adds"""
-
-    def check(self) -> Iterator[Problem]:
-        yield from super().check()
-        yield from at_least("width", self.width, 1)
-        yield from above_zero("scale", self.scale)
 
     def method(self) -> Method:
         from recyclelora.adapters.controls.adaptformer import AdaptFormer
@@ -96,15 +86,10 @@ class VptConfig(BlocksConfig):
 
     kind: str = "vpt"
     name: str = "vpt"
-    num_prompts: int = 150
+    num_prompts: int = checked(150, at_least, 1)
     """prompts of a block"""
-    dropout: float = 0.1
+    dropout: float = checked(0.1, within, "[0, 1)")
     """of the prompts in training"""
-
-    def check(self) -> Iterator[Problem]:
-        yield from super().check()
-        yield from at_least("num_prompts", self.num_prompts, 1)
-        yield from within("dropout", self.dropout, "[0, 1)")
 
     def method(self) -> Method:
         from recyclelora.adapters.controls.vpt import Vpt

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, Optional
 
 from recyclelora.adapters.blocks import check_selection
 from recyclelora.adapters.calibration.config import CalibrationConfig
-from recyclelora.system.checks import Problem, above_zero, added, at_least, one_of
+from recyclelora.system.checks import Problem, above_zero, added, at_least, checked, one_of
 
 if TYPE_CHECKING:  # at run time nothing here imports torch
     from recyclelora.adapters.method import Method
@@ -37,15 +37,15 @@ SCALE_RULES = ("total_rank", "sqrt_rank", "fixed")
 class BranchConfig:
     """One low-rank pair (A, B) of an adapted layer: how it starts and how fast it learns."""
 
-    init: str = MISSING
+    init: str = checked(MISSING, one_of, INITS)
     """where A and B start"""
-    rank: int = MISSING
+    rank: int = checked(MISSING, at_least, 1)
     """rows of A, columns of B"""
-    lr_mult: float = 1.0
+    lr_mult: float = checked(1.0, above_zero)
     """learning rate relative to the optimizer's"""
-    lr_mult_b: float = 1.0
+    lr_mult_b: float = checked(1.0, above_zero)
     """multiplies B's once more (LoRA+)"""
-    weight_decay: float = 0.0
+    weight_decay: float = checked(0.0, at_least, 0)
     """of both factors"""
     train_a: bool = True
     """whether A trains"""
@@ -53,11 +53,6 @@ class BranchConfig:
     """whether B trains"""
 
     def check(self) -> Iterator[Problem]:
-        yield from one_of("init", self.init, INITS)
-        yield from at_least("rank", self.rank, 1)
-        yield from above_zero("lr_mult", self.lr_mult)
-        yield from above_zero("lr_mult_b", self.lr_mult_b)
-        yield from at_least("weight_decay", self.weight_decay, 0)
         if not (self.train_a or self.train_b):
             yield "train_a", "and train_b are both false: nothing of this branch would train"
 
@@ -68,11 +63,11 @@ class LowRankConfig:
 
     kind: str = "low_rank"
     name: str = MISSING
-    alpha: float = 1.0
+    alpha: float = checked(1.0, above_zero)
     """the layer's scale is s = alpha / (sum of the ranks), or alpha / sqrt(sum of the ranks)"""
-    scale_rule: str = "total_rank"
+    scale_rule: str = checked("total_rank", one_of, SCALE_RULES)
     """which of these, or ``fixed``: ``scale`` itself"""
-    scale: Optional[float] = None
+    scale: Optional[float] = checked(None, above_zero)
     """s with ``scale_rule=fixed``"""
     residual: bool = True
     """subtract the initial branches from the frozen weight, so that training starts at the pretrained model"""
@@ -84,17 +79,17 @@ class LowRankConfig:
     """patterns over the names of linear layers"""
     blocks: str = ":"
     """which blocks, as slices and numbers"""
-    precision: str = "float64"
+    precision: str = checked("float64", one_of, ("float64", "float32"))
     """of the pivoted QR"""
-    pivoting: str = "greedy"
+    pivoting: str = checked("greedy", one_of, ("greedy", "strong"))
     """greedy as in the paper, or strong rank-revealing QR"""
-    pivoting_f: float = 2.0
+    pivoting_f: float = checked(2.0, at_least, 1)
     """the bound f of strong pivoting"""
     main: BranchConfig = field(default_factory=BranchConfig)
     """the first pair"""
     sub: Optional[BranchConfig] = None
     """the second; null for one alone"""
-    mixed_precision: str = added("fold")
+    mixed_precision: str = added("fold", one_of, ("fold", "subtract"))
     """``residual`` under autocast: ``subtract`` takes s B0 A0 away in every forward, so that small steps survive;
     ``fold`` once from the frozen weight, as in float32"""
     calibration: CalibrationConfig = added(CalibrationConfig)
@@ -124,15 +119,8 @@ class LowRankConfig:
         return self.alpha / (total if self.scale_rule == "total_rank" else total**0.5)
 
     def check(self) -> Iterator[Problem]:
-        yield from above_zero("alpha", self.alpha)
-        yield from one_of("scale_rule", self.scale_rule, SCALE_RULES)
-        yield from one_of("precision", self.precision, ("float64", "float32"))
-        yield from one_of("pivoting", self.pivoting, ("greedy", "strong"))
-        yield from one_of("mixed_precision", self.mixed_precision, ("fold", "subtract"))
-        yield from at_least("pivoting_f", self.pivoting_f, 1)
         if self.pivoting == "strong":
             yield from self._check_strong()
-        yield from above_zero("scale", self.scale)
         if (self.scale is None) == (self.scale_rule == "fixed"):
             yield "scale", "is needed with scale_rule=fixed, and only there"
         yield from check_selection(self.targets, self.blocks)

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from recyclelora.adapters.layers import LayersConfig
-from recyclelora.system.checks import Problem, above_zero, at_least
+from recyclelora.system.checks import above_zero, at_least, checked
 
 if TYPE_CHECKING:
     from recyclelora.adapters.method import Method
@@ -19,21 +18,14 @@ class KasaConfig(LayersConfig):
 
     kind: str = "kasa"
     name: str = "kasa"
-    rank: int = 16
+    rank: int = checked(16, at_least, 1)
     """triplets dropped, and learned"""
-    alpha: float = 16.0
+    alpha: float = checked(16.0, above_zero)
     """the layer's scale is s = alpha / rank"""
-    shrinkage: float = 1e-4
+    shrinkage: float = checked(1e-4, at_least, 0)
     """weight of the penalty on learned singular values"""
-    orthogonality: float = 1e-3
+    orthogonality: float = checked(1e-3, at_least, 0)
     """weight of the penalty that keeps learned vectors near orthonormal"""
-
-    def check(self) -> Iterator[Problem]:
-        yield from super().check()
-        yield from at_least("rank", self.rank, 1)
-        yield from above_zero("alpha", self.alpha)
-        yield from at_least("shrinkage", self.shrinkage, 0)
-        yield from at_least("orthogonality", self.orthogonality, 0)
 
     def method(self) -> Method:
         from recyclelora.adapters.products.kasa import KaSA
@@ -47,15 +39,10 @@ class DeloraConfig(LayersConfig):
 
     kind: str = "delora"
     name: str = "delora"
-    rank: int = 16
+    rank: int = checked(16, at_least, 1)
     """rows of A, columns of B"""
-    strength: float = 15.0
+    strength: float = checked(15.0, above_zero)
     """where the learned bound of the update, lambda, starts"""
-
-    def check(self) -> Iterator[Problem]:
-        yield from super().check()
-        yield from at_least("rank", self.rank, 1)
-        yield from above_zero("strength", self.strength)
 
     def method(self) -> Method:
         from recyclelora.adapters.products.delora import DeLoRA
@@ -69,12 +56,8 @@ class HiraConfig(LayersConfig):
 
     kind: str = "hira"
     name: str = "hira"
-    rank: int = 16
+    rank: int = checked(16, at_least, 1)
     """rows of A, columns of B"""
-
-    def check(self) -> Iterator[Problem]:
-        yield from super().check()
-        yield from at_least("rank", self.rank, 1)
 
     def method(self) -> Method:
         from recyclelora.adapters.products.hira import HiRA

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Optional
 
 from recyclelora.adapters.layers import BlocksConfig
-from recyclelora.system.checks import Problem, above_zero, added, at_least, one_of
+from recyclelora.system.checks import Problem, above_zero, added, at_least, checked, one_of
 
 if TYPE_CHECKING:  # at run time nothing here imports torch
     from recyclelora.adapters.method import Method
@@ -24,15 +24,15 @@ class ReinConfig(BlocksConfig):
 
     kind: str = "rein"
     name: str = "rein"
-    num_tokens: int = 100
+    num_tokens: int = checked(100, at_least, 2)
     """tokens of a refined block; the first takes part in the softmax but adds nothing"""
-    token_rank: int = 16
+    token_rank: int = checked(16, at_least, 1)
     """inner size of the product that makes the tokens"""
-    scale: float = 0.001
+    scale: float = checked(0.001, above_zero)
     """where the scale of the refinement starts"""
     link: Optional[bool] = None
     """lend the decoder queries; null: where it has any"""
-    query_width: int = 256
+    query_width: int = checked(256, at_least, 1)
     """channels of these queries"""
     weight_decay: Optional[float] = None
     """of the linear layers; null takes the optimizer's. Tokens and scale do not decay"""
@@ -42,10 +42,6 @@ class ReinConfig(BlocksConfig):
 
     def check(self) -> Iterator[Problem]:
         yield from super().check()
-        yield from at_least("num_tokens", self.num_tokens, 2)
-        yield from at_least("token_rank", self.token_rank, 1)
-        yield from above_zero("scale", self.scale)
-        yield from at_least("query_width", self.query_width, 1)
         if self.link_features and self.link is False:
             yield "link_features", "must be null or false with link=false: there are no lent queries then"
 
@@ -73,13 +69,9 @@ class ReinConfig(BlocksConfig):
 class SpectralConfig(ReinConfig):
     """What SET and Causal-Tune share."""
 
-    form: str = "published"
+    form: str = checked("published", one_of, FORMS)
     """``published``, or ``released``, what the public code does instead: an output depends on the other images of its
     batch"""
-
-    def check(self) -> Iterator[Problem]:
-        yield from super().check()
-        yield from one_of("form", self.form, FORMS)
 
 
 @dataclass

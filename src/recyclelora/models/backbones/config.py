@@ -10,7 +10,7 @@ from typing import Any, Optional
 
 from omegaconf import MISSING
 
-from recyclelora.system.checks import Problem, added, at_least, file_name, one_of
+from recyclelora.system.checks import Problem, added, at_least, checked, file_name, one_of
 
 # OmegaConf reads these annotations at run time and wants Optional[...], not "... | None".
 # ruff: noqa: UP045
@@ -20,13 +20,13 @@ from recyclelora.system.checks import Problem, added, at_least, file_name, one_o
 class BackboneConfig:
     """A vision foundation model as timm knows it, and how it is resampled to the patch size it runs at."""
 
-    name: str = MISSING
+    name: str = checked(MISSING, file_name)
     """names run directories"""
     model: str = MISSING
     """one of timm's architectures"""
     hub: Optional[str] = None
     """timm's name of the pretrained weights; null: none are downloaded"""
-    patch_size: int = 16
+    patch_size: int = checked(16, at_least, 1)
     """in pixels, to which the patch embedding is resampled"""
     image_size: Optional[list[int]] = None
     """[height, width] that the position embedding is laid out for; null takes the training crop"""
@@ -36,7 +36,7 @@ class BackboneConfig:
     """file with the weights; null looks for them in the Hugging Face cache and hub"""
     levels: Optional[list[int]] = None
     """four blocks whose features the decoder gets; null: by the model's depth"""
-    resampling: str = "bicubic"
+    resampling: str = checked("bicubic", one_of, ("bicubic", "timm"))
     """of the patch embedding: ``bicubic``, or timm's own"""
     mean: list[float] = field(default_factory=lambda: [0.485, 0.456, 0.406])
     """of red, green and blue, in 0..1, that images are normalised by"""
@@ -44,17 +44,13 @@ class BackboneConfig:
     """of red, green and blue"""
     model_args: dict[str, Any] = field(default_factory=dict)
     """further arguments of timm's create_model"""
-    positions: str = added("laid_out")
+    positions: str = added("laid_out", one_of, ("pretrained", "laid_out"))
     """what images of another size get resampled: the ``pretrained`` grid, or, as in the first release, a second time
     what is ``laid_out``"""
 
     def check(self) -> Iterator[Problem]:
-        yield from file_name("name", self.name)
         if not re.fullmatch(r"[\w.]+", self.model):  # timm would fetch "hf-hub:..." and read a path
             yield "model", "must be the name of one of timm's architectures, such as vit_large_patch14_dinov2"
-        yield from at_least("patch_size", self.patch_size, 1)
-        yield from one_of("resampling", self.resampling, ("bicubic", "timm"))
-        yield from one_of("positions", self.positions, ("pretrained", "laid_out"))
         if self.image_size is not None and (
             len(self.image_size) != 2 or any(s < 1 or s % max(1, self.patch_size) for s in self.image_size)
         ):

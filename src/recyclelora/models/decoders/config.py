@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, ClassVar
 
 from recyclelora.models.decoders.loss_options import MaskLossConfig, PixelLossConfig
-from recyclelora.system.checks import Problem, above_zero, added, at_least, one_of, within
+from recyclelora.system.checks import Problem, above_zero, added, at_least, checked, one_of, within
 from recyclelora.system.extras import require
 
 if TYPE_CHECKING:  # at run time nothing here imports torch
@@ -20,22 +20,23 @@ GROUPS = 32
 """Widths that a group norm follows are multiples of this."""
 
 
+def _grouped(name: str, value: int) -> Iterator[Problem]:
+    if value < 1 or value % GROUPS:
+        yield name, f"must be a multiple of {GROUPS}, the groups of the norms"
+
+
 @dataclass
 class LinearDecoderConfig:
     """One linear layer over the normalised features of the four levels."""
 
     kind: str = "linear"
     name: str = "linear"
-    lr_mult: float = 1.0
+    lr_mult: float = checked(1.0, above_zero)
     """learning rate relative to the optimizer's"""
-    dropout: float = 0.0
+    dropout: float = checked(0.0, within, "[0, 1)")
     """of whole channels in front of the classifier"""
     loss: PixelLossConfig = added(PixelLossConfig)
     """of every pixel"""
-
-    def check(self) -> Iterator[Problem]:
-        yield from above_zero("lr_mult", self.lr_mult)
-        yield from within("dropout", self.dropout, "[0, 1)")
 
     def build(self, channels: Sequence[int], num_classes: int) -> nn.Module:
         from recyclelora.models.decoders.linear import LinearDecoder
@@ -49,16 +50,12 @@ class SegformerDecoderConfig:
 
     kind: str = "segformer"
     name: str = "segformer"
-    lr_mult: float = 1.0
+    lr_mult: float = checked(1.0, above_zero)
     """learning rate relative to the optimizer's"""
-    width: int = 256
+    width: int = checked(256, _grouped)
     """channels of every level's linear layer"""
     loss: PixelLossConfig = added(PixelLossConfig)
     """of every pixel"""
-
-    def check(self) -> Iterator[Problem]:
-        yield from above_zero("lr_mult", self.lr_mult)
-        yield from _grouped("width", self.width)
 
     def build(self, channels: Sequence[int], num_classes: int) -> nn.Module:
         require("decoder=segformer", "decoders", "segmentation_models_pytorch")
@@ -73,25 +70,18 @@ class FpnDecoderConfig:
 
     kind: str = "fpn"
     name: str = "fpn"
-    lr_mult: float = 1.0
+    lr_mult: float = checked(1.0, above_zero)
     """learning rate relative to the optimizer's"""
-    width: int = 256
+    width: int = checked(256, at_least, 1)
     """channels of the top-down sums"""
-    head_width: int = 128
+    head_width: int = checked(128, _grouped)
     """channels of the levels at stride 4"""
-    dropout: float = 0.2
+    dropout: float = checked(0.2, within, "[0, 1)")
     """of whole channels in front of the classifier"""
-    pyramid: str = "bilinear"
+    pyramid: str = checked("bilinear", one_of, PYRAMIDS)
     """how the four levels get their sizes: resized bilinearly as published, or by learned deconvolutions"""
     loss: PixelLossConfig = added(PixelLossConfig)
     """of every pixel"""
-
-    def check(self) -> Iterator[Problem]:
-        yield from above_zero("lr_mult", self.lr_mult)
-        yield from at_least("width", self.width, 1)
-        yield from _grouped("head_width", self.head_width)
-        yield from within("dropout", self.dropout, "[0, 1)")
-        yield from one_of("pyramid", self.pyramid, PYRAMIDS)
 
     def build(self, channels: Sequence[int], num_classes: int) -> nn.Module:
         require("decoder=fpn", "decoders", "segmentation_models_pytorch")
@@ -106,19 +96,14 @@ class UpernetDecoderConfig:
 
     kind: str = "upernet"
     name: str = "upernet"
-    lr_mult: float = 1.0
+    lr_mult: float = checked(1.0, above_zero)
     """learning rate relative to the optimizer's"""
-    width: int = 256
+    width: int = checked(256, _grouped)
     """channels of everything between the features and the classifier"""
-    pyramid: str = "bilinear"
+    pyramid: str = checked("bilinear", one_of, PYRAMIDS)
     """how the four levels get their sizes: resized bilinearly as published, or by learned deconvolutions"""
     loss: PixelLossConfig = added(PixelLossConfig)
     """of every pixel"""
-
-    def check(self) -> Iterator[Problem]:
-        yield from above_zero("lr_mult", self.lr_mult)
-        yield from _grouped("width", self.width)
-        yield from one_of("pyramid", self.pyramid, PYRAMIDS)
 
     def build(self, channels: Sequence[int], num_classes: int) -> nn.Module:
         require("decoder=upernet", "decoders", "segmentation_models_pytorch")
@@ -133,16 +118,12 @@ class DptDecoderConfig:
 
     kind: str = "dpt"
     name: str = "dpt"
-    lr_mult: float = 1.0
+    lr_mult: float = checked(1.0, above_zero)
     """learning rate relative to the optimizer's"""
-    width: int = 256
+    width: int = checked(256, _grouped)
     """channels of the fusion; the levels are reassembled to 1, 2, 4 and 4 times as many"""
     loss: PixelLossConfig = added(PixelLossConfig)
     """of every pixel"""
-
-    def check(self) -> Iterator[Problem]:
-        yield from above_zero("lr_mult", self.lr_mult)
-        yield from _grouped("width", self.width)
 
     def build(self, channels: Sequence[int], num_classes: int) -> nn.Module:
         require("decoder=dpt", "decoders", "segmentation_models_pytorch")
@@ -159,23 +140,23 @@ class Mask2FormerDecoderConfig:
     """whether an adapter can lend it queries"""
     kind: str = "mask2former"
     name: str = "mask2former"
-    lr_mult: float = 1.0
+    lr_mult: float = checked(1.0, above_zero)
     """learning rate relative to the optimizer's"""
-    width: int = 256
+    width: int = checked(256, _grouped)
     """of everything between the features and the masks"""
-    num_queries: int = 100
+    num_queries: int = checked(100, at_least, 1)
     """not below the number of classes"""
-    num_heads: int = 8
+    num_heads: int = checked(8, at_least, 1)
     """of every attention"""
-    encoder_layers: int = 6
+    encoder_layers: int = checked(6, at_least, 1)
     """deformable layers of the pixel decoder"""
-    encoder_width: int = 1024
+    encoder_width: int = checked(1024, at_least, 1)
     """hidden width of their feed-forward networks"""
-    decoder_layers: int = 9
+    decoder_layers: int = checked(9, at_least, 1)
     """layers of the transformer decoder; one output more than these is supervised"""
-    decoder_width: int = 2048
+    decoder_width: int = checked(2048, at_least, 1)
     """hidden width of their feed-forward networks"""
-    pyramid: str = "bilinear"
+    pyramid: str = checked("bilinear", one_of, PYRAMIDS)
     """how the four levels get their sizes: resized bilinearly as published, or by learned deconvolutions"""
     decay_query_feat: bool = added(True)
     """whether the table of the queries' first features decays, as in RecycleLoRA's configuration; in SoMA's it does
@@ -184,12 +165,7 @@ class Mask2FormerDecoderConfig:
     """of queries and their masks"""
 
     def check(self) -> Iterator[Problem]:
-        yield from above_zero("lr_mult", self.lr_mult)
-        for name in ("num_queries", "num_heads", "encoder_layers", "encoder_width", "decoder_layers", "decoder_width"):
-            yield from at_least(name, getattr(self, name), 1)
-        yield from _grouped("width", self.width)
         yield from _headed(self.width, self.num_heads)
-        yield from one_of("pyramid", self.pyramid, PYRAMIDS)
 
     def build(
         self,
@@ -213,15 +189,15 @@ class EomtDecoderConfig:
 
     kind: str = "eomt"
     name: str = "eomt"
-    lr_mult: float = 1.0
+    lr_mult: float = checked(1.0, above_zero)
     """learning rate relative to the optimizer's"""
-    width: int = 384
+    width: int = checked(384, at_least, 1)
     """of queries and blocks behind the backbone"""
-    num_queries: int = 100
+    num_queries: int = checked(100, at_least, 1)
     """not below the number of classes"""
-    num_heads: int = 6
+    num_heads: int = checked(6, at_least, 1)
     """of blocks behind the backbone"""
-    num_blocks: int = 4
+    num_blocks: int = checked(4, at_least, 1)
     """how many blocks the queries go through"""
     loss: MaskLossConfig = field(default_factory=MaskLossConfig)
     """of queries and their masks"""
@@ -231,17 +207,13 @@ class EomtDecoderConfig:
     """share of the steps after which the first block begins to let queries look outside their masks"""
     anneal_end: float = added(5 / 6)
     """share of the steps after which the last block has done so; a block takes a quarter of the time between"""
-    anneal_power: float = added(0.9)
+    anneal_power: float = added(0.9, above_zero)
     """of the polynomial by which the share of masked queries falls"""
 
     def check(self) -> Iterator[Problem]:
-        yield from above_zero("lr_mult", self.lr_mult)
-        for name in ("width", "num_queries", "num_heads", "num_blocks"):
-            yield from at_least(name, getattr(self, name), 1)
         yield from _headed(self.width, self.num_heads)
         if not 0 <= self.anneal_start <= self.anneal_end <= 1:
             yield "anneal_start", f"must lie between 0 and anneal_end={self.anneal_end:g}, which is at most 1"
-        yield from above_zero("anneal_power", self.anneal_power)
         for name in ("width", "num_heads") if self.inside else ("anneal_start", "anneal_end", "anneal_power"):
             if getattr(self, name) != getattr(EomtDecoderConfig, name):
                 why = "the blocks are the backbone's" if self.inside else "nothing is masked"
@@ -255,11 +227,6 @@ class EomtDecoderConfig:
         if inner is None:
             raise ValueError("decoder.inside=true: is built with the backbone whose last blocks it runs")
         return Eomt(inner, num_classes, self)
-
-
-def _grouped(name: str, value: int) -> Iterator[Problem]:
-    if value < 1 or value % GROUPS:
-        yield name, f"must be a multiple of {GROUPS}, the groups of the norms"
 
 
 def _headed(width: int, num_heads: int) -> Iterator[Problem]:

@@ -6,7 +6,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from recyclelora.system.checks import Problem, above_zero, at_least, one_of
+from recyclelora.system.checks import Problem, above_zero, at_least, checked, one_of
 
 if TYPE_CHECKING:  # at run time nothing here imports torch
     from recyclelora.models.losses.loss import ExtraLoss
@@ -18,38 +18,31 @@ class GecoConfig:
 
     kind: str = "geco"
     name: str = "geco"
-    weight: float = 0.1
+    weight: float = checked(0.1, above_zero)
     """of the loss"""
-    start: int = 1000
+    start: int = checked(1000, at_least, 0)
     """steps without it"""
-    size: float = 0.1
+    size: float = checked(0.1, above_zero)
     """length of a perturbation, relative to what ``relative_to`` names"""
-    relative_to: str = "norm"
+    relative_to: str = checked("norm", one_of, ("norm", "rms"))
     """a token's ``norm``, or as in the released code its root mean square, ``rms``: 32 times less at 1,024 channels"""
-    compares: str = "probabilities"
+    compares: str = checked("probabilities", one_of, ("probabilities", "scores"))
     """the decoder's ``probabilities``, or as in the released code the softmax of its ``scores``, which for a decoder of
     masks are numbers near 0 and 1, so that the softmax is nearly flat"""
     tokens: int = 1024
     """most tokens of an image that move, drawn in every step"""
-    neighbours: int = 8
+    neighbours: int = checked(8, at_least, 1)
     """nearest tokens that span the tangents"""
     directions: int = 4
     """of the tangents, the largest"""
-    off_tangent: float = 0.2
+    off_tangent: float = checked(0.2, at_least, 0)
     """share of the other directions at the flatter half of the tokens"""
 
     def check(self) -> Iterator[Problem]:
-        yield from above_zero("weight", self.weight)
-        yield from at_least("start", self.start, 0)
-        yield from above_zero("size", self.size)
-        yield from one_of("relative_to", self.relative_to, ("norm", "rms"))
-        yield from one_of("compares", self.compares, ("probabilities", "scores"))
-        yield from at_least("neighbours", self.neighbours, 1)
         if self.tokens <= self.neighbours:
             yield "tokens", f"must be above neighbours={self.neighbours}"
         if not 1 <= self.directions <= self.neighbours:
             yield "directions", f"must lie between 1 and neighbours={self.neighbours}"
-        yield from at_least("off_tangent", self.off_tangent, 0)
 
     def check_with(self, adapter: Any, max_steps: int) -> Iterator[Problem]:
         if self.start >= max_steps > 0:
@@ -67,15 +60,11 @@ class StyleConsistencyConfig:
 
     kind: str = "style_consistency"
     name: str = "style_consistency"
-    weight: float = 0.1
+    weight: float = checked(0.1, above_zero)
     """of the loss"""
-    strength: float = 0.5
+    strength: float = checked(0.5, above_zero)
     """standard deviation of the change of each channel's mean, relative to its standard deviation, and of the logarithm
     of the standard deviation"""
-
-    def check(self) -> Iterator[Problem]:
-        yield from above_zero("weight", self.weight)
-        yield from above_zero("strength", self.strength)
 
     def check_with(self, adapter: Any, max_steps: int) -> Iterator[Problem]:
         if adapter.kind == "frozen":
@@ -93,14 +82,12 @@ class OrthogonalityConfig:
 
     kind: str = "orthogonality"
     name: str = "orthogonality"
-    weight: float = 0.1
+    weight: float = checked(0.1, at_least, 0)
     """of the overlap with the pretrained weight"""
-    between: float = 0.1
+    between: float = checked(0.1, at_least, 0)
     """of the overlap of a layer's adapters"""
 
     def check(self) -> Iterator[Problem]:
-        yield from at_least("weight", self.weight, 0)
-        yield from at_least("between", self.between, 0)
         if self.weight == self.between == 0:
             yield "weight", "must be above 0, or between must"
 
