@@ -5,8 +5,10 @@ Only the first bytes are read, so that tens of thousands of files are looked at 
 
 from __future__ import annotations
 
+import io
 import struct
 import threading
+import warnings
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -14,6 +16,9 @@ from pathlib import Path
 from typing import BinaryIO
 
 from PIL import Image
+from PIL.TiffImagePlugin import TiffImageFile
+
+from recyclelora.data.orientation import UPRIGHT
 
 PNG, JPEG = b"\x89PNG\r\n\x1a\n", b"\xff\xd8\xff"
 GREY, PALETTE = 0, 3
@@ -28,6 +33,9 @@ FIRST = 1 << 16
 AT_ONCE = 16
 """Files opened side by side: on a shared file system each open is a wait."""
 
+# damaged metadata turn nothing, and are no defect of an image
+warnings.filterwarnings("ignore", "Corrupt EXIF data", UserWarning)
+
 _PILLOWS_BOUND = threading.Lock()
 """Held by who lifts it: it is one for the whole process."""
 
@@ -38,7 +46,7 @@ class Header:
 
     size: tuple[int, int]
     """(H, W) as stored, before any turn"""
-    orientation: int = 1
+    orientation: int = UPRIGHT
     """1 to 8, of EXIF"""
     bits: int | None = None
     """of one number of a PNG"""
@@ -60,7 +68,7 @@ def read_header(path: Path) -> Header | None:
             first = file.read(FIRST)
             if first.startswith(PNG):
                 return png_header(first)
-            return _pillow_header(file, first)
+            return _pillow_header(file)
     except (OSError, SyntaxError, ValueError, struct.error):
         return None
 
@@ -96,16 +104,13 @@ def leading_chunks(data: bytes) -> Iterator[tuple[bytes, memoryview]]:
         position = start + length + 4
 
 
-def _pillow_header(file: BinaryIO, first: bytes) -> Header:
-    picture = _opened(file)
-    width, height = picture.size
-    if picture.format in ("TIFF", "WEBP"):  # theirs may stand behind the pixels
-        file.seek(0)
-        first = file.read()
-    turn = orientation(first)
-    if picture.format == "TIFF" and turn > 4:  # the one kind whose size Pillow gives as turned
-        width, height = height, width
-    return Header((height, width), turn)
+def _pillow_header(file: BinaryIO) -> Header:
+    with _opened(file) as picture:
+        width, height = picture.size
+        turn = _orientation_of(picture)
+        if picture.format == "TIFF" and turn > 4:  # the one kind whose size Pillow gives as turned
+            width, height = height, width
+        return Header((height, width), turn)
 
 
 def _opened(file: BinaryIO) -> Image.Image:
@@ -125,54 +130,29 @@ def _opened(file: BinaryIO) -> Image.Image:
 
 def orientation(data: bytes) -> int:
     """The orientation, 1 to 8, that an image file carries; 1 where it carries none or damaged metadata."""
-    if data.startswith(JPEG):
-        return exif_orientation(_jpeg_exif(data))
-    if data.startswith(PNG):
-        return exif_orientation(bytes(dict(leading_chunks(data)).get(b"eXIf", b"")))
-    if data.startswith(b"RIFF") and data[8:12] == b"WEBP":
-        return exif_orientation(_webp_exif(data))
-    return exif_orientation(data)  # a TIFF file has the structure of an EXIF block
+    try:
+        with _opened(io.BytesIO(data)) as picture:
+            return _orientation_of(picture)
+    except (OSError, SyntaxError, ValueError, struct.error):
+        return UPRIGHT
+
+
+def _orientation_of(picture: Image.Image) -> int:
+    """Of EXIF alone: Pillow itself would also ask XMP, which OpenCV and viewers do not."""
+    if isinstance(picture, TiffImageFile):  # has the structure of an EXIF block
+        return _known(picture.tag_v2.get(ORIENTATION))
+    return exif_orientation(picture.info.get("exif", b""))
 
 
 def exif_orientation(block: bytes) -> int:
-    """The orientation in an EXIF block, which is a small TIFF file: its first directory has the tag."""
-    block = block.removeprefix(b"Exif\0\0")
-    order = {b"II*\0": "<", b"MM\0*": ">"}.get(block[:4])
-    if order is None or len(block) < 10:
-        return 1
-    (at,) = struct.unpack_from(f"{order}I", block, 4)
-    if at + 2 > len(block):
-        return 1
-    (count,) = struct.unpack_from(f"{order}H", block, at)
-    for entry in range(at + 2, min(at + 2 + 12 * count, len(block) - 11), 12):
-        tag, kind, _, value = struct.unpack_from(f"{order}HHIH", block, entry)
-        if tag == ORIENTATION:
-            return value if kind == 3 and 1 <= value <= 8 else 1
-    return 1
+    """The orientation in an EXIF block; 1 where it has none or is damaged."""
+    exif = Image.Exif()
+    try:
+        exif.load(block)
+        return _known(exif.get(ORIENTATION))
+    except (OSError, SyntaxError, ValueError, TypeError, struct.error):
+        return UPRIGHT
 
 
-def _jpeg_exif(data: bytes) -> bytes:
-    """The EXIF block among the segments before the first scan."""
-    position = 2
-    while position + 4 <= len(data):
-        if data[position] != 0xFF or data[position + 1] in (0x00, 0xFF):  # fill and stray bytes
-            position += 1
-            continue
-        marker, (length,) = data[position + 1], struct.unpack_from(">H", data, position + 2)
-        body = data[position + 4 : position + 2 + length]
-        if marker == 0xE1 and body.startswith(b"Exif\0\0"):
-            return body
-        if marker in (0xDA, 0xD9):
-            break
-        position += 2 + length
-    return b""
-
-
-def _webp_exif(data: bytes) -> bytes:
-    position = 12
-    while position + 8 <= len(data):
-        kind, (length,) = data[position : position + 4], struct.unpack_from("<I", data, position + 4)
-        if kind == b"EXIF":
-            return data[position + 8 : position + 8 + length]
-        position += 8 + length + length % 2
-    return b""
+def _known(value: object) -> int:
+    return value if isinstance(value, int) and 1 <= value <= 8 else UPRIGHT
