@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from recyclelora.data.augment import LIGHT_CORRUPTIONS
-from recyclelora.data.light_corruption import corrupted
+from recyclelora.data.extra_augmentation import corrupted
 from recyclelora.data.mixing import (
     channel_statistics,
     jittered_style,

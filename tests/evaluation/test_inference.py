@@ -184,7 +184,7 @@ def test_every_question_has_an_answer_of_its_own(finished: Path, tmp_path: Path)
 def test_masks_that_are_read_otherwise_are_another_question(finished: Path, tmp_path: Path):
     """Of a user's own folder, whose files and their sizes stay as they are; also for counts that are kept."""
     from recyclelora.data.build import build_targets
-    from recyclelora.evaluation.question import Question
+    from recyclelora.evaluation.rescoring import Question
 
     make_cityscapes(tmp_path / "data", count=2)
     options = [

@@ -40,8 +40,7 @@ def predict(config: PredictConfig, trial: int | None = None) -> None:
     """
     images, films = list_inputs(config.input)
     with quick_imports():
-        from recyclelora.evaluation.film_files import predict_films
-        from recyclelora.evaluation.image_files import predict_files
+        from recyclelora.evaluation.image_files import predict_files, predict_films
         from recyclelora.evaluation.load import load
         from recyclelora.evaluation.predictions import save_classes
         from recyclelora.system.next_steps import next_steps, with_run

@@ -1,4 +1,4 @@
-"""Segmenting image files of any size: how far each is, and what is refused before its pixels are unpacked."""
+"""Segmenting image files of any size, and films: how far each is, what is refused before its pixels are unpacked."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from pathlib import Path
 import torch
 
 from recyclelora.config.commands import PredictConfig
+from recyclelora.data.films import Film, FilmWriter, opened
 from recyclelora.data.headers import read_header
 from recyclelora.data.reading import read_upright
 from recyclelora.evaluation.evaluator import Stopped
@@ -158,3 +159,58 @@ def check_size(source: object, size: tuple[int, int], max_megapixels: float) -> 
             f"{source}: {width}x{height} pixels are more than max_megapixels={max_megapixels:g}; raise it, or make "
             "what is segmented smaller"
         )
+
+
+def predict_films(
+    model: TrainedModel, films: Mapping[str, str], output: Path, config: PredictConfig, reporter: Reporter
+) -> None:
+    """Write ``films/<name>.mp4`` of every film or stream; with ``config.frames`` also the files of each frame.
+
+    Raises:
+        UserError: films that could not be segmented, by name; all others are done first.
+        Interrupted: a signal asked to stop; the film so far can be played.
+    """
+    failures: list[str] = []
+    stop = StopRequest()
+    with stop:
+        for source, name in films.items():
+            if stop.requested():
+                break
+            try:
+                with opened(source) as film:
+                    done = _predict_film(model, film, name, output, config, reporter, stop)
+                reporter.note(f"{done} frames of {source}: {output / 'films' / name}.mp4")
+            except UserError as error:
+                failures.append(str(error))
+    end(stop, f"; the films so far are kept in {output}/films", failures, films, "films")
+
+
+def _predict_film(
+    model: TrainedModel, film: Film, name: str, output: Path, config: PredictConfig, reporter: Reporter,
+    stop: StopRequest,
+) -> int:  # fmt: skip
+    """How many frames were segmented."""
+    check_size(film.source, film.size, config.max_megapixels)
+    shown, done = Shown(config.size, config.window, config.batch), 0
+    total = 0 if film.frames is None else -(-film.frames // config.every)
+    writer = FilmWriter(output / "films" / f"{name}.mp4", film.fps / config.every, film.size)
+    try:
+        bar = reporter.bar(f"predicting {name}", total)
+        with contextlib.suppress(Stopped), enough_memory(film.source), bar as update:
+            for number, frame in film.read(config.every):
+                prediction = model.predict(frame, shown, lambda count: _unless_stopped(stop))
+                writer.add(prediction.overlay())
+                if config.frames:
+                    save_prediction(output, f"{name}/{number:06d}", frame, prediction, model.classes)
+                done += 1
+                update(1, total=max(total, done))
+    finally:
+        writer.close()
+    if not done and not stop.requested():
+        raise UserError(f"{film.source}: holds no frame that can be read")
+    return done
+
+
+def _unless_stopped(stop: StopRequest) -> None:
+    if stop.requested():
+        raise Stopped

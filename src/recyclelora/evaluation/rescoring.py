@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 import shutil
 import time
 from dataclasses import dataclass
@@ -11,19 +12,24 @@ from typing import Any
 
 from recyclelora.config.commands import EvaluateConfig
 from recyclelora.data.build import build_datasets, build_targets, class_colours
+from recyclelora.data.config import DataConfig
+from recyclelora.data.datasets import Dataset, digest
+from recyclelora.data.identity import content_digest, state_on_disk
 from recyclelora.data.open import mask_kinds
 from recyclelora.drawing import style
 from recyclelora.evaluation import metric_plots
 from recyclelora.evaluation.evaluator import Evaluator, Stopped
 from recyclelora.evaluation.extra_metrics import ExtraMetrics
 from recyclelora.evaluation.image_counts import ImageCounts
-from recyclelora.evaluation.load import load, single_evaluator
+from recyclelora.evaluation.load import TrainedModel, load, single_evaluator
 from recyclelora.evaluation.metrics import ConfusionMatrix
+from recyclelora.evaluation.partial import PartialCounts
 from recyclelora.evaluation.predictions import predict_unlabelled
-from recyclelora.evaluation.question import Question
 from recyclelora.evaluation.scores import SOURCE_VAL, Scores, incomplete
 from recyclelora.evaluation.severity import corrupted, summarised
 from recyclelora.runs.directory import EVALUATIONS, PARTIAL, PREDICTIONS, RECORD
+from recyclelora.runs.identity import evaluation_identity
+from recyclelora.runs.record import code_digest
 from recyclelora.system.errors import BrokenFile, UserError
 from recyclelora.system.progress import Reporter
 from recyclelora.system.stopping import StopRequest
@@ -145,3 +151,65 @@ def _counted(
     if broken or unread:
         raise incomplete([*broken, *unread], "nothing is written yet")
     return matrices, images
+
+
+@dataclass(frozen=True)
+class Question:
+    """What an evaluation asks of a model; whatever changes the answer changes its identity."""
+
+    model: TrainedModel
+    data: DataConfig
+    scored: dict[str, Dataset]
+    precision: str
+    """``32-true``, ``bf16-mixed`` or ``16-mixed``"""
+
+    @functools.cached_property
+    def contents(self) -> dict[str, str]:
+        """Digest of every scored set: its files, and how they are read."""
+        return {name: content_digest(dataset) for name, dataset in self.scored.items()}
+
+    @property
+    def root(self) -> str:
+        """Where the data lie."""
+        given = self.data.root if self.data.folder is None else self.data.folder.root
+        return str(Path(given).expanduser().absolute())
+
+    @functools.cached_property
+    def identity(self) -> str:
+        """64 hex digits."""
+        return self._identity(self.contents | {"place of the data": self.root})
+
+    def name(self, checkpoint: str) -> str:
+        """Of its files: readable, and another one for every other question."""
+        return f"{self.data.name}-{self.data.protocol.name}-{checkpoint}-{self.identity[:12]}"
+
+    def kept(self, folder: Path, name: str, batch_size: int) -> PartialCounts:
+        """The counts of one set that are kept while the scoring is not done.
+
+        They are not used any more when the code or the time of a file has changed.
+        """
+        key = f"{self._identity({name: self.contents[name]})} {state_on_disk(self.scored[name])} {code_digest()}"
+        return PartialCounts(folder / f"{name}.json", f"{key} {batch_size}")
+
+    def to_json(self) -> dict[str, Any]:
+        """What an answer's file tells of its question."""
+        return {
+            "data": self.data.name,
+            "protocol": self.data.protocol.name,
+            "protocol_settings": dataclasses.asdict(self.data.protocol),
+            "datasets": {
+                config.label: dataclasses.asdict(config)
+                for config in self.data.targets
+            } | ({"source_val": dataclasses.asdict(self.data.source_val)} if "source_val" in self.scored else {}),
+            "classes": self.data.classes.names,
+            "dataset_digest": digest(list(self.scored.values())),
+            "scored_digests": self.contents,
+            "root": self.root,
+            "precision": self.precision,
+            "trained_sha256": self.model.weights_sha256,
+            "identity": self.identity,
+        }  # fmt: skip
+
+    def _identity(self, sets: dict[str, str]) -> str:
+        protocol = dataclasses.asdict(self.data.protocol)
+        return evaluation_identity(self.model.weights_sha256, sets, protocol, self.data.classes.names, self.precision)

@@ -17,7 +17,7 @@ from recyclelora.config.commands import ExportConfig
 from recyclelora.config.compose import ConfigError, home, validate
 from recyclelora.data.config import DATASETS
 from recyclelora.evaluation.load import load
-from recyclelora.exchange.exports import accuracy, licences
+from recyclelora.exchange.exports import licences
 from recyclelora.exchange.exports import onnx as onnx_export
 from recyclelora.exchange.exports.bench import measured
 from recyclelora.exchange.exports.card import model_card
@@ -68,7 +68,7 @@ def test_eight_bits_cost_little_and_what_costs_more_is_refused(finished: Path, t
     outcome = onnx_export.write(source, tmp_path, asked((64, 64), "int8"))
     outcome.verify()
     miou = outcome.details["miou"]
-    assert miou["lost"] == pytest.approx(miou["run"] - miou["export"]) and miou["lost"] <= accuracy.MOST_LOST
+    assert miou["lost"] == pytest.approx(miou["run"] - miou["export"]) and miou["lost"] <= onnx_export.MOST_LOST
     stored = {w.data_type for w in onnx.load(tmp_path / "segmenter.onnx").graph.initializer if len(w.dims) == 2}
     assert onnx.TensorProto.INT8 in stored
     assert not list(tmp_path.glob("float-*"))
@@ -76,11 +76,11 @@ def test_eight_bits_cost_little_and_what_costs_more_is_refused(finished: Path, t
     assert row["device"] == "cpu" and row["batch"] == 1 and 0 < row["median_ms"] <= row["p90_ms"]
     assert 20 < row["peak_memory_mb"] < 1000
     wrong = SimpleNamespace(predict=lambda image: (np.full(image.shape[:2], 18, np.uint8), None))
-    monkeypatch.setattr(accuracy, "MOST_LOST", 1e-4)
+    monkeypatch.setattr(onnx_export, "MOST_LOST", 1e-4)
     with pytest.raises(UserError, match=r"loses .* points of mIoU on \d+ images .* not written"):
-        accuracy.lost(source, wrong)
+        onnx_export.lost(source, wrong)
     source.run.config.data.root = str(tmp_path / "nowhere")
-    assert "was not measured" in str(accuracy.lost(source, wrong))
+    assert "was not measured" in str(onnx_export.lost(source, wrong))
 
 
 def test_only_whole_models_are_measured():

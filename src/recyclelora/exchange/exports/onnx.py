@@ -1,21 +1,25 @@
-"""``format=onnx``: the segmenter as an ONNX graph, checked with onnxruntime."""
+"""``format=onnx``: the segmenter as an ONNX graph, checked with onnxruntime, and what low precision costs in mIoU."""
 
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
+import numpy as np
 import torch
 from torch.export import ExportedProgram
 
 from recyclelora.config.commands import ExportConfig
+from recyclelora.data.datasets import seeded_subset
+from recyclelora.data.labels import IGNORE
+from recyclelora.data.open import open_all
+from recyclelora.evaluation.metrics import ConfusionMatrix, mean_iou
 from recyclelora.exchange.exports import loader
-from recyclelora.exchange.exports.accuracy import lost
 from recyclelora.exchange.exports.agreement import FLOAT16, FLOAT32, WEIGHTS8, Agreement, ExportReport, compare_programs
 from recyclelora.exchange.exports.bundle import PROBABILITIES, SCORES, write_bundle
 from recyclelora.exchange.exports.source import Source
-from recyclelora.exchange.exports.tracing import Traced, default_size, first_line, quiet, trace
-from recyclelora.system.errors import UserError
+from recyclelora.exchange.exports.tracing import Traced, default_size, quiet, reason_of, trace
+from recyclelora.system.errors import UserError, first_line
 
 INT8 = "int8"
 AXES = ("batch", "height", "width")
@@ -41,9 +45,9 @@ def write(source: Source, folder: Path, config: ExportConfig) -> ExportReport:
         checks = _write(source, traced, precision, folder)
     except Exception as error:  # converter and onnxruntime raise whatever they run into
         if traced.size is not None:
-            raise UserError(f"format=onnx: the model cannot be converted: {first_line(error)}") from error
+            raise UserError(f"format=onnx: the model cannot be converted: {reason_of(error)}") from error
         fixed = default_size(source)
-        remark = f"as ONNX for images of {fixed[0]}x{fixed[1]} only: {first_line(error)}"
+        remark = f"as ONNX for images of {fixed[0]}x{fixed[1]} only: {reason_of(error)}"
         traced = trace(source, fixed, dtype)
         checks = _write(source, traced, precision, folder)
     details: dict[str, Any] = {"precision": precision, **traced.open}
@@ -94,3 +98,44 @@ def convert(program: ExportedProgram, given: str, result: str, path: Path) -> No
     for node in converted.model.graph.all_nodes():
         node.metadata_props.clear()  # names of this project's modules and files
     converted.save(path)
+
+
+IMAGES = 16
+"""As many are drawn."""
+MOST_LOST = 0.01
+"""mIoU that a precision may cost; an export that loses more is not written."""
+
+
+class Predicts(Protocol):
+    """Anything that segments an image as the export's ``load.py`` does."""
+
+    def predict(self, image: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Class ids (H, W) and confidence of a uint8 RGB image (H, W, 3)."""
+
+
+def lost(source: Source, exported: Predicts) -> dict[str, Any] | str:
+    """mIoU between 0 and 1 of both models, and the difference; why it cannot be known where the data are not there.
+
+    Raises:
+        UserError: it loses more than `MOST_LOST`.
+    """
+    config = source.run.config
+    try:
+        (dataset,) = open_all([config.data.source_val], config.data, config.cache)
+        sample = config.data.protocol.prepared(seeded_subset(dataset, IMAGES, 0))
+        counts = [ConfusionMatrix(len(config.data.classes.names), IGNORE) for _ in range(2)]
+        for index in range(len(sample)):
+            one = sample.load(index)
+            counts[0].update(one.label, source.run.predict(one.image).ids)
+            counts[1].update(one.label, exported.predict(one.image)[0])
+    except UserError as error:
+        return f"what it costs in mIoU was not measured: {first_line(error)}"
+    before, after = (mean_iou(count.iou()) for count in counts)
+    if before is None or after is None:
+        return "what it costs in mIoU was not measured: source validation has no labelled pixel"
+    if before - after > MOST_LOST:
+        raise UserError(
+            f"the export loses {100 * (before - after):.1f} points of mIoU on {len(sample)} images of source "
+            f"validation ({100 * before:.1f} to {100 * after:.1f} %); allowed: {100 * MOST_LOST:g}; not written"
+        )
+    return {"images": len(sample), "run": before, "export": after, "lost": before - after}

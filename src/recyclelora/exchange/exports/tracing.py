@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import contextlib
+import copy
 import io
 import logging
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -16,9 +17,9 @@ from torch import Tensor, nn
 from torch.export import Dim, ExportedProgram
 
 from recyclelora.data.protocol import ProtocolConfig
-from recyclelora.exchange.exports.portable import Portable, Probabilities
 from recyclelora.exchange.exports.source import Source
-from recyclelora.system.errors import UserError
+from recyclelora.models.segmenter import entering
+from recyclelora.system.errors import UserError, first_line
 
 LEAST_PATCHES = 2
 """Along each side of an image: torch traces a side of 1 as a constant."""
@@ -73,7 +74,7 @@ def trace(source: Source, size: Size | None, precision: torch.dtype = torch.floa
         try:
             program = _traced(portable, *_example(batch, fixed, patch))
         except Exception as error:  # tracing raises whatever the model's code runs into
-            reasons.append(first_line(error))
+            reasons.append(reason_of(error))
             continue
         if reasons:
             remarks.append(f"traced for {_shown(batch, fixed)} only: {reasons[0]}")
@@ -152,7 +153,7 @@ def _traced(module: nn.Module, example: Tensor, dynamic: dict[int, Any]) -> Expo
     return program
 
 
-def first_line(error: Exception) -> str:
+def reason_of(error: Exception) -> str:
     """What is wrong, without the advice that follows it."""
     lines = str(error).strip().splitlines() or [type(error).__name__]
     # torch's own first line only says that constraints are violated
@@ -163,3 +164,55 @@ def first_line(error: Exception) -> str:
 def _shown(batch: int | None, size: Size | None) -> str:
     parts = [f"a batch of {batch}"] if batch else []
     return " and ".join(parts + ([f"images of {size[0]}x{size[1]}"] if size else []))
+
+
+class Portable(nn.Module):
+    """Float images (B, 3, H, W) with values 0 to 255, sides multiples of the patch size -> float32 scores.
+
+    ``precision`` is that of backbone and decoder.
+    """
+
+    mean: Tensor
+    std: Tensor
+
+    def __init__(self, source: Source, precision: torch.dtype = torch.float32) -> None:
+        super().__init__()
+        plain = source.plain if precision == torch.float32 else copy.deepcopy(source.plain)
+        self.backbone, self.decoder = plain.backbone.to(precision), plain.decoder.to(precision)
+        self.precision = self.decoder_precision = precision
+        self.register_buffer("mean", source.plain.mean)
+        self.register_buffer("std", source.plain.std)
+        self.eval()
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Scores (B, num_classes, H, W)."""
+        normalised = ((images - self.mean) / self.std).to(self.precision)
+        features = [level.to(self.decoder_precision) for level in entering(self.decoder, self.backbone, normalised)]
+        scores: Tensor = self.decoder(features, (images.shape[-2], images.shape[-1]))
+        return scores.float()
+
+    @torch.no_grad()
+    def ensure_computable(self, images: Tensor) -> str | None:
+        """Keep the decoder in float32 where it cannot compute in ``precision``; says why."""
+        try:
+            self(images)
+        except RuntimeError as error:  # of mixed types, or an operation without a kernel
+            if self.decoder_precision == torch.float32:
+                raise
+            self.decoder.float()
+            self.decoder_precision = torch.float32
+            return f"the decoder stays in float32: {first_line(error)}"
+        return None
+
+
+class Probabilities(nn.Module):
+    """Scores (1, num_classes, H, W) -> probabilities of the classes."""
+
+    def __init__(self, decoder: nn.Module) -> None:
+        super().__init__()
+        # A bound method, so that the decoder's weights do not become a part of this module.
+        self.probabilities: Callable[[Tensor], Tensor] = decoder.probabilities  # type: ignore[assignment]
+
+    def forward(self, scores: Tensor) -> Tensor:
+        """Probabilities (1, num_classes, H, W)."""
+        return self.probabilities(scores)
