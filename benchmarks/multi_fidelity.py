@@ -1,11 +1,18 @@
 """What pausing wins: recorded learning curves replayed through the sweep's own driver. Writes multi_fidelity.json.
 
     python benchmarks/multi_fidelity.py                                  # records small networks first; minutes
-    python benchmarks/multi_fidelity.py --sweep outputs/sweeps/<study>   # the curves of a finished sweep instead
+    python benchmarks/multi_fidelity.py --sweep outputs/sweeps/<study> --first 6    # the curves of a finished sweep instead
 
 The curves are those of 200 small networks (one hidden layer, AdamW, linear decay of the learning rate over 81 steps) on
 scikit-learn's 8x8 digits at random learning rates, weight decays, widths, batch sizes and dropouts: real training, but
-no segmentation. A sweep whose every trial was evaluated at the rungs, and on the way, gives the curves of segmentation.
+no segmentation. A sweep whose every trial was evaluated at the rungs, and on the way, gives the curves of segmentation:
+``multi_fidelity-streets.json`` is of RecycleLoRA on the built-in streets at random rates, scales and weight decays,
+
+    python train.py -m experiment=study hydra/sweeper/sampler=random n_trials=200 seed=10 hydra.launcher.in_process=true \\
+        'data.targets=[]' data.source_val.subset=10 trainer.max_steps=54 trainer.eval_every=6 trainer.batch_size=2 \\
+        'optimizer.lr=tag(log,interval(1e-5,3e-2))' 'decoder.lr_mult=tag(log,interval(0.1,30))' \\
+        'adapter.alpha=tag(log,interval(0.1,36))' 'optimizer.weight_decay=tag(log,interval(1e-3,1))'
+
 Five orders of the same configurations under each algorithm, four trials at a time. Regret is how far the best finished
 trial is behind the best one of all, after so many steps of training in all trials together.
 """
@@ -148,10 +155,10 @@ class Nearest:
         return self.recorded.curves[self.taken[tuple(overrides)]]
 
 
-def play(recorded: Recorded, way: str, order: int) -> list[tuple[int, float]]:
-    """(Steps so far, regret) whenever a trial has finished, under one algorithm in one order."""
+def play(recorded: Recorded, way: str, order: int, first: int) -> list[tuple[int, float]]:
+    """(Steps so far, regret) at the end of each trial, under one algorithm in one order; pauses from ``first`` on."""
     # evaluations that an algorithm does not use are left out, which changes nothing but the time that the replay takes
-    count, first = len(recorded.curves), max(1, recorded.length // 27)
+    count = len(recorded.curves)
     rungs = Rungs.of(
         {"kind": "hyperband" if "hyperband" in way else "asha", "min_resource": first, "max_resource": "auto",
          "reduction_factor": 3}, recorded.length,
@@ -198,10 +205,10 @@ def regret_at(points: Sequence[tuple[int, float]], steps: float) -> float | None
     return next((regret for at, regret in reversed(points) if at <= steps), None)
 
 
-def summary(recorded: Recorded, way: str, orders: int) -> dict[str, object]:
+def summary(recorded: Recorded, way: str, orders: int, first: int) -> dict[str, object]:
     """One algorithm over all orders."""
     began = time.perf_counter()
-    runs = [play(recorded, way, order) for order in range(orders)]
+    runs = [play(recorded, way, order, first) for order in range(orders)]
     whole = recorded.length * len(recorded.curves)
     found: dict[str, object] = {"share_of_all_steps": round(statistics.fmean(r[-1][0] for r in runs) / whole, 4)}
     for share in SHARES:
@@ -223,17 +230,19 @@ def main() -> None:
     parser.add_argument("--sweep", type=Path)
     parser.add_argument("--configurations", type=int, default=200)
     parser.add_argument("--orders", type=int, default=5)
+    parser.add_argument("--first", type=int, default=STEPS // 27, help="steps before the first pause")
     parser.add_argument("--out", type=Path, default=HERE.with_suffix(".json"))
     given = parser.parse_args()
     recorded = read_sweep(given.sweep) if given.sweep else record(given.configurations)
     ways = ("none", "median", "successive halving", "asha", "hyperband", "none, tpe", "asha, tpe")
     rows = {}
     for way in ways:
-        rows[way] = summary(recorded, way, given.orders)
+        rows[way] = summary(recorded, way, given.orders, given.first)
         print(way, json.dumps(rows[way]), flush=True)
     finals = sorted(curve[recorded.length] for curve in recorded.curves)
     result = {
         "curves": recorded.origin, "configurations": len(recorded.curves), "steps_of_each": recorded.length,
+        "first_pause": given.first,
         "orders": given.orders, "at_once": AT_ONCE, "best": finals[-1], "median": statistics.median(finals),
         "algorithms": rows, "cpus": os.cpu_count(), "python": platform.python_version(),
         "optuna": optuna.__version__,
