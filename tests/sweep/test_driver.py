@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import errno
+import json
 import os
 from collections.abc import Sequence
 from pathlib import Path
@@ -15,6 +16,7 @@ from optuna.distributions import CategoricalDistribution, distribution_to_json
 
 from recyclelora.runs.mailbox import Unit
 from recyclelora.sweep.attempts import Attempt
+from recyclelora.sweep.control import extend
 from recyclelora.sweep.driver import Driver
 from recyclelora.sweep.execution import Stage, Status
 from recyclelora.sweep.folder import busy
@@ -109,6 +111,23 @@ def test_a_request_outlives_the_driver_until_the_command_asks_for_something_else
     assert changed.new() == 9
     (tmp_path / "control.json").write_text('{"n_trials": 3}')  # of the first release
     assert Requests(tmp_path, 5).new() == 3
+
+
+@pytest.mark.parametrize("n_trials", [3, 60])
+def test_a_grid_is_not_extended_but_goes_on_after_a_cancel(tmp_path: Path, n_trials: int, capsys):
+    about = {"name": "s", "n_trials": 4, "command": "train.py -m seed=0,1,2,3", "sampler": None,
+             "directions": ["maximize"], "objectives": ["miou"], "created": "2026-01-01T00:00:00+0000"}  # fmt: skip
+    (tmp_path / "study.json").write_text(json.dumps(about))
+    with pytest.raises(
+        UserError, match=r"a grid has the 4 trials of its values; give .*train.* -m seed=0,1,2,3 further"
+    ):
+        extend(tmp_path, n_trials)
+    assert Requests(tmp_path, 4).new() is None
+    extend(tmp_path, 4)
+    assert Requests(tmp_path, 4).new() == 4
+    (tmp_path / "study.json").write_text(json.dumps(about | {"sampler": "TPESampler"}))
+    extend(tmp_path, n_trials)
+    assert Requests(tmp_path, 4).new() == n_trials
 
 
 def test_a_cancelled_sweep_asks_for_nothing_and_confirms_nothing(tmp_path: Path, study: optuna.Study):

@@ -3,7 +3,7 @@ from __future__ import annotations
 import sys
 from pathlib import Path
 
-from recyclelora.system.next_steps import given, next_steps, typed_as, with_run
+from recyclelora.system.next_steps import as_typed_here, given, next_steps, typed_as, with_run
 
 
 def test_a_command_is_shown_as_it_is_typed_here(tmp_path: Path, monkeypatch):
@@ -12,6 +12,14 @@ def test_a_command_is_shown_as_it_is_typed_here(tmp_path: Path, monkeypatch):
     (tmp_path / "predict.py").touch()
     assert typed_as("predict", "run=runs/<run>", "input=<photos>") == "python predict.py run=runs/<run> input=<photos>"
     assert next_steps(("one", "a"), ("longer", "b")) == "next:\n  one     a\n  longer  b"
+
+
+def test_a_recorded_command_is_shown_as_it_is_typed_here(tmp_path: Path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    assert as_typed_here("train.py -m 'a=b c'") == "recyclelora train -m 'a=b c'"
+    assert as_typed_here("recyclelora-train seed=1") == "recyclelora-train seed=1"
+    (tmp_path / "train.py").touch()
+    assert as_typed_here("train.py") == "python train.py"
 
 
 def test_what_was_given_about_the_data_is_kept(monkeypatch):

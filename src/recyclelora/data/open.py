@@ -31,7 +31,10 @@ from recyclelora.data.masks import ColourIds, read_ids16
 from recyclelora.data.reading import ReadIds
 from recyclelora.system.errors import UserError
 
-ADVICE = "set DATA_ROOT or data.root to the folder that holds one folder for each dataset; data=streets needs none"
+ADVICE = (
+    "set DATA_ROOT or data.root to the folder that holds one folder for each dataset (docs/licences.md: where to get "
+    "them); data=streets needs none"
+)
 
 
 def open_all(configs: list[DatasetConfig], data: DataConfig, cache: str) -> list[Dataset]:
@@ -45,9 +48,13 @@ def open_all(configs: list[DatasetConfig], data: DataConfig, cache: str) -> list
         except UserError as error:
             problems.append(str(error))
     if problems:
-        downloads = any(config.dataset != "folder" for config in configs)
-        raise UserError("\n".join([*dict.fromkeys(problems), *[ADVICE] * downloads]))
+        raise UserError("\n".join([*dict.fromkeys(problems), *[ADVICE] * any_download(configs)]))
     return opened
+
+
+def any_download(configs: Iterable[DatasetConfig]) -> bool:
+    """Whether any dataset is not the user's own."""
+    return any(config.dataset != "folder" for config in configs)
 
 
 def open_one(config: DatasetConfig, data: DataConfig, cache: str, title: str | None = None) -> Dataset:

@@ -11,6 +11,7 @@ from recyclelora.reports.html import rendered
 from recyclelora.runs.directory import RESULT
 from recyclelora.sweep.ledger import Ledger
 from recyclelora.system.errors import UserError
+from recyclelora.system.next_steps import as_typed_here
 from recyclelora.system.storage import write_text
 from recyclelora.system.typed_json import read_object
 
@@ -40,7 +41,7 @@ def _study(folder: Path, outputs: Path) -> dict[str, str]:
     page = next((p for p in ("report.html", "report/report.html") if (folder / p).exists()), "")
     command = ""
     with contextlib.suppress(UserError):
-        command = str(read_object(folder / "study.json").get("command", ""))
+        command = as_typed_here(str(read_object(folder / "study.json").get("command", "")))
     return {
         "name": folder.name,
         "link": f"{folder.relative_to(outputs)}/{page}",

@@ -20,6 +20,7 @@ from recyclelora.reports.groups import MEAN, SOURCE, Scored
 from recyclelora.reports.html import rendered
 from recyclelora.reports.standing import NowStanding
 from recyclelora.runs.directory import RunDirectory
+from recyclelora.system.next_steps import as_typed_here
 
 SHOWN_GROUPS = 6
 """Groups whose predictions are on the page."""
@@ -69,7 +70,7 @@ def command_line(c: Comparison) -> str | None:
     """What made the sweep, as one would type it; None for runs that were put beside each other."""
     command: Any = c.study.command if c.study.is_sweep else None
     text = " ".join(map(str, command)) if isinstance(command, list) else command
-    return text if not text or text.startswith(("python", "recyclelora")) else f"python {text}"
+    return text and as_typed_here(text)
 
 
 # --- pictures ---------------------------------------------------------------------------------------------------------

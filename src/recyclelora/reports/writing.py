@@ -18,7 +18,7 @@ from recyclelora.reports.records import Study, read_runs, read_sweep
 from recyclelora.reports.table import Table
 from recyclelora.runs.directory import CONFIG, FIGURES, is_run, outputs_of
 from recyclelora.system.errors import UserError
-from recyclelora.system.next_steps import next_steps, typed_as, with_run
+from recyclelora.system.next_steps import as_typed_here, next_steps, typed_as, with_run
 from recyclelora.system.progress import Reporter, shown
 from recyclelora.system.storage import make_folder, write_text
 
@@ -145,7 +145,7 @@ def _with_the_first(c: Comparison) -> list[tuple[str, str]]:
     steps = with_run(first.run.path, "predict", "export", size=None if fit is None else fit[0])
     command = first.run.command or ""
     if not others and command.startswith("train.py ") and " adapter=" not in command:
-        steps.append(("have something to compare", f"python {command} adapter=frozen"))
+        steps.append(("have something to compare", f"{as_typed_here(command)} adapter=frozen"))
     if others:
         beside = f"run=[{shown(first.run.path)},{shown(others[0].run.path)}]"
         steps.append(("see what changed", typed_as("analyze", beside)))

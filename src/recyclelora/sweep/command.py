@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import re
-import shlex
 from argparse import Namespace
 from collections.abc import Sequence
 from pathlib import Path
@@ -18,6 +17,7 @@ from yaml import YAMLError
 from recyclelora.config.compose import ConfigError, home
 from recyclelora.system.checks import file_name
 from recyclelora.system.extras import require
+from recyclelora.system.next_steps import typed_as
 
 SHORT = (
     "n_trials", "n_jobs", "budget", "repeats", "max_failures", "retry_failed", "confirm", "dry_run", "detach",
@@ -110,7 +110,7 @@ def _quoted(argument: str, key: str) -> str:
 
 def _needs_no_multirun(arguments: Sequence[str]) -> None:
     """Refuse what has a meaning in sweeps only."""
-    whole = f"python train.py -m {shlex.join(arguments)}"
+    whole = typed_as("train", "-m", *arguments)
     for start in ("sweeps=", "hydra/launcher=slurm", "hydra/sweeper"):
         for hit in [a for a in arguments if a.lstrip("+").startswith(start) and not a.endswith(("=null", "=None"))]:
             raise ConfigError(f"{hit} needs a multirun: {whole}")

@@ -15,7 +15,7 @@ from recyclelora.sweep.record import read_study
 from recyclelora.sweep.steering import living, request_trials
 from recyclelora.sweep.table import COLUMNS, count_states, paused_in_words, race_table, running_rows
 from recyclelora.system.errors import UserError
-from recyclelora.system.next_steps import next_steps, typed_as
+from recyclelora.system.next_steps import as_typed_here, next_steps, typed_as
 from recyclelora.system.progress import screen, shown
 
 
@@ -31,7 +31,7 @@ def status(sweep: Path) -> None:
     console.print(f"{about.get('name', sweep.name)}: {counts or 'nothing yet'} of {about['n_trials']}")
     raced = read_race(sweep)
     console.print(f"cost: {cost_of(trials, about['n_trials'], raced)}")
-    driver = ", ".join(living(sweep)) or f"none runs; the command that began it goes on: {about['command']}"
+    driver = ", ".join(living(sweep)) or "none runs"
     console.print(f"driver: {driver}")
     if paused := paused_in_words(trials):
         console.print(paused)
@@ -50,7 +50,7 @@ def status(sweep: Path) -> None:
     if living(sweep):
         steps.append(("stop a trial", typed_as("sweep", "cancel", shown(sweep), "<number>")))
     elif len(trials) < about["n_trials"] or any(not trial.ended for trial in trials):
-        steps.append(("go on with it", f"python {about['command']}"))
+        steps.append(("go on with it", as_typed_here(about["command"])))
     console.print(next_steps(*steps))
 
 
@@ -81,12 +81,17 @@ def extend(sweep: Path, n_trials: int) -> None:
     Raises:
         UserError: the number makes no sense.
     """
+    about = read_study(sweep)
     if n_trials < 1:
         raise UserError(f"{n_trials}: at least one trial")
+    if about and about.get("sampler", "") is None and n_trials != (every := about["n_trials"]):
+        raise UserError(
+            f"{sweep}: a grid has the {every} trials of its values; give {as_typed_here(about['command'])} further "
+            f"values, or take a cancel back with {every}"
+        )
     request_trials(sweep, n_trials, _asked(sweep))
     drivers = living(sweep)
-    about = read_study(sweep)
-    command = f"python {about['command']}" if about else "its command"
+    command = as_typed_here(about["command"]) if about else "its command"
     who = f"the driver ({', '.join(drivers)}) goes on" if drivers else f"no driver runs; {command} goes on"
     screen().print(f"{who} to {n_trials} trials")
     screen().print(next_steps(("see how it stands", typed_as("sweep", "status", shown(sweep)))))

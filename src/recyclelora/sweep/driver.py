@@ -21,6 +21,8 @@ from recyclelora.sweep.steering import Requests, alive, lives, one_at_a_time
 from recyclelora.sweep.submitting import Submitting
 from recyclelora.sweep.view import Pruning, View
 from recyclelora.system.errors import UserError
+from recyclelora.system.next_steps import typed_as
+from recyclelora.system.progress import shown
 from recyclelora.system.stopping import stopping_by
 
 GLANCE = 0.5
@@ -138,7 +140,7 @@ class Driver:
             return
         if n_trials is not None:
             self.search.n_trials = n_trials
-            again = f"python -m recyclelora.sweep extend {self.ledger.sweep} <number> takes it back"
+            again = f"{typed_as('sweep', 'extend', shown(self.ledger.sweep), '<number>')} takes it back"
             self.observer.event(f"asked for {n_trials} trials" if n_trials else f"cancelled: no new trials; {again}")
 
     def _take_over(self) -> None:

@@ -30,6 +30,12 @@ def typed_as(command: str, *arguments: object) -> str:
     return " ".join([start, *(_quoted(str(argument)) for argument in arguments)])
 
 
+def as_typed_here(recorded: str) -> str:
+    """A command as runs and sweeps record it, ``train.py seed=1``, as the user types it here."""
+    script, space, rest = recorded.partition(" ")
+    return f"{typed_as('train')}{space}{rest}" if script == "train.py" else recorded
+
+
 def _quoted(text: str) -> str:
     """For a shell; a place to be filled in, such as ``<photos>``, stays as it is."""
     return text if re.fullmatch(r"[\w=./-]*<[\w ]+>[\w/.]*", text) else shlex.quote(text)

@@ -206,6 +206,17 @@ def test_a_missing_dataset_does_not_hide_the_others(tmp_path: Path, make_config)
     assert "lindau_000001_000019" in page and page.count("<img") == 4
 
 
+def test_a_pair_that_is_not_there_is_told_without_empty_tables(make_config, tmp_path: Path, capsys):
+    config = make_config()
+    with pytest.raises(UserError) as refusal:
+        inspect_pair(config.data, config.cache, tmp_path / "out", 0, Reporter())
+    lines = str(refusal.value).splitlines()
+    assert lines[1].startswith("gta (source): cannot be opened: gta is not at") and len(lines) == 5
+    assert "DATA_ROOT" in lines[-1] and "docs/licences.md" in lines[-1]
+    said = capsys.readouterr().out
+    assert "class frequencies" not in said and "never trained" not in said and "None" not in said
+
+
 def test_nothing_is_written_beside_the_data(tmp_path: Path, make_config, gta2city: Path):
     register_schemas()
     before = sorted(p for p in gta2city.rglob("*"))

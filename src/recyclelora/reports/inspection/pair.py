@@ -18,6 +18,9 @@ from recyclelora.system.errors import UserError
 from recyclelora.system.progress import Reporter
 from recyclelora.system.stopping import StopRequest
 
+NOT_OPENED = "cannot be opened"
+"""Kind of defect of a dataset that is not there, or not as it should be."""
+
 
 def data_report(
     data: DataConfig, cache: str, num_workers: int, reporter: Reporter, stop: StopRequest
@@ -70,7 +73,7 @@ def open_datasets(data: DataConfig, cache: str) -> tuple[list[NamedDataset], lis
             with tolerating() as problems:
                 dataset: Dataset = open_one(config, data, cache)
         except UserError as error:
-            defects.append(Defect(ERROR, "cannot be opened", name, "", str(error)))
+            defects.append(Defect(ERROR, NOT_OPENED, name, "", str(error)))
             continue
         defects += [Defect(ERROR, problem.kind, name, printable(problem.file), problem.detail) for problem in problems]
         entries.append(NamedDataset(name, role, dataset))

@@ -242,7 +242,7 @@ def _missing_classes(
         text = nothing_to_learn(sum(report.num_images for report in sources), seen, classes)
         defects.append(Defect(ERROR, "nothing to learn", "all sources", "", text))
     for index, name in enumerate(classes):
-        if trained[index] == 0:
+        if sources and trained[index] == 0:
             defects.append(Defect(WARNING, "class never trained", "all sources", name, "no pixel in any source"))
     for report, entry in zip(reports, entries, strict=True):
         expected = entry.dataset.classes if report.labelled else frozenset[int]()

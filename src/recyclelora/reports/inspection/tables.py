@@ -8,8 +8,9 @@ from recyclelora.reports.inspection.report import Report
 
 
 def tables(report: Report) -> list[Table]:
-    """Datasets, class frequencies, and the number of defects of each kind."""
-    return [_datasets(report), _frequencies(report), _defects(report)]
+    """Datasets and class frequencies of those that could be opened, and the number of defects of each kind."""
+    known = [_datasets(report), _frequencies(report)] if report.datasets else []
+    return [*known, _defects(report)]
 
 
 def _datasets(report: Report) -> Table:
