@@ -28,6 +28,21 @@ def test_a_prepared_run_decodes_counts_and_decomposes_nothing(make_config, gta2c
     assert Run.identify(config, None).execute() is not None
 
 
+def test_what_cannot_be_built_is_refused_before_data_are_looked_at(make_config, gta2city, monkeypatch, tmp_path):
+    monkeypatch.setattr("recyclelora.system.extras.importlib.util.find_spec", lambda package: None)
+    with pytest.raises(UserError, match=r"decoder=dpt needs the package segmentation_models_pytorch: .*\[decoders\]"):
+        prepare(make_config(*TINY, "decoder=dpt"))
+    with pytest.raises(UserError, match=r"allowed are 1 to"):
+        prepare(make_config(*TINY, "decoder=linear", "adapter.main.rank=4000"))
+    assert not (tmp_path / "outputs").exists()
+
+
+def test_warnings_of_the_model_are_lines(make_config, gta2city, capsys):
+    prepare(make_config(*TINY, "decoder=linear", "adapter.main.rank=31", "adapter.sub.rank=4"))
+    said = capsys.readouterr()
+    assert "warning: blocks.0" in said.out and "OverlapWarning" not in said.err + said.out
+
+
 def test_broken_data_stop_the_preparation(make_config, gta2city):
     (gta2city / "gta/images/00003.png").write_bytes(b"")
     with pytest.raises(UserError, match=r"errors in the data:\n.*unreadable image: images/00003\.png"):

@@ -32,6 +32,9 @@ def modules_of(*extras: str) -> list[str]:
 
 EXTRAS = modules_of("decoders", "sweep", "mlflow", "export", "weights", "tensorboard", "wandb")
 
+CORE = ["system", "drawing", "data", "config", "runs", "evaluation", "training", "reports", "exchange.exports.formats"]
+"""What every command but `sweep` and `track` starts with."""
+
 
 def without(modules: list[str], folder: Path, *command: str) -> subprocess.CompletedProcess[str]:
     """Run a command as where these modules are not installed."""
@@ -111,3 +114,16 @@ def test_all_is_every_extra_that_a_user_may_want():
     assert set(whole.removeprefix("recyclelora[").removesuffix("]").split(",")) == extras.keys() - {
         "all", "build", "dev", "postgres"
     }  # fmt: skip
+
+
+def test_what_the_core_does_imports_without_any_extra():
+    code = f"""
+import importlib, pkgutil, sys
+sys.modules |= dict.fromkeys({EXTRAS})
+for name in {CORE}:
+    package = importlib.import_module("recyclelora." + name)
+    for module in pkgutil.walk_packages(getattr(package, "__path__", []), package.__name__ + "."):
+        importlib.import_module(module.name)
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=120)
+    assert done.returncode == 0, done.stderr

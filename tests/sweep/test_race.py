@@ -26,8 +26,9 @@ from recyclelora.sweep.ledger import COMPLETE, FAILED, Ledger, now
 from recyclelora.sweep.planning import Plan
 from recyclelora.sweep.race.anytime import anytime_p, decide
 from recyclelora.sweep.race.options import make_race, wrong_race
+from recyclelora.sweep.race.reading import read_race
 from recyclelora.sweep.race.rules import BEST, OBJECTIVE, Entrant, Race, conclusion, judge
-from recyclelora.sweep.race.running import Racing, read_race
+from recyclelora.sweep.race.running import Racing
 from recyclelora.sweep.search import Search
 from recyclelora.sweep.space import Space
 from recyclelora.system.errors import UserError

@@ -17,13 +17,13 @@ def prepare(config: Config, trial: int | None = None) -> None:
     """Fetch weights, check the data, and fill the caches that the same ``train.py`` command will read.
 
     Raises:
-        UserError: weights or data are missing or broken.
+        UserError: shapes do not fit, or weights, data or a package are missing or broken.
     """
     import sys
     from pathlib import Path
 
     with quick_imports():
-        from recyclelora.config.build import build_model, locate_weights
+        from recyclelora.config.build import build_model, check_shapes, locate_weights
         from recyclelora.data.build import build_datasets, build_rare_classes
         from recyclelora.data.preparation import decode, samples_to_decode
         from recyclelora.data.soundness import sound_files
@@ -34,6 +34,7 @@ def prepare(config: Config, trial: int | None = None) -> None:
         from recyclelora.training.calibration import CalibrationImages
 
     reporter = Reporter()
+    check_shapes(config)
     weights = locate_weights(config.backbone)
     if weights is None:
         reporter.note(f"weights: none, {config.backbone.name} stays random")
@@ -48,7 +49,8 @@ def prepare(config: Config, trial: int | None = None) -> None:
             decode(samples, update)
     build_rare_classes(config.data, datasets.sources, config.cache, lambda n: reporter.bar("counting classes", n))
     images = CalibrationImages.of(config, datasets)
-    with reporter.bar("decomposing layers" if images is None else "looking at images", 1) as update:
+    what = "decomposing layers" if images is None else "looking at images"
+    with reporter.telling_warnings(), reporter.bar(what, 1) as update:
         build_model(
             config, weights, progress=lambda done, total, layer: update(1, total=total),
             images=None if images is None else images.on(resolve_accelerator(config.trainer.accelerator)),

@@ -31,6 +31,7 @@ from recyclelora.models.backbones.weights import (
     find_weights,
     read_weights,
 )
+from recyclelora.models.decoders.config import check_installed
 from recyclelora.models.decoders.decoder import DenseDecoder
 from recyclelora.models.decoders.loss_options import PixelLossConfig
 from recyclelora.models.decoders.pixel_loss import PixelLoss
@@ -139,6 +140,7 @@ def check_shapes(config: Config) -> None:
     Raises:
         UserError: naming the model, layer, pattern or rank at fault.
     """
+    check_installed(config.decoder)
     with user_errors(), torch.device("meta"):
         backbone = build_backbone(config, None)
         if is_inside(config.decoder):
@@ -238,6 +240,7 @@ def build_decoder(
         ValueError: numbers do not fit together, or there is no place for what the adapter lends: its part behind it
             would never learn.
     """
+    check_installed(options)
     lent = () if query is None else (query, query_features)
     if lent and not getattr(options, "has_queries", False):
         raise ValueError(

@@ -20,8 +20,8 @@ from recyclelora.runs.metrics_log import read_points
 from recyclelora.sweep import ledger
 from recyclelora.sweep.goals import is_of_targets
 from recyclelora.sweep.ledger import SEARCH
+from recyclelora.sweep.race.reading import read_race
 from recyclelora.sweep.race.rules import Race, Standing
-from recyclelora.sweep.race.running import read_race
 from recyclelora.sweep.record import is_sweep, read_study
 from recyclelora.system.errors import UserError, first_line
 from recyclelora.system.typed_json import read_record

@@ -9,7 +9,7 @@ from pathlib import Path
 from recyclelora.reports.table import Cell, Table
 from recyclelora.sweep.cost import cost_of
 from recyclelora.sweep.ledger import Ledger
-from recyclelora.sweep.race.running import read_race
+from recyclelora.sweep.race.reading import read_race
 from recyclelora.sweep.record import read_study
 from recyclelora.sweep.steering import living
 from recyclelora.sweep.table import COLUMNS, running_rows

@@ -9,8 +9,8 @@ from rich.table import Table
 from recyclelora.runs.mailbox import CANCELLED, Unit
 from recyclelora.sweep.cost import cost_of
 from recyclelora.sweep.ledger import FAILED, PAUSED, Ledger
+from recyclelora.sweep.race.reading import read_race
 from recyclelora.sweep.race.rules import conclusion
-from recyclelora.sweep.race.running import read_race
 from recyclelora.sweep.record import read_study
 from recyclelora.sweep.steering import living, request_trials
 from recyclelora.sweep.table import COLUMNS, count_states, paused_in_words, race_table, running_rows

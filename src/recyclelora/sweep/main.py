@@ -31,7 +31,6 @@ from recyclelora.sweep.planning import Plan, check_options, described, make_plan
 from recyclelora.sweep.priors import read_priors
 from recyclelora.sweep.record import brought_back, options_since, other_values, record, refuse_others
 from recyclelora.sweep.samplers import make_pruner
-from recyclelora.sweep.search import best_trials
 from recyclelora.sweep.space import listed
 from recyclelora.sweep.steering import one_at_a_time
 from recyclelora.sweep.storage import forget, shown, storage_url
@@ -217,7 +216,7 @@ def _finish(
 ) -> int:
     """Print and write the summary; returns the exit code."""
     counts = count_states(list(driver.search.trials.values()))
-    best = best_trials(driver.search.searched, about["directions"])
+    best = driver.search.ranked(driver.search.searched)
     stopped = driver.stop is not None
     limit = driver.plan.max_failures
     code = (

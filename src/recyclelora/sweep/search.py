@@ -58,6 +58,11 @@ class Search:
         """``maximize`` or ``minimize``, one an objective."""
         return [direction.name.lower() for direction in self.study.directions]
 
+    def ranked(self, trials: Sequence[Trial]) -> list[Trial]:
+        """Complete ones that keep the constraints, the best first; of several objectives, by the first."""
+        kept = [t for t in trials if t.state == COMPLETE and t.values and t.feasible]
+        return sorted(kept, key=lambda t: (t.values or [0.0])[0], reverse=self.directions[0] == "maximize")
+
     @property
     def failures(self) -> int:
         """Failed trials that no later one repeats."""
@@ -252,11 +257,11 @@ class Search:
             return self._entrant()
         done = {trial.number for trial in self.trials.values() if trial.confirms}
         groups: dict[str, list[Trial]] = {}
-        for trial in best_trials(self.searched, self.directions):
+        for trial in self.ranked(self.searched):
             groups.setdefault(repr([trial.params.get(key) for key in self.plan.confirm_by]), []).append(trial)
         best = [trial for group in groups.values() for trial in self._distinct(group)[: self.plan.confirm]]
         for text in self.plan.race.references if self.plan.race is not None else ():
-            best += [trial for trial in best_trials(self.searched, self.directions) if is_named(text, trial.params)][:1]
+            best += [trial for trial in self.ranked(self.searched) if is_named(text, trial.params)][:1]
         new = next((trial for trial in best if trial.number not in done), None)
         seeds = self.plan.confirm_seeds if self.plan.race is None else self.plan.confirm_seeds[:1]
         if new is None or not self.pays(None, runs=len(seeds)):
@@ -283,9 +288,3 @@ class Search:
             units = units_of(self.plan.space.overrides(trial.params), self.plan.confirm_seeds)
             found.setdefault(self._identity(units[0]), trial)
         return list(found.values())
-
-
-def best_trials(trials: Sequence[Trial], directions: Sequence[str]) -> list[Trial]:
-    """Complete trials that keep the constraints, the best first; of several objectives, by the first."""
-    kept = [t for t in trials if t.state == COMPLETE and t.values and t.feasible]
-    return sorted(kept, key=lambda t: (t.values or [0.0])[0], reverse=directions[0] == "maximize")

@@ -7,7 +7,7 @@ import time
 from collections import Counter
 from collections.abc import Iterable
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from rich.console import Group
 from rich.live import Live
@@ -16,13 +16,15 @@ from rich.text import Text
 
 from recyclelora.runs.mailbox import Unit, read_reports
 from recyclelora.sweep.cost import duration
-from recyclelora.sweep.driver import Driver
 from recyclelora.sweep.goals import TUNED, is_miou
 from recyclelora.sweep.ledger import COMPLETE, FAILED, PAUSED, PRUNED, RUNNING, WAITING, Trial, in_words
+from recyclelora.sweep.race.reading import entrants_of, read_entrants, rows
 from recyclelora.sweep.race.rules import Entrant, Race, Standing, conclusion, judge
-from recyclelora.sweep.race.running import entrants_of, read_entrants, rows
-from recyclelora.sweep.search import Search, best_trials
 from recyclelora.system.progress import screen, shown
+
+if TYPE_CHECKING:  # need Optuna, which a report does without
+    from recyclelora.sweep.driver import Driver
+    from recyclelora.sweep.search import Search
 
 EVERY = 1.0
 """Seconds between two pictures of the live table."""
@@ -63,7 +65,7 @@ class SweepTable:
         """Draw the live table anew, at most once a second."""
         if self._live is None or time.monotonic() - self._drawn < EVERY:
             return
-        self._drawn, best = time.monotonic(), best_trials(driver.search.searched, driver.search.directions)
+        self._drawn, best = time.monotonic(), driver.search.ranked(driver.search.searched)
         table = Table(*COLUMNS, title=self._headline(driver.search))
         for job, units in driver.units.jobs.items():
             for trial, unit in units:
@@ -81,7 +83,7 @@ class SweepTable:
     def summary(self, search: Search) -> None:
         """Print what the sweep found, and what failed and why."""
         trials = sorted(search.searched, key=lambda t: t.number)
-        ranked = best_trials(trials, search.directions)
+        ranked = search.ranked(trials)
         if ranked:
             self._values(TUNED if self.tuned else "", ranked[:SHOWN], len(ranked), "trial")
         confirmed = [t for t in search.trials.values() if t.confirms and t.state == COMPLETE]
@@ -89,7 +91,7 @@ class SweepTable:
         if race is not None:
             self._race(race, read_entrants(race, entrants_of(search.trials.values()), trials, search.ledger.sweep))
         elif confirmed:
-            self._values("on fresh seeds", best_trials(confirmed, search.directions), len(confirmed), "confirmation of")
+            self._values("on fresh seeds", search.ranked(confirmed), len(confirmed), "confirmation of")
         failed = [t for t in search.trials.values() if t.state == FAILED]
         if failed:
             table = Table("trial", "what", "why", "log", title="failed", title_justify="left")

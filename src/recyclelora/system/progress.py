@@ -6,6 +6,7 @@ import os
 import sys
 import time
 import unicodedata
+import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from datetime import timedelta
@@ -82,6 +83,14 @@ class Reporter:
     def warn(self, text: str) -> None:
         """Print a warning and keep it in the log."""
         self.note(f"warning: {text}")
+
+    @contextmanager
+    def telling_warnings(self) -> Iterator[None]:
+        """Say every different ``UserWarning`` of what is done within, once and in a line."""
+        with warnings.catch_warnings(record=True) as found:
+            yield
+        for text in dict.fromkeys(str(w.message) for w in found if issubclass(w.category, UserWarning)):
+            self.warn(text)
 
     def table(self, table: Table) -> None:
         """Print a table and keep its plain text in the log."""

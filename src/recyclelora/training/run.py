@@ -276,17 +276,14 @@ class Run(Place):
         if images is not None:
             reporter.note(f"calibration: looking at {images}")
         with (
+            reporter.telling_warnings(),
             torch.random.fork_rng(devices=[]),
-            warnings.catch_warnings(record=True) as remarks,
             reporter.bar("decomposing layers" if images is None else "looking at images", 1) as update,
         ):
             torch.manual_seed(self.config.seed)
-            model = build_model(
+            return build_model(
                 self.config, self.weights, initial=initial,
                 progress=lambda done, total, layer: update(1, total=total), precision=self.identity.precision,
                 images=None if images is None
                 else images.on(str(self.fabric.device), lambda done, total: update(done, total=total)),
             )  # fmt: skip
-        for text in dict.fromkeys(str(w.message) for w in remarks if issubclass(w.category, UserWarning)):
-            reporter.warn(text)
-        return model

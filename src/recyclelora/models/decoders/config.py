@@ -48,6 +48,7 @@ class LinearDecoderConfig:
 class SegformerDecoderConfig:
     """SegFormer's: a linear layer for each level, and one that fuses them."""
 
+    needs: ClassVar[str] = "segmentation_models_pytorch"
     kind: str = "segformer"
     name: str = "segformer"
     lr_mult: float = checked(1.0, above_zero)
@@ -58,7 +59,6 @@ class SegformerDecoderConfig:
     """of every pixel"""
 
     def build(self, channels: Sequence[int], num_classes: int) -> nn.Module:
-        require("decoder=segformer", "decoders", "segmentation_models_pytorch")
         from recyclelora.models.decoders.convolutional import Segformer
 
         return Segformer(channels, num_classes, self)
@@ -68,6 +68,7 @@ class SegformerDecoderConfig:
 class FpnDecoderConfig:
     """Panoptic FPN's: top-down sums, each level brought to stride 4 and added."""
 
+    needs: ClassVar[str] = "segmentation_models_pytorch"
     kind: str = "fpn"
     name: str = "fpn"
     lr_mult: float = checked(1.0, above_zero)
@@ -84,7 +85,6 @@ class FpnDecoderConfig:
     """of every pixel"""
 
     def build(self, channels: Sequence[int], num_classes: int) -> nn.Module:
-        require("decoder=fpn", "decoders", "segmentation_models_pytorch")
         from recyclelora.models.decoders.convolutional import FeaturePyramid
 
         return FeaturePyramid(channels, num_classes, self)
@@ -94,6 +94,7 @@ class FpnDecoderConfig:
 class UpernetDecoderConfig:
     """UPerNet's: pooling at four scales, then top-down sums."""
 
+    needs: ClassVar[str] = "segmentation_models_pytorch"
     kind: str = "upernet"
     name: str = "upernet"
     lr_mult: float = checked(1.0, above_zero)
@@ -106,7 +107,6 @@ class UpernetDecoderConfig:
     """of every pixel"""
 
     def build(self, channels: Sequence[int], num_classes: int) -> nn.Module:
-        require("decoder=upernet", "decoders", "segmentation_models_pytorch")
         from recyclelora.models.decoders.convolutional import UperNet
 
         return UperNet(channels, num_classes, self)
@@ -116,6 +116,7 @@ class UpernetDecoderConfig:
 class DptDecoderConfig:
     """DPT's: levels reassembled by its own deconvolutions, fused by residual units."""
 
+    needs: ClassVar[str] = "segmentation_models_pytorch"
     kind: str = "dpt"
     name: str = "dpt"
     lr_mult: float = checked(1.0, above_zero)
@@ -126,7 +127,6 @@ class DptDecoderConfig:
     """of every pixel"""
 
     def build(self, channels: Sequence[int], num_classes: int) -> nn.Module:
-        require("decoder=dpt", "decoders", "segmentation_models_pytorch")
         from recyclelora.models.decoders.convolutional import Dpt
 
         return Dpt(channels, num_classes, self)
@@ -138,6 +138,7 @@ class Mask2FormerDecoderConfig:
 
     has_queries: ClassVar[bool] = True
     """whether an adapter can lend it queries"""
+    needs: ClassVar[str] = "transformers"
     kind: str = "mask2former"
     name: str = "mask2former"
     lr_mult: float = checked(1.0, above_zero)
@@ -174,7 +175,6 @@ class Mask2FormerDecoderConfig:
         query: Tensor | None = None,
         query_features: bool = False,
     ) -> nn.Module:
-        require("decoder=mask2former", "decoders", "transformers")
         from recyclelora.models.decoders.mask2former import Mask2Former
 
         lent, own = None if query is None else tuple(query.shape), (self.num_queries, self.width)
@@ -244,3 +244,13 @@ DECODERS: dict[str, type] = {
     "eomt": EomtDecoderConfig,
 }
 """What a decoder's ``kind`` names. Other packages add theirs by entry points of the group ``recyclelora.decoders``."""
+
+
+def check_installed(options: object) -> None:
+    """Refuse a decoder whose package is missing.
+
+    Raises:
+        UserError: it is; says which of the project's extras brings it.
+    """
+    if (package := getattr(options, "needs", None)) is not None:
+        require(f"decoder={getattr(options, 'kind', '')}", "decoders", package)
