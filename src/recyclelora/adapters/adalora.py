@@ -6,7 +6,8 @@ during training and the least important triplets lose their value; P and Q are k
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+import dataclasses
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
 import torch
@@ -17,8 +18,7 @@ from recyclelora.adapters.config import AdaLoraConfig
 from recyclelora.adapters.low_rank.factors import branch_rng
 from recyclelora.adapters.method import Adapted, AdapterContext
 from recyclelora.adapters.rank_budget import BudgetSchedule, RankAllocator
-from recyclelora.adapters.replacing import AdaptedLinear, checked_linears, replace
-from recyclelora.adapters.state import uniform_rules
+from recyclelora.adapters.replacing import AdaptedLinear, ReplacingMethod
 
 START_DEVIATION = 0.02
 """Standard deviation of P and Q at the start, as in the authors' code and PEFT."""
@@ -71,34 +71,33 @@ class Orthogonality:
         return self.gamma * departures(self.layers).mean()
 
 
-@dataclass(frozen=True)
-class AdaLoRA:
+class AdaLoRA(ReplacingMethod):
     """AdaLoRA as a method."""
 
     options: AdaLoraConfig
-
-    def check(self, model: nn.Module) -> dict[str, nn.Linear]:
-        """See `method.Method`; gives the layers that will be adapted, by name."""
-        return checked_linears(model, self.options, self.options.init_rank)
+    room = "init_rank"
 
     def apply(self, model: nn.Module, context: AdapterContext) -> Adapted:
         """See `method.Method.apply`."""
-        linears, o = self.check(model), self.options
-        schedule = BudgetSchedule(
-            o.init_rank * len(linears), o.target_rank * len(linears), context.max_steps, *o.steps(context.max_steps)
-        )
-        layers = {name: self._layer(linear, context.seed, name) for name, linear in linears.items()}
-        replace(model, layers)
-        allocator = RankAllocator(layers, schedule, o.beta1, o.beta2)
-        return Adapted(
-            uniform_rules(model, o.lr_mult, o.weight_decay, "adalora"),
-            penalty=Orthogonality(tuple(layers.values()), o.orthogonality).penalty if o.orthogonality else None,
-            after_step=allocator.after_step,
-            training_state=allocator,
-            constrain=allocator.constrain,
-        )
+        self._schedule(len(self.check(model)), context.max_steps)  # refuses before anything is changed
+        return super().apply(model, context)
 
-    def _layer(self, linear: nn.Linear, seed: int, name: str) -> TripletLinear:
+    def adapted(self, model: nn.Module, layers: Mapping[str, TripletLinear], context: AdapterContext) -> Adapted:
+        """With the penalty, and what shares the budget out between the layers."""
+        o = self.options
+        allocator = RankAllocator(layers, self._schedule(len(layers), context.max_steps), o.beta1, o.beta2)
+        return dataclasses.replace(
+            super().adapted(model, layers, context),
+            penalty=Orthogonality(tuple(layers.values()), o.orthogonality).penalty if o.orthogonality else None,
+            after_step=allocator.after_step, training_state=allocator, constrain=allocator.constrain,
+        )  # fmt: skip
+
+    def _schedule(self, count: int, max_steps: int) -> BudgetSchedule:
+        o = self.options
+        return BudgetSchedule(o.init_rank * count, o.target_rank * count, max_steps, *o.steps(max_steps))
+
+    def layer(self, linear: nn.Linear, name: str, seed: int) -> TripletLinear:
+        """With small random triplets of value zero."""
         rng, rank = branch_rng(seed, name, "main"), self.options.init_rank
         shapes = (linear.out_features, rank), (rank, linear.in_features)
         p, q = (torch.from_numpy(rng.normal(0.0, START_DEVIATION, shape)).float() for shape in shapes)

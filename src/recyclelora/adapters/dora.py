@@ -5,7 +5,7 @@ W' = m (W0 + s B A) / |W0 + s B A|, the norm per output row and without gradient
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
 
 import torch
 from torch import nn
@@ -15,7 +15,7 @@ from recyclelora.adapters.config import DoraConfig
 from recyclelora.adapters.low_rank.factors import Factors, LayerWeight, branch_rng
 from recyclelora.adapters.low_rank.init_random import kaiming
 from recyclelora.adapters.method import Adapted, AdapterContext
-from recyclelora.adapters.replacing import AdaptedLinear, checked_linears, replace
+from recyclelora.adapters.replacing import AdaptedLinear, ReplacingMethod
 from recyclelora.adapters.state import ParameterRule
 
 
@@ -61,26 +61,20 @@ class DoRALinear(AdaptedLinear):
         return direction * (self.magnitude.double() / norms)[:, None]
 
 
-@dataclass(frozen=True)
-class DoRA:
+class DoRA(ReplacingMethod):
     """DoRA as a method."""
 
     options: DoraConfig
 
-    def check(self, model: nn.Module) -> dict[str, nn.Linear]:
-        """See `method.Method`; gives the layers that will be adapted, by name."""
-        return checked_linears(model, self.options, self.options.rank)
-
-    def apply(self, model: nn.Module, context: AdapterContext) -> Adapted:
-        """See `method.Method.apply`."""
-        linears = self.check(model)
-        replace(model, {name: self._layer(linear, context.seed, name) for name, linear in linears.items()})
+    def adapted(self, model: nn.Module, layers: Mapping[str, DoRALinear], context: AdapterContext) -> Adapted:
+        """Magnitudes do not decay."""
         factors = ParameterRule(self.options.lr_mult, self.options.weight_decay, "dora")
         magnitude = ParameterRule(self.options.lr_mult, 0.0, "dora.magnitude")
         trainable = [name for name, parameter in model.named_parameters() if parameter.requires_grad]
         return Adapted({name: magnitude if name.endswith(".magnitude") else factors for name in trainable})
 
-    def _layer(self, linear: nn.Linear, seed: int, name: str) -> DoRALinear:
+    def layer(self, linear: nn.Linear, name: str, seed: int) -> DoRALinear:
+        """With A from kaiming-uniform draws and B at zero."""
         rank = self.options.rank
         scale = self.options.alpha / rank
         factors = kaiming(LayerWeight(linear.weight, scale), rank, branch_rng(seed, name, "main"))

@@ -11,9 +11,6 @@ The directions follow from the weight, signs fixed, and are in no file.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
-
 import numpy as np
 import torch
 from torch import nn
@@ -24,9 +21,7 @@ from recyclelora.adapters.linalg.svd import Triplets, full_triplets, major_tripl
 from recyclelora.adapters.low_rank.factors import LayerWeight, branch_rng
 from recyclelora.adapters.low_rank.init_random import kaiming
 from recyclelora.adapters.low_rank.layer import Conversion
-from recyclelora.adapters.method import Adapted, AdapterContext
-from recyclelora.adapters.replacing import AdaptedLinear, checked_linears, for_each_layer, replace
-from recyclelora.adapters.state import uniform_rules
+from recyclelora.adapters.replacing import AdaptedLinear, ReplacingMethod
 
 SPREAD = 1e-5
 """Standard deviation of LoRA-XS' R at the start."""
@@ -110,78 +105,46 @@ def _directions(layer: LayerWeight, count: int) -> Triplets:
     return full_triplets(layer.matrix, slice(None)) if whole else major_triplets(layer.matrix, count)
 
 
-def _made(linears: Mapping[str, nn.Linear], make: Callable[[str, LayerWeight], nn.Module]) -> dict[str, nn.Module]:
-    """A layer for each."""
-    return for_each_layer(linears, lambda name: make(name, LayerWeight(linears[name].weight, 1.0, name=name)))
-
-
-@dataclass(frozen=True)
-class LoRAXS:
+class LoRAXS(ReplacingMethod):
     """LoRA-XS as a method."""
 
     options: LoraXsConfig
+    decomposes = True
 
-    def check(self, model: nn.Module) -> dict[str, nn.Linear]:
-        """See `method.Method`; gives the layers that will be adapted, by name."""
-        return checked_linears(model, self.options, self.options.rank)
-
-    def apply(self, model: nn.Module, context: AdapterContext) -> Adapted:
-        """See `method.Method.apply`."""
-        linears, o = self.check(model), self.options
-
-        def make(name: str, layer: LayerWeight) -> nn.Module:
-            found = _directions(layer, o.rank)
-            start = branch_rng(context.seed, name, "main").normal(0.0, SPREAD, (o.rank, o.rank))
-            coefficients = torch.from_numpy(start.astype(np.float32))
-            return CoefficientLinear(linears[name], found._replace(u=found.u * found.s), coefficients)
-
-        replace(model, _made(linears, make))
-        return Adapted(uniform_rules(model, o.lr_mult, o.weight_decay, "lora_xs"))
+    def layer(self, linear: nn.Linear, name: str, seed: int) -> CoefficientLinear:
+        """With a nearly zero R."""
+        rank = self.options.rank
+        found = _directions(LayerWeight(linear.weight, 1.0, name=name), rank)
+        start = branch_rng(seed, name, "main").normal(0.0, SPREAD, (rank, rank))
+        return CoefficientLinear(
+            linear, found._replace(u=found.u * found.s), torch.from_numpy(start.astype(np.float32))
+        )
 
 
-@dataclass(frozen=True)
-class SVFT:
+class SVFT(ReplacingMethod):
     """SVFT as a method."""
 
     options: SvftConfig
+    room = None
+    decomposes = True
 
-    def check(self, model: nn.Module) -> dict[str, nn.Linear]:
-        """See `method.Method`; gives the layers that will be adapted, by name."""
-        return checked_linears(model, self.options)
-
-    def apply(self, model: nn.Module, context: AdapterContext) -> Adapted:
-        """See `method.Method.apply`."""
-        linears, o = self.check(model), self.options
-
-        def make(name: str, layer: LayerWeight) -> nn.Module:
-            return CoefficientLinear(
-                linears[name], _directions(layer, min(layer.weight.shape)), torch.zeros(min(layer.weight.shape))
-            )
-
-        replace(model, _made(linears, make))
-        return Adapted(uniform_rules(model, o.lr_mult, o.weight_decay, "svft"))
+    def layer(self, linear: nn.Linear, name: str, seed: int) -> CoefficientLinear:
+        """With m at zero."""
+        count = min(linear.weight.shape)
+        found = _directions(LayerWeight(linear.weight, 1.0, name=name), count)
+        return CoefficientLinear(linear, found, torch.zeros(count))
 
 
-@dataclass(frozen=True)
-class OPLoRA:
+class OPLoRA(ReplacingMethod):
     """OPLoRA as a method."""
 
     options: OploraConfig
+    room = "rank+protected"
+    decomposes = True
 
-    def check(self, model: nn.Module) -> dict[str, nn.Linear]:
-        """See `method.Method`; gives the layers that will be adapted, by name."""
-        return checked_linears(model, self.options, self.options.rank + self.options.protected, "rank+protected")
-
-    def apply(self, model: nn.Module, context: AdapterContext) -> Adapted:
-        """See `method.Method.apply`."""
-        linears, o = self.check(model), self.options
-
-        def make(name: str, layer: LayerWeight) -> nn.Module:
-            found = _directions(layer, o.protected)
-            start = kaiming(layer, o.rank, branch_rng(context.seed, name, "main"))
-            return ProtectedLinear(
-                linears[name], found, start.dense_a(layer.weight.shape[1]), start.b, o.alpha / o.rank
-            )
-
-        replace(model, _made(linears, make))
-        return Adapted(uniform_rules(model, o.lr_mult, o.weight_decay, "oplora"))
+    def layer(self, linear: nn.Linear, name: str, seed: int) -> ProtectedLinear:
+        """With A from kaiming-uniform draws and B at zero."""
+        o, weight = self.options, LayerWeight(linear.weight, 1.0, name=name)
+        start = kaiming(weight, o.rank, branch_rng(seed, name, "main"))
+        a = start.dense_a(linear.in_features)
+        return ProtectedLinear(linear, _directions(weight, o.protected), a, start.b, o.alpha / o.rank)

@@ -4,16 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from typing import TypeVar
+from typing import Any, ClassVar, TypeVar
 
 import torch
 from threadpoolctl import threadpool_limits
 from torch import nn
 
-from recyclelora.adapters.layers import LayersConfig
 from recyclelora.adapters.low_rank.factors import Factors
 from recyclelora.adapters.low_rank.layer import frozen_linear
+from recyclelora.adapters.method import Adapted, AdapterContext
 from recyclelora.adapters.selection import select_linears, separate_qkv_bias
+from recyclelora.adapters.state import uniform_rules
 from recyclelora.system.checks import accept
 from recyclelora.system.cores import available_cores
 
@@ -76,15 +77,49 @@ def check_rank(rank: int, linears: Mapping[str, nn.Linear], key: str = "rank") -
             raise ValueError(f"{key}={rank} at {name}: allowed are 1 to {allowed}")
 
 
-def checked_linears(
-    model: nn.Module, options: LayersConfig, rank: int | None = None, key: str = "rank"
-) -> dict[str, nn.Linear]:
-    """The layers that sound options choose, by name; with a ``rank``, each has room for it, see :func:`check_rank`."""
-    accept(options)
-    linears = selected_linears(model, options.targets, options.blocks)
-    if rank is not None:
-        check_rank(rank, linears, key)
-    return linears
+class ReplacingMethod:
+    """A method that puts a layer of its own into the place of each linear layer that its options choose.
+
+    Attributes:
+        room: what of the options says how many independent directions a layer needs, such as ``rank+1``; None: any.
+        decomposes: whether making a layer takes an SVD, so that several are made at once.
+    """
+
+    room: ClassVar[str | None] = "rank"
+    decomposes: ClassVar[bool] = False
+
+    def __init__(self, options: Any) -> None:
+        self.options = options
+
+    def check(self, model: nn.Module) -> dict[str, nn.Linear]:
+        """See `method.Method`; gives the layers that will be adapted, by name."""
+        accept(self.options)
+        linears = selected_linears(model, self.options.targets, self.options.blocks)
+        if self.room is not None:
+            parts = self.room.split("+")
+            rank = sum(int(part) if part.isdigit() else getattr(self.options, part) for part in parts)
+            check_rank(rank, linears, self.room)
+        return linears
+
+    def apply(self, model: nn.Module, context: AdapterContext) -> Adapted:
+        """See `method.Method.apply`."""
+        linears = self.check(model)
+
+        def make(name: str) -> AdaptedLinear:
+            return self.layer(linears[name], name, context.seed)
+
+        layers = for_each_layer(linears, make) if self.decomposes else {name: make(name) for name in linears}
+        replace(model, layers)
+        return self.adapted(model, layers, context)
+
+    def layer(self, linear: nn.Linear, name: str, seed: int) -> AdaptedLinear:
+        """What takes the place of one layer; ``seed`` and ``name`` decide its random draws."""
+        raise NotImplementedError
+
+    def adapted(self, model: nn.Module, layers: Mapping[str, Any], context: AdapterContext) -> Adapted:
+        """What came of it: all that the layers have added learns by one rule."""
+        o = self.options
+        return Adapted(uniform_rules(model, o.lr_mult, o.weight_decay, o.kind))
 
 
 def for_each_layer(names: Iterable[str], make: Callable[[str], T]) -> dict[str, T]:

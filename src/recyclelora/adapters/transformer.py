@@ -6,6 +6,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 from recyclelora.adapters.blocks import parse_blocks
 
@@ -43,3 +44,8 @@ def device_of(model: nn.Module) -> torch.device:
 def uniform(shape: tuple[int, ...], bound: float, generator: torch.Generator) -> Tensor:
     """U(-bound, bound) from the generator."""
     return torch.empty(shape).uniform_(-bound, bound, generator=generator)
+
+
+def applied(linear: nn.Linear, x: Tensor) -> Tensor:
+    """A linear layer in the precision of ``x``; its own tensors stay float32."""
+    return F.linear(x, linear.weight.to(x.dtype), linear.bias.to(x.dtype))

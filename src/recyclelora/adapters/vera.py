@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable
-from dataclasses import dataclass
 
 import numpy as np
 import torch
@@ -16,8 +15,7 @@ from torch.nn import functional as F
 
 from recyclelora.adapters.config import VeraConfig
 from recyclelora.adapters.method import Adapted, AdapterContext
-from recyclelora.adapters.replacing import AdaptedLinear, checked_linears, replace
-from recyclelora.adapters.state import uniform_rules
+from recyclelora.adapters.replacing import AdaptedLinear, ReplacingMethod, replace
 
 
 class Projections(nn.Module):
@@ -74,19 +72,16 @@ class VeRALinear(AdaptedLinear):
         return self.weight.double() + self.vera_b[:, None] * (b.double() @ (self.vera_d[:, None] * a.double()))
 
 
-@dataclass(frozen=True)
-class VeRA:
-    """VeRA as a method."""
+class VeRA(ReplacingMethod):
+    """VeRA as a method; the rank of the shared pair may exceed a layer's width."""
 
     options: VeraConfig
-
-    def check(self, model: nn.Module) -> dict[str, nn.Linear]:
-        """See `method.Method`; gives the layers that will be adapted, by name."""
-        return checked_linears(model, self.options)
+    room = None
 
     def apply(self, model: nn.Module, context: AdapterContext) -> Adapted:
         """See `method.Method.apply`."""
         linears, o = self.check(model), self.options
         projections = Projections(o.rank, linears.values(), o.projection_seed)
-        replace(model, {name: VeRALinear(linear, projections, o.d_initial) for name, linear in linears.items()})
-        return Adapted(uniform_rules(model, o.lr_mult, o.weight_decay, "vera"))
+        layers = {name: VeRALinear(linear, projections, o.d_initial) for name, linear in linears.items()}
+        replace(model, layers)
+        return self.adapted(model, layers, context)

@@ -16,7 +16,7 @@ from torch.nn import functional as F
 from recyclelora.adapters.controls.config import AdaptFormerConfig
 from recyclelora.adapters.method import Adapted, AdapterContext
 from recyclelora.adapters.state import Unmergeable, uniform_rules
-from recyclelora.adapters.transformer import chosen_blocks, device_of, token_width, uniform
+from recyclelora.adapters.transformer import applied, chosen_blocks, device_of, token_width, uniform
 from recyclelora.system.checks import accept
 
 
@@ -44,8 +44,8 @@ class Beside(Unmergeable):
 
     def forward(self, tokens: Tensor) -> Tensor:
         """Tokens (..., c) -> what is added to the block's output, (..., c), in the precision of the tokens."""
-        hidden = F.relu(_apply(self.down, tokens))
-        return self.scale * _apply(self.up, hidden)
+        hidden = F.relu(applied(self.down, tokens))
+        return self.scale * applied(self.up, hidden)
 
     def see(self, norm: nn.Module, arguments: tuple[Any, ...]) -> None:
         """What the second norm is given, x, is seen before it is normalised."""
@@ -82,8 +82,3 @@ class AdaptFormer:
             block.get_submodule("norm2").register_forward_pre_hook(beside.see)
             block.register_forward_hook(beside.add)
         return Adapted(uniform_rules(model, o.lr_mult, o.weight_decay, "adaptformer"))
-
-
-def _apply(linear: nn.Linear, x: Tensor) -> Tensor:
-    """The layer in the precision of ``x``; its own tensors stay float32."""
-    return F.linear(x, linear.weight.to(x.dtype), linear.bias.to(x.dtype))

@@ -9,18 +9,14 @@ normalises gradients already takes every b_i past that floor, and the update to 
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from recyclelora.adapters.low_rank.factors import Factors, LayerWeight, branch_rng
 from recyclelora.adapters.low_rank.init_random import kaiming
-from recyclelora.adapters.method import Adapted, AdapterContext
 from recyclelora.adapters.products.config import DeloraConfig
-from recyclelora.adapters.replacing import AdaptedLinear, checked_linears, replace
-from recyclelora.adapters.state import uniform_rules
+from recyclelora.adapters.replacing import AdaptedLinear, ReplacingMethod
 
 FLOOR = 1e-4
 """No norm is taken for less, so that B may start at zero."""
@@ -56,22 +52,12 @@ class DeLoRALinear(AdaptedLinear):
         return self.weight.double() + b.double() @ a.double()
 
 
-@dataclass(frozen=True)
-class DeLoRA:
+class DeLoRA(ReplacingMethod):
     """DeLoRA as a method."""
 
     options: DeloraConfig
 
-    def check(self, model: nn.Module) -> dict[str, nn.Linear]:
-        """See `method.Method`; gives the layers that will be adapted, by name."""
-        return checked_linears(model, self.options, self.options.rank)
-
-    def apply(self, model: nn.Module, context: AdapterContext) -> Adapted:
-        """See `method.Method.apply`."""
-        linears, o = self.check(model), self.options
-        replace(model, {name: self._layer(linear, context.seed, name) for name, linear in linears.items()})
-        return Adapted(uniform_rules(model, o.lr_mult, o.weight_decay, "delora"))
-
-    def _layer(self, linear: nn.Linear, seed: int, name: str) -> DeLoRALinear:
+    def layer(self, linear: nn.Linear, name: str, seed: int) -> DeLoRALinear:
+        """With A from kaiming-uniform draws and B at zero."""
         start = kaiming(LayerWeight(linear.weight, 1.0), self.options.rank, branch_rng(seed, name, "main"))
         return DeLoRALinear(linear, start, self.options.strength)

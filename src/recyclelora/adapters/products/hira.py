@@ -5,18 +5,14 @@ A starts kaiming-uniform and B at zero, as in PEFT; there is no scale.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from recyclelora.adapters.low_rank.factors import Factors, LayerWeight, branch_rng
 from recyclelora.adapters.low_rank.init_random import kaiming
-from recyclelora.adapters.method import Adapted, AdapterContext
 from recyclelora.adapters.products.config import HiraConfig
-from recyclelora.adapters.replacing import AdaptedLinear, checked_linears, replace
-from recyclelora.adapters.state import uniform_rules
+from recyclelora.adapters.replacing import AdaptedLinear, ReplacingMethod
 
 
 class HiRALinear(AdaptedLinear):
@@ -41,23 +37,12 @@ class HiRALinear(AdaptedLinear):
         return weight + weight * (self.lora_b.double() @ self.lora_a.double())
 
 
-@dataclass(frozen=True)
-class HiRA:
+class HiRA(ReplacingMethod):
     """HiRA as a method."""
 
     options: HiraConfig
 
-    def check(self, model: nn.Module) -> dict[str, nn.Linear]:
-        """See `method.Method`; gives the layers that will be adapted, by name."""
-        return checked_linears(model, self.options, self.options.rank)
-
-    def apply(self, model: nn.Module, context: AdapterContext) -> Adapted:
-        """See `method.Method.apply`."""
-        linears, o = self.check(model), self.options
-        replace(model, {name: self._layer(linear, context.seed, name) for name, linear in linears.items()})
-        return Adapted(uniform_rules(model, o.lr_mult, o.weight_decay, "hira"))
-
-    def _layer(self, linear: nn.Linear, seed: int, name: str) -> HiRALinear:
-        return HiRALinear(
-            linear, kaiming(LayerWeight(linear.weight, 1.0), self.options.rank, branch_rng(seed, name, "main"))
-        )
+    def layer(self, linear: nn.Linear, name: str, seed: int) -> HiRALinear:
+        """With A from kaiming-uniform draws and B at zero."""
+        start = kaiming(LayerWeight(linear.weight, 1.0), self.options.rank, branch_rng(seed, name, "main"))
+        return HiRALinear(linear, start)

@@ -6,7 +6,8 @@ kaiming-uniform, lambda from N(0, 1) and B at zero, as in the authors' code and 
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor, nn
@@ -17,8 +18,7 @@ from recyclelora.adapters.low_rank.factors import LayerWeight, branch_rng
 from recyclelora.adapters.low_rank.init_random import kaiming
 from recyclelora.adapters.method import Adapted, AdapterContext
 from recyclelora.adapters.products.config import KasaConfig
-from recyclelora.adapters.replacing import checked_linears, for_each_layer, replace
-from recyclelora.adapters.state import uniform_rules
+from recyclelora.adapters.replacing import ReplacingMethod
 
 
 @dataclass(frozen=True)
@@ -35,28 +35,22 @@ class Regularizer:
         return self.beta * values.sum() + self.gamma * departures(self.layers).sum()
 
 
-@dataclass(frozen=True)
-class KaSA:
-    """KaSA as a method."""
+class KaSA(ReplacingMethod):
+    """KaSA as a method; at least one triplet of a weight must be left."""
 
     options: KasaConfig
+    room = "rank+1"
+    decomposes = True
 
-    def check(self, model: nn.Module) -> dict[str, nn.Linear]:
-        """See `method.Method`; gives the layers that will be adapted, by name. At least one triplet must be left."""
-        return checked_linears(model, self.options, self.options.rank + 1, "rank+1")
-
-    def apply(self, model: nn.Module, context: AdapterContext) -> Adapted:
-        """See `method.Method.apply`."""
-        linears, o = self.check(model), self.options
-        layers = for_each_layer(linears, lambda name: self._layer(linears[name], context.seed, name))
-        replace(model, layers)
+    def adapted(self, model: nn.Module, layers: Mapping[str, TripletLinear], context: AdapterContext) -> Adapted:
+        """With the penalty on its triplets."""
+        o = self.options
         regularizer = Regularizer(tuple(layers.values()), o.shrinkage, o.orthogonality)
-        return Adapted(
-            uniform_rules(model, o.lr_mult, o.weight_decay, "kasa"),
-            penalty=regularizer.penalty if o.shrinkage or o.orthogonality else None,
-        )
+        penalty = regularizer.penalty if o.shrinkage or o.orthogonality else None
+        return replace(super().adapted(model, layers, context), penalty=penalty)
 
-    def _layer(self, linear: nn.Linear, seed: int, name: str) -> TripletLinear:
+    def layer(self, linear: nn.Linear, name: str, seed: int) -> TripletLinear:
+        """Without the smallest triplets of the weight, and with as many new ones."""
         rank, rng = self.options.rank, branch_rng(seed, name, "main")
         weight = LayerWeight(linear.weight, 1.0, name=name)
         start = kaiming(weight, rank, rng)

@@ -21,6 +21,7 @@ from recyclelora.adapters.method import Adapted, AdapterContext
 from recyclelora.adapters.state import ParameterRule, Unmergeable
 from recyclelora.adapters.tokens.config import ReinConfig
 from recyclelora.adapters.transformer import (
+    applied,
     chosen_blocks,
     device_of,
     num_prefix_tokens,
@@ -176,8 +177,8 @@ def attend(
     if normalise:
         logits = F.layer_norm(logits, logits.shape[-1:])
     attention = (logits / math.sqrt(features.shape[-1])).softmax(-1)
-    delta = attention[..., 1:].to(features.dtype) @ _apply(to_feature, tokens[1:])
-    return _apply(to_delta, delta + features)
+    delta = attention[..., 1:].to(features.dtype) @ applied(to_feature, tokens[1:])
+    return applied(to_delta, delta + features)
 
 
 def linear(inputs: int, outputs: int, generator: torch.Generator) -> nn.Linear:
@@ -186,8 +187,3 @@ def linear(inputs: int, outputs: int, generator: torch.Generator) -> nn.Linear:
     layer.weight = nn.Parameter(uniform((outputs, inputs), inputs**-0.5, generator))
     layer.bias = nn.Parameter(uniform((outputs,), inputs**-0.5, generator))
     return layer
-
-
-def _apply(layer: nn.Linear, x: Tensor) -> Tensor:
-    """The layer in the precision of ``x``; its own tensors stay float32."""
-    return F.linear(x, layer.weight.to(x.dtype), layer.bias.to(x.dtype))
