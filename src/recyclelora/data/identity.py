@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from recyclelora.data.datasets.base import Dataset, FolderDataset
-from recyclelora.data.datasets.views import View
+from recyclelora.data.datasets.views import layers
 
 NOT_READING = ("items", "indices", "root", "name", "cache", "cache_dir", "masks", "title", "train_ids", "class_names")
 """Fields that say which samples there are, or where they lie, but not how they are read."""
@@ -91,11 +91,10 @@ def content_digest(dataset: Dataset) -> str:
 
 def state_on_disk(dataset: Dataset) -> str:
     """sha256 over place, size and time of change of every file: finer than content, for what is kept for a while."""
-    while isinstance(dataset, View):
-        dataset = dataset.base
-    if not isinstance(dataset, FolderDataset):
+    *_, base = layers(dataset)
+    if not isinstance(base, FolderDataset):
         return ""
-    paths = (path for item in dataset.items for path in (item.image, item.label) if path is not None)
+    paths = (path for item in base.items for path in (item.image, item.label) if path is not None)
     return _sha256(file_state(path) for path in paths)
 
 

@@ -23,7 +23,7 @@ from recyclelora.data.datasets import (
 from recyclelora.data.datasets.account import Account, account
 from recyclelora.data.datasets.cityscapes import GENERATED, SHIPPED
 from recyclelora.data.datasets.division import Division
-from recyclelora.data.datasets.views import View
+from recyclelora.data.datasets.views import layers
 from recyclelora.data.decode_cache import kept_decoded
 from recyclelora.data.folder import CodingConfig, class_index, parse_colour
 from recyclelora.data.labels import IGNORE, by_name, explicit_table, lookup_table
@@ -189,8 +189,7 @@ def mask_kinds(datasets: Mapping[str, Dataset]) -> dict[str, str]:
     """Which masks are read of the datasets that have several kinds, by the dataset's key."""
     kinds = {}
     for name, dataset in datasets.items():
-        while isinstance(dataset, View):
-            dataset = dataset.base
-        if isinstance(dataset, FolderDataset) and dataset.masks is not None:
-            kinds[name] = dataset.masks
+        *_, base = layers(dataset)
+        if isinstance(base, FolderDataset) and base.masks is not None:
+            kinds[name] = base.masks
     return kinds

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterator, Sequence
+from collections.abc import Callable, Collection, Sequence
 from concurrent.futures import as_completed
 
 import numpy as np
 
-from recyclelora.data.datasets import Corrupted, Dataset, StreetsDataset, Subset
-from recyclelora.data.datasets.views import View
+from recyclelora.data.datasets import Dataset, StreetsDataset
+from recyclelora.data.datasets.views import layers, unwrapped
 from recyclelora.data.decode_cache import CachedDataset
 from recyclelora.data.labels import IGNORE, UNKNOWN
 from recyclelora.data.transforms import class_counts
@@ -26,10 +26,9 @@ def scenes_to_render(datasets: Sequence[Dataset]) -> list[Job]:
     """Every scene of the given sets, or of their subsets, that is not in the cache."""
     jobs: list[Job] = []
     for dataset in datasets:
-        base, wanted = (dataset.base, dataset.indices) if isinstance(dataset, Subset) else (dataset, None)
-        base = base.base if isinstance(base, Corrupted) else base
+        base, wanted = unwrapped(dataset, range(len(dataset)))
         if isinstance(base, StreetsDataset):
-            jobs += [(base, index) for index in base.missing() if wanted is None or index in wanted]
+            jobs += [(base, index) for index in base.missing() if index in wanted]
     return list(dict.fromkeys(jobs))
 
 
@@ -43,7 +42,7 @@ def samples_to_decode(datasets: Sequence[Dataset]) -> list[Address]:
     return [
         (dataset, index)
         for dataset in datasets
-        if any(isinstance(layer, CachedDataset) for layer in _layers(dataset))
+        if any(isinstance(layer, CachedDataset) for layer in layers(dataset))
         for index in range(len(dataset))
     ]
 
@@ -104,13 +103,6 @@ def _classes(dataset: Dataset, index: int) -> set[int]:
     except UserError:
         return set()
     return {int(train_id) for train_id in np.flatnonzero(counts[:UNKNOWN])}
-
-
-def _layers(dataset: Dataset) -> Iterator[Dataset]:
-    """A dataset and what it is a view of."""
-    yield dataset
-    if isinstance(dataset, View):
-        yield from _layers(dataset.base)
 
 
 def _load_all(samples: Sequence[Address], advance: Callable[[int], None]) -> None:

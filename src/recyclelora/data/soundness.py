@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from recyclelora.data.datasets.base import Dataset, FolderDataset, Item
-from recyclelora.data.datasets.views import Subset, View
+from recyclelora.data.datasets.views import unwrapped
 from recyclelora.data.headers import JPEG, PNG, read_header
 from recyclelora.data.identity import file_state, how_it_reads
 from recyclelora.system.errors import BrokenFile, UserError
@@ -89,7 +89,7 @@ def samples_of(datasets: Iterable[Dataset]) -> list[Address]:
     """Every sample that lies in files, each once."""
     every: dict[tuple[str, Path, Path | None], Address] = {}
     for dataset in datasets:
-        base, indices = _unwrapped(dataset)
+        base, indices = unwrapped(dataset, range(len(dataset)))
         if isinstance(base, FolderDataset):
             reading = how_it_reads(base)
             every |= {(reading, base.items[i].image, base.items[i].label): (base, i) for i in indices}
@@ -112,16 +112,6 @@ def _state_of(datasets: Sequence[Dataset]) -> str:
         lines.append(" ".join((reading[id(dataset)], str(item.turn), *states)))
     text = "\n".join(lines)
     return hashlib.sha256(text.encode(errors="surrogateescape")).hexdigest()[:32]
-
-
-def _unwrapped(dataset: Dataset) -> tuple[Dataset, Sequence[int]]:
-    """What a view shows, and the indices of its samples there."""
-    indices: Sequence[int] = range(len(dataset))
-    while isinstance(dataset, View):
-        if isinstance(dataset, Subset):
-            indices = [dataset.indices[index] for index in indices]
-        dataset = dataset.base
-    return dataset, indices
 
 
 def _looks_sound(item: Item) -> bool:

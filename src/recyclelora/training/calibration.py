@@ -18,7 +18,7 @@ from recyclelora.data.datasets import Dataset, FolderDataset
 from recyclelora.data.datasets.files import unlabelled
 from recyclelora.data.datasets.own import files_below
 from recyclelora.data.datasets.upright import upright
-from recyclelora.data.datasets.views import View
+from recyclelora.data.datasets.views import layers
 from recyclelora.data.identity import content_digest
 from recyclelora.data.images import IMAGE_SUFFIXES
 from recyclelora.data.loaders import TrainStream, collate
@@ -114,6 +114,5 @@ def photographs(folder: Path, datasets: Datasets) -> Dataset:
 
 
 def _image_files(dataset: Dataset) -> list[Path]:
-    while isinstance(dataset, View):
-        dataset = dataset.base
-    return [item.image.resolve() for item in dataset.items] if isinstance(dataset, FolderDataset) else []
+    *_, base = layers(dataset)
+    return [item.image.resolve() for item in base.items] if isinstance(base, FolderDataset) else []

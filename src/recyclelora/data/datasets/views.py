@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -48,6 +49,22 @@ class View:
     def drives(self) -> list[str] | None:
         """Those of the base."""
         return self.base.drives()
+
+
+def layers(dataset: Dataset) -> Iterator[Dataset]:
+    """A dataset and everything that it is a view of, down to what lies in files or is rendered."""
+    yield dataset
+    if isinstance(dataset, View):
+        yield from layers(dataset.base)
+
+
+def unwrapped(dataset: Dataset, indices: Sequence[int]) -> tuple[Dataset, Sequence[int]]:
+    """The last of the :func:`layers`, and where these samples of the first one lie in it."""
+    base = dataset
+    for base in layers(dataset):
+        if isinstance(base, Subset):
+            indices = [base.indices[index] for index in indices]
+    return base, indices
 
 
 @dataclass(frozen=True)

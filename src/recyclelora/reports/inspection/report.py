@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from recyclelora.data.datasets import Corrupted, Dataset
-from recyclelora.data.datasets.views import View
+from recyclelora.data.datasets.views import layers
 from recyclelora.data.preparation import nothing_to_learn
 from recyclelora.data.transforms import Augmentation, resized_shape
 from recyclelora.reports.inspection.scan import ERROR, WARNING, Defect, Scan, scan
@@ -219,15 +219,12 @@ def _duplicates(entries: Sequence[NamedDataset], scans: Mapping[str, Sequence[Sc
             if (other.name, name) == (entry.name, one.name):
                 continue
             leaks = other.role == "source" and entry.role != "source"
-            if not leaks and other is not entry and (_is_corrupted(entry.dataset) or _is_corrupted(other.dataset)):
+            seen = (layer for one in (entry, other) for layer in layers(one.dataset))
+            if not leaks and other is not entry and any(isinstance(layer, Corrupted) for layer in seen):
                 continue  # one set under several corruptions is meant
             severity, kind = (ERROR, "scored image is trained on") if leaks else (WARNING, "duplicate")
             defects.append(Defect(severity, kind, entry.name, one.name, f"the same picture as {other.name}: {name}"))
     return defects
-
-
-def _is_corrupted(dataset: Dataset) -> bool:
-    return isinstance(dataset, Corrupted) or (isinstance(dataset, View) and _is_corrupted(dataset.base))
 
 
 def _missing_classes(

@@ -8,9 +8,9 @@ from pathlib import Path
 
 import numpy as np
 
-from recyclelora.data.datasets import Dataset, FolderDataset, Item, Subset
+from recyclelora.data.datasets import Dataset, FolderDataset, Item
 from recyclelora.data.datasets.base import fits, misfit
-from recyclelora.data.datasets.views import View
+from recyclelora.data.datasets.views import unwrapped
 from recyclelora.data.decoding import oddity
 from recyclelora.data.files import read_bytes
 from recyclelora.data.headers import GREY, read_header
@@ -63,7 +63,7 @@ def scan(dataset: Dataset, index: int, label: str) -> Scan:
         index: of the sample
         label: the dataset's name in the report
     """
-    base, position = _unwrapped(dataset, index)
+    base, (position,) = unwrapped(dataset, [index])
     if isinstance(base, FolderDataset):
         return _scan_files(base, base.items[position], label)
     try:
@@ -73,15 +73,6 @@ def scan(dataset: Dataset, index: int, label: str) -> Scan:
     result = Scan(sample.name, sample.label.shape[:2], pixels=_fingerprint(sample.image))
     result.counts += np.bincount(sample.label.ravel(), minlength=256)
     return result
-
-
-def _unwrapped(dataset: Dataset, index: int) -> tuple[Dataset, int]:
-    """The dataset below subsets and other views, and the sample's index there."""
-    while isinstance(dataset, View):
-        if isinstance(dataset, Subset):
-            index = dataset.indices[index]
-        dataset = dataset.base
-    return dataset, index
 
 
 def _scan_files(dataset: FolderDataset, item: Item, label: str) -> Scan:
