@@ -1,17 +1,21 @@
 """What pausing wins: recorded learning curves replayed through the sweep's own driver. Writes multi_fidelity.json.
 
     python benchmarks/multi_fidelity.py                                  # records small networks first; minutes
-    python benchmarks/multi_fidelity.py --sweep outputs/sweeps/<study> --first 6    # the curves of a finished sweep instead
+    python benchmarks/multi_fidelity.py --sweep outputs/sweeps/<study> --first 6    # those of a finished sweep
 
 The curves are those of 200 small networks (one hidden layer, AdamW, linear decay of the learning rate over 81 steps) on
 scikit-learn's 8x8 digits at random learning rates, weight decays, widths, batch sizes and dropouts: real training, but
 no segmentation. A sweep whose every trial was evaluated at the rungs, and on the way, gives the curves of segmentation:
 ``multi_fidelity-streets.json`` is of RecycleLoRA on the built-in streets at random rates, scales and weight decays,
 
-    python train.py -m experiment=study hydra/sweeper/sampler=random n_trials=200 seed=10 hydra.launcher.in_process=true \\
-        'data.targets=[]' data.source_val.subset=10 trainer.max_steps=54 trainer.eval_every=6 trainer.batch_size=2 \\
-        'optimizer.lr=tag(log,interval(1e-5,3e-2))' 'decoder.lr_mult=tag(log,interval(0.1,30))' \\
+    python train.py -m experiment=study hydra/sweeper/sampler=random n_trials=200 seed=10 \\
+        hydra.launcher.in_process=true 'data.targets=[]' data.source_val.subset=20 'data.protocol.half=[streets]' \\
+        'data.augment.crop=[112,112]' trainer.max_steps=54 trainer.eval_every=6 trainer.batch_size=2 \\
+        study=curves 'optimizer.lr=tag(log,interval(1e-5,3e-2))' 'decoder.lr_mult=tag(log,interval(0.1,30))' \\
         'adapter.alpha=tag(log,interval(0.1,36))' 'optimizer.weight_decay=tag(log,interval(1e-3,1))'
+
+and its ``real_sweep`` (``--paused outputs/sweeps/paused``) is the same command with ``n_trials=81 study=paused
+hydra/sweeper/pruner=asha hydra.sweeper.pruner.min_resource=6``.
 
 Five orders of the same configurations under each algorithm, four trials at a time. Regret is how far the best finished
 trial is behind the best one of all, after so many steps of training in all trials together.
@@ -224,10 +228,26 @@ def summary(recorded: Recorded, way: str, orders: int, first: int) -> dict[str, 
     return found
 
 
+def real_sweep(folder: Path, recorded: Recorded) -> dict[str, object]:
+    """A sweep that paused the first trials of the recorded one: the same best trial, for which share of the steps?"""
+    trials = [trial for trial in Ledger(folder).trials() if not trial.confirms]
+    assert [t.params for t in trials] == recorded.params[: len(trials)], "other trials"
+    finals = [curve[recorded.length] for curve in recorded.curves[: len(trials)]]
+    best = max((t for t in trials if t.state == COMPLETE), key=lambda t: t.values[0])
+    assert best.values[0] == finals[best.number], "a trial that paused ended otherwise"
+    steps = sum(json.loads((trial.unit_folder(0) / "progress.json").read_text())["step"] for trial in trials)
+    return {
+        "trials": len(trials), "to_the_end": sum(t.state == COMPLETE for t in trials), "steps": steps,
+        "share_of_all_steps": round(steps / (recorded.length * len(trials)), 4),
+        "best": best.number, "best_of_all": finals.index(max(finals)), "regret": max(finals) - best.values[0],
+    }  # fmt: skip
+
+
 def main() -> None:
     """Write multi_fidelity.json."""
     parser = argparse.ArgumentParser()
     parser.add_argument("--sweep", type=Path)
+    parser.add_argument("--paused", type=Path, help="a sweep that paused the first trials of --sweep")
     parser.add_argument("--configurations", type=int, default=200)
     parser.add_argument("--orders", type=int, default=5)
     parser.add_argument("--first", type=int, default=STEPS // 27, help="steps before the first pause")
@@ -244,7 +264,9 @@ def main() -> None:
         "curves": recorded.origin, "configurations": len(recorded.curves), "steps_of_each": recorded.length,
         "first_pause": given.first,
         "orders": given.orders, "at_once": AT_ONCE, "best": finals[-1], "median": statistics.median(finals),
-        "algorithms": rows, "cpus": os.cpu_count(), "python": platform.python_version(),
+        "algorithms": rows,
+        "real_sweep": real_sweep(given.paused, recorded) if given.paused else None,
+        "cpus": os.cpu_count(), "python": platform.python_version(),
         "optuna": optuna.__version__,
     }  # fmt: skip
     given.out.write_text(json.dumps(result, indent=2) + "\n")
