@@ -45,7 +45,7 @@ sys.path.insert(0, str(HERE.parents[1] / "tests/support"))
 
 from replaying import Curve, Replay, replay  # noqa: E402
 
-from recyclelora.runs.mailbox import read_reports  # noqa: E402
+from recyclelora.runs.unit import read_reports  # noqa: E402
 from recyclelora.sweep.ledger import COMPLETE, Ledger  # noqa: E402
 from recyclelora.sweep.planning import Plan  # noqa: E402
 from recyclelora.sweep.rungs import Rungs  # noqa: E402

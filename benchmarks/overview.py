@@ -13,7 +13,7 @@ from streets import METHODS, ROOT, train
 
 import recyclelora
 from recyclelora.data.datasets import open_dataset
-from recyclelora.drawing.tiles import comparison
+from recyclelora.drawing.sheets import comparison
 
 SHOWN = {"frozen backbone": "DINOv2 ViT-S, frozen", "RecycleLoRA": "DINOv2 ViT-S, RecycleLoRA (scale 1)"}
 """Head of the column -> the method of streets.py."""

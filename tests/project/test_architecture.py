@@ -101,7 +101,7 @@ def test_only_the_sweep_knows_optuna_and_submitit_and_the_report_what_mattered()
 
 
 def test_what_a_run_knows_of_its_sweep_is_files_and_no_library():
-    known = {name for name in imports(SOURCE / "runs/mailbox.py") if "recyclelora" in name}
+    known = {name for name in imports(SOURCE / "runs/unit.py") if "recyclelora" in name}
     assert {name.split(".")[1] for name in known} == {"system"}
 
 

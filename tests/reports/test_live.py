@@ -10,7 +10,7 @@ import pytest
 
 from recyclelora.reports import live
 from recyclelora.reports.index import write_index
-from recyclelora.runs.mailbox import Unit
+from recyclelora.runs.unit import Unit
 from recyclelora.sweep.attempts import Attempt
 from recyclelora.sweep.ledger import now, read_trial
 

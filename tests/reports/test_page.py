@@ -12,7 +12,7 @@ import pytest
 from browser import open_page
 
 from recyclelora.config.commands import ReportConfig
-from recyclelora.drawing.tiles import ClassColours, Shown, panel, panel_columns, save_png
+from recyclelora.drawing.sheets import ClassColours, Shown, panel, panel_columns, save_png
 from recyclelora.reports import charts
 from recyclelora.reports.comparison import compare
 from recyclelora.reports.page import predictions

@@ -11,7 +11,7 @@ from pathlib import Path
 import optuna
 from optuna.distributions import CategoricalDistribution
 
-from recyclelora.runs.mailbox import Unit, read_reports
+from recyclelora.runs.unit import Unit, read_reports
 from recyclelora.sweep.driver import Driver
 from recyclelora.sweep.execution import Job, Stage, Status, Work
 from recyclelora.sweep.ledger import Ledger

@@ -21,7 +21,7 @@ from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig
 
 from recyclelora.commands.clear_line import one_clear_line
-from recyclelora.runs.mailbox import Unit, read_reports
+from recyclelora.runs.unit import Unit, read_reports
 from recyclelora.system.errors import Interrupted, Paused, Pruned, UserError
 
 

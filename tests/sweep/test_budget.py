@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from replaying import RUNGS, Replay, curve, grid, replay, states
 
-from recyclelora.runs.mailbox import Unit
+from recyclelora.runs.unit import Unit
 from recyclelora.sweep.attempts import Attempt
 from recyclelora.sweep.budget import Budget
 from recyclelora.sweep.cost import gpu_hours

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from recyclelora.runs.mailbox import Unit
+from recyclelora.runs.unit import Unit
 from recyclelora.sweep.attempts import Attempt
 from recyclelora.sweep.cost import cost_of, duration
 from recyclelora.sweep.ledger import COMPLETE, RUNNING, Ledger, Trial, now

@@ -14,7 +14,7 @@ import optuna
 import pytest
 from optuna.distributions import CategoricalDistribution, distribution_to_json
 
-from recyclelora.runs.mailbox import Unit
+from recyclelora.runs.unit import Unit
 from recyclelora.sweep.attempts import Attempt
 from recyclelora.sweep.control import extend
 from recyclelora.sweep.driver import Driver

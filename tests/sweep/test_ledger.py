@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from recyclelora.runs.mailbox import CONFIRM, Unit
+from recyclelora.runs.unit import CONFIRM, Unit
 from recyclelora.sweep.attempts import Attempt
 from recyclelora.sweep.ledger import COMPLETE, Ledger, Trial
 from recyclelora.system.errors import UserError

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 from replaying import Replay, curve, grid, replay, states
 
-from recyclelora.runs.mailbox import CANCELLED, Unit
+from recyclelora.runs.unit import CANCELLED, Unit
 from recyclelora.sweep import ledger
 from recyclelora.sweep.control import cancel
 from recyclelora.sweep.ledger import Ledger

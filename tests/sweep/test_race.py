@@ -20,7 +20,7 @@ from optuna.distributions import CategoricalDistribution
 from sweeping import Sweeping
 
 from hydra_plugins.recyclelora_sweeper.config import RecycleLoraSweeperConf
-from recyclelora.runs.mailbox import Unit
+from recyclelora.runs.unit import Unit
 from recyclelora.sweep.attempts import Attempt
 from recyclelora.sweep.ledger import COMPLETE, FAILED, Ledger, now
 from recyclelora.sweep.planning import Plan

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from recyclelora.runs.mailbox import CANCELLED, Unit
+from recyclelora.runs.unit import CANCELLED, Unit
 from recyclelora.sweep.attempts import Attempt
 from recyclelora.sweep.execution import Work
 from recyclelora.sweep.ledger import Ledger

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from conftest import TINY, stop_after
 
-from recyclelora.runs.mailbox import VARIABLE, read_reports
+from recyclelora.runs.unit import VARIABLE, read_reports
 from recyclelora.sweep.ledger import Ledger, Trial
 from recyclelora.system.errors import Interrupted, Paused
 from recyclelora.training import stop

@@ -8,7 +8,7 @@ import pytest
 from conftest import TINY, stop_after
 from PIL import Image
 
-from recyclelora.drawing import tiles as figures
+from recyclelora.drawing import sheets
 from recyclelora.system.errors import Interrupted
 from recyclelora.training.run import Run
 
@@ -137,13 +137,13 @@ def test_crops_are_those_that_the_model_sees_first(drawn, monkeypatch, tmp_path)
 
     config, found = drawn
     seen = []
-    sheet = figures.crop_sheet
+    sheet = sheets.crop_sheet
 
     def watched(crops, *about, **more):
         seen.extend(crops)
         return sheet(crops, *about, **more)
 
-    monkeypatch.setattr("recyclelora.training.pictures.figures.crop_sheet", watched)
+    monkeypatch.setattr("recyclelora.training.pictures.sheets.crop_sheet", watched)
     monkeypatch.setattr("recyclelora.training.pictures.Pictures._plots", lambda *about: None)
     batches = []
     from recyclelora.training import loop
@@ -166,9 +166,9 @@ def test_a_picture_is_replaced_in_one_go(tmp_path):
     from recyclelora.training.pictures import Pictures
 
     drawing = Pictures(None, RunDirectory(tmp_path), {}, None, None)
-    drawing._write("a", figures.png(np.zeros((4, 4, 3), np.uint8)))
+    drawing._write("a", sheets.png(np.zeros((4, 4, 3), np.uint8)))
     first = (tmp_path / "figures/a.png").stat().st_ino
-    drawing._write("a", figures.png(np.ones((4, 4, 3), np.uint8)))
+    drawing._write("a", sheets.png(np.ones((4, 4, 3), np.uint8)))
     assert (tmp_path / "figures/a.png").stat().st_ino != first
     assert np.asarray(Image.open(io.BytesIO((tmp_path / "figures/a.png").read_bytes()))).max() == 1
     assert [path.name for path in (tmp_path / "figures").iterdir()] == ["a.png"]

@@ -20,7 +20,7 @@ from recyclelora.evaluation.image_counts import ImageCounts
 from recyclelora.evaluation.metrics import iou, mean_iou
 from recyclelora.runs.directory import METRICS
 from recyclelora.runs.identity import place_of
-from recyclelora.runs.mailbox import VARIABLE
+from recyclelora.runs.unit import VARIABLE
 from recyclelora.sweep.ledger import Ledger
 from recyclelora.system.errors import Interrupted, UserError
 from recyclelora.training.run import Run

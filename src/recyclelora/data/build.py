@@ -18,7 +18,7 @@ from recyclelora.data.open import open_all
 from recyclelora.data.photometric import Photometric
 from recyclelora.data.rare_classes import ClassCounts, RareClasses
 from recyclelora.data.transforms import Augmentation
-from recyclelora.drawing.tiles import ClassColours
+from recyclelora.drawing.sheets import ClassColours
 from recyclelora.system.errors import UserError
 
 Made = TypeVar("Made")

@@ -1,4 +1,4 @@
-"""Bytes of an image file -> pixels, by the fastest decoder that gives exactly what the file holds.
+"""Image file -> bytes -> pixels, by the fastest decoder that gives exactly what the file holds.
 
 PNG goes through libspng and JPEG through libjpeg-turbo; OpenCV reads the rarer kinds (16 bits, interlaced, BMP, TIFF,
 WebP). Pixels stay as they are stored; what an EXIF orientation is to do with them, ``orientation.py`` decides. What is
@@ -21,6 +21,26 @@ from recyclelora.data.headers import GREY, JPEG, PALETTE, PNG, orientation
 from recyclelora.data.jpeg import tidied, without_stray_end
 from recyclelora.data.optimised import by_meaning
 from recyclelora.data.orientation import INVERSE, turned
+from recyclelora.system.errors import UserError
+
+
+def read_bytes(path: Path) -> bytes:
+    """A file's content.
+
+    Raises:
+        UserError: it is not there, empty or not readable.
+    """
+    try:
+        if path.exists() and not path.is_file():  # a pipe would be waited for, a device never ends
+            raise UserError(f"{path}: cannot be read: not a regular file")
+        data = path.read_bytes()
+    except OSError as error:
+        raise UserError(f"{path}: cannot be read: {error.strerror}") from error
+    except MemoryError as error:
+        raise UserError(f"{path}: cannot be read: larger than the memory that is left") from error
+    if not data:
+        raise UserError(f"{path}: cannot be read: the file is empty")
+    return data
 
 
 def decode_rgb(data: bytes) -> np.ndarray:

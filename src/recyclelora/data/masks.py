@@ -11,8 +11,7 @@ import cv2
 import numpy as np
 from PIL import Image, UnidentifiedImageError
 
-from recyclelora.data.decoding import decode_indices
-from recyclelora.data.files import read_bytes
+from recyclelora.data.decoding import decode_indices, read_bytes
 from recyclelora.data.labels import IGNORE, UNKNOWN
 from recyclelora.data.optimised import by_meaning, unspread
 from recyclelora.system.errors import UserError

@@ -8,8 +8,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 
-from recyclelora.data.decoding import decode_indices, decode_rgb
-from recyclelora.data.files import read_bytes
+from recyclelora.data.decoding import decode_indices, decode_rgb, read_bytes
 from recyclelora.data.headers import orientation
 from recyclelora.data.labels import IGNORE, UNKNOWN
 from recyclelora.data.masks import read_numbers

@@ -19,7 +19,7 @@ from recyclelora.config.run import Config
 from recyclelora.data.build import class_colours
 from recyclelora.data.labels import IGNORE
 from recyclelora.data.reading import read_upright
-from recyclelora.drawing.tiles import ClassColours
+from recyclelora.drawing.sheets import ClassColours
 from recyclelora.evaluation.evaluator import Evaluator
 from recyclelora.evaluation.predictions import Prediction, predict
 from recyclelora.models.segmenter import Segmenter

@@ -10,7 +10,7 @@ import numpy as np
 import torch
 
 from recyclelora.data.datasets import Dataset
-from recyclelora.drawing.tiles import ClassColours, data_uri, legend, save_png
+from recyclelora.drawing.sheets import ClassColours, data_uri, legend, save_png
 from recyclelora.evaluation.evaluator import Evaluator, Stopped
 from recyclelora.models.segmenter import Segmenter
 from recyclelora.system.errors import UserError

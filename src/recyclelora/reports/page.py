@@ -11,7 +11,7 @@ from typing import Any
 import cv2
 import numpy as np
 
-from recyclelora.drawing.tiles import data_uri, panel_columns
+from recyclelora.drawing.sheets import data_uri, panel_columns
 from recyclelora.evaluation.scores import SOURCE_VAL
 from recyclelora.reports import race_section, tables
 from recyclelora.reports.charts import Chart

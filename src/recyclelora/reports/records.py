@@ -15,8 +15,8 @@ import yaml
 from recyclelora.config.run import of_any_version
 from recyclelora.runs.directory import CONFIG, LOG, METRICS, RECORD, RunDirectory, RunRecord, is_run
 from recyclelora.runs.identity import NOT_IDENTITY
-from recyclelora.runs.mailbox import CONFIRM
 from recyclelora.runs.metrics_log import read_points
+from recyclelora.runs.unit import CONFIRM
 from recyclelora.sweep import ledger
 from recyclelora.sweep.goals import is_of_targets
 from recyclelora.sweep.ledger import SEARCH

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from recyclelora.config.run import Config
 from recyclelora.runs.directory import RunDirectory
-from recyclelora.runs.mailbox import Unit
+from recyclelora.runs.unit import Unit
 from recyclelora.system.checks import before_additions, identity_fields
 from recyclelora.system.errors import UserError
 from recyclelora.system.storage import read_json, write_json

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from rich.table import Table
 
-from recyclelora.runs.mailbox import CANCELLED, Unit
+from recyclelora.runs.unit import CANCELLED, Unit
 from recyclelora.sweep.cost import cost_of
 from recyclelora.sweep.ledger import FAILED, PAUSED, Ledger
 from recyclelora.sweep.race.reading import read_race

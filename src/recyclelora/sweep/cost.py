@@ -8,7 +8,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from recyclelora.runs.mailbox import noted, read_outcome, read_started
+from recyclelora.runs.unit import noted, read_outcome, read_started
 from recyclelora.sweep.ledger import Trial
 from recyclelora.sweep.race.rules import Race, Standing
 

@@ -17,7 +17,7 @@ from hydra.types import HydraContext, TaskFunction
 from omegaconf import DictConfig
 
 from recyclelora.config.launchers import DriverOptions, LocalOptions, SlurmOptions
-from recyclelora.runs.mailbox import VARIABLE
+from recyclelora.runs.unit import VARIABLE
 from recyclelora.sweep.execution import Executor, Job, Stage, Status, Work
 from recyclelora.sweep.task import HydraTask, recorded
 from recyclelora.system.errors import UserError, in_one_line

@@ -1,7 +1,7 @@
 """The ledger: one folder a trial, plain JSON, written atomically; the truth about a sweep.
 
 ``trial.json`` says what was asked, ``state.json`` what has become of it, ``unit_<i>/`` is the job's, see
-``runs/mailbox.py``. A killed driver finds everything here, and Optuna's study can be rebuilt from it.
+``runs/unit.py``. A killed driver finds everything here, and Optuna's study can be rebuilt from it.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any, Literal, NotRequired, TypedDict
 
-from recyclelora.runs.mailbox import CONFIRM, AttemptEnd, Started, read_outcome, read_started, run_prefix, settles
+from recyclelora.runs.unit import CONFIRM, AttemptEnd, Started, read_outcome, read_started, run_prefix, settles
 from recyclelora.sweep.attempts import Attempt, now
 from recyclelora.system.errors import UserError
 from recyclelora.system.storage import set_aside, write_json

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from pathlib import Path
 
-from recyclelora.runs.mailbox import CANCELLED, AttemptEnd, Unit, read_reports
+from recyclelora.runs.unit import CANCELLED, AttemptEnd, Unit, read_reports
 from recyclelora.sweep.ledger import PAUSED, Trial
 from recyclelora.sweep.search import Search
 from recyclelora.sweep.steering import one_at_a_time

@@ -8,7 +8,7 @@ from typing import Any
 import optuna
 from optuna.distributions import distribution_to_json
 
-from recyclelora.runs.mailbox import CONFIRM
+from recyclelora.runs.unit import CONFIRM
 from recyclelora.sweep.ledger import COMPLETE, FAILED, PAUSED, WAITING, Ledger, Trial
 from recyclelora.sweep.planning import Plan, units_of
 from recyclelora.sweep.proposals import hint, next_number, waiting

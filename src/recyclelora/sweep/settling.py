@@ -9,7 +9,7 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
-from recyclelora.runs.mailbox import CANCELLED, AttemptEnd, Unit, began
+from recyclelora.runs.unit import CANCELLED, AttemptEnd, Unit, began
 from recyclelora.sweep.attempts import MOST_FALSE_STARTS, Attempt, now, tries_again
 from recyclelora.sweep.cost import lasted, reached
 from recyclelora.sweep.execution import Executor, Stage, Status

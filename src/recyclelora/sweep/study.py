@@ -16,7 +16,7 @@ from optuna.distributions import json_to_distribution
 from optuna.trial import FrozenTrial, TrialState, create_trial
 from sqlalchemy.exc import SQLAlchemyError
 
-from recyclelora.runs.mailbox import read_reports
+from recyclelora.runs.unit import read_reports
 from recyclelora.sweep.ledger import COMPLETE, FAILED, PRUNED, Trial
 from recyclelora.sweep.samplers import CONSTRAINTS
 from recyclelora.sweep.storage import MARK, Place, check_file, refused, shown

@@ -14,7 +14,7 @@ from rich.live import Live
 from rich.table import Table
 from rich.text import Text
 
-from recyclelora.runs.mailbox import Unit, read_reports
+from recyclelora.runs.unit import Unit, read_reports
 from recyclelora.sweep.cost import duration
 from recyclelora.sweep.goals import TUNED, is_miou
 from recyclelora.sweep.ledger import COMPLETE, FAILED, PAUSED, PRUNED, RUNNING, WAITING, Trial, in_words

@@ -20,7 +20,7 @@ from hydra.types import HydraContext, TaskFunction
 from omegaconf import DictConfig, OmegaConf, open_dict, read_write
 
 from recyclelora.runs.directory import RESULT, ResultRecord
-from recyclelora.runs.mailbox import CANCELLED, VARIABLE, Unit
+from recyclelora.runs.unit import CANCELLED, VARIABLE, Unit
 from recyclelora.sweep.execution import Work
 from recyclelora.sweep.goals import Objective
 from recyclelora.system.errors import Interrupted, Paused, Pruned, UserError, in_one_line

@@ -12,7 +12,7 @@ import optuna
 from optuna.exceptions import StorageInternalError
 from sqlalchemy.exc import SQLAlchemyError
 
-from recyclelora.runs.mailbox import AttemptEnd, Unit
+from recyclelora.runs.unit import AttemptEnd, Unit
 from recyclelora.sweep.ledger import PRUNED, Trial
 from recyclelora.sweep.study import handle_of, report
 

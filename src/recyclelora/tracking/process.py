@@ -10,7 +10,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from recyclelora.config.training import TrackingConfig
-from recyclelora.runs.mailbox import Unit
+from recyclelora.runs.unit import Unit
 from recyclelora.system.errors import UserError
 from recyclelora.system.extras import require
 from recyclelora.system.progress import shown

@@ -18,8 +18,7 @@ from recyclelora.data.build import class_colours
 from recyclelora.data.datasets import Dataset
 from recyclelora.data.labels import IGNORE, PADDING
 from recyclelora.data.loaders import TrainStream
-from recyclelora.drawing import style
-from recyclelora.drawing import tiles as figures
+from recyclelora.drawing import sheets, style
 from recyclelora.evaluation import metric_plots
 from recyclelora.evaluation.evaluator import Evaluator
 from recyclelora.evaluation.image_counts import ImageCounts
@@ -57,7 +56,7 @@ class Pictures:
         return self.config.trainer.num_figures > 0
 
     @functools.cached_property
-    def colours(self) -> figures.ClassColours:
+    def colours(self) -> sheets.ClassColours:
         """Of the run's classes."""
         return class_colours(self.config.data)
 
@@ -81,8 +80,8 @@ class Pictures:
             count = min(CROPS, sum(map(len, stream.sources)))
             title = f"{self.about}: the first {count} training crops, and their labels over them"
             crops = [self._as_seen(*stream[index]) for index in range(count)]
-            sheet = figures.crop_sheet(crops, self.colours, CROP_COLUMNS, title)
-            self._write("augmented_crops", figures.png(sheet))
+            sheet = sheets.crop_sheet(crops, self.colours, CROP_COLUMNS, title)
+            self._write("augmented_crops", sheets.png(sheet))
             self._predictions(0, None)
 
     def _as_seen(self, image: np.ndarray, label: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -112,7 +111,7 @@ class Pictures:
         if scores is not None:
             title += f"  |  mIoU {_summary(scores)}"
         if rows:
-            self._write(f"{STEPS}{step:06d}", figures.png(figures.panel(rows, self.colours, SMALL, title)))
+            self._write(f"{STEPS}{step:06d}", sheets.png(sheets.panel(rows, self.colours, SMALL, title)))
 
     def _plots(self, scores: Scores, matrices: Mapping[str, ConfusionMatrix]) -> None:
         """Curves, domain gap, IoU by class and confusion as they are after an evaluation."""
@@ -154,11 +153,11 @@ class Pictures:
             rows = self._shown(name, dataset, self._spread(dataset), scores.miou(name))
             if rows:
                 title = f"{self.about}: {name}"
-                self._write(f"predictions_{name}", figures.png(figures.panel(rows, self.colours, title=title)))
+                self._write(f"predictions_{name}", sheets.png(sheets.panel(rows, self.colours, title=title)))
                 first_rows.append(rows[0])
         if first_rows:
             title = f"{self.about}: mIoU {_summary(scores)}"
-            self._write("overview", figures.png(figures.panel(first_rows, self.colours, title=title)))
+            self._write("overview", sheets.png(sheets.panel(first_rows, self.colours, title=title)))
 
     # --- images -------------------------------------------------------------------------------------------------------
 
@@ -168,7 +167,7 @@ class Pictures:
         count = min(self.config.trainer.num_figures, length)
         return [(2 * index + 1) * length // (2 * count) for index in range(count)]
 
-    def _shown(self, name: str, dataset: Dataset, indices: list[int], score: float | None) -> list[figures.Shown]:
+    def _shown(self, name: str, dataset: Dataset, indices: list[int], score: float | None) -> list[sheets.Shown]:
         """What the model says of images of a set; those that cannot be read are named where they are scored."""
         protocol, found = self.evaluator.protocol, []
         prepared, key = protocol.prepared(dataset), protocol.key(dataset)
@@ -181,7 +180,7 @@ class Pictures:
                 sample = prepared.load(index)
                 prediction = self.evaluator.predict(self.segmenter, [sample.image], key)[0]
                 label = sample.label if dataset.labelled else None
-                found.append(figures.Shown(title, sample.image, label, prediction))
+                found.append(sheets.Shown(title, sample.image, label, prediction))
         self.segmenter.train(was_training)
         return found
 

@@ -18,9 +18,9 @@ from recyclelora.models.state import parameter_counts, trainable_state
 from recyclelora.runs.checkpoint import pointed
 from recyclelora.runs.directory import PREDICTIONS, RESULT
 from recyclelora.runs.identity import note_unreadable
-from recyclelora.runs.mailbox import Unit
 from recyclelora.runs.metrics_log import ENDING, FINAL
 from recyclelora.runs.reuse import take_over
+from recyclelora.runs.unit import Unit
 from recyclelora.runs.weights import Weights, write_run_weights
 from recyclelora.system.next_steps import next_steps, typed_as, with_run
 from recyclelora.system.progress import Reporter, shown

@@ -30,9 +30,9 @@ from recyclelora.models.backbones.weights import WeightsFile
 from recyclelora.runs.checkpoint import Checkpoint, newest_checkpoint
 from recyclelora.runs.directory import LOG, RESULT, is_finished
 from recyclelora.runs.identity import Identity, Place, earlier_run, find_run, note_unreadable
-from recyclelora.runs.mailbox import Unit
 from recyclelora.runs.record import claimed, describe, record
 from recyclelora.runs.status import noted_end
+from recyclelora.runs.unit import Unit
 from recyclelora.system.devices import (
     check_launched_processes,
     launched_fabric,

@@ -8,7 +8,7 @@ import time
 import torch
 from lightning_fabric import Fabric
 
-from recyclelora.runs.mailbox import Unit
+from recyclelora.runs.unit import Unit
 from recyclelora.system.errors import Interrupted, Paused, Pruned, UserError
 from recyclelora.system.stopping import StopRequest
 

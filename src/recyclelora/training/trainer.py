@@ -24,9 +24,9 @@ from recyclelora.evaluation.scores import best_step, objective
 from recyclelora.models.state import load_trainable_state, parameter_counts, trainable_state
 from recyclelora.runs.checkpoint import Checkpoint, point, prune, save_checkpoint
 from recyclelora.runs.directory import METRICS, RunDirectory
-from recyclelora.runs.mailbox import Unit
 from recyclelora.runs.metrics_log import EVALUATION_SHARE, MetricsLog, total_loss
 from recyclelora.runs.record import add_to_record
+from recyclelora.runs.unit import Unit
 from recyclelora.system.errors import UserError
 from recyclelora.system.progress import Reporter, Update
 from recyclelora.training.average import WeightAverage

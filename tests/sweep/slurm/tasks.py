@@ -12,7 +12,7 @@ from pathlib import Path
 
 from hydra.core.utils import JobReturn, JobStatus
 
-from recyclelora.runs.mailbox import Unit
+from recyclelora.runs.unit import Unit
 from recyclelora.system.errors import Interrupted
 
 

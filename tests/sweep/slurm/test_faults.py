@@ -14,7 +14,7 @@ import pytest
 from fake_slurm import FakeSlurm, fake, listed
 
 from recyclelora.config.launchers import SlurmOptions
-from recyclelora.runs.mailbox import Unit
+from recyclelora.runs.unit import Unit
 from recyclelora.sweep import submitting
 from recyclelora.sweep.attempts import Attempt
 from recyclelora.sweep.driver import Driver

@@ -16,7 +16,7 @@ from recyclelora.data.reading import read_upright
 from recyclelora.data.recognition.coding import GUESSED, Colour, recognise_coding
 from recyclelora.data.recognition.layout import recognise
 from recyclelora.data.recognition.option_file import SHOWN, Described, as_yaml, samples
-from recyclelora.drawing.tiles import crop_sheet, png
+from recyclelora.drawing.sheets import crop_sheet, png
 from recyclelora.system.errors import UserError
 from recyclelora.system.next_steps import next_steps, typed_as
 from recyclelora.system.storage import write_bytes, write_text

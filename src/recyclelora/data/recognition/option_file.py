@@ -14,7 +14,7 @@ from recyclelora.data.headers import read_headers
 from recyclelora.data.labels import IGNORE
 from recyclelora.data.recognition.coding import GUESSED, Coding
 from recyclelora.data.recognition.layout import Layout, Split
-from recyclelora.drawing.tiles import ClassColours
+from recyclelora.drawing.sheets import ClassColours
 
 SMALL = (256, 448)
 """Short edges that `data/augment=small` trains on."""

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from recyclelora.data.datasets import Dataset
-from recyclelora.drawing.tiles import ClassColours, data_uri
+from recyclelora.drawing.sheets import ClassColours, data_uri
 from recyclelora.reports.html import rendered
 from recyclelora.reports.inspection.report import NamedDataset, Report
 from recyclelora.system.errors import UserError

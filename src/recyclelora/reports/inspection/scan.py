@@ -11,8 +11,7 @@ import numpy as np
 from recyclelora.data.datasets import Dataset, FolderDataset, Item
 from recyclelora.data.datasets.base import fits, misfit
 from recyclelora.data.datasets.views import unwrapped
-from recyclelora.data.decoding import oddity
-from recyclelora.data.files import read_bytes
+from recyclelora.data.decoding import oddity, read_bytes
 from recyclelora.data.headers import GREY, read_header
 from recyclelora.data.labels import IGNORE, UNKNOWN
 from recyclelora.data.orientation import UPRIGHT, turned

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from recyclelora.runs.mailbox import AttemptEnd
+from recyclelora.runs.unit import AttemptEnd
 from recyclelora.sweep.goals import is_miou
 from recyclelora.sweep.ledger import COMPLETE, FAILED, WAITING, Trial
 from recyclelora.sweep.planning import Plan, units_of

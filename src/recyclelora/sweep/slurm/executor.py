@@ -13,7 +13,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from recyclelora.config.launchers import SlurmOptions
-from recyclelora.runs.mailbox import began, ended
+from recyclelora.runs.unit import began, ended
 from recyclelora.sweep.execution import Job, Stage, Status, Work
 from recyclelora.sweep.slurm.calls import ask, hurry
 from recyclelora.sweep.slurm.files import JobFiles

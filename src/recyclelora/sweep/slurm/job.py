@@ -18,7 +18,7 @@ from types import FrameType
 
 from hydra.core.utils import JobStatus
 
-from recyclelora.runs.mailbox import SLURM_JOB, VARIABLE, ended
+from recyclelora.runs.unit import SLURM_JOB, VARIABLE, ended
 from recyclelora.sweep.execution import Work
 from recyclelora.sweep.slurm.calls import ask
 from recyclelora.sweep.slurm.queue import TEMPORARY, in_seconds, word

@@ -11,8 +11,8 @@ from typing import Any
 from recyclelora.config.compose import load_config
 from recyclelora.config.run import Config
 from recyclelora.runs.directory import CONFIG, RECORD, is_finished, is_run, outputs_of
-from recyclelora.runs.mailbox import CONFIRM, AttemptEnd
 from recyclelora.runs.status import RunEnd, run_end
+from recyclelora.runs.unit import CONFIRM, AttemptEnd
 from recyclelora.sweep.ledger import FAILED, PAUSED, PRUNED, Ledger, Trial
 from recyclelora.sweep.record import read_study
 from recyclelora.system.errors import UserError

@@ -7,7 +7,7 @@ import numpy as np
 from conftest import compose_config
 from PIL import Image
 
-from recyclelora.drawing.tiles import (
+from recyclelora.drawing.sheets import (
     ERROR_COLOURS,
     ClassColours,
     Shown,
