@@ -3,8 +3,9 @@ are the ones written here."""
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Callable, Collection, Iterator, Mapping
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -13,12 +14,12 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from recyclelora.adapters.calibration.config import CalibrationConfig
 from recyclelora.adapters.calibration.measure import ImagePass
 from recyclelora.adapters.linalg.factor_cache import FactorCache
 from recyclelora.adapters.linalg.factorize import Progress
 from recyclelora.adapters.method import Adapted, AdapterContext, TrainingState
 from recyclelora.adapters.state import initial_state
-from recyclelora.config.calibration import ShownImages, shown_to
 from recyclelora.config.run import Config
 from recyclelora.data.labels import IGNORE, PADDING
 from recyclelora.models.backbones.config import BackboneConfig
@@ -37,6 +38,7 @@ from recyclelora.models.decoders.loss_options import PixelLossConfig
 from recyclelora.models.decoders.pixel_loss import PixelLoss
 from recyclelora.models.losses.loss import ExtraLoss
 from recyclelora.models.segmenter import Segmenter
+from recyclelora.models.shown import ShownImages, ShownModel
 from recyclelora.system.errors import UserError
 from recyclelora.system.parameter_rule import ParameterRule
 
@@ -183,9 +185,27 @@ def adapt(
     return adapted
 
 
-def calibration_pass(backbone: TimmBackbone, config: Config, images: ShownImages) -> AbstractContextManager[ImagePass]:
-    """A pass of images through a backbone that is not adapted, see `calibration.shown_to`."""
-    return shown_to(backbone, config, images, _factor_cache(config), partial(_unadapted, backbone, config))
+def calibration_of(config: Config, *, always: bool = False) -> CalibrationConfig | None:
+    """What the run's adapter wants to look at; None, or with ``always`` the defaults, where it starts without data."""
+    wanted: CalibrationConfig | None = config.adapter.calibration if getattr(config.adapter, "looks_at", ()) else None
+    return wanted or (CalibrationConfig() if always else None)
+
+
+@contextmanager
+def calibration_pass(backbone: TimmBackbone, config: Config, images: ShownImages) -> Iterator[ImagePass]:
+    """A pass of images through a backbone that is not adapted, which is on their device meanwhile."""
+    build = partial(_unadapted, backbone, config)
+    model = ShownModel(images, build, config.seed, config.trainer.checkpointing)
+    seen: list[object] = [images.digest, config.backbone.model, config.backbone.mean, config.backbone.std]
+    seen += [config.data.augment.padding, config.decoder, config.losses, config.seed] if images.labelled else []
+    digest = hashlib.sha256("\n".join(map(repr, seen)).encode()).hexdigest()
+    loss = model.loss if images.labelled else None
+    training = backbone.training
+    backbone.to(images.device)
+    try:
+        yield ImagePass(images.count, digest, model.forward, loss, _factor_cache(config), progress=images.progress)
+    finally:
+        backbone.cpu().train(training)
 
 
 def _factor_cache(config: Config) -> FactorCache:

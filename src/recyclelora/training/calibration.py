@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 from torch import Tensor
 
-from recyclelora.config.calibration import ShownImages, calibration_of
+from recyclelora.config.build import calibration_of
 from recyclelora.config.run import Config
 from recyclelora.data.build import Datasets, build_augmentation, build_datasets
 from recyclelora.data.datasets import Dataset, FolderDataset
@@ -23,6 +23,7 @@ from recyclelora.data.identity import content_digest
 from recyclelora.data.images import IMAGE_SUFFIXES
 from recyclelora.data.loaders import TrainStream, collate
 from recyclelora.data.patterns import is_hidden
+from recyclelora.models.shown import ShownImages
 from recyclelora.system.errors import UserError
 
 KEY = "adapter.calibration.folder"

@@ -8,9 +8,9 @@ from torch import nn
 from recyclelora.adapters.calibration.statistics import GRADIENTS, MOMENTS, of_part, whole_layer
 from recyclelora.adapters.changes import changed_layers
 from recyclelora.config.build import calibration_pass
-from recyclelora.config.calibration import ShownImages
 from recyclelora.config.run import Config
 from recyclelora.models.backbones.timm import TimmBackbone
+from recyclelora.models.shown import ShownImages
 from recyclelora.reports.analysis.measure import Measured, data_share_rows
 
 TABLE = "data_shares"
@@ -27,7 +27,7 @@ def add_data_shares(
         adapted: the backbone's model after training.
         pretrained: the backbone as the run found it.
         config: of the run.
-        images: see `config.calibration.ShownImages`; without labels there are no gradients.
+        images: see `models.shown.ShownImages`; without labels there are no gradients.
         device: where float64 is computed.
 
     Raises:

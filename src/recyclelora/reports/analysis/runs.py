@@ -15,8 +15,7 @@ from torch import nn
 from recyclelora.adapters.changes import changed_layers
 from recyclelora.adapters.controls.config import FrozenConfig
 from recyclelora.adapters.state import low_rank_layers
-from recyclelora.config.build import build_backbone, locate_weights, user_errors
-from recyclelora.config.calibration import ShownImages, calibration_of
+from recyclelora.config.build import build_backbone, calibration_of, locate_weights, user_errors
 from recyclelora.config.commands import AnalyzeConfig
 from recyclelora.config.run import Config
 from recyclelora.data.images import list_images
@@ -24,6 +23,7 @@ from recyclelora.data.open import open_all
 from recyclelora.data.reading import read_upright
 from recyclelora.evaluation.load import TrainedModel, load
 from recyclelora.models.backbones.timm import TimmBackbone
+from recyclelora.models.shown import ShownImages
 from recyclelora.reports.analysis import compare_figures, run_figures
 from recyclelora.reports.analysis.compare import Measurement, by_configuration, overlaps, run_labels
 from recyclelora.reports.analysis.data_shares import add_data_shares
