@@ -20,6 +20,9 @@ OPTIONS = sorted(
 )  # fmt: skip
 
 
+SHARED = ["trainer.strategy=fsdp", "trainer.devices=2"]
+
+
 @pytest.mark.parametrize("option", OPTIONS)
 def test_every_shipped_option_composes_and_passes_its_checks(option, make_config):
     if not option.startswith("hydra/"):
@@ -80,6 +83,12 @@ def test_config_round_trip(make_config, tmp_path: Path):
         (["data.augment.crop=[100,512]"], ["data.augment.crop", "100", "patch size 16"]),
         (["data.protocol.stride=600"], ["data.protocol.stride", "512"]),
         (["trainer.batch_size=3", "trainer.devices=2"], ["trainer.batch_size", "2 parts"]),
+        (["trainer.strategy=fsdp"], ["trainer.strategy", "several processes"]),
+        ([*SHARED, "trainer.precision=16-mixed"], ["trainer.strategy", "bf16-mixed"]),
+        ([*SHARED, "adapter=adalora"], ["trainer.strategy", "adapter=adalora", "use ddp"]),
+        ([*SHARED, "adapter=kasa"], ["trainer.strategy", "adapter=kasa", "use ddp"]),
+        ([*SHARED, "losses=orthogonality"], ["trainer.strategy", "losses.orthogonality", "use ddp"]),
+        ([*SHARED, "backbone=sam_base"], ["trainer.strategy", "SAM", "use ddp"]),
         (["trainer.precision=fp32"], ["trainer.precision", "32-true"]),
         (["trainer.compile_mode=default"], ["trainer.compile_mode", "trainer.compile=true"]),
         (["trainer.compile=true", "trainer.compile_mode=reduce_overhead"], ["did you mean reduce-overhead"]),

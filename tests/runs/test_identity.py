@@ -56,6 +56,13 @@ def test_a_younger_option_without_effect_leaves_the_run_what_it_was(make_config)
     assert signature(now, random) == signature(before, random)
 
 
+def test_processes_that_share_the_model_do_the_same_run(make_config):
+    """As on another accelerator, only the order of sums differs: a run may go on either way."""
+    copies, shared = (make_config("trainer.devices=2", f"trainer.strategy={name}") for name in ("ddp", "fsdp"))
+    identity = Identity("0" * 64, "1" * 64, "32-true", 2)
+    assert signature(shared, identity) == signature(copies, identity)
+
+
 @pytest.mark.parametrize(
     "change",
     [

@@ -12,14 +12,15 @@ import pytest
 import torch
 from conftest import TINY, compose_config
 from lightning_fabric import Fabric
-from lightning_fabric.strategies import DDPStrategy
 from torch import Tensor
-from torch import multiprocessing as mp
-from torch.distributed import FileStore, destroy_process_group, init_process_group
+from two_processes import in_two_processes
 
 from recyclelora.config.build import build_model
 from recyclelora.config.run import Config
+from recyclelora.models.sharding import shard
 from recyclelora.models.state import trainable_state
+from recyclelora.system.devices import launched_fabric
+from recyclelora.system.distributed import whole
 from recyclelora.training.average import WeightAverage
 from recyclelora.training.loop import Cadence, fit
 from recyclelora.training.optimizer import adamw, parameter_groups
@@ -58,6 +59,8 @@ METHODS: dict[str, list[str]] = {
 }  # fmt: skip
 PLAIN = {"lora_xs", "svft", "oplora", "kasa", "delora", "hira"}
 """Methods without a state or a step of their own, which DoRA and VeRA stand for in the default suite."""
+UNSHARED = {"adalora", "kasa"}
+"""Refused with sharded models: they need weights of all blocks at once."""
 BUDGET = 2 * 16
 """Triplets that AdaLoRA keeps in the 16 linear layers of the tiny model."""
 
@@ -125,15 +128,16 @@ def train(
     torch.manual_seed(0)
     model = build_model(config, None)
     segmenter = model.segmenter
-    groups = parameter_groups(
-        segmenter.named_parameters(), model.rules, lr=config.optimizer.lr, weight_decay=config.optimizer.weight_decay
-    )
     if checkpointing:
         segmenter.backbone.model.set_grad_checkpointing(True)
     if compiled:
         torch.compiler.reset()
         segmenter.backbone.compile(backend="eager")
-    wrapped, optimizer = fabric.setup(segmenter, adamw(groups, betas=(0.9, 0.999), eps=1e-8))
+    wrapped = fabric.setup_module(segmenter)
+    groups = parameter_groups(
+        segmenter.named_parameters(), model.rules, lr=config.optimizer.lr, weight_decay=config.optimizer.weight_decay
+    )
+    optimizer = fabric.setup_optimizers(adamw(groups, betas=(0.9, 0.999), eps=1e-8))
     average = WeightAverage(segmenter, MOMENTUM, EMA_START, model.constrain)
     by_hand: dict[str, Tensor] = {}
 
@@ -153,8 +157,9 @@ def train(
         Cadence(STEPS, 1, STEPS, STEPS), log,
         seed=0, accumulate=accumulate, counts=segmenter.counts, after_step=after_step,
     )  # fmt: skip
-    weights = {name: value.clone() for name, value in trainable_state(segmenter).items()}
-    return Trained(weights, average.state, by_hand, log.losses)
+    states = (trainable_state(segmenter), average.state, by_hand)
+    weights, averaged, mean = ({name: whole(value).clone() for name, value in state.items()} for state in states)
+    return Trained(weights, averaged, mean, log.losses)
 
 
 @pytest.fixture(scope="module")
@@ -225,25 +230,23 @@ def test_a_compiled_backbone_changes_nothing(plain, name: str):
     check_same(train(config, compiled=True), whole)
 
 
-def train_halves(rank: int, folder: str) -> None:
-    """Every method, in one of two processes, with two parts a step."""
-    torch.set_num_threads(1)
-    init_process_group("gloo", store=FileStore(f"{folder}/store", 2), rank=rank, world_size=2)
-    with pytest.MonkeyPatch.context() as patch:
-        for name, value in {"LOCAL_RANK": rank, "WORLD_SIZE": 2, "NODE_RANK": 0}.items():
-            patch.setenv(name, str(value))
-        fabric = Fabric(accelerator="cpu", devices=2, strategy=DDPStrategy())
-        fabric.launch()
-        for name in METHODS:
-            trained = train(configured(Path(folder) / f"{rank}", name), fabric, accumulate=2)
-            torch.save(vars(trained), f"{folder}/{name}-{rank}.pt")
-    destroy_process_group()
+def train_halves(rank: int, folder: str, names: list[str], shared: bool) -> None:
+    """Methods, in one of two processes, with two parts a step."""
+    fabric = launched_fabric(
+        "cpu", "32-true", devices=2, num_nodes=1, stall_timeout=60, shard=shard if shared else None
+    )  # fmt: skip
+    for name in names:
+        trained = train(configured(Path(folder) / f"{rank}", name), fabric, accumulate=2, checkpointing=shared)
+        torch.save(vars(trained), f"{folder}/{name}-{rank}.pt")
 
 
 @pytest.mark.slow
-def test_two_processes_with_two_parts_each_train_every_method_as_one_does(plain, tmp_path: Path):
-    mp.start_processes(train_halves, (str(tmp_path),), nprocs=2, start_method="spawn")
-    for name in METHODS:
+@pytest.mark.parametrize("shared", [False, True], ids=["ddp", "fsdp"])
+def test_two_processes_with_two_parts_each_train_every_method_as_one_does(plain, tmp_path: Path, shared: bool):
+    """Sharded models with recomputed blocks besides."""
+    names = [name for name in METHODS if not (shared and name in UNSHARED)]
+    in_two_processes(tmp_path, train_halves, str(tmp_path), names, shared)
+    for name in names:
         both = [Trained(**torch.load(tmp_path / f"{name}-{rank}.pt", weights_only=True)) for rank in range(2)]
         check_same(both[0], plain(name)[1])
         for mine, its in ((both[0].weights, both[1].weights), (both[0].average, both[1].average)):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Optional
+from typing import TYPE_CHECKING, Any, ClassVar, Optional
 
 from recyclelora.adapters.controls.config import (
     AdaptFormerConfig,
@@ -133,6 +133,8 @@ class AdaLoraConfig(LayersConfig):
     """of the running average of their uncertainty"""
     orthogonality: float = checked(0.5, at_least, 0)
     """weight of the penalty that keeps P and Q near orthonormal; 0 does without"""
+    across_blocks: ClassVar[bool] = True
+    """it shares its budget out over the layers of all blocks"""
 
     def check(self) -> Iterator[Problem]:
         yield from super().check()

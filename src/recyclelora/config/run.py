@@ -51,6 +51,10 @@ def unknown_metrics(metrics: Sequence[str]) -> Iterator[Problem]:
             )
 
 
+ACROSS_BLOCKS = "needs weights outside their block, where no process has all of them: use ddp"
+"""Why options whose ``across_blocks`` is true are refused with sharded models."""
+
+
 @dataclass
 class Config:
     """One training run."""
@@ -124,6 +128,13 @@ class Config:
         for name in getattr(getattr(decoder, "loss", None), "class_weights", ()):
             if name not in self.data.classes.names:
                 yield "decoder.loss.class_weights", f"{name!r} is no class{nearest(name, self.data.classes.names)}"
+        if self.trainer.strategy == "fsdp":
+            parts = {f"adapter={adapter.name}": adapter} | {f"losses.{name}": self.losses[name] for name in self.losses}
+            for name, part in parts.items():
+                if getattr(part, "across_blocks", False):
+                    yield "trainer.strategy", f"{name} {ACROSS_BLOCKS}"
+            if self.backbone.model.startswith("samvit"):
+                yield "trainer.strategy", "the relative positions of SAM are read outside its blocks: use ddp"
         for name, what in getattr(adapter, "check_with", lambda *_: ())(decoder, steps):
             yield f"adapter.{name}", what
         for loss, options in self.losses.items():

@@ -23,6 +23,9 @@ COMPILE_MODES = ("default", "reduce-overhead", "max-autotune", "max-autotune-no-
 
 ACCELERATORS = ("auto", "cpu", "cuda", "mps")
 
+STRATEGIES = ("ddp", "fsdp")
+"""How several processes train one model."""
+
 POINTERS = ("last", "best_source", "best_target")
 """Which of a run's checkpoints may be asked for."""
 
@@ -47,6 +50,8 @@ class TrainerConfig:
     """of each node"""
     num_nodes: int = 1
     """machines"""
+    strategy: str = added("ddp")
+    """of several processes: each has the whole model, or with ``fsdp`` its part of every block; the same run"""
     stall_timeout: int = 1800
     """seconds after which a process gives up on the others: longer than the start, and than drawing by the first"""
     precision: str = "32-true"
@@ -98,6 +103,7 @@ class TrainerConfig:
         yield from one_of("precision", self.precision, PRECISIONS)
         yield from one_of("accelerator", self.accelerator, ACCELERATORS)
         yield from one_of("compile_mode", self.compile_mode, COMPILE_MODES)
+        yield from one_of("strategy", self.strategy, STRATEGIES)
         if self.compile_mode is not None and not self.compile:
             yield "compile_mode", "says how to compile: add trainer.compile=true"
         yield from above_zero("grad_clip", self.grad_clip)
@@ -109,6 +115,10 @@ class TrainerConfig:
                 "ema_start",
                 f"must be below max_steps, {self.max_steps}: nothing would be averaged (or trainer.ema=null)",
             )
+        if self.strategy == "fsdp" and self.devices == self.num_nodes == 1:
+            yield "strategy", "needs several processes to share the model: give trainer.devices or trainer.num_nodes"
+        if self.strategy == "fsdp" and self.precision == "16-mixed":
+            yield "strategy", "does not scale the gradients of 16-mixed: use trainer.precision=bf16-mixed"
         parts = self.devices * self.num_nodes * self.accumulate
         if min(self.devices, self.num_nodes, self.accumulate) > 0 and self.batch_size % parts:
             yield "batch_size", f"must divide evenly over {parts} parts (devices x num_nodes x accumulate)"

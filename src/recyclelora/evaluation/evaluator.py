@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
 
 import cv2
@@ -67,6 +67,8 @@ class Evaluator:
     window_batch: int = 4
     pixel_metrics: Mapping[str, PixelMetric] = field(default_factory=dict)
     """what is summed up of each image's probabilities; without any these are not computed"""
+    together: Callable[[], AbstractContextManager[object]] = nullcontext
+    """within it, processes that share the model may run it differently often"""
 
     @torch.inference_mode()
     def __call__(
@@ -133,7 +135,8 @@ class Evaluator:
         # every process goes through as many rounds, so that all hear of a stop in the same one
         for number in range(1, rounds + 1):
             samples = [] if number <= done else next(loader, [])
-            flight.append(self._started(segmenter, number, samples, key, broken))
+            with self.together():
+                flight.append(self._started(segmenter, number, samples, key, broken))
             stopping = self._any(stop())
             landed = 0
             while flight and (stopping or number == rounds or len(flight) > in_flight):

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 
 from torch import Tensor, nn
 
+from recyclelora.system.distributed import is_first, placed, whole
 from recyclelora.system.errors import UserError
 
 
@@ -15,6 +16,16 @@ def trainable_state(segmenter: nn.Module) -> dict[str, Tensor]:
     trained = {name: p.detach() for name, p in segmenter.named_parameters() if p.requires_grad}
     stored = segmenter.state_dict().keys() - pretrained
     return trained | {name: buffer for name, buffer in segmenter.named_buffers() if name in stored}
+
+
+def whole_state(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Tensors that processes may share, whole, in the first process; in the others nothing. All processes must ask."""
+    kept: dict[str, Tensor] = {}
+    for name, value in state.items():
+        found = whole(value)
+        if is_first():
+            kept[name] = found if found is value else found.cpu()
+    return kept
 
 
 def load_trainable_state(segmenter: nn.Module, state: dict[str, Tensor]) -> None:
@@ -28,7 +39,7 @@ def load_trainable_state(segmenter: nn.Module, state: dict[str, Tensor]) -> None
     if wrong:
         raise UserError(f"the stored state does not fit the model, beginning with {wrong[:3]}")
     for name, value in own.items():
-        value.copy_(state[name])
+        value.copy_(placed(state[name], value))
 
 
 def parameter_counts(segmenter: nn.Module) -> dict[str, int]:

@@ -33,7 +33,7 @@ NAMES_OF_CONTENT = ("data.root", "data.folder.root", "data.cityscapes_labels")
 
 NOT_IDENTITY = (
     *FREE, "init_from", "backbone.checkpoint", "trainer.accelerator", "trainer.devices", "trainer.num_nodes",
-    "trainer.precision", "adapter.calibration.folder",
+    "trainer.strategy", "trainer.precision", "adapter.calibration.folder",
 )  # fmt: skip
 """Keys whose text is not part of the identity; those that are not free enter by content (paths) or resolved."""
 

@@ -8,14 +8,16 @@ import re
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from datetime import timedelta
+from typing import Any
 
 import numpy as np
 import torch
 from lightning_fabric import Fabric
 from lightning_fabric.plugins.precision import MixedPrecision, Precision
-from lightning_fabric.strategies.ddp import DDPStrategy
+from lightning_fabric.strategies import DDPStrategy, ModelParallelStrategy, Strategy
 from lightning_fabric.utilities.exceptions import MisconfigurationException
 from torch import Tensor
+from torch.distributed.device_mesh import DeviceMesh
 
 from recyclelora.system.errors import UserError, first_line
 
@@ -160,19 +162,27 @@ def check_launched_processes(devices: int, num_nodes: int) -> None:
 
 
 def launched_fabric(
-    accelerator: str, precision: str, *, devices: int, num_nodes: int, stall_timeout: int
+    accelerator: str, precision: str, *, devices: int, num_nodes: int, stall_timeout: int,
+    shard: Callable[[Any, DeviceMesh], Any] | None = None,
 ) -> Fabric:  # fmt: skip
     """All processes of a run, launched, in a resolved precision.
+
+    ``shard`` shares a model out over a mesh of all processes; None: each has a copy.
 
     Raises:
         UserError: there are no such devices.
     """
     resolved = resolve_accelerator(accelerator)
-    several = devices * num_nodes > 1
+    processes, timeout = devices * num_nodes, timedelta(seconds=stall_timeout)
+    strategy: Strategy | str = "auto"
+    if processes > 1 and shard is None:
+        strategy = DDPStrategy(timeout=timeout)
+    elif processes > 1:
+        strategy = ModelParallelStrategy(shard, data_parallel_size=processes, tensor_parallel_size=1, timeout=timeout)
     try:
         fabric = Fabric(
             accelerator=resolved, devices=devices, num_nodes=num_nodes, plugins=[precision_plugin(precision, resolved)],
-            strategy=DDPStrategy(timeout=timedelta(seconds=stall_timeout)) if several else "auto",
+            strategy=strategy,
         )  # fmt: skip
         fabric.launch()
     except (RuntimeError, ValueError, MisconfigurationException) as error:

@@ -39,6 +39,24 @@ def mean_over_processes(value: Tensor) -> Tensor:
     return total / dist.get_world_size()
 
 
+def whole(value: Tensor) -> Tensor:
+    """All of a tensor of which every process holds a part (a DTensor); any other as it is. All processes must ask."""
+    gather = getattr(value, "full_tensor", None)
+    found: Tensor = value if gather is None else gather()
+    return found
+
+
+def placed(value: Tensor, like: Tensor) -> Tensor:
+    """A whole tensor on the device of ``like``; of a DTensor, which processes share, this process's part in another."""
+    if not hasattr(like, "full_tensor") or hasattr(value, "full_tensor"):
+        return value.to(like.device)
+    from torch.distributed.tensor import DTensor, distribute_tensor
+
+    assert isinstance(like, DTensor)
+    # None: every process has the whole and cuts its own part out
+    return distribute_tensor(value.to(like.device), like.device_mesh, like.placements, src_data_rank=None)
+
+
 def is_first() -> bool:
     """Whether this is the only process, or the first of several."""
     return not several() or dist.get_rank() == 0

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from recyclelora.models.state import load_trainable_state, trainable_state
+from recyclelora.system.distributed import placed
 
 
 class WeightAverage:
@@ -53,7 +54,7 @@ class WeightAverage:
     def load(self, state: dict[str, Tensor]) -> None:
         """Go on from a stored average."""
         for name, value in self.state.items():
-            value.copy_(state[name])
+            value.copy_(placed(state[name], value))
         self._constrain(self.state)
 
     @contextmanager

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from recyclelora.system.devices import copied, seed_step
-from recyclelora.system.distributed import mean_over_processes
+from recyclelora.system.distributed import mean_over_processes, whole
 from recyclelora.system.errors import UserError
 from recyclelora.training.schedule import Schedule
 
@@ -165,7 +165,7 @@ def _finite_norm(
     """
     precision = fabric.strategy.precision
     precision.unscale_gradients(getattr(optimizer, "optimizer", optimizer))
-    norm = torch.nn.utils.get_total_norm([p.grad for p in parameters if p.grad is not None])
+    norm = whole(torch.nn.utils.get_total_norm([p.grad for p in parameters if p.grad is not None]))
     loss = torch.stack(list(losses.values())).sum()
     if torch.isfinite(loss + norm):  # waits for the device: the only time in a step, beside a matching
         return norm
@@ -180,7 +180,7 @@ def _not_finite(step: int, loss: Tensor, optimizer: Optimizer) -> UserError:
     lr, value = optimizer.param_groups[0]["lr"], float(loss)
     for group in optimizer.param_groups:
         for name, parameter in zip(group["names"], group["params"], strict=True):
-            if parameter.grad is not None and not torch.isfinite(parameter.grad).all():
+            if parameter.grad is not None and not torch.isfinite(whole(parameter.grad)).all():
                 return UserError(
                     f"step {step}: the loss is {value:g}, the gradient of {name} is not finite at lr {lr:.3g}; "
                     "the last checkpoint is kept: lower optimizer.lr or set trainer.grad_clip"

@@ -11,6 +11,7 @@ from rich.table import Table
 from torch import Tensor, nn
 
 from recyclelora.config.training import OptimizerConfig
+from recyclelora.system.distributed import placed
 from recyclelora.system.parameter_rule import ParameterRule
 
 
@@ -102,11 +103,11 @@ def group_table(groups: list[dict[str, Any]]) -> Table:
 
 
 def optimizer_state(optimizer: torch.optim.Optimizer) -> dict[str, Tensor]:
-    """The optimizer's tensors, named ``<parameter>.<moment>``."""
+    """The optimizer's own tensors, named ``<parameter>.<moment>``."""
     state: dict[str, Tensor] = {}
     for name, parameter in _named(optimizer):
         for key, value in optimizer.state[parameter].items():
-            state[f"{name}.{key}"] = value.detach().cpu().contiguous()
+            state[f"{name}.{key}"] = value.detach()
     return state
 
 
@@ -119,7 +120,7 @@ def load_optimizer_state(optimizer: torch.optim.Optimizer, state: dict[str, Tens
         for key in ("step", "exp_avg", "exp_avg_sq"):
             value = state[f"{name}.{key}"].clone()
             here = key == "step" and not fused  # AdamW keeps its step counts on the CPU, unless it is fused
-            optimizer.state[parameter][key] = value if here else value.to(parameter.device)
+            optimizer.state[parameter][key] = value if here else placed(value, parameter)
 
 
 def _named(optimizer: torch.optim.Optimizer) -> list[tuple[str, nn.Parameter]]:

@@ -6,6 +6,7 @@ import dataclasses
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from recyclelora.config.build import build_model
 from recyclelora.config.movement import backbone_movement
 from recyclelora.config.training import POINTERS
 from recyclelora.data.build import class_colours
@@ -14,7 +15,7 @@ from recyclelora.evaluation.extra_metrics import ExtraMetrics, points
 from recyclelora.evaluation.predictions import predict_unlabelled
 from recyclelora.evaluation.scores import Scores, figure_table, incomplete, result_json, score_table
 from recyclelora.models.backbones.weights import WeightsUnreadable
-from recyclelora.models.state import parameter_counts, trainable_state
+from recyclelora.models.state import load_trainable_state, parameter_counts, trainable_state, whole_state
 from recyclelora.runs.checkpoint import pointed
 from recyclelora.runs.directory import PREDICTIONS, RESULT
 from recyclelora.runs.identity import note_unreadable
@@ -28,6 +29,8 @@ from recyclelora.system.storage import write_json
 from recyclelora.training.trainer import Trainer
 
 if TYPE_CHECKING:
+    from torch import Tensor
+
     from recyclelora.training.run import Run
 
 
@@ -87,9 +90,10 @@ def write_result(run: Run, trainer: Trainer) -> dict[str, Any]:
     """
     first, scorer, directory = run.fabric.is_global_zero, trainer.scorer, run.directory
     trainer.hold_kept_weights()
+    trained = whole_state(trainable_state(trainer.segmenter))
     if first:  # of use whatever becomes of the scores
         write_run_weights(
-            directory.path, Weights(trainable_state(trainer.segmenter), trainer.initial, trainer.step), run.config,
+            directory.path, Weights(trained, trainer.initial, trainer.step), run.config,
             signature=run.signature, weights_sha256=run.identity.weights_sha256,
         )  # fmt: skip
     try:
@@ -98,29 +102,41 @@ def write_result(run: Run, trainer: Trainer) -> dict[str, Any]:
         if first:
             note_unreadable(directory, run.files, scorer.unreadable_names())
     result = _content(run, trainer, selection)
-    if first:
-        # on the full sets, where the curves may show subsets: what one compares runs by
-        _add_figures(run, result["selection"])
-        figures = result["selection"]["last"].get("metrics", {})
-        trainer.metrics.append(trainer.step, selection["last"].points(FINAL) | points(figures, ENDING))
-        result["movement"] = _movement(run, trainer)
-        with trainer.reporter.bar("drawing", 1):
-            trainer.pictures.finish(selection["last"], scorer.matrices.get(trainer.step, {}))
-        unread = predict_unlabelled(
-            trainer.segmenter, scorer.evaluator, run.datasets.scored, directory.path / PREDICTIONS,
-            class_colours(run.config.data), trainer.reporter, trainer.stop.requested,
-        )  # fmt: skip
-        if unread:
-            raise incomplete(unread, "the training is finished and kept")
-        write_json(directory.path / RESULT, result)
+    with scorer.together():
+        if first:
+            result["movement"] = _movement(run, trainer, trained)
+            _tell_the_end(run, trainer, selection["last"], result)
     run.fabric.barrier()
     return result
 
 
-def _movement(run: Run, trainer: Trainer) -> float | None:
+def _tell_the_end(run: Run, trainer: Trainer, last: Scores, result: dict[str, Any]) -> None:
+    """Record the final scores, draw and predict what is asked for, and write the result."""
+    scorer, directory = trainer.scorer, run.directory
+    # on the full sets, where the curves may show subsets: what one compares runs by
+    _add_figures(run, result["selection"])
+    figures = result["selection"]["last"].get("metrics", {})
+    trainer.metrics.append(trainer.step, last.points(FINAL) | points(figures, ENDING))
+    with trainer.reporter.bar("drawing", 1):
+        trainer.pictures.finish(last, scorer.matrices.get(trainer.step, {}))
+    unread = predict_unlabelled(
+        trainer.segmenter, scorer.evaluator, run.datasets.scored, directory.path / PREDICTIONS,
+        class_colours(run.config.data), trainer.reporter, trainer.stop.requested,
+    )  # fmt: skip
+    if unread:
+        raise incomplete(unread, "the training is finished and kept")
+    write_json(directory.path / RESULT, result)
+
+
+def _movement(run: Run, trainer: Trainer, trained: dict[str, Tensor]) -> float | None:
     """How far the weights have moved; None, with a warning, where those of the start cannot be read any more."""
     try:
-        return backbone_movement(run.config, run.weights, trainer.segmenter.backbone.model)
+        segmenter = trainer.segmenter
+        if run.config.trainer.strategy == "fsdp":  # other processes have the most of it: built once more from the run
+            model = build_model(run.config, run.weights, initial=trainer.initial, precision=run.identity.precision)
+            segmenter = model.segmenter
+            load_trainable_state(segmenter, trained)
+        return backbone_movement(run.config, run.weights, segmenter.backbone.model)
     except (OSError, WeightsUnreadable) as error:
         trainer.reporter.warn(f"no movement of the weights in {RESULT}: {error}")
         return None

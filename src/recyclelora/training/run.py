@@ -21,12 +21,13 @@ from lightning_fabric import Fabric
 
 from recyclelora.config.build import Model, build_model, check_shapes, locate_weights
 from recyclelora.config.compose import home, validate
-from recyclelora.config.run import Config
+from recyclelora.config.run import ACROSS_BLOCKS, Config
 from recyclelora.data.build import Datasets, build_datasets
 from recyclelora.data.identity import Files
 from recyclelora.data.open import describe_datasets, own_files, with_first_masks
 from recyclelora.evaluation.evaluator import Stopped
 from recyclelora.models.backbones.weights import WeightsFile
+from recyclelora.models.sharding import shard
 from recyclelora.runs.checkpoint import Checkpoint, newest_checkpoint
 from recyclelora.runs.directory import LOG, RESULT, is_finished
 from recyclelora.runs.identity import Identity, Place, earlier_run, find_run, note_unreadable
@@ -108,7 +109,12 @@ class Run(Place):
         set_numerics(deterministic=t.deterministic, tf32=t.tf32)
         precision = resolve_precision(t.precision, t.accelerator)
         fabric = launched_fabric(
-            t.accelerator, precision, devices=t.devices, num_nodes=t.num_nodes, stall_timeout=t.stall_timeout
+            t.accelerator,
+            precision,
+            devices=t.devices,
+            num_nodes=t.num_nodes,
+            stall_timeout=t.stall_timeout,
+            shard=shard if t.strategy == "fsdp" else None,
         )
         datasets = build_datasets(config.data, config.cache)
         config = with_length(config, datasets)
@@ -253,6 +259,8 @@ class Run(Place):
         """Build the model, put it where it runs, and go back to the checkpoint if there is one."""
         began = time.perf_counter()
         model = self._model(reporter, checkpoint)
+        if self.config.trainer.strategy == "fsdp" and (model.after_step or model.segmenter.penalty):
+            raise UserError(f"trainer.strategy=fsdp: adapter={self.config.adapter.name} {ACROSS_BLOCKS}")
         remarks = self.start.apply(model.segmenter, self.config.data.classes.names) if self.start else []
         for remark in remarks:
             reporter.note(f"init_from: {remark}")

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
@@ -16,18 +17,19 @@ from recyclelora.config.training import POINTERS
 from recyclelora.data.datasets import Dataset, seeded_subset
 from recyclelora.data.identity import content_digest, state_on_disk
 from recyclelora.data.labels import IGNORE
+from recyclelora.evaluation.equal_forwards import EqualForwards
 from recyclelora.evaluation.evaluator import Evaluator
 from recyclelora.evaluation.extra_metrics import ExtraMetrics, Figures
 from recyclelora.evaluation.image_counts import ImageCounts
 from recyclelora.evaluation.metrics import ConfusionMatrix
 from recyclelora.evaluation.partial import PartialCounts
 from recyclelora.evaluation.scores import SOURCE_VAL, ScoreHistory, Scores, incomplete
-from recyclelora.models.state import load_trainable_state, trainable_state
+from recyclelora.models.state import load_trainable_state, trainable_state, whole_state
 from recyclelora.runs.checkpoint import load_checkpoint, pointed, step_of, tensors_digest
 from recyclelora.runs.directory import RunDirectory
 from recyclelora.runs.identity import evaluation_identity
 from recyclelora.runs.record import code_digest
-from recyclelora.system.distributed import gathered
+from recyclelora.system.distributed import from_first, gathered
 from recyclelora.system.errors import BrokenFile
 from recyclelora.system.progress import Reporter
 from recyclelora.training.stop import RunStop
@@ -57,10 +59,14 @@ class Scorer:
     def __post_init__(self) -> None:
         t, data, fabric = self.config.trainer, self.config.data, self.fabric
         self.metrics = ExtraMetrics(self.config.metrics, data.classes.names, self.reporter.warn)
+        crop = data.augment.crop
+        self.together: Callable[[], AbstractContextManager[object]] = nullcontext
+        if t.strategy == "fsdp":
+            self.together = EqualForwards(self.segmenter, (crop[0], crop[1]), fabric.device, fabric.autocast).together
         self.evaluator = Evaluator(
             data.protocol, len(data.classes.names), IGNORE, fabric.device, fabric.autocast, self._summed,
             t.eval_batch_size, t.num_workers, fabric.global_rank, fabric.world_size, t.eval_window_batch,
-            self.metrics.of_pixels,
+            self.metrics.of_pixels, self.together,
         )  # fmt: skip
         self.history = ScoreHistory(self.directory.scores)
 
@@ -106,7 +112,7 @@ class Scorer:
         matrices: dict[str, ConfusionMatrix] = {}
         counted = whole or bool(self.config.metrics)
         self.unreadable, self.figures = {}, {}
-        weights = tensors_digest(trainable_state(self.segmenter))
+        weights = from_first(tensors_digest(whole_state(trainable_state(self.segmenter))))
         with self.reporter.bar("evaluating", sum(map(len, sets.values()))) as update:
             for name, dataset in sets.items():
                 partial = self._partial(step, name, contents[name], weights)

@@ -20,8 +20,9 @@ from recyclelora.data.extra_augmentation import ExtraAugmentation
 from recyclelora.data.loaders import Batch, StepSampler, TrainStream, train_loader
 from recyclelora.data.workers import Loader
 from recyclelora.evaluation.extra_metrics import points
-from recyclelora.evaluation.scores import best_step, objective
-from recyclelora.models.state import load_trainable_state, parameter_counts, trainable_state
+from recyclelora.evaluation.scores import Scores, best_step, objective
+from recyclelora.models.sharding import send_buffers
+from recyclelora.models.state import load_trainable_state, parameter_counts
 from recyclelora.runs.checkpoint import Checkpoint, point, prune, save_checkpoint
 from recyclelora.runs.directory import METRICS, RunDirectory
 from recyclelora.runs.metrics_log import EVALUATION_SHARE, MetricsLog, total_loss
@@ -31,18 +32,13 @@ from recyclelora.system.errors import UserError
 from recyclelora.system.progress import Reporter, Update
 from recyclelora.training.average import WeightAverage
 from recyclelora.training.loop import Cadence, fit
-from recyclelora.training.optimizer import (
-    build_optimizer,
-    described,
-    group_table,
-    load_optimizer_state,
-    optimizer_state,
-)
+from recyclelora.training.optimizer import build_optimizer, described, group_table
 from recyclelora.training.pictures import Pictures
 from recyclelora.training.schedule import build_schedule
 from recyclelora.training.scorer import Scorer
 from recyclelora.training.spent import Spent
 from recyclelora.training.stop import RunStop
+from recyclelora.training.stored import restore_tensors, stored_tensors
 
 KEPT_CHECKPOINTS = 3
 
@@ -64,12 +60,14 @@ class Trainer:
 
     def __post_init__(self) -> None:
         c, t = self.config, self.config.trainer
-        optimizer = build_optimizer(self.segmenter, self.model.rules, c.optimizer, self.fabric)
         if t.checkpointing:
             self.segmenter.backbone.model.set_grad_checkpointing(True)
         if t.compile:
             self.segmenter.backbone.compile(mode=t.compile_mode)
-        self.wrapped, self.optimizer = self.fabric.setup(self.segmenter, optimizer)
+        self.wrapped = self.fabric.setup_module(self.segmenter)
+        self.optimizer = self.fabric.setup_optimizers(  # of the parameters that a sharded model now has
+            build_optimizer(self.segmenter, self.model.rules, c.optimizer, self.fabric)
+        )
         self.average = None
         if t.ema is not None:
             self.average = WeightAverage(self.segmenter, t.ema, t.ema_start, self.model.constrain)
@@ -119,13 +117,8 @@ class Trainer:
             self.reporter.note(f"resuming after step {self.step} of {self.config.trainer.max_steps}")
 
     def _restore(self, checkpoint: Checkpoint) -> None:
-        load_trainable_state(self.segmenter, checkpoint.tensors["trained"])
-        load_optimizer_state(self.optimizer.optimizer, checkpoint.tensors["optimizer"])
+        restore_tensors(checkpoint.tensors, self.model, self.optimizer.optimizer, self.average)
         self.fabric.strategy.precision.load_state_dict(checkpoint.state["precision"])
-        if self.model.training_state is not None:
-            self.model.training_state.load_state_dict(checkpoint.tensors["adapter"])
-        if self.average is not None:  # behind the adapter, whose promises hold for it
-            self.average.load(checkpoint.tensors["average"])
         self.step = self._saved = checkpoint.step
         self.scorer.history.restore(checkpoint.state["history"], checkpoint.step)
         self.spent.restore(checkpoint.state)
@@ -144,8 +137,10 @@ class Trainer:
         stream = self._stream()
         sampler = StepSampler(t.batch_size, self.step, t.max_steps, self.fabric.global_rank, self.fabric.world_size)
         loader = train_loader(stream, sampler, num_workers=t.num_workers, pin_memory=self.fabric.device.type == "cuda")
-        if self.step == 0 and self.fabric.is_global_zero:
-            self.pictures.start(stream)
+        if self.step == 0:
+            with self.scorer.together():
+                if self.fabric.is_global_zero:
+                    self.pictures.start(stream)
         self.segmenter.train()
         with self.stop:
             if self.unscored:
@@ -156,7 +151,7 @@ class Trainer:
                 fit(
                     self.fabric, self.wrapped, self.optimizer, build_schedule(c), self._batches(loader), self.cadence,
                     self, seed=c.seed, start=self.step, accumulate=t.accumulate, counts=self.segmenter.counts,
-                    grad_clip=t.grad_clip, before_step=self.segmenter.begin_step, after_step=self._after_step,
+                    grad_clip=t.grad_clip, before_step=self._before_step, after_step=self._after_step,
                 )  # fmt: skip
         return self.step == t.max_steps and not self.stop.agreed(self.stop.requested())
 
@@ -186,6 +181,11 @@ class Trainer:
                 self.save(self.step)
             raise
 
+    def _before_step(self, step: int) -> None:
+        if self.config.trainer.strategy == "fsdp":
+            send_buffers(self.segmenter)
+        self.segmenter.begin_step(step)
+
     def _after_step(self, step: int) -> None:
         self.step = step
         self._update(1)
@@ -213,34 +213,31 @@ class Trainer:
         began = time.perf_counter()
         with self._kept_weights():
             scores = self.scorer.evaluate(step)
-            if self.fabric.is_global_zero:
-                if self.unit is not None:
-                    self.unit.report(step, objective(scores, self.config.objective))
-                now = time.perf_counter()
-                share = (self._evaluating + now - began) / (now - self.began)
-                self.metrics.append(step, {**scores.points(), **points(self.scorer.figures), EVALUATION_SHARE: share})
-                self.scorer.history.write()
-                self._point(step)
-                prune(self.directory.checkpoints, KEPT_CHECKPOINTS, POINTERS)
-                self.pictures.evaluation(scores, self.scorer.matrices[step])
-                self._evaluating += time.perf_counter() - began
-                mean, source = scores.target_mean, _percent(scores.miou("source_val"))
-                found = f"targets {_percent(mean)}, source validation {source}" if scores.targets else source
-                self.reporter.note(f"step {step}: mIoU {found} ({share:.0%} of the time so far spent in evaluations)")
-                self.scorer.forget_partial(step)
+            with self.scorer.together():  # pictures of the model's predictions, by the first process
+                if self.fabric.is_global_zero:
+                    self._tell(step, scores, began)
+
+    def _tell(self, step: int, scores: Scores, began: float) -> None:
+        """Record an evaluation that began at ``began`` on the clock, let the pointers follow, draw it."""
+        if self.unit is not None:
+            self.unit.report(step, objective(scores, self.config.objective))
+        now = time.perf_counter()
+        share = (self._evaluating + now - began) / (now - self.began)
+        self.metrics.append(step, {**scores.points(), **points(self.scorer.figures), EVALUATION_SHARE: share})
+        self.scorer.history.write()
+        self._point(step)
+        prune(self.directory.checkpoints, KEPT_CHECKPOINTS, POINTERS)
+        self.pictures.evaluation(scores, self.scorer.matrices[step])
+        self._evaluating += time.perf_counter() - began
+        mean, source = scores.target_mean, _percent(scores.miou("source_val"))
+        found = f"targets {_percent(mean)}, source validation {source}" if scores.targets else source
+        self.reporter.note(f"step {step}: mIoU {found} ({share:.0%} of the time so far spent in evaluations)")
+        self.scorer.forget_partial(step)
 
     def save(self, step: int) -> None:
         """Write a checkpoint and let ``last`` name it."""
+        tensors = stored_tensors(self.model, self.optimizer.optimizer, self.average, self.initial)
         if self.fabric.is_global_zero:
-            tensors = {
-                "trained": trainable_state(self.segmenter),
-                "optimizer": optimizer_state(self.optimizer.optimizer),
-                "initial": self.initial,
-            }
-            if self.model.training_state is not None:
-                tensors["adapter"] = self.model.training_state.state_dict()
-            if self.average is not None:
-                tensors["average"] = self.average.state
             state = {
                 "history": self.scorer.history.to_json(),
                 **self.spent.state(),

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, ClassVar
 
 from recyclelora.adapters.layers import LayersConfig
 from recyclelora.system.checks import above_zero, at_least, checked
@@ -26,6 +26,8 @@ class KasaConfig(LayersConfig):
     """weight of the penalty on learned singular values"""
     orthogonality: float = checked(1e-3, at_least, 0)
     """weight of the penalty that keeps learned vectors near orthonormal"""
+    across_blocks: ClassVar[bool] = True
+    """its penalty looks at the layers of all blocks"""
 
     def method(self) -> Method:
         from recyclelora.adapters.products.kasa import KaSA

@@ -56,6 +56,7 @@ class Positions:
         self.grid, self.num_prefix, self.resampling = grid, num_prefix, resampling
         self.tables = {name: (a.detach().clone(), b.detach().clone()) for name, (a, b) in (tables or {}).items()}
         self.trained = False
+        self.keeps = True
         self._kept: dict[tuple[Any, ...], Tensor] = {}
 
     def at(self, grid: Size, now: Tensor) -> Tensor:
@@ -65,7 +66,7 @@ class Positions:
         """
         if torch.compiler.is_compiling():  # sizes may be symbols there
             return self._fitted(grid, now, self.trained or now.requires_grad)
-        if (now.requires_grad and torch.is_grad_enabled()) or now.is_inference():
+        if not self.keeps or (now.requires_grad and torch.is_grad_enabled()) or now.is_inference():
             return self._fitted(grid, now, changed=True)
         key = (grid, now.device, now.dtype, now.data_ptr(), now._version)
         if key not in self._kept:

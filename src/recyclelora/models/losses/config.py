@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from recyclelora.system.checks import Problem, above_zero, at_least, checked, one_of
 
@@ -86,6 +86,8 @@ class OrthogonalityConfig:
     """of the overlap with the pretrained weight"""
     between: float = checked(0.1, at_least, 0)
     """of the overlap of a layer's adapters"""
+    across_blocks: ClassVar[bool] = True
+    """it looks at the layers of all blocks"""
 
     def check(self) -> Iterator[Problem]:
         if self.weight == self.between == 0:
