@@ -3,10 +3,9 @@
 import pytest
 import torch
 from low_rank import inject, low_rank
-from torch import multiprocessing as mp
 from torch import nn
-from torch.distributed import FileStore, destroy_process_group, init_process_group
 from torch.nn.parallel import DistributedDataParallel
+from two_processes import in_two_processes
 
 from recyclelora.adapters.low_rank.config import BranchConfig
 
@@ -35,16 +34,13 @@ def gradients(module: nn.Module, images: torch.Tensor) -> dict[str, torch.Tensor
 
 
 def train(rank: int, directory: str) -> None:
-    torch.set_num_threads(1)
-    init_process_group("gloo", store=FileStore(f"{directory}/store", 2), rank=rank, world_size=2)
     module = DistributedDataParallel(Features())
     torch.save(gradients(module, IMAGES[2 * rank : 2 * rank + 2]), f"{directory}/{rank}.pt")
-    destroy_process_group()
 
 
 @pytest.mark.slow
 def test_two_processes_have_the_gradients_of_one(tmp_path):
-    mp.start_processes(train, (str(tmp_path),), nprocs=2, start_method="spawn")
+    in_two_processes(tmp_path, train, str(tmp_path))
     first, second = (torch.load(tmp_path / f"{rank}.pt", weights_only=True) for rank in range(2))
     expected = gradients(Features(), IMAGES)
     assert set(first) == set(second) == set(expected) and len(expected) == 8 * 4

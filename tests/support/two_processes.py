@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import logging
 import os
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import multiprocessing as mp
-from torch.distributed import FileStore, destroy_process_group, init_process_group
+from torch.distributed import FileStore, barrier, init_process_group
 
 
 def in_two_processes(folder: Path, work: Callable[..., None], *arguments: Any) -> None:
@@ -24,4 +25,7 @@ def _begin(rank: int, folder: str, work: Callable[..., None], arguments: tuple[A
     os.environ |= {"LOCAL_RANK": str(rank), "WORLD_SIZE": "2", "NODE_RANK": "0"}
     init_process_group("gloo", store=FileStore(f"{folder}/store", 2), rank=rank, world_size=2)
     work(rank, *arguments)
-    destroy_process_group()
+    barrier()
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(0)  # torch's threads at times abort a process that destroys its group and ends as others do

@@ -3,16 +3,12 @@
 from __future__ import annotations
 
 import json
-import logging
 from pathlib import Path
 
 import pytest
-import torch
-from lightning_fabric import Fabric
-from lightning_fabric.strategies import DDPStrategy
-from torch import multiprocessing as mp
-from torch.distributed import FileStore, destroy_process_group, init_process_group
+from two_processes import in_two_processes
 
+from recyclelora.system.devices import launched_fabric
 from recyclelora.system.parameter_rule import ParameterRule
 from recyclelora.training.loop import Cadence, fit
 from recyclelora.training.optimizer import adamw, parameter_groups
@@ -25,32 +21,23 @@ STEPS = 3
 
 def train_half(rank: int, directory: str, accumulate: int) -> None:
     """Three steps of one of two processes, on its half of every batch."""
-    torch.set_num_threads(1)
-    logging.getLogger("lightning_fabric").setLevel(logging.WARNING)
-    mp_store = FileStore(f"{directory}/store", 2)
-    init_process_group("gloo", store=mp_store, rank=rank, world_size=2)
-    with pytest.MonkeyPatch.context() as patch:
-        for name, value in {"LOCAL_RANK": rank, "WORLD_SIZE": 2, "NODE_RANK": 0}.items():
-            patch.setenv(name, str(value))
-        fabric = Fabric(accelerator="cpu", devices=2, strategy=DDPStrategy())
-        fabric.launch()
-        model, log = seeded(), Log()
-        rules = {name: ParameterRule(1.0, None, "all") for name, _ in model.named_parameters()}
-        groups = parameter_groups(model.named_parameters(), rules, lr=0.01, weight_decay=0.0)
-        wrapped, optimizer = fabric.setup(model, adamw(groups, betas=(0.9, 0.999), eps=1e-8))
-        halves = ((images.chunk(2)[rank], labels.chunk(2)[rank]) for images, labels in batches(STEPS))
-        fit(
-            fabric, wrapped, optimizer, Schedule(STEPS), halves, Cadence(STEPS, 1, STEPS, STEPS), log,
-            seed=0, accumulate=accumulate, counts=model.counts,
-        )  # fmt: skip
+    fabric = launched_fabric("cpu", "32-true", devices=2, num_nodes=1, stall_timeout=60)
+    model, log = seeded(), Log()
+    rules = {name: ParameterRule(1.0, None, "all") for name, _ in model.named_parameters()}
+    groups = parameter_groups(model.named_parameters(), rules, lr=0.01, weight_decay=0.0)
+    wrapped, optimizer = fabric.setup(model, adamw(groups, betas=(0.9, 0.999), eps=1e-8))
+    halves = ((images.chunk(2)[rank], labels.chunk(2)[rank]) for images, labels in batches(STEPS))
+    fit(
+        fabric, wrapped, optimizer, Schedule(STEPS), halves, Cadence(STEPS, 1, STEPS, STEPS), log,
+        seed=0, accumulate=accumulate, counts=model.counts,
+    )  # fmt: skip
     Path(f"{directory}/{rank}.json").write_text(json.dumps([log.values[step + 1]["loss_ce"] for step in range(STEPS)]))
-    destroy_process_group()
 
 
 @pytest.mark.slow
 def test_the_logged_loss_is_that_of_both_processes_and_all_parts(tmp_path: Path):
     """Halves with 32 and 96 labelled pixels, cut into parts of 8, 24, 40 and 56: the loss of one process is told."""
-    mp.start_processes(train_half, (str(tmp_path), 2), nprocs=2, start_method="spawn")
+    in_two_processes(tmp_path, train_half, str(tmp_path), 2)
     whole, _ = train(seeded(), STEPS)
     expected = [whole.values[step + 1]["loss_ce"] for step in range(STEPS)]
     for rank in range(2):
