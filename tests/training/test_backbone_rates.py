@@ -6,9 +6,9 @@ import pytest
 import torch
 from conftest import TINY
 
-from recyclelora.config.build import build_model, decayed_by_layer
+from recyclelora.config.build import build_model
 from recyclelora.config.compose import ConfigError
-from recyclelora.system.parameter_rule import ParameterRule
+from recyclelora.system.parameter_rule import ParameterRule, decayed_by_layer
 from recyclelora.training.optimizer import adamw, parameter_groups
 from recyclelora.training.schedule import build_schedule
 

@@ -4,7 +4,7 @@ are the ones written here."""
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Collection, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, replace
 from functools import partial
@@ -40,7 +40,7 @@ from recyclelora.models.losses.loss import ExtraLoss
 from recyclelora.models.segmenter import Segmenter
 from recyclelora.models.shown import ShownImages, ShownModel
 from recyclelora.system.errors import UserError
-from recyclelora.system.parameter_rule import ParameterRule
+from recyclelora.system.parameter_rule import ParameterRule, decayed_by_layer
 
 BACKBONE = "backbone.model."
 """Where the backbone's parameters are in a segmenter."""
@@ -286,30 +286,6 @@ def build_loss(options: Any, channels: list[int], num_classes: int) -> ExtraLoss
     if isinstance(loss, nn.Module) and list(loss.parameters()):
         raise ValueError(f"losses.{options.name}: must have no parameters of its own: they would never learn")
     return loss
-
-
-def decayed_by_layer(
-    rules: Mapping[str, ParameterRule], decay: float, depth: int, pretrained: Collection[str]
-) -> dict[str, ParameterRule]:
-    """Layer-wise rates: what is in block l of ``depth`` learns at ``decay ** (depth - 1 - l)`` of its rule's rate.
-
-    What the backbone had before its blocks learns as the first block does. What an adapter adds outside the blocks,
-    such as tokens of all of them, keeps its rate, as does the final norm.
-
-    Args:
-        rules: by the names of the backbone's parameters
-        decay: 1 leaves all as they are
-        depth: number of blocks
-        pretrained: names of the parameters that the backbone had before it was adapted
-    """
-    found = dict(rules)
-    for name, rule in rules.items() if decay < 1 else ():
-        parts = name.split(".")
-        if parts[0] == "blocks" or (name in pretrained and parts[0] != "norm"):
-            block = int(parts[1]) if parts[0] == "blocks" else 0
-            group = f"{rule.group}.block{block:02d}"
-            found[name] = replace(rule, lr_mult=rule.lr_mult * decay ** (depth - 1 - block), group=group)
-    return found
 
 
 def decoder_rules(decoder: nn.Module, lr_mult: float) -> dict[str, ParameterRule]:
