@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from typing import Optional
 from urllib.parse import urlsplit
 
-from recyclelora.system.checks import Problem, above_zero, added, at_least, nearest, one_of, within
+from recyclelora.system.checks import Problem, above_zero, added, at_least, checked, nearest, one_of, within
 from recyclelora.system.plugins import plugin_names
 from recyclelora.system.redaction import redacted
 
@@ -134,49 +134,40 @@ class TrainerConfig:
 class OptimizerConfig:
     """AdamW, a learning-rate schedule after a warm-up, and cosine annealing of the weight decay."""
 
-    lr: float = 1e-4
+    lr: float = checked(1e-4, above_zero)
     """learning rate that the schedule starts from"""
-    weight_decay: float = 0.05
+    weight_decay: float = checked(0.05, at_least, 0)
     """at the start"""
-    weight_decay_end: Optional[float] = 1e-5
+    weight_decay_end: Optional[float] = checked(1e-5, at_least, 0)
     """at the end; null keeps it as it is"""
     betas: list[float] = field(default_factory=lambda: [0.9, 0.999])
     """AdamW's"""
-    eps: float = 1e-8
+    eps: float = checked(1e-8, above_zero)
     """AdamW's"""
-    schedule: str = "poly"
+    schedule: str = checked("poly", one_of, ("poly", "cosine", "constant"))
     """of the learning rate"""
-    power: float = 0.9
+    power: float = checked(0.9, at_least, 0)
     """of the schedule ``poly``"""
-    lr_end: float = 0.0
+    lr_end: float = checked(0.0, within, "[0, 1]")
     """share of the learning rate that the schedule ends at"""
-    warmup: str = "linear"
+    warmup: str = checked("linear", one_of, ("linear", "exponential", "constant"))
     """how the learning rate rises"""
-    warmup_steps: int = 0
+    warmup_steps: int = checked(0, at_least, 0)
     """before the schedule"""
-    warmup_ratio: float = 1e-6
+    warmup_ratio: float = checked(1e-6, within, "(0, 1]")
     """share of the learning rate that the warm-up starts from"""
     reach_ends: bool = added(False)
     """whether the last steps of schedule and warm-up have ``lr_end`` and the full rate themselves, as mmengine counts;
     else the step after would"""
-    layer_decay: float = added(1.0)
+    layer_decay: float = added(1.0, within, "(0, 1]")
     """factor on the rates in the backbone for each block from the last one to the first, which is the embeddings' too;
     1 has one rate for all"""
-    backbone_delay: int = added(0)
+    backbone_delay: int = added(0, at_least, 0)
     """first steps, in which only the decoder learns"""
-    backbone_warmup: Optional[int] = added(None)
+    backbone_warmup: Optional[int] = added(None, at_least, 0)
     """steps after the delay in which the rates of the backbone rise; null takes ``warmup_steps``"""
 
     def check(self) -> Iterator[Problem]:
-        yield from above_zero("lr", self.lr)
-        yield from above_zero("eps", self.eps)
-        for name in ("weight_decay", "weight_decay_end", "warmup_steps", "backbone_delay", "backbone_warmup", "power"):
-            yield from at_least(name, getattr(self, name), 0)
-        yield from within("layer_decay", self.layer_decay, "(0, 1]")
-        yield from one_of("schedule", self.schedule, ("poly", "cosine", "constant"))
-        yield from one_of("warmup", self.warmup, ("linear", "exponential", "constant"))
-        yield from within("lr_end", self.lr_end, "[0, 1]")
-        yield from within("warmup_ratio", self.warmup_ratio, "(0, 1]")
         if len(self.betas) != 2 or not all(0 <= beta < 1 for beta in self.betas):
             yield "betas", "must be two numbers in [0, 1)"
 
