@@ -19,7 +19,7 @@ from recyclelora.sweep.race.anytime import ALPHA, Decision, decide, holm
 from recyclelora.sweep.race.rules import conclusion
 from recyclelora.sweep.record import POINT
 from recyclelora.system.checks import nearest
-from recyclelora.system.errors import UserError
+from recyclelora.system.errors import UserError, some
 
 
 @dataclass(frozen=True)
@@ -282,5 +282,5 @@ def _winner(groups: Sequence[ScoredGroup], bootstrap: Bootstrap, where: str) -> 
         return f"{best.name} has the best objective and is better {where} than {others}."
     if all(d.scores.get(MEAN) is None or d.scores[MEAN].count < 2 for d in against):
         return f"No winner: {best.name} has the best objective, but fewer than two common seeds decide nothing."
-    shown = ", ".join(open_questions[:3]) + (f" and {len(open_questions) - 3} more" if len(open_questions) > 3 else "")
-    return f"No winner: {best.name} has the best objective, but is not shown to be better {where} than {shown}."
+    others = some(open_questions, 3)
+    return f"No winner: {best.name} has the best objective, but is not shown to be better {where} than {others}."

@@ -39,6 +39,12 @@ def in_one_line(error: BaseException) -> str:
     return first_line(error) if own else f"{type(error).__name__}: {first_line(error)}".rstrip(": ")
 
 
+def some(items: Sequence[object], shown: int = SHOWN, between: str = ", ") -> str:
+    """The first of many, and how many more there are."""
+    more = f" and {len(items) - shown} more" if len(items) > shown else ""
+    return between.join(map(str, items[:shown])) + more
+
+
 def listed(broken: Sequence[UserError]) -> list[str]:
     """A line for each of many errors, as far as anybody would read them."""
     more = [f"  and {len(broken) - SHOWN} more"] if len(broken) > SHOWN else []

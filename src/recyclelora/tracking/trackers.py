@@ -7,6 +7,7 @@ from pathlib import Path
 
 from recyclelora.config.training import TRACKER_GROUP
 from recyclelora.runs.directory import is_finished
+from recyclelora.system.errors import some
 from recyclelora.system.plugins import plugins
 from recyclelora.tracking.feed import Tracker
 from recyclelora.tracking.process import KINDS
@@ -55,5 +56,4 @@ def open_tracker(kind: str, run_dir: Path) -> Tracker:
 def announce(left_out: list[str]) -> None:
     """Say in one line what was not told: values that no chart can show."""
     if left_out:
-        more = f" and {len(left_out) - 3} more" if len(left_out) > 3 else ""
-        print(f"left out, as no chart can show it: {'; '.join(left_out[:3])}{more}", flush=True)
+        print(f"left out, as no chart can show it: {some(left_out, 3, '; ')}", flush=True)

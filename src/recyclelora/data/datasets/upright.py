@@ -10,7 +10,7 @@ from recyclelora.data.datasets.base import Item
 from recyclelora.data.datasets.files import NAMED, Problem, refuse
 from recyclelora.data.headers import Header, read_header, read_headers
 from recyclelora.data.orientation import UPRIGHT
-from recyclelora.system.errors import UserError
+from recyclelora.system.errors import UserError, some
 
 TURNED, STORED = "turned", "stored"
 
@@ -59,9 +59,8 @@ _QUESTION = "its mask fits both ways: data.orientation=turned (drawn on the pict
 
 
 def _undecided(folder: Path, items: list[Item]) -> UserError:
-    shown = ", ".join(item.image.relative_to(folder).as_posix() for item in items[:NAMED])
-    more = f" and {len(items) - NAMED} more" if len(items) > NAMED else ""
+    shown = some([item.image.relative_to(folder).as_posix() for item in items], NAMED)
     return UserError(
         f"{folder.absolute()}: {len(items)} images carry an EXIF orientation and have masks that fit both ways: {shown}"
-        f"{more}. Say data.orientation=turned (masks drawn on the pictures as shown) or data.orientation=stored"
+        ". Say data.orientation=turned (masks drawn on the pictures as shown) or data.orientation=stored"
     )

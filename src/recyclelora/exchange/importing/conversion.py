@@ -24,10 +24,9 @@ from recyclelora.models.backbones.timm import TimmBackbone
 from recyclelora.models.backbones.weights import WeightsFile, read_weights, sha256_of
 from recyclelora.models.state import trainable_state
 from recyclelora.runs.weights import Weights
-from recyclelora.system.errors import UserError
+from recyclelora.system.errors import UserError, some
 
 KINDS: dict[str, Kind] = {kind.name: kind for kind in (rein.KIND, soma.KIND, recyclelora.KIND)}
-SHOWN = 10
 
 
 @dataclass(frozen=True)
@@ -118,7 +117,7 @@ def _frozen_weights(
     if kind.own_weights:
         raise UserError(
             f"{path}: {len(missing)} frozen weights are missing, which in kind={kind.name} are not the pretrained "
-            f"ones: {_some(missing)}"
+            f"ones: {some(missing)}"
         )
     file = locate_weights(config.backbone)
     assert file is not None
@@ -156,7 +155,7 @@ def _trained(found: SortedTensors, kind: Kind, config: Config, path: Path) -> tu
         ],
     }
     if any(problems.values()):
-        text = "; ".join(f"{what}: {_some(names)}" for what, names in problems.items() if names)
+        text = "; ".join(f"{what}: {some(names)}" for what, names in problems.items() if names)
         here = problems["not in this model"]
         text += "".join(f"; is it for {option}?" for name, option in kind.variants.items() if f"decoder.{name}" in here)
         raise UserError(
@@ -194,11 +193,6 @@ def _refuse_strays(found: SortedTensors, trained: Tensors, fitted: Tensors, path
     wrong = strays(repeated, fitted)
     if wrong:
         raise UserError(
-            f"{path}: was trained on other weights than {pretrained}, whose {_some(wrong)} differ; "
+            f"{path}: was trained on other weights than {pretrained}, whose {some(wrong)} differ; "
             "give the right file: backbone.checkpoint=<file>"
         )
-
-
-def _some(names: list[str]) -> str:
-    rest = len(names) - SHOWN
-    return ", ".join(names[:SHOWN]) + (f" and {rest} more" if rest > 0 else "")

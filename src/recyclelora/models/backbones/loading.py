@@ -24,6 +24,7 @@ from recyclelora.models.backbones.resampling import (
     resize_position_tokens,
     resize_relative_positions,
 )
+from recyclelora.system.errors import some
 
 # What a file may hold and a backbone need not have: everything after the last block, and pretraining's mask.
 UNUSED = re.compile(r"(head|norm|fc_norm|attn_pool|neck|lm_head)\.|mask_token$")
@@ -175,11 +176,6 @@ def _check(expected: Mapping[str, Tensor], given: Mapping[str, Tensor]) -> None:
         "unexpected": given.keys() - expected.keys(),
         "of another shape": {name for name in both if expected[name].shape != given[name].shape},
     }
-    found = [f"{kind}: {_listed(names)}" for kind, names in problems.items() if names]
+    found = [f"{kind}: {some(sorted(names), SHOWN)}" for kind, names in problems.items() if names]
     if found:
         raise ValueError(f"these weights do not belong to this model; {'; '.join(found)}")
-
-
-def _listed(names: set[str]) -> str:
-    rest = len(names) - SHOWN
-    return ", ".join(sorted(names)[:SHOWN]) + (f" and {rest} more" if rest > 0 else "")
