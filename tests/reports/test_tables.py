@@ -106,4 +106,4 @@ def test_latex_is_escaped():
 def test_words_for_sizes():
     assert [tables._count(v) for v in (0, 900, 32275, 2654208)] == ["0", "900", "32.3 k", "2.65 M"]
     assert [tables._time(v) for v in (89.0, 90.0, 5400.0)] == ["89 s", "1.5 min", "1.5 h"]
-    assert [tables._p(v) for v in (0.0001, 0.0321, None)] == ["< 0.001", "0.032", "–"]
+    assert [tables._number(v, tables._p).text for v in (0.0001, 0.0321, None)] == ["< 0.001", "0.032", "–"]

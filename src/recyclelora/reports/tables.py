@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
@@ -28,14 +28,11 @@ def scores(c: Comparison, groups: Sequence[ScoredGroup], kind: str = "") -> Tabl
     columns += ["movement"] if moved else []
     rows = []
     for group in groups:
-        cells = [Cell(group.name, group.name), Cell(str(len(group.seeds)), len(group.seeds))]
-        cells += [_spread(group, name) for name in names]
-        for key in ("backbone_trainable", "decoder"):
-            count = group.about("params", key)
-            cells.append(Cell(_count(count), count))
-        seconds, memory = group.about("seconds"), group.about("peak_memory_mb")
-        cells += [Cell(_time(seconds), seconds), Cell(_memory(memory), memory)]
-        rows.append([*cells, _movement(group)] if moved else cells)
+        cells = [_word(group.name), _number(len(group.seeds), str)]
+        cells += [_mean(group.score(name)) for name in names]
+        cells += [_number(group.about("params", key), _count) for key in ("backbone_trainable", "decoder")]
+        cells += [_number(group.about("seconds"), _time), _number(group.about("peak_memory_mb"), _memory)]
+        rows.append([*cells, _mean(group.movement, ".3g", ".2g", unit=" %")] if moved else cells)
     what = kind or ("mIoU in % on fresh seeds" if c.confirmed else "mIoU in %")
     return Table(
         "scores", f"{what}, mean ± standard deviation over seeds ({c.basis})", columns, _numeric(columns), rows
@@ -52,18 +49,14 @@ def differences(c: Comparison) -> Table:
     rows = []
     for d in c.differences:
         main = d.scores.get(MEAN)
-        interval = (
-            MISSING if main is None or main.low is None else f"{100 * main.low:+.2f} to {100 * (main.high or 0):+.2f}"
-        )
-        boot = MISSING if d.bootstrap is None else f"{100 * d.bootstrap[0]:+.2f} to {100 * d.bootstrap[1]:+.2f}"
+        low, high = (None, None) if main is None else (main.low, main.high)
+        boot = _between(*(d.bootstrap or (None, None)))
         if d.bootstrap and "/" in over:
             boot += f" ({d.bootstrap_over})"
         rows.append([
-            Cell(d.group.name, d.group.name), Cell(str(len(d.seeds)), len(d.seeds)),
-            Cell(MISSING if main is None else f"{100 * main.mean:+.2f}", None if main is None else main.mean),
-            Cell(interval, main.low if main else None), Cell(_p(d.p_holm), d.p_holm),
-            Cell(_p(d.pooled_p_holm), d.pooled_p_holm),
-            Cell(boot, d.bootstrap and d.bootstrap[0]), Cell(d.verdict, d.verdict),
+            _word(d.group.name), _number(len(d.seeds), str), _number(main and main.mean, _points),
+            Cell(_between(low, high), low), _number(d.p_holm, _p), _number(d.pooled_p_holm, _p),
+            Cell(boot, d.bootstrap and d.bootstrap[0]), _word(d.verdict),
             Cell(MISSING) if d.race is None else Cell(str(d.race), d.race.p),
         ])  # fmt: skip
     title = f"{_capital(c)} minus that of {c.reference_name}, points of mIoU, paired seeds ({c.basis})"
@@ -74,7 +67,7 @@ def target_differences(c: Comparison) -> Table:
     """The same of each target and of source validation."""
     names = [*c.targets, SOURCE] if not c.alone else []
     found = c.differences if names else []
-    rows = [[Cell(d.group.name, d.group.name), *(_around(d.scores.get(n)) for n in names)] for d in found]
+    rows = [[_word(d.group.name), *(_around(d.scores.get(n)) for n in names)] for d in found]
     title = f"Difference to {c.reference_name} by target with 95% t-intervals, not adjusted ({c.basis})"
     return Table("target_differences", title, ["group", *names], [False] + [True] * len(names), rows)
 
@@ -84,14 +77,14 @@ def worst(c: Comparison) -> Table:
     kinds = (WORST_CLASS,) if c.alone else (WORST, WORST_CLASS)
     rows = []
     for group in c.groups:
-        cells, d = [Cell(group.name, group.name)], c.difference(group)
+        cells, d = [_word(group.name)], c.difference(group)
         for kind in kinds:
             named = [run.worst[kind][0] for run in group.runs if kind in run.worst]
             if not named:
                 cells += [Cell(MISSING)] * 3
                 continue
             names = sorted(dict.fromkeys(named), key=lambda name: -named.count(name))
-            cells += [Cell(", ".join(names), names[0]), _spread(group, kind)]
+            cells += [Cell(", ".join(names), names[0]), _mean(group.score(kind))]
             cells.append(_around(d.further.get(kind)) if d else Cell(MISSING))
         rows.append(cells)
     columns = ["group", WORST, "mIoU", "difference", WORST_CLASS, "IoU", "difference"]
@@ -107,7 +100,7 @@ def figure_differences(c: Comparison) -> Table:
     """Paired differences of the further metrics to the reference."""
     names = figure_names(c)
     rows = [
-        [Cell(d.group.name, d.group.name), *(_around(d.further.get(name), 1.0) for name in names)]
+        [_word(d.group.name), *(_around(d.further.get(name), 1.0) for name in names)]
         for d in (c.differences if names else ())
     ]
     title = (
@@ -122,12 +115,12 @@ def selections(c: Comparison) -> Table:
     rows, key = [], "mean" if not c.alone else "source_val"
     pointers = POINTERS if not c.alone else POINTERS[:2]
     for group in c.groups:
-        cells = [Cell(group.name, group.name)]
+        cells = [_word(group.name)]
         for pointer in pointers:
             chosen = [run.result["selection"][pointer][key] for run in group.runs if pointer in run.result["selection"]]
             known = [value for value in chosen if value is not None]
             mean = sum(known) / len(known) if known else None
-            cells.append(Cell(MISSING if mean is None else f"{100 * mean:.2f}", mean))
+            cells.append(_number(mean, _percent))
         rows.append(cells)
     about = f"protocol {' and '.join(c.protocols)}" + (", tuned on targets" if c.tuned_on_targets else "")
     title = f"{_capital(c)}, mIoU in %, by choice of the checkpoint ({about})"
@@ -140,11 +133,10 @@ def figures(c: Comparison) -> Table:
     names = figure_names(c)
     rows = []
     for group in c.groups if names else ():
-        cells = [Cell(group.name, group.name)]
+        cells = [_word(group.name)]
         for name in names:
-            mean, sd = mean_and_sd([run.figures[name] for run in group.runs if name in run.figures])
-            around = "" if sd is None else f" ± {sd:.2g}"
-            cells.append(Cell(MISSING if mean is None else f"{mean:.4g}{around}", mean))
+            found = mean_and_sd([run.figures[name] for run in group.runs if name in run.figures])
+            cells.append(_mean(found, ".4g", ".2g", scale=1.0))
         rows.append(cells)
     columns = ["group", *names]
     title = f"Further metrics, mean ± standard deviation over runs ({c.basis})"
@@ -180,12 +172,7 @@ def trials(c: Comparison) -> Table:
         values = trial.values or []
         for place, name in enumerate(objectives):
             value = values[place] if place < len(values) else None
-            scale = 100 if is_miou(name) else 1
-            cells.append(
-                Cell(
-                    MISSING if value is None else f"{scale * value:.6g}" if scale == 1 else f"{100 * value:.2f}", value
-                )
-            )
+            cells.append(_number(value, _percent if is_miou(name) else "{:.6g}".format))
         done = max((run.step for run in trial.runs), default=0)
         whole = max((run.max_steps or 0 for run in trial.runs), default=0)
         cells.append(Cell(f"{done}/{whole}" if whole else MISSING, done))
@@ -224,19 +211,21 @@ def _numeric(columns: Sequence[str]) -> list[bool]:
     return [False] + [True] * (len(columns) - 1)
 
 
-def _spread(group: ScoredGroup, name: str) -> Cell:
-    mean, sd = group.score(name)
-    if mean is None:
-        return Cell(MISSING)
-    return Cell(f"{100 * mean:.2f}" + ("" if sd is None else f" ± {100 * sd:.2f}"), mean)
+def _word(text: str) -> Cell:
+    return Cell(text, text)
 
 
-def _movement(group: ScoredGroup) -> Cell:
-    """Mean of |dW| / |W0| in percent."""
-    mean, sd = group.movement
-    if mean is None:
-        return Cell(MISSING)
-    return Cell(f"{100 * mean:.3g} %" + ("" if sd is None else f" ± {100 * sd:.2g}"), mean)
+def _number(value: float | None, form: Callable[[Any], str]) -> Cell:
+    return Cell(MISSING) if value is None else Cell(form(value), value)
+
+
+def _mean(
+    found: tuple[float | None, float | None], form: str = ".2f", side: str = ".2f", scale: float = 100.0, unit: str = ""
+) -> Cell:
+    """A mean with its standard deviation: in percent, or with ``scale`` 1 in its own unit."""
+    mean, sd = found
+    around = "" if sd is None else f" ± {scale * sd:{side}}"
+    return _number(mean, lambda value: f"{scale * value:{form}}{unit}{around}")
 
 
 def _around(found: Interval | None, scale: float = 100.0) -> Cell:
@@ -256,27 +245,31 @@ def _parameter(value: Any) -> Cell:
     return Cell(value_text(value), value if is_number else value_text(value))
 
 
-def _count(value: float | None) -> str:
-    if value is None:
-        return MISSING
+def _between(low: float | None, high: float | None) -> str:
+    """An interval in points of mIoU."""
+    return MISSING if low is None or high is None else f"{_points(low)} to {_points(high)}"
+
+
+def _points(difference: float) -> str:
+    return f"{100 * difference:+.2f}"
+
+
+def _percent(share: float) -> str:
+    return f"{100 * share:.2f}"
+
+
+def _count(value: float) -> str:
     return f"{value / 1e6:.2f} M" if value >= 1e5 else f"{value / 1e3:.1f} k" if value >= 1000 else f"{value:.0f}"
 
 
-def _time(seconds: float | None) -> str:
-    if seconds is None:
-        return MISSING
-    return (
-        f"{seconds / 3600:.1f} h"
-        if seconds >= 5400
-        else f"{seconds / 60:.1f} min"
-        if seconds >= 90
-        else f"{seconds:.0f} s"
-    )
+def _time(seconds: float) -> str:
+    minutes = f"{seconds / 60:.1f} min" if seconds >= 90 else f"{seconds:.0f} s"
+    return f"{seconds / 3600:.1f} h" if seconds >= 5400 else minutes
 
 
-def _memory(megabytes: float | None) -> str:
-    return MISSING if megabytes is None else f"{megabytes / 1024:.1f} GiB"
+def _memory(megabytes: float) -> str:
+    return f"{megabytes / 1024:.1f} GiB"
 
 
-def _p(value: float | None) -> str:
-    return MISSING if value is None else "< 0.001" if value < 0.001 else f"{value:.3f}"
+def _p(value: float) -> str:
+    return "< 0.001" if value < 0.001 else f"{value:.3f}"
