@@ -144,7 +144,8 @@ def _with_the_first(c: Comparison) -> list[tuple[str, str]]:
     fit = first.result.get("protocol_settings", {}).get("fit", {}).get("folder")
     steps = with_run(first.run.path, "predict", "export", size=None if fit is None else fit[0])
     command = first.run.command or ""
-    if not others and command.startswith("train.py ") and " adapter=" not in command:
+    alone = command.startswith("train.py ") and not command.startswith("train.py -m ")  # no sweep, which has its values
+    if not others and alone and " adapter=" not in command:
         steps.append(("have something to compare", f"{as_typed_here(command)} adapter=frozen"))
     if others:
         beside = f"run=[{shown(first.run.path)},{shown(others[0].run.path)}]"

@@ -79,6 +79,10 @@ def test_eight_bits_cost_little_and_what_costs_more_is_refused(finished: Path, t
     monkeypatch.setattr(onnx_export, "MOST_LOST", 1e-4)
     with pytest.raises(UserError, match=r"loses .* points of mIoU on \d+ images .* not written"):
         onnx_export.lost(source, wrong)
+    monkeypatch.setattr(source.run.config.data.protocol, "mode", "whole")
+    with pytest.raises(UserError, match=r"not written; an image of \d+x\d+ is padded to 512x512: size=\[\d+"):
+        onnx_export.lost(source, wrong, (512, 512))
+    assert "not measured: an image of" in str(onnx_export.lost(source, wrong, (16, 16)))
     source.run.config.data.root = str(tmp_path / "nowhere")
     assert "was not measured" in str(onnx_export.lost(source, wrong))
 

@@ -52,7 +52,7 @@ def write(source: Source, folder: Path, config: ExportConfig) -> ExportReport:
         checks = _write(source, traced, precision, folder)
     details: dict[str, Any] = {"precision": precision, **traced.open}
     if precision != "fp32":
-        cost = lost(source, loader.Segmenter(folder))
+        cost = lost(source, loader.Segmenter(folder), traced.size)
         if isinstance(cost, str):
             remark = "; ".join(filter(None, [remark, cost]))
         else:
@@ -113,8 +113,13 @@ class Predicts(Protocol):
         """Class ids (H, W) and confidence of a uint8 RGB image (H, W, 3)."""
 
 
-def lost(source: Source, exported: Predicts) -> dict[str, Any] | str:
+def lost(source: Source, exported: Predicts, size: tuple[int, int] | None = None) -> dict[str, Any] | str:
     """mIoU between 0 and 1 of both models, and the difference; why it cannot be known where the data are not there.
+
+    Args:
+        source: what is exported
+        exported: the export
+        size: (H, W) to which it pads images; None takes any
 
     Raises:
         UserError: it loses more than `MOST_LOST`.
@@ -124,8 +129,14 @@ def lost(source: Source, exported: Predicts) -> dict[str, Any] | str:
         (dataset,) = open_all([config.data.source_val], config.data, config.cache)
         sample = config.data.protocol.prepared(seeded_subset(dataset, IMAGES, 0))
         counts = [ConfusionMatrix(len(config.data.classes.names), IGNORE) for _ in range(2)]
+        whole, padded = config.data.protocol.mode == "whole", ""
         for index in range(len(sample)):
             one = sample.load(index)
+            height, width = one.image.shape[:2]
+            if whole and size is not None and (height > size[0] or width > size[1]):
+                raise UserError(f"an image of {height}x{width} is larger than {size[0]}x{size[1]}")
+            if whole and size is not None and (height, width) != size:
+                padded = f"; an image of {height}x{width} is padded to {size[0]}x{size[1]}: size=[{height},{width}]"
             counts[0].update(one.label, source.run.predict(one.image).ids)
             counts[1].update(one.label, exported.predict(one.image)[0])
     except UserError as error:
@@ -136,6 +147,7 @@ def lost(source: Source, exported: Predicts) -> dict[str, Any] | str:
     if before - after > MOST_LOST:
         raise UserError(
             f"the export loses {100 * (before - after):.1f} points of mIoU on {len(sample)} images of source "
-            f"validation ({100 * before:.1f} to {100 * after:.1f} %); allowed: {100 * MOST_LOST:g}; not written"
+            f"validation ({100 * before:.1f} to {100 * after:.1f} %); allowed: {100 * MOST_LOST:g}; "
+            f"not written{padded}"
         )
     return {"images": len(sample), "run": before, "export": after, "lost": before - after}
