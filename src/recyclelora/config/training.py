@@ -34,82 +34,68 @@ POINTERS = ("last", "best_source", "best_target")
 class TrainerConfig:
     """How long, on what, and how often."""
 
-    max_steps: int = 40_000
+    max_steps: int = checked(40_000, at_least, 1)
     """optimizer steps, or the most of them where ``epochs`` says how many"""
-    epochs: Optional[float] = added(None)
+    epochs: Optional[float] = added(None, above_zero)
     """passes over the sources; null takes ``max_steps``"""
-    min_steps: int = added(1)
+    min_steps: int = added(1, at_least, 1)
     """the least of them that ``epochs`` makes"""
-    batch_size: int = 4
+    batch_size: int = checked(4, at_least, 1)
     """over all devices together"""
-    num_workers: int = 4
+    num_workers: int = checked(4, at_least, 0)
     """processes that read training images, of each device"""
-    accelerator: str = "auto"
+    accelerator: str = checked("auto", one_of, ACCELERATORS)
     """``auto`` takes what is there"""
-    devices: int = 1
+    devices: int = checked(1, at_least, 1)
     """of each node"""
-    num_nodes: int = 1
+    num_nodes: int = checked(1, at_least, 1)
     """machines"""
-    strategy: str = added("ddp")
+    strategy: str = added("ddp", one_of, STRATEGIES)
     """of several processes: each has the whole model, or with ``fsdp`` its part of every block; the same run"""
-    stall_timeout: int = 1800
+    stall_timeout: int = checked(1800, at_least, 1)
     """seconds after which a process gives up on the others: longer than the start, and than drawing by the first"""
-    precision: str = "32-true"
+    precision: str = checked("32-true", one_of, PRECISIONS)
     """of the computation; ``auto`` takes bf16 where the GPU has it"""
-    accumulate: int = 1
+    accumulate: int = checked(1, at_least, 1)
     """so many parts of a batch, one after the other"""
-    grad_clip: Optional[float] = None
+    grad_clip: Optional[float] = checked(None, above_zero)
     """largest norm of the gradient; null leaves it as it is"""
     ema: Optional[float] = None
     """momentum of averaged weights, which are then scored and kept; null averages none"""
-    ema_start: int = added(0)
+    ema_start: int = added(0, at_least, 0)
     """step up to which averaged weights are the weights themselves"""
     checkpointing: bool = False
     """whether the backward pass recomputes the backbone's activations"""
     compile: bool = False
     """whether torch.compile gets the backbone"""
-    compile_mode: Optional[str] = added(None)
+    compile_mode: Optional[str] = added(None, one_of, COMPILE_MODES)
     """torch.compile's: ``reduce-overhead`` replays a GPU's kernels as one CUDA graph; null takes its default"""
     tf32: bool = added(False)
     """whether GPUs may compute float32 products with 10 bits of mantissa: faster, less exact"""
     deterministic: bool = added(False)
     """whether a GPU uses only kernels that give the same bits again, at some cost; see docs/faq.md"""
-    log_every: int = 50
+    log_every: int = checked(50, at_least, 1)
     """steps between two points of the training curves"""
-    eval_every: int = 4_000
+    eval_every: int = checked(4_000, at_least, 1)
     """steps between two evaluations of all sets"""
-    eval_batch_size: int = 1
+    eval_batch_size: int = checked(1, at_least, 1)
     """images at once in evaluations"""
-    eval_window_batch: int = 4
+    eval_window_batch: int = checked(4, at_least, 1)
     """windows at once in evaluations"""
-    eval_images: Optional[int] = None
+    eval_images: Optional[int] = checked(None, at_least, 1)
     """so many images of each set, drawn once, in evaluations during training; null scores all"""
-    checkpoint_every: Optional[int] = None
+    checkpoint_every: Optional[int] = checked(None, at_least, 1)
     """steps between two checkpoints, beside those of evaluations; null: only those"""
-    num_figures: int = 3
+    num_figures: int = checked(3, at_least, 0)
     """images of each set that are shown at the end; 0 draws no pictures at all"""
 
     def check(self) -> Iterator[Problem]:
-        for name in (
-            "max_steps", "batch_size", "devices", "num_nodes", "accumulate", "log_every", "eval_every", "min_steps",
-            "eval_batch_size", "eval_window_batch", "stall_timeout", "eval_images", "checkpoint_every",
-        ):  # fmt: skip
-            yield from at_least(name, getattr(self, name), 1)
-        yield from above_zero("epochs", self.epochs)
         if self.epochs is not None and self.min_steps > self.max_steps:
             yield "min_steps", f"must not be above max_steps, {self.max_steps}"
-        yield from at_least("num_workers", self.num_workers, 0)
-        yield from at_least("num_figures", self.num_figures, 0)
-        yield from one_of("precision", self.precision, PRECISIONS)
-        yield from one_of("accelerator", self.accelerator, ACCELERATORS)
-        yield from one_of("compile_mode", self.compile_mode, COMPILE_MODES)
-        yield from one_of("strategy", self.strategy, STRATEGIES)
         if self.compile_mode is not None and not self.compile:
             yield "compile_mode", "says how to compile: add trainer.compile=true"
-        yield from above_zero("grad_clip", self.grad_clip)
         if self.ema is not None and not 0 < self.ema <= 1:
             yield "ema", "must lie in (0, 1]: the weight of each new step, such as 2e-4"
-        yield from at_least("ema_start", self.ema_start, 0)
         if self.ema is not None and self.ema_start >= self.max_steps > 0:
             yield (
                 "ema_start",
