@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any
@@ -183,10 +184,7 @@ def _too_small(entry: NamedDataset, scans: Sequence[Scan], augmentation: Augment
 
 
 def _summed(entry: NamedDataset, scans: Sequence[Scan], num_classes: int) -> DatasetReport:
-    sizes: dict[tuple[int, int], int] = {}
-    for one in scans:
-        if one.size is not None:
-            sizes[one.size] = sizes.get(one.size, 0) + 1
+    sizes = Counter(one.size for one in scans if one.size is not None)
     counts = np.array([one.counts for one in scans]) if scans else np.zeros((0, 256), np.int64)
     known = counts[:, :num_classes]
     ignored = 1 - known.sum() / max(1, counts.sum())

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections import Counter
+
 from rich.table import Table
 
 from recyclelora.reports.inspection.report import Report
@@ -39,10 +41,7 @@ def _frequencies(report: Report) -> Table:
 def _defects(report: Report) -> Table:
     table = Table("severity", "defect", "dataset", title="defects", title_justify="left")
     table.add_column("number", justify="right")
-    counts: dict[tuple[str, str, str], int] = {}
-    for defect in report.defects:
-        key = (defect.severity, defect.kind, defect.dataset)
-        counts[key] = counts.get(key, 0) + 1
+    counts = Counter((defect.severity, defect.kind, defect.dataset) for defect in report.defects)
     for key, count in counts.items():
         table.add_row(*key, f"{count}")
     if not counts:
