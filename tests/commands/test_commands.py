@@ -52,6 +52,18 @@ def test_a_python_without_the_package_is_told_in_one_line(script: str, tmp_path:
         assert done.stderr.endswith(f" has no recyclelora: {cure}\n") and done.stderr.count("\n") == 1
 
 
+@pytest.mark.parametrize("asked", ["recyclelora.train --help", "recyclelora cache --dir . list"])
+def test_output_that_nothing_reads_is_no_traceback(asked: str, tmp_path: Path):
+    """As behind ``| head``."""
+    reading, writing = os.pipe()
+    os.close(reading)
+    with os.fdopen(writing, "wb") as unread:
+        command = [sys.executable, "-m", *asked.split()]
+        done = subprocess.run(command, cwd=tmp_path, stdout=unread, stderr=subprocess.PIPE, text=True, timeout=60)
+    name = "cache" if "cache" in asked else "train"
+    assert (done.returncode, done.stderr) == (141, f"{name}: nothing reads the output any more\n")
+
+
 @pytest.mark.slow
 def test_missing_data_is_one_clear_message_naming_every_folder(tmp_path: Path):
     code, _, err = run("train.py", tmp_path, "backbone=vit_tiny_test")

@@ -8,7 +8,7 @@ from typing import Any
 
 from recyclelora.commands import early as early  # first of all: it acts
 from recyclelora.system.imports import quick_imports
-from recyclelora.system.stopping import ctrl_c_in_one_line
+from recyclelora.system.stopping import ctrl_c_in_one_line, unread_in_one_line
 
 
 def start(command: str, task: Callable[[Any, int | None], float | None], config_name: str | None = None) -> None:
@@ -23,7 +23,8 @@ def start(command: str, task: Callable[[Any, int | None], float | None], config_
         if {"-h", "--help"} & {*sys.argv[1:]}:
             from recyclelora.commands.help import screen
 
-            print(screen(task.__module__, config_name or command))
+            with unread_in_one_line(command):
+                print(screen(task.__module__, config_name or command))
             return
         with quick_imports():
             from recyclelora.commands.launch import launched

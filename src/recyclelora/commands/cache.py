@@ -17,6 +17,7 @@ from recyclelora.commands.help import folder_parser
 from recyclelora.system.cache import clear, default_directory, inventory, prune, readable, size, table
 from recyclelora.system.errors import UserError
 from recyclelora.system.next_steps import next_steps, typed_as
+from recyclelora.system.stopping import unread_in_one_line
 
 AGAIN = "; what a run needs of it is computed again"
 
@@ -34,15 +35,16 @@ def main() -> None:
     pruning.add_argument("kinds", nargs="*", metavar="KIND", default=["all"], help="only of these kinds")
     given = parser.parse_args()
     try:
-        if given.action == "list":
-            found = inventory(given.dir)
-            print(table(given.dir, found))
-            if found:
-                print(next_steps(("make room", typed_as("cache", "prune", "2GiB"))))
-        elif given.action == "clear":
-            print(f"{readable(clear(given.dir, given.kinds))} removed from {given.dir}{AGAIN}")
-        else:
-            print(f"{readable(prune(given.dir, size(given.size), given.kinds))} removed from {given.dir}{AGAIN}")
+        with unread_in_one_line("cache"):
+            if given.action == "list":
+                found = inventory(given.dir)
+                print(table(given.dir, found))
+                if found:
+                    print(next_steps(("make room", typed_as("cache", "prune", "2GiB"))))
+            elif given.action == "clear":
+                print(f"{readable(clear(given.dir, given.kinds))} removed from {given.dir}{AGAIN}")
+            else:
+                print(f"{readable(prune(given.dir, size(given.size), given.kinds))} removed from {given.dir}{AGAIN}")
     except UserError as error:
         print(f"cache: {error}", file=sys.stderr)
         sys.exit(2)

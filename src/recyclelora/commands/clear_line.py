@@ -6,7 +6,6 @@ import dataclasses
 import errno
 import io
 import os
-import signal
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -21,6 +20,7 @@ from recyclelora.config.messages import in_words
 from recyclelora.sweep.command import SHORT
 from recyclelora.system.errors import Interrupted, UserError
 from recyclelora.system.redaction import redacted
+from recyclelora.system.stopping import unread_in_one_line
 
 OF_HYDRA = (
     "execution whitelist", "Only one of --run", "The --resolve flag", "--experimental-rerun does not",
@@ -43,7 +43,8 @@ def one_clear_line(command: str) -> Iterator[None]:
     """End the process with one line for a user's mistake or an interrupted run; other errors keep their traceback."""
     show_what_can_be_shown()
     try:
-        yield
+        with unread_in_one_line(command):
+            yield
     except Interrupted as stop:
         print(f"{command}: {stop}", file=sys.stderr)
         sys.exit(stop.exit_code)
@@ -57,10 +58,6 @@ def one_clear_line(command: str) -> Iterator[None]:
             raise
         print(f"{command}: {in_words([' '.join(str(error).splitlines()[:2])], command)}", file=sys.stderr)
         sys.exit(USAGE_EXIT)
-    except BrokenPipeError:  # `| head` has seen enough
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # else Python complains as it flushes
-        print(f"{command}: nothing reads the output any more", file=sys.stderr)
-        sys.exit(128 + signal.SIGPIPE)
     except OSError as error:
         if error.errno not in PLACE_ERRORS or "RECYCLELORA_TRACEBACK" in os.environ:
             raise

@@ -31,6 +31,18 @@ def ctrl_c_in_one_line(command: str) -> Iterator[None]:
 
 
 @contextlib.contextmanager
+def unread_in_one_line(command: str) -> Iterator[None]:
+    """End the process with one line where nothing reads its output any more: ``| head`` has seen enough."""
+    try:
+        yield
+        print(end="", flush=True)
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # else Python complains as it flushes
+        print(f"{command}: nothing reads the output any more", file=sys.stderr)
+        sys.exit(128 + signal.SIGPIPE)
+
+
+@contextlib.contextmanager
 def ending_at_once(done: str) -> Iterator[None]:
     """Raise :class:`Interrupted` wherever a signal finds this process.
 
