@@ -92,6 +92,7 @@ def test_a_model_takes_files_pillow_and_arrays(place, tmp_path):
         np.testing.assert_array_equal(answer.ids, answers[0].ids)
     assert answers[0].overlay().shape == image.shape
     assert sum(answers[0].shares().values()) == pytest.approx(1)
+    assert all(type(share) is float for share in answers[0].shares().values())
     assert "<img" in answers[0]._repr_html_()
 
 

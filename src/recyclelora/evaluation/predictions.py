@@ -48,7 +48,7 @@ class Prediction:
         """Class -> its share of the pixels, the largest first; classes that do not occur are left out."""
         counts = np.bincount(self.ids.ravel())
         names = self.classes.names if self.classes else [str(index) for index in range(len(counts))]
-        return {names[index]: counts[index] / self.ids.size for index in np.argsort(-counts) if counts[index]}
+        return {names[index]: float(counts[index] / self.ids.size) for index in np.argsort(-counts) if counts[index]}
 
     def _repr_html_(self) -> str:
         shares = ", ".join(f"{name} {100 * share:.0f} %" for name, share in self.shares().items())
