@@ -60,6 +60,7 @@ def test_the_gap_is_source_minus_target_in_points():
 def test_the_validation_alone_has_a_plot_of_its_own():
     (axis,) = plots.validation([{"step": 1, "miou/source_val": 0.5}, {"step": 2, "lr": 1.0}]).axes
     assert lines(axis) == {"validation": [(1, 50)]}
+    assert all(tick == round(tick) for tick in axis.get_xticks())
 
 
 def test_bars_stand_for_the_mean_of_targets_and_lines_for_the_source():

@@ -197,6 +197,7 @@ def _line(axis: Any, points: Sequence[tuple[float, float]], **style: Any) -> Non
     if points:
         axis.plot(*zip(*points, strict=True), **style)
     axis.set_xlabel("step", fontsize=8)
+    axis.xaxis.get_major_locator().set_params(integer=True, min_n_ticks=1)
 
 
 def _marked(axis: Any, points: Sequence[tuple[float, float]], label: str, **style: Any) -> None:
