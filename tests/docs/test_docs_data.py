@@ -74,6 +74,15 @@ def test_the_worked_example_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     assert list((run / "evaluations").glob("yard-recyclelora-last-*.json"))
 
 
+def test_every_dataset_has_terms_and_a_place_to_get_it():
+    table = (home() / "docs/licences.md").read_text().split("| dataset | terms | where to get it |")[1]
+    rows = [line.split(" | ") for line in table.split("\n\n")[0].splitlines()[2:]]
+    assert all(len(row) == 3 and len(row[2]) > 5 for row in rows)
+    named = re.sub(r"[^a-z0-9,]", "", ",".join(row[0] for row in rows).lower().replace("dark zurich", "darkzurich"))
+    for reader in READERS.keys() - {"foggy_cityscapes", "rainy_cityscapes", "cityscapes_c"}:  # made of Cityscapes
+        assert reader.replace("_", "") in named, reader
+
+
 def test_every_dataset_pair_and_corruption_is_documented():
     for name in READERS:
         assert f"\n| `{name}` |" in TEXT

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 
 import numpy as np
@@ -52,6 +53,10 @@ def test_the_worst_of_each_run_and_its_paired_difference(made):
     table = tables.worst(made)
     assert [row[0].text for row in table.rows] == ["adapter=lora", "adapter=frozen"]
     assert table.rows[0][3].value == pytest.approx(np.mean(pairs)) and table.rows[1][3].value is None
+    assert table.columns[1:] == ["worst target", "mIoU", "difference", "worst class", "IoU", "difference"]
+    alone = tables.worst(dataclasses.replace(made, groups=[lora], differences=[]))
+    assert alone.columns[1:] == ["worst target", "mIoU", "worst class", "IoU"] and len(alone.numeric) == 5
+    assert "minus" in table.title and "minus" not in alone.title and len(alone.rows[0]) == 5
 
 
 def test_further_metrics_have_means_over_targets_and_differences(made):

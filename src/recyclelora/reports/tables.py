@@ -73,27 +73,27 @@ def target_differences(c: Comparison) -> Table:
 
 
 def worst(c: Comparison) -> Table:
-    """The lowest target and class of each group, and the paired difference of what is lowest in each run."""
+    """The lowest target and class of each group, and the paired difference, if any, of what is lowest in each run."""
     kinds = (WORST_CLASS,) if c.alone else (WORST, WORST_CLASS)
+    width = 3 if c.differences else 2
     rows = []
     for group in c.groups:
         cells, d = [_word(group.name)], c.difference(group)
         for kind in kinds:
             named = [run.worst[kind][0] for run in group.runs if kind in run.worst]
             if not named:
-                cells += [Cell(MISSING)] * 3
+                cells += [Cell(MISSING)] * width
                 continue
             names = sorted(dict.fromkeys(named), key=lambda name: -named.count(name))
-            cells += [Cell(", ".join(names), names[0]), _mean(group.score(kind))]
-            cells.append(_around(d.further.get(kind)) if d else Cell(MISSING))
+            difference = _around(d.further.get(kind)) if d else Cell(MISSING)
+            cells += [Cell(", ".join(names), names[0]), _mean(group.score(kind)), difference][:width]
         rows.append(cells)
-    columns = ["group", WORST, "mIoU", "difference", WORST_CLASS, "IoU", "difference"]
-    columns = ["group", *columns[-3 * len(kinds) :]]
-    title = (
-        f"{' and '.join(kinds).capitalize()} of each run, IoU in %, and minus those of {c.reference_name} ({c.basis})"
-    )
+    headings = {WORST: "mIoU", WORST_CLASS: "IoU"}
+    columns = ["group", *(name for kind in kinds for name in [kind, headings[kind], "difference"][:width])]
+    compared = f", and minus those of {c.reference_name}" if c.differences else ""
+    title = f"{' and '.join(kinds).capitalize()} of each run, IoU in %{compared} ({c.basis})"
     known = any(run.worst for group in c.groups for run in group.runs)
-    return Table("worst", title, columns, [False, *[False, True, True] * len(kinds)], rows if known else [])
+    return Table("worst", title, columns, [False, *[False, True, True][:width] * len(kinds)], rows if known else [])
 
 
 def figure_differences(c: Comparison) -> Table:
