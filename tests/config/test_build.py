@@ -7,10 +7,18 @@ from pathlib import Path
 import pytest
 import torch
 from conftest import TINY
+from safetensors.torch import save_file
 
 from recyclelora.adapters.config import LowRankConfig
 from recyclelora.adapters.state import low_rank_layers
-from recyclelora.config.build import build_backbone, build_decoder, build_model, check_shapes, decoder_rules
+from recyclelora.config.build import (
+    build_backbone,
+    build_decoder,
+    build_model,
+    check_shapes,
+    decoder_rules,
+    locate_weights,
+)
 from recyclelora.config.compose import ConfigError, load_config
 from recyclelora.system.errors import UserError
 from recyclelora.training.optimizer import parameter_groups
@@ -113,3 +121,19 @@ def test_initial_factors_are_subtracted_where_autocast_would_round_them(precisio
     assert {layer.subtracts for _, layer in low_rank_layers(model)} == {subtracts}
     assert make_config(*TINY).adapter.mixed_precision == "subtract"  # of new runs; those of the first release fold
     assert LowRankConfig().mixed_precision == "fold"
+
+
+def test_processes_that_share_a_model_read_its_weights_from_the_file_itself(make_config, tmp_path):
+    options = ["backbone=vit_tiny_test", "adapter=lora", "trainer.devices=2", "data.augment.crop=[64,64]"]
+    state = build_backbone(make_config(*options), None).model.state_dict()
+    save_file(state, tmp_path / "weights.safetensors")
+    options += ["backbone.pretrained=true", f"backbone.checkpoint={tmp_path / 'weights.safetensors'}"]
+    for strategy in ("ddp", "fsdp"):
+        config = make_config(*options, f"trainer.strategy={strategy}")
+        model = build_model(config, locate_weights(config.backbone)).segmenter.backbone.model
+        maps = Path("/proc/self/maps").read_text().splitlines()
+        spans = [line.split()[0].split("-") for line in maps if "weights.safetensors" in line]
+        mapped = [range(int(start, 16), int(end, 16)) for start, end in spans]
+        frozen = [parameter for parameter in model.blocks.parameters() if not parameter.requires_grad]
+        assert [any(p.data_ptr() in span for span in mapped) for p in frozen] == [strategy == "fsdp"] * len(frozen)
+        assert all(torch.equal(model.state_dict()[name], value) for name, value in state.items())

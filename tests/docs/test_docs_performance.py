@@ -89,6 +89,29 @@ def sweeps() -> Iterator[tuple[str, list[float]]]:
     yield "and begins after 8 s (", [large["recyclelora, the study is rebuilt"]["first_trial_s"]]
 
 
+def memory() -> Iterator[tuple[str, list[float]]]:
+    found = measured("memory_plan")
+    plans = [found["plan"][strategy] for strategy in ("ddp", "fsdp")]
+    parts = {
+        "frozen weights, float32": "frozen", "adapters, decoder, their": "learning",
+        "initial factors, which the layers": "initial_factors", "kept of the decoder": "decoder",
+    }  # fmt: skip
+    for row, part in parts.items():
+        yield f"| {row}", [plan["parts"][part] / 1e9 for plan in plans]
+    yield "| buckets of DDP", [(plan["parts"]["buckets"] + plan["parts"]["gathered"]) / 1e9 for plan in plans]
+    for way, row, total in (
+        ("none", "kept of the blocks", "**together**"),
+        ("checkpointing", "kept of them with", "**with `trainer.checkpointing=true` together**"),
+    ):
+        yield f"| {row}", [plan["activations"][way] / 1e9 for plan in plans]
+        yield f"| {total}", [plan["total"][way] / 1e9 for plan in plans]
+    yield "| weights, gradients and moments", [found["full_states"][strategy] / 1e9 for strategy in ("ddp", "fsdp")]
+    yield "Frozen weights in bfloat16 would save", [plans[1]["parts"]["frozen"] / 2e9]
+    yield "(safetensors,", [found["host"]["backbone"] / 1e9]
+    yield "each has a copy:", [found["processes"] * found["host"]["backbone"] / 1e9]
+    yield "The first process decomposes, with", [found["host"]["decomposing_largest_layer"] / 1e9]
+
+
 def printed(page: str, beginning: str) -> list[str]:
     """The numbers that follow the only place where a text begins so, in its table row or its next two lines."""
     text = (home() / "docs" / page).read_text()
@@ -106,6 +129,7 @@ def printed(page: str, beginning: str) -> list[str]:
         pytest.param("performance.md", decompositions, id="decompositions"),
         pytest.param("performance.md", adapter_steps, id="adapters"),
         pytest.param("performance.md", others, id="others"),
+        pytest.param("performance.md", memory, id="memory"),
         pytest.param("sweeps.md", sweeps, id="sweeps"),
     ],
 )

@@ -162,7 +162,7 @@ def build_backbone(config: Config, weights: WeightsFile | None) -> TimmBackbone:
         resampling="timm" if b.resampling == "timm" else "bicubic",
         # Random weights have no other grid than the one that is laid out.
         positions="pretrained" if weights is not None and b.positions == "pretrained" else "laid_out", seed=config.seed,
-        final_norm=is_inside(config.decoder),
+        final_norm=is_inside(config.decoder), mapped=config.trainer.strategy == "fsdp",
     )  # fmt: skip
 
 

@@ -191,6 +191,16 @@ def launched_fabric(
     return fabric
 
 
+@contextmanager
+def first_alone(fabric: Fabric) -> Iterator[None]:
+    """Let the first process go through alone; then all others, which find what it has kept on disk."""
+    if not fabric.is_global_zero:
+        fabric.barrier()
+    yield
+    if fabric.is_global_zero:
+        fabric.barrier()
+
+
 LOST = re.compile(r"gloo|NCCL|Connection (closed|reset)|Timed out|timed out|Broken pipe", re.IGNORECASE)
 """What torch's process groups say of a process that is gone or does not answer."""
 

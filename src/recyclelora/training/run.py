@@ -36,6 +36,7 @@ from recyclelora.runs.status import noted_end
 from recyclelora.runs.unit import Unit
 from recyclelora.system.devices import (
     check_launched_processes,
+    first_alone,
     launched_fabric,
     no_lost_process,
     only_deterministic,
@@ -258,7 +259,9 @@ class Run(Place):
     def _trainer(self, reporter: Reporter, checkpoint: Checkpoint | None) -> Trainer:
         """Build the model, put it where it runs, and go back to the checkpoint if there is one."""
         began = time.perf_counter()
-        model = self._model(reporter, checkpoint)
+        # the first one decomposes and the others read its cache; but images they look at together
+        with contextlib.nullcontext() if self.calibration else first_alone(self.fabric):
+            model = self._model(reporter, checkpoint)
         if self.config.trainer.strategy == "fsdp" and (model.after_step or model.segmenter.penalty):
             raise UserError(f"trainer.strategy=fsdp: adapter={self.config.adapter.name} {ACROSS_BLOCKS}")
         remarks = self.start.apply(model.segmenter, self.config.data.classes.names) if self.start else []

@@ -28,6 +28,7 @@ from recyclelora.runs.directory import METRICS, RunDirectory
 from recyclelora.runs.metrics_log import EVALUATION_SHARE, MetricsLog, total_loss
 from recyclelora.runs.record import add_to_record
 from recyclelora.runs.unit import Unit
+from recyclelora.system.devices import first_alone
 from recyclelora.system.errors import UserError
 from recyclelora.system.progress import Reporter, Update
 from recyclelora.training.average import WeightAverage
@@ -158,15 +159,12 @@ class Trainer:
     def _stream(self) -> TrainStream:
         """The augmented samples of all sources; the first process counts rare classes, the others read its counts."""
         c, sources = self.config, self.datasets.sources
-        if not self.fabric.is_global_zero:
-            self.fabric.barrier()
         counting = partial(self.reporter.bar, "counting classes (once)")
-        rare = build_rare_classes(c.data, sources, c.cache, counting)
-        if getattr(getattr(c.decoder, "loss", None), "balance", None) is not None:
-            pixels = np.concatenate(count_classes(c.data, sources, c.cache, counting))
-            self.segmenter.decoder.pixel_loss.balance(pixels)
-        if self.fabric.is_global_zero:
-            self.fabric.barrier()
+        with first_alone(self.fabric):
+            rare = build_rare_classes(c.data, sources, c.cache, counting)
+            if getattr(getattr(c.decoder, "loss", None), "balance", None) is not None:
+                pixels = np.concatenate(count_classes(c.data, sources, c.cache, counting))
+                self.segmenter.decoder.pixel_loss.balance(pixels)
         weights = [source.weight for source in c.data.sources]
         return TrainStream(
             sources, weights, build_augmentation(c.data), c.seed, ExtraAugmentation(c.data.augment), rare

@@ -32,9 +32,18 @@ BLOCK = re.compile(r"blocks\.(\d+)\.")
 SHOWN = 5
 
 
-def load_weights(model: Any, weights: Mapping[str, Tensor], resampling: Resampling) -> None:
-    """Fill every tensor of a pruned timm transformer from `weights`; see `fitted_weights`."""
-    model.load_state_dict(fitted_weights(model, weights, resampling), strict=True)
+def load_weights(
+    model: Any, weights: Mapping[str, Tensor], resampling: Resampling, *, mapped: bool = False
+) -> None:  # fmt: skip
+    """Fill every tensor of a pruned timm transformer from `weights`; see `fitted_weights`.
+
+    ``mapped``: take the given tensors themselves instead of copies, where type and layout allow it. Those of a
+    safetensors file lie in the file's pages, which all processes of a machine share until they write to them.
+    """
+    fitted, own = fitted_weights(model, weights, resampling), model.state_dict()
+    if mapped:
+        fitted = {name: tensor.to(own[name].dtype).contiguous() for name, tensor in fitted.items()}
+    model.load_state_dict(fitted, strict=True, assign=mapped)
 
 
 def fitted_weights(model: Any, weights: Mapping[str, Tensor], resampling: Resampling) -> dict[str, Tensor]:

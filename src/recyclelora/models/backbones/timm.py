@@ -106,6 +106,7 @@ def create_backbone(
     positions: PositionSource = "pretrained",
     seed: int = 0,
     final_norm: bool = False,
+    mapped: bool = False,
 ) -> TimmBackbone:
     """Build timm's architecture `model` at a patch and image size and fill it.
 
@@ -122,6 +123,7 @@ def create_backbone(
             ``laid_out`` resampled again, by timm.
         seed: of the random initialisation, which neither reads nor moves the global generators.
         final_norm: whether the norm behind the last block is kept, for a decoder that uses it.
+        mapped: whether the model may hold ``weights`` themselves instead of copies; see `load_weights`.
 
     Raises:
         ValueError: sizes, levels, arguments or weights do not fit the architecture.
@@ -137,7 +139,7 @@ def create_backbone(
     if weights is None:
         pretrained = built.state_dict()
     else:
-        load_weights(built, weights, resampling)
+        load_weights(built, weights, resampling, mapped=mapped)
         if positions == "pretrained":
             pretrained = timm_names(built, weights)
     kept = _positions(built, pretrained, resampling) if positions == "pretrained" else None
