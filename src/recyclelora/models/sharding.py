@@ -35,7 +35,7 @@ def shard(segmenter: Segmenter, mesh: DeviceMesh) -> Segmenter:
         fully_shard(part, mesh=mesh, reshard_after_forward=True, ignored_params=numbers)
     for number in numbers:
         if number.requires_grad:
-            number.register_hook(mean_over_processes)
+            number.register_hook(mean_over_processes)  # type: ignore[no-untyped-call]
     register_fsdp_forward_method(segmenter, "logits")
     for part in parts:  # memory first filled in an evaluation, in inference mode, would be of no use in training
         part.unshard()

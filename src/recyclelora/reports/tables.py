@@ -54,7 +54,7 @@ def differences(c: Comparison) -> Table:
         if d.bootstrap and "/" in over:
             boot += f" ({d.bootstrap_over})"
         rows.append([
-            _word(d.group.name), _number(len(d.seeds), str), _number(main and main.mean, _points),
+            _word(d.group.name), _number(len(d.seeds), str), _number(None if main is None else main.mean, _points),
             Cell(_between(low, high), low), _number(d.p_holm, _p), _number(d.pooled_p_holm, _p),
             Cell(boot, d.bootstrap and d.bootstrap[0]), _word(d.verdict),
             Cell(MISSING) if d.race is None else Cell(str(d.race), d.race.p),

@@ -84,7 +84,8 @@ def _problems(node: Any, path: str, checks: Sequence[str]) -> Iterator[tuple[str
         children = {f.name: getattr(node, f.name) for f in dataclasses.fields(node)}
         for name in vars(node).keys() - children.keys():  # a '+key=value' on the command line gets this far
             yield _join(path, name), getattr(node, name), f"no such key{nearest(name, list(children))}"
-        for key, (check, bounds) in field_checks(type(node)).items():
+        kind: type = type(node)
+        for key, (check, bounds) in field_checks(kind).items():
             for _, what in check(key, children[key], *bounds):
                 yield _join(path, key), children[key], what
         for name, what in (problem for method in checks for problem in getattr(node, method, lambda: ())()):

@@ -14,7 +14,9 @@ import numpy as np
 import torch
 from lightning_fabric import Fabric
 from lightning_fabric.plugins.precision import MixedPrecision, Precision
-from lightning_fabric.strategies import DDPStrategy, ModelParallelStrategy, Strategy
+from lightning_fabric.strategies.ddp import DDPStrategy
+from lightning_fabric.strategies.model_parallel import ModelParallelStrategy
+from lightning_fabric.strategies.strategy import Strategy
 from lightning_fabric.utilities.exceptions import MisconfigurationException
 from torch import Tensor
 from torch.distributed.device_mesh import DeviceMesh
@@ -177,7 +179,7 @@ def launched_fabric(
     strategy: Strategy | str = "auto"
     if processes > 1 and shard is None:
         strategy = DDPStrategy(timeout=timeout)
-    elif processes > 1:
+    elif processes > 1 and shard is not None:
         strategy = ModelParallelStrategy(shard, data_parallel_size=processes, tensor_parallel_size=1, timeout=timeout)
     try:
         fabric = Fabric(

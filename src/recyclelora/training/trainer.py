@@ -66,7 +66,7 @@ class Trainer:
         if t.compile:
             self.segmenter.backbone.compile(mode=t.compile_mode)
         self.wrapped = self.fabric.setup_module(self.segmenter)
-        self.optimizer = self.fabric.setup_optimizers(  # of the parameters that a sharded model now has
+        self.optimizer: Any = self.fabric.setup_optimizers(  # of the parameters that a sharded model now has
             build_optimizer(self.segmenter, self.model.rules, c.optimizer, self.fabric)
         )
         self.average = None
