@@ -36,8 +36,8 @@ def scores(study: str) -> list[set[tuple[str, str]]]:
 @pytest.mark.parametrize(
     ("page", "title", "study", "count"),
     [
-        ("README.md", "\n## ", "photographs", 5),
-        ("docs/results.md", "\n## Photographs: from day", "photographs", 5),
+        ("README.md", "\n## ", "photographs", 7),
+        ("docs/results.md", "\n## Photographs: from day", "photographs", 10),
         ("docs/results.md", "\n## Photographs: from India", "photographs_cross", 5),
         ("docs/results.md", "\n## Eighteen methods", "streets", 18),
     ],

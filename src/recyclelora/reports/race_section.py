@@ -102,7 +102,6 @@ def evidence(c: Comparison) -> Drawn:
         panel.axhline(level, color=PALETTE[0], linewidth=1, linestyle="--")
         panel.set_title("every two" if race.for_best else f"against {name}", fontsize=10)
         panel.set_xlabel("paired seeds")
-        panel.margins(x=0.18)
         panel.grid()
     for panel, of_panel in zip(panels[0], ends, strict=True):
         _name_ends(panel, of_panel)
@@ -119,12 +118,26 @@ End = tuple[int, float, str, str]
 
 
 def _name_ends(panel: Any, ends: Sequence[End]) -> None:
-    """Write what curves are beside their ends, from below, each name clear of the one before it."""
-    points = 72 * panel.bbox.height / panel.figure.dpi / (panel.get_ylim()[1] - panel.get_ylim()[0])
-    free = -math.inf
-    for x, y, name, colour in sorted(ends, key=lambda end: end[1]):
-        text = wrapped(name, 24)
-        at = max(points * y, free)
-        free = at + 8.5 * (text.count("\n") + 1)
-        panel.annotate(text, (x, y), xytext=(6, at - points * y), textcoords="offset points", fontsize=7, va="center",
-                       color=colour)  # fmt: skip
+    """Write what curves are beside their ends, inside the panel, each name clear of those below and above it."""
+    if not ends:
+        return
+    ordered = sorted(ends, key=lambda end: end[1])
+    texts = [wrapped(name, 24) for _, _, name, _ in ordered]
+    bottom, top = panel.get_ylim()
+    points = 72 * panel.bbox.height / panel.figure.dpi / (top - bottom)
+    heights = [8.5 * (text.count("\n") + 1) for text in texts]
+    at, free = [], -math.inf
+    for (_, y, _, _), height in zip(ordered, heights, strict=True):
+        at.append(max(points * y, free))
+        free = at[-1] + height
+    free = points * top
+    for number in reversed(range(len(at))):  # down again where they have grown over the top
+        at[number] = min(at[number], free)
+        free = at[number] - heights[number]
+    first, last = 0.5, max(x for x, _, _, _ in ends)
+    longest = 4.2 * max(len(line) for text in texts for line in text.split("\n")) + 12
+    width = 72 * panel.bbox.width / panel.figure.dpi
+    panel.set_xlim(first, last + (last - first) * longest / max(width - longest, longest))
+    for text, (x, y, _, colour), place in zip(texts, ordered, at, strict=True):
+        aside = (6, place - points * y)
+        panel.annotate(text, (x, y), xytext=aside, textcoords="offset points", fontsize=7, va="center", color=colour)
