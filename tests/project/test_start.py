@@ -28,7 +28,7 @@ HEAVY = {
 LOADING = {
     "train": "recyclelora.training.run",
     "evaluate": "recyclelora.evaluation.rescoring, recyclelora.evaluation.severity",
-    "predict": "recyclelora.evaluation.load, recyclelora.evaluation.image_files, recyclelora.evaluation.film_files",
+    "predict": "recyclelora.evaluation.load, recyclelora.evaluation.image_files",
     "export": "recyclelora.exchange.exports.formats, recyclelora.exchange.exports.source",
     "analyze": "recyclelora.reports.analysis.runs, recyclelora.training.calibration",
 }
@@ -39,8 +39,7 @@ LOADING = {
     "command", [name if name == "train" else pytest.param(name, marks=pytest.mark.slow) for name in LOADING]
 )
 def test_no_heavy_package_is_imported_at_the_start(command: str):
-    needed = {"optuna"} if command == "analyze" else set()
-    code = f"import sys, {LOADING[command]}; print(sorted({HEAVY - needed} & set(sys.modules)))"
+    code = f"import sys, {LOADING[command]}; print(sorted({HEAVY} & set(sys.modules)))"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"
 
