@@ -10,9 +10,8 @@ import numpy as np
 import pytest
 import torch
 from timm.models.eva import Eva
-from torch import multiprocessing as mp
 from torch import nn
-from torch.distributed import FileStore, destroy_process_group, init_process_group
+from two_processes import in_two_processes
 
 from recyclelora.adapters.calibration.measure import ImagePass
 from recyclelora.adapters.calibration.statistics import GRADIENTS, MOMENTS, Statistics
@@ -137,8 +136,6 @@ def test_layers_that_no_image_reaches_and_numbers_that_are_none_are_said():
 
 
 def look_together(rank: int, directory: str) -> None:
-    torch.set_num_threads(1)
-    init_process_group("gloo", store=FileStore(f"{directory}/store", 2), rank=rank, world_size=2)
     model = tiny_vit()
     images, shown = counted(model, cache=FactorCache(Path(directory) / f"cache{rank}"))  # each node has its own
     found = looked(model, images)
@@ -150,12 +147,11 @@ def look_together(rank: int, directory: str) -> None:
     torch.save(
         {(n, f): torch.from_numpy(getattr(s, f)) for n, s in found.items() for f in fields}, f"{directory}/{rank}"
     )
-    destroy_process_group()
 
 
 @pytest.mark.slow
 def test_two_processes_share_the_images(tmp_path):
-    mp.start_processes(look_together, (str(tmp_path),), nprocs=2, start_method="spawn")
+    in_two_processes(tmp_path, look_together, str(tmp_path))
     with warnings.catch_warnings():
         first, second = (torch.load(tmp_path / str(rank), weights_only=True) for rank in range(2))
     model = tiny_vit()

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 import torch
 from conftest import TINY
+from two_processes import in_two_processes
 
 from recyclelora.models.decoders.config import DECODERS
 from recyclelora.training.run import Run
@@ -50,16 +51,13 @@ def _gradients(path: Path, name: str, images: slice) -> None:
 
 
 def _process(rank: int, folder: str, name: str) -> None:
-    torch.set_num_threads(1)
-    torch.distributed.init_process_group("gloo", init_method=f"file://{folder}/store", rank=rank, world_size=2)
     _gradients(Path(folder) / f"{rank}.pt", name, slice(rank, rank + 1))
-    torch.distributed.destroy_process_group()
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("name", ["linear", "mask2former"])
 def test_mean_gradient_of_two_processes_is_that_of_one(name, tmp_path):
-    torch.multiprocessing.spawn(_process, (str(tmp_path), name), nprocs=2)
+    in_two_processes(tmp_path, _process, str(tmp_path), name)
     random = torch.rand
     try:
         _gradients(tmp_path / "one.pt", name, slice(None))
