@@ -14,7 +14,7 @@ no segmentation. A sweep whose every trial was evaluated at the rungs, and on th
         study=curves 'optimizer.lr=tag(log,interval(1e-5,3e-2))' 'decoder.lr_mult=tag(log,interval(0.1,30))' \\
         'adapter.alpha=tag(log,interval(0.1,36))' 'optimizer.weight_decay=tag(log,interval(1e-3,1))'
 
-and its ``real_sweep`` (``--paused outputs/sweeps/paused``) is the same command with ``n_trials=81 study=paused
+and its ``real_sweep`` (``--paused outputs/sweeps/paused``) is the same command with ``n_trials=45 study=paused
 hydra/sweeper/pruner=asha hydra.sweeper.pruner.min_resource=6``.
 
 Five orders of the same configurations under each algorithm, four trials at a time. Regret is how far the best finished
@@ -235,7 +235,7 @@ def real_sweep(folder: Path, recorded: Recorded) -> dict[str, object]:
     finals = [curve[recorded.length] for curve in recorded.curves[: len(trials)]]
     best = max((t for t in trials if t.state == COMPLETE), key=lambda t: t.values[0])
     assert best.values[0] == finals[best.number], "a trial that paused ended otherwise"
-    steps = sum(json.loads((trial.unit_folder(0) / "progress.json").read_text())["step"] for trial in trials)
+    steps = sum(recorded.length if t.state == COMPLETE else max(map(int, t.rungs)) for t in trials)
     return {
         "trials": len(trials), "to_the_end": sum(t.state == COMPLETE for t in trials), "steps": steps,
         "share_of_all_steps": round(steps / (recorded.length * len(trials)), 4),

@@ -112,6 +112,22 @@ def memory() -> Iterator[tuple[str, list[float]]]:
     yield "The first process decomposes, with", [found["host"]["decomposing_largest_layer"] / 1e9]
 
 
+def pauses() -> Iterator[tuple[str, list[float]]]:
+    found = measured("multi_fidelity-streets")["algorithms"]
+    rows = {
+        "| to the end": "none", "| `median`": "median", "| `successive_halving`": "successive halving",
+        "| **`asha`**": "asha", "| `hyperband`": "hyperband", "| `tpe`, to the end": "none, tpe",
+        "| **`tpe` and `asha`**": "asha, tpe",
+    }  # fmt: skip
+    for row, way in rows.items():
+        behind = [found[way][f"regret_after_{share}_of_all_steps"]["mean"] for share in ("0.111", "0.333")]
+        yield row, [100 * found[way]["share_of_all_steps"], *(100 * regret for regret in behind)]
+    real = measured("multi_fidelity-streets")["real_sweep"]
+    yield "A real sweep of", [real["trials"]]
+    yield "with `asha` took", [100 * real["share_of_all_steps"]]
+    assert real["regret"] == 0
+
+
 def printed(page: str, beginning: str) -> list[str]:
     """The numbers that follow the only place where a text begins so, in its table row or its next two lines."""
     text = (home() / "docs" / page).read_text()
@@ -131,6 +147,7 @@ def printed(page: str, beginning: str) -> list[str]:
         pytest.param("performance.md", others, id="others"),
         pytest.param("performance.md", memory, id="memory"),
         pytest.param("sweeps.md", sweeps, id="sweeps"),
+        pytest.param("sweeps.md", pauses, id="pauses"),
     ],
 )
 def test_figures_are_those_of_the_committed_measurements(page: str, claims: Any):
