@@ -128,6 +128,14 @@ def pauses() -> Iterator[tuple[str, list[float]]]:
     assert real["regret"] == 0
 
 
+def races() -> Iterator[tuple[str, list[float]]]:
+    own = measured("racing")["sweeper"]
+    wrong = [
+        100 * way["any_false_claim"] for kind in own["results"].values() for e in kind.values() for way in e.values()
+    ]
+    yield "collapsing runs, were wrong in", [min(wrong), max(wrong), own["races"]]
+
+
 def printed(page: str, beginning: str) -> list[str]:
     """The numbers that follow the only place where a text begins so, in its table row or its next two lines."""
     text = (home() / "docs" / page).read_text()
@@ -148,6 +156,7 @@ def printed(page: str, beginning: str) -> list[str]:
         pytest.param("performance.md", memory, id="memory"),
         pytest.param("sweeps.md", sweeps, id="sweeps"),
         pytest.param("sweeps.md", pauses, id="pauses"),
+        pytest.param("sweeps.md", races, id="races"),
     ],
 )
 def test_figures_are_those_of_the_committed_measurements(page: str, claims: Any):
