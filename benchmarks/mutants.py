@@ -37,7 +37,7 @@ LONGEST = 150.0
 """Seconds of one mutant's tests, which take a tenth of it."""
 CORE = {
     "adapters/linalg/pivoting.py": "adapters/test_rrqr.py adapters/test_strong.py",
-    "adapters/linalg/rrqr.py": "adapters/test_rrqr.py adapters/test_init.py",
+    "adapters/linalg/rrqr.py": "adapters/test_rrqr.py adapters/test_init.py adapters/test_strong.py",
     "adapters/linalg/strong.py": "adapters/test_strong.py",
     "adapters/linalg/svd.py": "adapters/test_svd.py adapters/test_init.py",
     "adapters/low_rank/init_qr.py": "adapters/test_init.py",

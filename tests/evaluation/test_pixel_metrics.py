@@ -90,6 +90,14 @@ def test_errors_and_unknown_pixels_are_ranked_as_scikit_learn_does():
         assert found[f"{name}_fpr95"] == pytest.approx(np.interp(0.95, hits, false), abs=2e-2)
 
 
+def test_confidences_beyond_the_bins_are_in_the_first_and_the_last():
+    """Odds below e^-6, which no softmax of a few classes has, and of a certain answer; each wrong, each right."""
+    likely = torch.tensor([[[1e-4, 1.0]], [[0.0, 0.0]]])
+    found = Uncertainty().count(Pixels(likely, np.array([[0, 0]], np.uint8), np.array([[1, 0]], np.uint8), 255))
+    right, wrong, unknown = found.reshape(3, 256)
+    assert np.flatnonzero(wrong).tolist() == [0] and np.flatnonzero(right).tolist() == [255] and not unknown.any()
+
+
 def test_sums_survive_files_and_a_stop(tmp_path):
     counts = ImageCounts(K)
     sums = {"calibration": np.arange(45.0) / 7}

@@ -14,7 +14,7 @@ from sklearn.gaussian_process.kernels import Matern
 
 from recyclelora.sweep.attempts import Attempt
 from recyclelora.sweep.ledger import COMPLETE, RUNNING, Trial
-from recyclelora.sweep.per_second import Process, cheapest_improvement, improvement, vector
+from recyclelora.sweep.per_second import Process, _random_points, cheapest_improvement, improvement, vector
 from recyclelora.sweep.space import Space
 
 SPACE = Space({"x": FloatDistribution(0.0, 1.0)}, ["x"], {})
@@ -56,6 +56,16 @@ def test_points_are_numbers_between_0_and_1():
     space = Space({"lr": rate, "rank": rank, "a": choice}, ["lr", "rank", "a"], {}, conditions={"rank": {"a": ["2"]}})
     assert vector(space, {"lr": 1e-3, "rank": 4, "a": 2}) == pytest.approx([0.5, 0.25, 0.0, 1.0])
     assert vector(space, {"lr": 1e-2, "a": 1}) == pytest.approx([1.0, 0.5, 1.0, 0.0])
+
+
+def test_random_points_lie_evenly_on_each_parameters_own_scale():
+    space = Space(
+        {"rate": FloatDistribution(1e-4, 1e-2, log=True), "share": FloatDistribution(-2.0, 6.0)}, ["rate", "share"], {}
+    )
+    points = _random_points(space, seed=1)
+    rates, shares = (np.array([point[key] for point in points]) for key in ("rate", "share"))
+    assert stats.kstest(np.log10(rates), stats.uniform(-4, 2).cdf).pvalue > 0.01
+    assert stats.kstest(shares, stats.uniform(-2, 8).cdf).pvalue > 0.01
 
 
 def test_of_two_equal_promises_the_cheaper_one_is_tried():

@@ -131,6 +131,14 @@ def test_with_two_references_all_comparisons_count():
     assert standings[3].against["good"].verdict == "worse" and not standings[3].over  # against frozen it is open
 
 
+@pytest.mark.parametrize(
+    ("references", "entrants", "claims"), [((BEST,), 6, 15), ((BEST,), 2, 1), (("a",), 6, 5), (("a", "b"), 6, 5 + 4)]
+)
+def test_every_pair_is_one_claim(references: tuple[str, ...], entrants: int, claims: int):
+    """Against references: of each, all others, and not the same pair twice."""
+    assert Race(references, OBJECTIVE, 0.05, 20).comparisons(entrants) == claims
+
+
 def test_the_best_is_named_when_all_others_are_shown_to_be_worse_than_somebody():
     short = judge(race(BEST), [entrant(name, 4) for name in METHODS])
     assert "No best yet: undecided between good" in conclusion(race(BEST), short)

@@ -35,6 +35,7 @@ def trial(number: int, state: str, until: int | None, **rungs: float | None) -> 
         ({"min_resource": 4}, 100, (4, 12, 36)),
         ({"min_resource": "auto"}, 40_000, (1482, 4446, 13338)),  # about 1/27, 1/9, 1/3
         ({"min_resource": "auto", "reduction_factor": 4}, 100, (2, 8, 32)),
+        ({"reduction_factor": 2}, 9, (1, 2, 4, 8)),
         ({"max_resource": 27}, 100, (1, 3, 9)),
         ({"min_resource": "auto"}, 2, (1,)),
     ],
