@@ -124,3 +124,9 @@ def test_percentiles_and_resampled_means():
     assert percentiles(np.arange(1001.0)) == pytest.approx((25.0, 975.0))
     means = resampled_mean(np.array([0.0, 1.0]), 4000, seed=0)
     assert set(means) == {0.0, 0.5, 1.0} and (means == 0.5).mean() == pytest.approx(0.5, abs=0.03)
+
+
+def test_a_class_of_one_pixel_counts_in_a_resample_and_an_absent_one_does_not():
+    """IoU 3/4, 0/1 of one pixel that was missed, absent; drawn twice, and not at all."""
+    matrix = np.array([[[3.0, 0.0, 0.0], [1.0, 0.0, 0.0], [0.0, 0.0, 0.0]]])
+    assert resampled_miou(matrix, np.array([[1.0], [2.0], [0.0]])).tolist() == [0.375, 0.375, 0.0]

@@ -105,6 +105,25 @@ def test_a_style_changes_means_and_deviations_and_nothing_else():
     assert not torch.allclose(changed.std((2, 3)), images.std((2, 3)), atol=0.05)
 
 
+def test_a_style_is_the_drawn_shift_in_deviations_and_the_drawn_stretch():
+    images = torch.randn(2, 3, 16, 16, generator=GENERATOR) * torch.tensor([0.5, 2.0, 4.0])[:, None, None] + 1
+    torch.manual_seed(0)
+    shift, stretch = (0.4 * torch.randn(2, 3) for _ in range(2))
+    torch.manual_seed(0)
+    changed = StyleConsistency(StyleConsistencyConfig(strength=0.4)).restyle(images)
+    mean, std = images.mean((2, 3)), images.std((2, 3))
+    torch.testing.assert_close(changed.mean((2, 3)), mean + shift * std)
+    torch.testing.assert_close(changed.std((2, 3)), stretch.exp() * std)
+
+
+def test_style_consistency_is_one_minus_the_cosine_of_each_token_by_hand():
+    """Two tokens of two channels: (1, 0) and (0, 3) at a right angle, (3, 4) and (8, 6) with a cosine of 24/25."""
+    own, other = torch.tensor([[[[1.0, 3.0]], [[0.0, 4.0]]]]), torch.tensor([[[[0.0, 8.0]], [[3.0, 6.0]]]])
+    inputs = LossInputs(torch.randn(1, 3, 8, 8), own, 255, [own], 0, lambda: own, encoded=lambda images: [other])
+    found = StyleConsistency(StyleConsistencyConfig(weight=2.0))(inputs)
+    assert float(found["loss_style_consistency"]) == pytest.approx(2.0 * (1 + 1 / 25) / 2)
+
+
 def test_overlap_by_hand_and_its_bounds():
     x, y = torch.tensor([[1.0, 0.0], [0.0, 2.0]]), torch.tensor([[3.0, 0.0]])
     assert float(overlap(x, y)) == pytest.approx(9 / (5 * 9))
