@@ -63,9 +63,8 @@ def cheapest_improvement(
     values = np.array([value for _, value in known], dtype=float) * (1 if maximize else -1)
     there = np.array([vector(space, params) for params in candidates])
     cost = np.zeros(len(there))
-    if timed:
-        took = np.log([seconds_of(t) for t in timed])
-        cost = Process.fit(np.array([vector(space, t.params) for t in timed]), took).predict(there)[0]
+    if timed:  # the last of those known
+        cost = Process.fit(at[-len(timed) :], np.log([seconds_of(t) for t in timed])).predict(there)[0]
     going = [t.params for t in trials if not t.ended]
     process = Process.fit(at, values)
     if going:

@@ -177,10 +177,10 @@ def launched_fabric(
     resolved = resolve_accelerator(accelerator)
     processes, timeout = devices * num_nodes, timedelta(seconds=stall_timeout)
     strategy: Strategy | str = "auto"
-    if processes > 1 and shard is None:
-        strategy = DDPStrategy(timeout=timeout)
-    elif processes > 1 and shard is not None:
+    if processes > 1 and shard is not None:
         strategy = ModelParallelStrategy(shard, data_parallel_size=processes, tensor_parallel_size=1, timeout=timeout)
+    elif processes > 1:
+        strategy = DDPStrategy(timeout=timeout)
     try:
         fabric = Fabric(
             accelerator=resolved, devices=devices, num_nodes=num_nodes, plugins=[precision_plugin(precision, resolved)],

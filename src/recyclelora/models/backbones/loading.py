@@ -40,8 +40,9 @@ def load_weights(
     ``mapped``: take the given tensors themselves instead of copies, where type and layout allow it. Those of a
     safetensors file lie in the file's pages, which all processes of a machine share until they write to them.
     """
-    fitted, own = fitted_weights(model, weights, resampling), model.state_dict()
+    fitted = fitted_weights(model, weights, resampling)
     if mapped:
+        own = model.state_dict()
         fitted = {name: tensor.to(own[name].dtype).contiguous() for name, tensor in fitted.items()}
     model.load_state_dict(fitted, strict=True, assign=mapped)
 
