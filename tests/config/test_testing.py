@@ -25,9 +25,11 @@ from recyclelora.adapters.config import (
     VeraConfig,
     VptConfig,
 )
+from recyclelora.adapters.layers import LayersConfig
 from recyclelora.adapters.low_rank.config import BranchConfig, LowRankConfig
 from recyclelora.adapters.method import Adapted
-from recyclelora.adapters.state import uniform_rules
+from recyclelora.adapters.replacing import AdaptedLinear, ReplacingMethod
+from recyclelora.adapters.state import ParameterRule, uniform_rules
 from recyclelora.models.decoders.config import (
     EomtDecoderConfig,
     FpnDecoderConfig,
@@ -114,6 +116,40 @@ def test_our_losses_keep_what_they_promise(options):
     check_loss(options)
 
 
+class AddedLinear(nn.Linear):
+    """A learned shift beside the bias, of which merging does not know."""
+
+    def __init__(self, linear: nn.Linear) -> None:
+        super().__init__(linear.in_features, linear.out_features)
+        self.load_state_dict(linear.state_dict())
+        self.requires_grad_(False)
+        self.shift = nn.Parameter(torch.zeros(linear.out_features))
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return super().forward(x) + self.shift
+
+
+class ShiftedLinear(AdaptedLinear):
+    """The same shift, which `AdaptedLinear.merged` leaves out, since it is no part of the weight."""
+
+    def __init__(self, linear: nn.Linear) -> None:
+        super().__init__(linear)
+        self.shift = nn.Parameter(torch.zeros(linear.out_features))
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return nn.functional.linear(x, self.weight, self.bias) + self.shift
+
+    def merged_weight(self) -> torch.Tensor:
+        return self.weight.double()
+
+
+def adapt(model: nn.Module, layer: type[nn.Module]) -> dict[str, ParameterRule]:
+    model.requires_grad_(False)
+    for block in model.blocks:
+        block.mlp.fc1 = layer(block.mlp.fc1)
+    return uniform_rules(model, 1.0, 0.0, "all")
+
+
 @dataclass
 class Broken:
     fault: str
@@ -135,6 +171,8 @@ class Broken:
             model.register_buffer("drawn", torch.rand(3), persistent=False)
             model.register_forward_hook(lambda *_: None)
             rules["extra"] = rules["norm.weight"]
+        if self.fault in ("unmerged", "bias"):
+            rules = adapt(model, ShiftedLinear if self.fault == "bias" else AddedLinear)
         return Adapted(rules)
 
     def build(self, channels: list[int], num_classes: int) -> nn.Module:
@@ -150,11 +188,47 @@ class Broken:
 
 @pytest.mark.parametrize(
     ("fault", "message"),
-    [("rule", "trainable and rules differ"), ("start", "not close"), ("random", "these get no gradient: .'extra'")],
+    [
+        ("rule", "trainable and rules differ"),
+        ("start", "not close"),
+        ("random", "these get no gradient: .'extra'"),
+        ("unmerged", "merging leaves or lacks .*shift"),
+        ("bias", "merged it computes otherwise"),
+    ],
 )
 def test_broken_adapters_are_caught(fault, message):
     with pytest.raises(AssertionError, match=message):
         check_adapter(Broken(fault))
+
+
+@dataclass
+class ScaledConfig(LayersConfig):
+    kind: str = "scaled"
+    name: str = "scaled"
+
+    def method(self) -> ReplacingMethod:
+        return Scaled(self)
+
+
+class Scaled(ReplacingMethod):
+    def layer(self, linear: nn.Linear, name: str, seed: int) -> AdaptedLinear:
+        return ScaledLinear(linear)
+
+
+class ScaledLinear(AdaptedLinear):
+    def __init__(self, linear: nn.Linear) -> None:
+        super().__init__(linear)
+        self.gamma = nn.Parameter(torch.ones(linear.out_features, 1))
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return nn.functional.linear(x, self.weight * self.gamma, self.bias)
+
+    def merged_weight(self) -> torch.Tensor:
+        return self.weight.double() * self.gamma
+
+
+def test_a_method_of_layers_needs_no_rank():
+    check_adapter(ScaledConfig())
 
 
 @pytest.mark.parametrize(

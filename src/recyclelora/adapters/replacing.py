@@ -81,7 +81,8 @@ class ReplacingMethod:
     """A method that puts a layer of its own into the place of each linear layer that its options choose.
 
     Attributes:
-        room: what of the options says how many independent directions a layer needs, such as ``rank+1``; None: any.
+        room: what of the options says how many independent directions a layer needs, such as ``rank+1``; None: any,
+            as of options without a rank.
         decomposes: whether making a layer takes an SVD, so that several are made at once.
     """
 
@@ -95,7 +96,7 @@ class ReplacingMethod:
         """See `method.Method`; gives the layers that will be adapted, by name."""
         accept(self.options)
         linears = selected_linears(model, self.options.targets, self.options.blocks)
-        if self.room is not None:
+        if self.room is not None and (self.room != "rank" or hasattr(self.options, "rank")):
             parts = self.room.split("+")
             rank = sum(int(part) if part.isdigit() else getattr(self.options, part) for part in parts)
             check_rank(rank, linears, self.room)

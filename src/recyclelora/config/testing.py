@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from recyclelora.adapters.calibration.measure import ImagePass
 from recyclelora.adapters.low_rank.config import BranchConfig, LowRankConfig
 from recyclelora.adapters.method import Adapted, AdapterContext
-from recyclelora.adapters.state import initial_state
+from recyclelora.adapters.state import initial_state, merge, unmergeable
 from recyclelora.config.build import build_decoder, build_loss
 from recyclelora.models.losses.loss import LossInputs, with_extras
 from recyclelora.models.timm_library import VisionTransformer
@@ -48,7 +48,7 @@ def shown_images(model: nn.Module) -> ImagePass:
 
 
 def check_adapter(options: Any, *, tolerance: float | None = 2e-5, has_queries: bool = False) -> None:
-    """Names and rules, the start, gradients, what is stored, and resuming, on `tiny_vit`.
+    """Names and rules, the start, gradients, what is stored, resuming and merging, on `tiny_vit`.
 
     Args:
         options: of the group ``adapter``
@@ -70,7 +70,7 @@ def check_adapter(options: Any, *, tolerance: float | None = 2e-5, has_queries: 
 
 
 def _check_training(options: Any, context: AdapterContext) -> None:
-    """Every parameter learns; the stored state gives the same model; a run cut in two is the run in one."""
+    """Every parameter learns; the stored state, a run cut in two and the merged weights give the same model."""
     whole = _Training(options, context)
     frozen = {n: p.detach().clone() for n, p in whole.model.named_parameters() if not p.requires_grad}
     whole.run(4)
@@ -88,6 +88,17 @@ def _check_training(options: Any, context: AdapterContext) -> None:
         assert torch.equal(value, _stored(second.model)[name]), f"{name} differs in a run that was resumed"
     assert torch.equal(_features(whole.model), _features(second.model)), "the resumed model computes something else"
     assert torch.equal(_features(copy.deepcopy(whole.model)), _features(whole.model)), "a deep copy computes otherwise"
+    if unmergeable(whole.model) is None:
+        _check_merging(whole.model)
+
+
+def _check_merging(model: nn.Module) -> None:
+    """The merged model has the pretrained one's tensors, no others, and computes what the adapted one does."""
+    merged = merge(model)
+    odd = sorted(merged.state_dict().keys() ^ tiny_vit().state_dict().keys())
+    assert not odd, f"merging leaves or lacks {odd[:5]}: offer merged(), or derive from Unmergeable"
+    close = torch.allclose(_features(merged), _features(model), atol=1e-4, rtol=1e-4)
+    assert close, "merged it computes otherwise: merged() lacks something of forward()"
 
 
 class _Training:
