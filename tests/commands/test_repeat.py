@@ -97,6 +97,9 @@ def test_anyway_goes_on_and_says_what_differs(altered, tmp_path, capsys):
 def test_a_run_is_not_compared_with_itself_and_must_be_finished(finished, tmp_path):
     with pytest.raises(UserError, match="the run itself lies there"):
         repeat(RepeatConfig(run=str(finished), output_dir=str(finished.parents[1])))
+    with pytest.raises(UserError, match="not a run directory"):
+        repeat(RepeatConfig(run=str(tmp_path)))
+    (tmp_path / "config.yaml").touch()
     with pytest.raises(UserError, match="not the directory of a finished run"):
         repeat(RepeatConfig(run=str(tmp_path), output_dir=str(tmp_path)))
 

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from recyclelora.commands.launch import launched
+from recyclelora.config.messages import GROUPS
 
 
 @pytest.mark.parametrize(
@@ -17,6 +18,12 @@ from recyclelora.commands.launch import launched
         ("train", ["main.rank=4"], "did you mean adapter.main.rank?"),
         ("train", ["batch_size=4"], "did you mean trainer.batch_size?"),
         ("train", ["optimizer.lrr=1"], "train: optimizer.lrr: no such key (did you mean lr?)"),
+        ("train", ["adapter=lora", "adapter.rank=8"], "adapter.rank: no such key; did you mean adapter.main.rank or "),
+        ("train", ["adapter=soma", "adapter.main.lr=1"], "did you mean adapter.main.lr_mult or adapter.main.lr_mult_b"),
+        ("train", ["adapter=vera", "adapter.main.rank=8"], "adapter.main.rank: no such key; did you mean adapter.rank"),
+        ("train", ["data.crop=[1,2]"], "data.crop: no such key; did you mean data.augment.crop?"),
+        ("train", ["adapter/spilt=syn2real"], "adapter/spilt: no such group (did you mean adapter/split?)"),
+        ("report", ["sweeps=x"], "report: sweeps: report does not choose it; it takes sweep=<sweep directory>"),
         ("train", ["foo.bar=1"], "train: foo.bar: no such key"),
         ("train", ["data.protocol.sizes.acdc=[540,960]"], "written with a plus: +data.protocol.sizes.acdc="),
         ("train", ["-m", "seed=0,1", "timeout_min=60"], "did you mean hydra.launcher.timeout_min?"),
@@ -43,6 +50,7 @@ from recyclelora.commands.launch import launched
         ("train", ["-m", "--cfg", "job"], "Only one of --run, --multirun, --cfg"),
         ("train", ["-m", "adapter=glob([fl]*,exclude=*short)"], "adapter=glob([fl]*,exclude=*short): cannot be read"),
         ("evaluate", [], "run: must be given: python evaluate.py run=<run directory>"),
+        ("export", [], "python export.py run=<run directory> format=timm"),
         ("predict", [], "input, run: must be given: python predict.py run=<run directory> input=<folder or images>"),
         ("predict", ["outputs/runs/x", "images"], "outputs/runs/x: write key=value, here run=<run directory> input="),
         ("predict", ["run=x", "input=a.png", "b.png"], "several images are one list: input=[a.png,b.png]"),
@@ -65,6 +73,12 @@ def refused(
     assert end.value.code == 2
     (line,) = capsys.readouterr().err.strip().splitlines()
     return line
+
+
+def test_the_groups_inside_others_are_those_of_conf():
+    conf = Path(__file__).parents[2] / "conf"
+    inner = {str(path.relative_to(conf)) for path in conf.glob("*/*") if path.is_dir()}
+    assert {name for name in GROUPS if name.count("/") == 1} == inner
 
 
 @pytest.mark.parametrize("group", ["experiment", "sweeps"])

@@ -15,7 +15,7 @@ from pathlib import Path
 from recyclelora.commands import start
 from recyclelora.config.commands import RepeatConfig
 from recyclelora.config.compose import load_config
-from recyclelora.runs.directory import CONFIG, RECORD, is_finished
+from recyclelora.runs.directory import CONFIG, RECORD, is_finished, is_run, not_a_run
 from recyclelora.system.errors import UserError
 from recyclelora.system.imports import quick_imports
 
@@ -27,6 +27,8 @@ def repeat(config: RepeatConfig, trial: int | None = None) -> None:
         UserError: not a finished run; code, packages, data or weights are others than then; or it found something else.
     """
     run_dir = Path(config.run)
+    if not is_run(run_dir):
+        raise UserError(f"run={not_a_run(run_dir)}")
     if not is_finished(run_dir):
         raise UserError(f"run={run_dir}: not the directory of a finished run")
     with quick_imports():

@@ -13,7 +13,7 @@ from recyclelora.system.checks import nearest
 NEEDED = {
     "evaluate": "run=<run directory>",
     "predict": "run=<run directory> input=<folder or images>",
-    "export": "run=<run directory>",
+    "export": "run=<run directory> format=timm",
     "analyze": "run=<run directory>",
     "report": "sweep=<sweep directory>",
     "repeat": "run=<run directory>",
@@ -28,6 +28,9 @@ PARTS = {
     "launcher": "hydra/launcher",
 }
 """Parts of a sweep, which are chosen with a slash."""
+
+GROUPS = ("adapter/split", "data/augment", "data/classes", "data/protocol", *PARTS.values())
+"""Groups inside others, which are chosen with a slash."""
 
 A_NAME = "a group takes the name of one of its options"
 
@@ -52,18 +55,27 @@ def in_words(lines: list[str], command: str = "train", more_keys: tuple[str, ...
 
 def known_keys() -> list[str]:
     """Every key of a training configuration, dotted."""
-    parts = ((group, kind) for group in ("adapter", "decoder") for kind in option_kinds()[group].values())
-    return list(
-        dict.fromkeys([*_keys(Config, ""), *(key for group, kind in parts for key in _keys(kind, f"{group}."))])
-    )
+    parts = (key for group, kind in _kinds() for key in _keys(kind, f"{group}."))
+    return list(dict.fromkeys([*_keys(Config, ""), *parts]))
+
+
+def _kinds() -> Iterator[tuple[str, type]]:
+    """The options of adapters and decoders, each with its group."""
+    return ((group, kind) for group in ("adapter", "decoder") for kind in option_kinds()[group].values())
 
 
 def _keys(schema: type, prefix: str) -> Iterator[str]:
+    for key, _ in _below(schema, prefix):
+        yield key
+
+
+def _below(schema: type, prefix: str) -> Iterator[tuple[str, type | None]]:
+    """The keys below ``prefix``, each with the dataclass that stands there, if one does."""
     for name, hint in get_type_hints(schema).items():
-        yield prefix + name
-        for kind in (hint, *get_args(hint)):
-            if isinstance(kind, type) and dataclasses.is_dataclass(kind):
-                yield from _keys(kind, f"{prefix}{name}.")
+        inner = next((k for k in (hint, *get_args(hint)) if isinstance(k, type) and dataclasses.is_dataclass(k)), None)
+        yield prefix + name, inner
+        if inner is not None:
+            yield from _below(inner, f"{prefix}{name}.")
 
 
 Words = Callable[["re.Match[str]", Mapping[str, Any]], str]
@@ -76,20 +88,42 @@ def _no_option(found: re.Match[str], about: Mapping[str, Any]) -> str:
 
 
 def _no_key(found: re.Match[str], about: Mapping[str, Any]) -> str:
-    """An unknown key: those that end like it are meant most often."""
-    key = found[1]
-    if found[3] in ("OptunaSweeperConf", "BasicSweeperConf"):
+    """An unknown key: those that end like it are meant most often, then those that begin like it."""
+    key, schema = found[1], found[4]
+    if schema in ("OptunaSweeperConf", "BasicSweeperConf"):
         return f"{key}: only the default sweeper has it: leave hydra/sweeper= out"
-    meant = [known for known in about["keys"] if known.endswith(f".{key}")] if found[3] == "Config" else []
-    if key in PARTS:
-        meant = [PARTS[key]]
     if any(known.startswith(f"{key}.") for known in about["keys"]):
         return f"{key}: {A_NAME}, {key}=<name>, and its values one by one"
+    own, end = (about["keys"], key) if schema == "Config" else _siblings(key, found[3], schema)
+    meant = [known for known in own if known.endswith(f".{end}")]
+    if key in PARTS:
+        meant = [PARTS[key]]
     if not meant:
         hint = re.search(r"Did you mean: '(\w+)'", about["text"])  # of the very schema that is asked
-        closest = f" (did you mean {hint[1]}?)" if hint else ""
-        return f"{key}: no such key{closest}"
+        if hint:
+            return f"{key}: no such key (did you mean {hint[1]}?)"
+        meant = [known for known in own if known.startswith(f"{key}_")]
+    if not meant:
+        return f"{key}: no such key"
     return f"{key}: no such key; did you mean {' or '.join(meant[:4])}?"
+
+
+def _siblings(key: str, unknown: str, schema: str) -> tuple[list[str], str]:
+    """All keys where ``unknown``, a part of ``key``, is not one, since a ``schema`` stands there; and the key's end."""
+    parts = key.split(".")
+    above = ".".join(parts[: parts.index(unknown)])
+    inner = (place for group, kind in _kinds() for place in _below(kind, f"{group}."))
+    places = [*_below(Config, ""), *_kinds(), *inner]
+    kind = next((kind for place, kind in places if place == above and kind and kind.__name__ == schema), None)
+    return list(_keys(kind, f"{above}.")) if kind else [], parts[-1]
+
+
+def _no_group(found: re.Match[str], about: Mapping[str, Any]) -> str:
+    """A group of training options at a command that has none, or a misspelt one below another."""
+    group, command = found[1], about["command"]
+    if command in NEEDED:
+        return f"{group}: {command} does not choose it; it takes {NEEDED[command]}"
+    return f"{group}: no such group{nearest(group, GROUPS)}"
 
 
 def _no_header(found: re.Match[str], about: Mapping[str, Any]) -> str:
@@ -133,7 +167,8 @@ def _no_name(found: re.Match[str], about: Mapping[str, Any]) -> str:
 
 _PATTERNS: dict[str, str | Words] = {
     r"Could not find '([^']+)'; Available options in '([^']+)'(.*?)(?:; Config search path|$)": _no_option,
-    r"Could not override '(\w+(\.\w+)*)'; Key '\w+' not in '(\w+)'": _no_key,
+    r"Could not override '(\w+(\.\w+)*)'; Key '(\w+)' not in '(\w+)'": _no_key,
+    r"Could not override '([\w/]+)'(?:; Key '[^']*/[^']*' not in|\. No match in the defaults list)": _no_group,
     r"Could not override '(\w+(\.\w+)*)'; Key '\w+' is not in struct": (  # of a mapping of the user's own
         r"\1: there is no such entry; a new one is written with a plus: +\1=..."
     ),

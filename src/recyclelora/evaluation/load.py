@@ -31,6 +31,7 @@ from recyclelora.runs.directory import (
     RECORD,
     TrainedRecord,
     is_run,
+    not_a_run,
 )
 from recyclelora.runs.weights import read_run_weights
 from recyclelora.system.cache import of_run
@@ -126,7 +127,7 @@ def load(run: str | Path, checkpoint: str = "last", *, accelerator: str = "auto"
     """
     run_dir = Path(run)
     if not is_run(run_dir):
-        raise UserError(f"{run_dir}: not a run directory (it has no {CONFIG})")
+        raise UserError(not_a_run(run_dir))
     config = load_config(run_dir / CONFIG)
     config.cache = str(of_run(config.cache))
     if (run_dir / BACKBONE).is_file():  # wherever the directory was moved

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 import re
 from dataclasses import dataclass
 from pathlib import Path
@@ -72,6 +73,15 @@ class ResultRecord(TypedDict):
 def is_run(folder: Path) -> bool:
     """Whether a folder is a run's."""
     return (folder / CONFIG).is_file()
+
+
+def not_a_run(folder: Path) -> str:
+    """Why a folder is refused where a run's is wanted; a sweep's, or a name with a slip, says which runs are meant."""
+    inside = [path.parent for depth in ("*", "*/*") for path in sorted(folder.glob(f"{depth}/{CONFIG}"))]
+    beside = {path.parent.name: path.parent for path in folder.parent.glob(f"*/{CONFIG}")}
+    meant = inside[:3] or [beside[name] for name in difflib.get_close_matches(folder.name, list(beside))]
+    hint = f"; runs {'in' if inside else 'near'} it: {', '.join(map(str, meant))}" if meant else ""
+    return f"{folder}: not a run directory (it has no {CONFIG}){hint}{', ...' if len(inside) > 3 else ''}"
 
 
 def outputs_of(path: Path) -> Path | None:

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from recyclelora.config.compose import load_config
 from recyclelora.config.run import Config
 from recyclelora.models.state import trainable_state
-from recyclelora.runs.directory import ADAPTER, CONFIG, RECORD
+from recyclelora.runs.directory import ADAPTER, CONFIG, RECORD, is_run, not_a_run
 from recyclelora.runs.weights import Weights, read_run_weights
 from recyclelora.system.errors import UserError
 from recyclelora.system.storage import sha256
@@ -38,6 +38,8 @@ class WarmStart:
             UserError: it is not a finished run.
         """
         run_dir = Path(run)
+        if not is_run(run_dir):
+            raise UserError(f"init_from={not_a_run(run_dir)}")
         if not (run_dir / ADAPTER).is_file():
             raise UserError(f"init_from={run}: not the directory of a finished run (it has no {ADAPTER})")
         weights_sha256 = read_object(run_dir / RECORD)["weights_sha256"]

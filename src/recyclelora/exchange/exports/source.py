@@ -22,7 +22,7 @@ from recyclelora.models.backbones.timm import TimmBackbone, timm_arguments
 from recyclelora.models.backbones.weights import WeightsFile, read_weights
 from recyclelora.models.segmenter import Segmenter
 from recyclelora.models.timm_library import resample_abs_pos_embed, resample_abs_pos_embed_nhwc
-from recyclelora.runs.directory import ADAPTER, CONFIG, is_run
+from recyclelora.runs.directory import ADAPTER, is_run, not_a_run
 from recyclelora.system.errors import UserError
 
 
@@ -180,7 +180,7 @@ def open_run(config: ExportConfig) -> Source:
     """
     run = Path(config.run)
     if not is_run(run):
-        raise UserError(f"run={run}: not a run directory (it has no {CONFIG})")
+        raise UserError(f"run={not_a_run(run)}")
     if not (run / ADAPTER).is_file():  # written just before the result; imported runs have no result
         raise UserError(f"run={run}: has not finished; the command that started it goes on from its last checkpoint")
     layout = config.image_size if config.format in ("timm", "peft") else None
