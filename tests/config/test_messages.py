@@ -41,6 +41,7 @@ from recyclelora.config.messages import GROUPS
         ("train", ["adapter=lora", "adapter.sub.rank=2"], "adapter.sub.rank=2: adapter.sub is null here; leave it out"),
         ("train", ["seed=null"], "train: seed=null: must have a value"),
         ("train", ["optimizer.lr"], "optimizer.lr: write key=value"),
+        ("report", ["labels=[ssf: SSF (ours)]"], "quote special characters twice: 'labels=[\"...\",...]'"),
         ("train", ["~adapter.sub"], "write adapter.sub=null"),
         ("train", ["hydra.sweeper=optuna"], "chosen with a slash: hydra/sweeper=optuna"),
         ("train", ["hydra/sweeper=optuna"], "hydra/sweeper=optuna needs a multirun"),

@@ -5,9 +5,16 @@ from __future__ import annotations
 import pytest
 
 from recyclelora.config.commands import ReportConfig
+from recyclelora.reports import tables
 from recyclelora.reports.arranging import Arrangement
+from recyclelora.reports.comparison import compare
+from recyclelora.reports.figure_style import shown, style
+from recyclelora.reports.group_charts import cost as cost_of
+from recyclelora.reports.records import read_runs
 from recyclelora.reports.table import Cell, Table
 from recyclelora.system.errors import UserError
+
+from .sweeps import write_run
 
 SCORES = Table(
     "scores", "Scores", ["group", "seeds", "mean of targets", "night"], [False, True, True, True],
@@ -48,6 +55,36 @@ def test_columns_of_several_tables_are_chosen_together():
         ["group", "night"], ["group", "verdict", "difference"]]  # fmt: skip
     only = Arrangement.of(ReportConfig(sweep="x", columns=["night"]), SCORES, differences)
     assert only.arranged([differences]) == [differences]
+
+
+def test_figures_have_the_groups_of_the_order_under_their_labels(tmp_path):
+    scores = {"frozen": 0.6, "lora": 0.7, "recyclelora": 0.8, "soma": 0.65}
+    paths = [
+        write_run(
+            tmp_path / f"{name}{seed}",
+            seed,
+            value + seed / 100,
+            {"adapter.name": name},
+            params={"backbone_trainable": int(1e4 * value), "decoder": 5, "total": 9},
+        )
+        for name, value in scores.items()
+        for seed in range(2)
+    ]
+    c = compare(read_runs(paths), "last", "frozen", 0)
+    labels = ["frozen: Frozen", "lora: LoRA"]
+    config = ReportConfig(runs="x", order=["soma", "lora", "frozen"], labels=labels)
+    asked = Arrangement.of(config, tables.scores(c, c.groups))
+    named = asked.named(c)
+    assert [g.name for g in named.groups] == ["adapter=recyclelora", "LoRA", "adapter=soma", "Frozen"]
+    assert named.reference is named.groups[3] and named.winner == c.winner and named.points is not None
+    drawn = asked.ordered(named)
+    assert [g.name for g in shown(drawn)] == ["adapter=soma", "LoRA", "Frozen"]
+    assert [d.group for d in drawn.differences] == drawn.groups[:2]
+    without = Arrangement.of(ReportConfig(runs="x", order=["soma"]), tables.scores(c, c.groups))
+    assert [g.name for g in shown(without.ordered(c))] == ["adapter=soma"]
+    with style():
+        figure, _, _ = cost_of(drawn)
+        assert [t.get_text() for t in figure.axes[0].get_legend().get_texts()] == ["adapter=soma", "LoRA", "Frozen"]
 
 
 @pytest.mark.parametrize(

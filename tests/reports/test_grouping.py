@@ -1,6 +1,6 @@
 from __future__ import annotations
 
-from recyclelora.reports.grouping import group_names, short_keys, value_text
+from recyclelora.reports.grouping import group_names, meant, short_keys, value_text
 from recyclelora.reports.records import flattened
 
 
@@ -21,6 +21,13 @@ def test_what_varies_within_an_option_is_named_only_there():
     assert group_names(configs) == [
         "adapter=lora", "adapter=recyclelora, sub.rank=4", "adapter=recyclelora, sub.rank=8",
     ]  # fmt: skip
+
+
+def test_a_name_is_meant_by_itself_then_by_its_words_then_by_a_part():
+    names = ["adapter=lora", "adapter=recyclelora", "adapter=soma, main.rank=3", "adapter=soma, main.rank=32", "lora"]
+    assert meant("lora", names) == ["lora"] and meant("lora", names[:4]) == names[:1]
+    assert meant("main.rank=3", names) == names[2:3] and meant("soma", names) == names[2:4]
+    assert meant("recycle", names) == names[1:2] and meant("loar", names) == []
 
 
 def test_values_without_options():

@@ -60,6 +60,19 @@ def test_the_report_of_a_race_shows_standings_and_evidence(tmp_path: Path):
     assert '6,"better than adapter=frozen, decided after 6 seeds"' in (folder / "table.csv").read_text()
 
 
+def test_labels_stand_for_the_entrants_of_a_race(tmp_path: Path):
+    sweep = raced_sweep(tmp_path / "sweep", ["frozen"])
+    labels = ["frozen: Frozen (no adapter)", "lora: LoRA", "soma: SoMA"]
+    folder = write_report(ReportConfig(sweep=str(sweep), resamples=0, labels=labels), Reporter(enabled=False))
+    for name in ("table.md", "report.html"):
+        text = (folder / name).read_text()
+        assert "better than Frozen (no adapter), decided after 6 seeds" in text
+        assert "Against Frozen (no adapter): better LoRA; undecided SoMA." in text
+        assert text.count("minus Frozen (no adapter)") == 1
+    assert "LoRA is adapter=lora" in (folder / "table.md").read_text()
+    assert "better than adapter=frozen" in (folder / "table.csv").read_text()
+
+
 def test_a_race_for_the_best_names_one_only_when_it_is_decided(tmp_path: Path):
     sweep = raced_sweep(tmp_path / "sweep", ["best"])
     c = compare(read_sweep(sweep), "last", None, 0)

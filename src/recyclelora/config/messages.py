@@ -133,7 +133,9 @@ def _no_header(found: re.Match[str], about: Mapping[str, Any]) -> str:
 def _no_assignment(found: re.Match[str], about: Mapping[str, Any]) -> str:
     word, why = found[1], found[2]
     if "=" in word:
-        return f"{word}: cannot be read: {why}; quote special characters twice: '{word.split('=', 1)[0]}=\"...\"'"
+        key, value = word.split("=", 1)
+        texts = '["...",...]' if value.startswith("[") else '"..."'
+        return f"{word}: cannot be read: {why}; quote special characters twice: '{key}={texts}'"
     needed = NEEDED.get(about["command"])
     several = "; several images are one list: input=[a.png,b.png]" if about["command"] == "predict" else ""
     return f"{word}: write key=value" + (f", here {needed}" if needed else "") + several

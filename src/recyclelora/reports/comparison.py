@@ -9,7 +9,7 @@ import numpy as np
 
 from recyclelora.evaluation.scores import ALONE_TITLE
 from recyclelora.reports.bootstrap import Bootstrap
-from recyclelora.reports.grouping import group_names, grouped, point_names
+from recyclelora.reports.grouping import group_names, grouped, meant, point_names
 from recyclelora.reports.groups import MEAN, SOURCE, Scored, ScoredGroup
 from recyclelora.reports.protocols import protocols
 from recyclelora.reports.raced_groups import as_raced, race_reference
@@ -203,12 +203,12 @@ def _grouped(scored: Sequence[Scored]) -> list[ScoredGroup]:
 def _reference(groups: Sequence[ScoredGroup], wanted: str | None) -> tuple[ScoredGroup | None, str]:
     """The group that was asked for, the frozen backbone, or the best by objective."""
     if wanted is not None:
-        hits = [g for g in groups if g.name == wanted] or [g for g in groups if wanted in g.name]
-        if not hits:  # what a group with the name of a point would be called without
-            plain = group_names([g.config for g in groups])
-            hits = [g for g, name in zip(groups, plain, strict=True) if wanted in name]
+        names = [g.name for g in groups]
+        plain = group_names([g.config for g in groups])  # what groups with the names of points would be called without
+        found, otherwise = meant(wanted, names), meant(wanted, plain)
+        hits = [g for g in groups if g.name in found]
+        hits = hits or [g for g, name in zip(groups, plain, strict=True) if name in otherwise]
         if len(hits) != 1:
-            names = [g.name for g in groups]
             what = "several groups" if hits else f"no group{nearest(wanted, names)}"
             raise UserError(f"reference={wanted}: {what}; there are: {'; '.join(names[:20])}")
         return hits[0], "as asked"

@@ -70,9 +70,10 @@ def write(figure: Any, folder: Path, name: str) -> str:
 
 
 def shown(c: Comparison) -> list[ScoredGroup]:
-    """The first groups, and always the reference."""
+    """The first groups, and always the reference, if it is one of them."""
     first = c.groups[:MOST_GROUPS]
-    return first if c.reference is None or c.reference in first else [*first[:-1], c.reference]
+    lacking = c.reference is not None and c.reference in c.groups[MOST_GROUPS:]
+    return [*first[:-1], c.reference] if lacking and c.reference is not None else first
 
 
 def left_out(c: Comparison) -> str:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from recyclelora.drawing.heatmap import cells, heatmap
-from recyclelora.drawing.style import BLUE, GREEN, GREY, PALETTE, VERMILLION
+from recyclelora.drawing.style import BLUE, GREEN, GREY, MARKERS, PALETTE, VERMILLION
 from recyclelora.reports.comparison import Comparison
 from recyclelora.reports.figure_style import (
     INK,
@@ -92,7 +92,7 @@ def per_class(c: Comparison) -> Drawn:
     limit = float(np.nanmax(np.abs(values), initial=1.0))
     shown_names = [wrapped(g.name) for g in groups]
     picture = heatmap(panel, values, shown_names, names, slanted=True, vmin=-limit, vmax=limit, cmap="RdBu")
-    cells(picture, "{:+.0f}" if limit >= 10 else "{:+.1f}")
+    cells(picture, "{:+z.0f}" if limit >= 10 else "{:+z.1f}")
     figure.colorbar(picture, ax=panel, pad=0.01).set_label("points of IoU")
     title = f"IoU by class minus that of {c.reference.name}"
     return (
@@ -112,24 +112,18 @@ def cost(c: Comparison) -> Drawn:
     smallest = min(p for p in places if p > 0)
     for index, (group, place) in enumerate(zip(groups, places, strict=True)):
         mean, sd = group.score(MEAN)
-        colour = PALETTE[index % len(PALETTE)]
+        again, colour = divmod(index, len(PALETTE))
         panel.errorbar(
-            place, 100 * (mean or 0), 100 * (sd or 0), fmt="o", color=on_paper(colour), capsize=3, markersize=6
-        )
-        if len(groups) <= 12:
-            panel.annotate(
-                wrapped(group.name, 30),
-                (place, 100 * (mean or 0)),
-                xytext=(7, 5),
-                textcoords="offset points",
-                fontsize=8,
-            )
+            place, 100 * (mean or 0), 100 * (sd or 0), fmt=MARKERS[again], color=on_paper(PALETTE[colour]), capsize=3,
+            markersize=6, label=wrapped(group.name, 30),
+        )  # fmt: skip
     panel.set_xscale("symlog", linthresh=smallest / 2)
     powers = [10.0**n for n in range(12) if smallest / 2 <= 10**n <= 2 * max(places)]
     ticks = powers or sorted({smallest, max(places)})
     panel.set_xticks([0, *ticks], ["0", *(f"{p / 1e6:.3g} M" if p >= 1e6 else f"{p / 1e3:.3g} k" for p in ticks)])
     panel.minorticks_off()
-    panel.margins(x=0.22, y=0.12)
+    panel.margins(x=0.08, y=0.12)
+    panel.legend(loc="center left", bbox_to_anchor=(1, 0.5), frameon=False)
     panel.set_xlabel("trainable parameters of the backbone")
     panel.set_ylabel(label_of(MEAN, c))
     panel.grid()
@@ -143,7 +137,7 @@ def training(c: Comparison) -> Drawn:
     for run in c.study.runs:
         points = [(p["step"], 100 * p["miou/source_val"]) for p in run.points if "miou/source_val" in p]
         if len(points) > 1:
-            curves.setdefault(names.get(run.key, "not finished"), []).append(points)
+            curves.setdefault(names.get(run.key, "not finished" if run.result is None else ""), []).append(points)
     order = [name for name in [*(g.name for g in shown(c)), "not finished"] if name in curves][: len(PALETTE)]
     if not order:
         return None

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Generic, TypeVar
@@ -31,6 +32,13 @@ def grouped(runs: Iterable[Run], config_of: Callable[[Run], dict[str, Any]]) -> 
     configs = [config_of(found[0]) for found in members.values()]
     named = zip(group_names(configs), members.values(), configs, strict=True)
     return [Group(name, found, config) for name, found, config in named]
+
+
+def meant(wanted: str, names: Sequence[str]) -> list[str]:
+    """The names that may be meant: this very one, else those that have it as whole words, else as a part."""
+    words = re.compile(rf"(?<![\w.]){re.escape(wanted)}(?![\w.])")  # lora is no word of adapter=recyclelora
+    found = ([n for n in names if fits(n)] for fits in (wanted.__eq__, words.search, lambda n: wanted in n))
+    return next((hits for hits in found if hits), [])
 
 
 def varying(configs: Sequence[dict[str, Any]]) -> list[str]:

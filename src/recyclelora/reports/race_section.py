@@ -60,8 +60,8 @@ def _difference(race: Race, standing: Standing, other: Standing | None, entrants
         return Cell(tables.MISSING)
     mean = statistics.fmean(paired)
     interval = confidence_sequence(paired, race.alpha / race.comparisons(entrants))
-    around = "" if interval is None else f" ({scale * interval[0]:+.1f} to {scale * interval[1]:+.1f})"
-    return Cell(f"{scale * mean:+.2f}{around}", mean)
+    around = "" if interval is None else f" ({scale * interval[0]:+z.2f} to {scale * interval[1]:+z.2f})"
+    return Cell(f"{scale * mean:+z.2f}{around}", mean)
 
 
 def _paired(one: Standing, other: Standing) -> list[float]:

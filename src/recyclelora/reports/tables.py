@@ -232,7 +232,7 @@ def _around(found: Interval | None, scale: float = 100.0) -> Cell:
     """A difference with its interval: in points of mIoU, or with ``scale`` 1 in its own unit."""
     if found is None:
         return Cell(MISSING)
-    main, side = ("+.2f", "+.1f") if scale != 1 else ("+.3g", "+.2g")
+    main, side = ("+z.2f", "+z.2f") if scale != 1 else ("+z.3g", "+z.2g")
     low, high = found.low, found.high
     around = "" if low is None or high is None else f" ({scale * low:{side}} to {scale * high:{side}})"
     return Cell(f"{scale * found.mean:{main}}{around}", found.mean)
@@ -251,7 +251,7 @@ def _between(low: float | None, high: float | None) -> str:
 
 
 def _points(difference: float) -> str:
-    return f"{100 * difference:+.2f}"
+    return f"{100 * difference:+z.2f}"
 
 
 def _percent(share: float) -> str:

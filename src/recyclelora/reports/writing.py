@@ -29,14 +29,15 @@ def write_report(config: ReportConfig, reporter: Reporter) -> Path:
     c = compare(study, config.selection, config.reference, config.resamples)
     folder = Path(config.output) if config.output else _folder(study)
     make_folder(folder)
-    charts = draw(c, folder / FIGURES)
     scores, differences = main = main_tables(c)
     arrangement = Arrangement.of(config, scores, differences)
+    labelled = arrangement.named(c)
+    charts = draw(arrangement.ordered(labelled), folder / FIGURES)
     write_text(folder / "table.md", markdown(c, main, config.max_rows, arrangement))
     write_text(folder / "table.tex", latex(main, config.max_rows, arrangement))
     write_text(folder / "table.csv", numbers.groups_csv(c))
     write_text(folder / "runs.csv", numbers.runs_csv(c))
-    write_text(folder / "report.html", write_page(c, charts, config.resamples))
+    write_text(folder / "report.html", write_page(labelled, charts, config.resamples))
     _tell(c, scores, folder, reporter)
     return folder
 
@@ -70,9 +71,10 @@ def main_tables(c: Comparison) -> tuple[Table, Table]:
 def markdown(c: Comparison, main: tuple[Table, Table], most: int, arrangement: Arrangement = AS_IT_IS) -> str:
     """``table.md``: what was compared, and the tables, which begin with the `main_tables`."""
     scores, differences = main
+    named = arrangement.named(c)
     lines = [f"# {c.study.name}", "", *(["**Tuned on targets.**", ""] if c.tuned_on_targets else [])]
-    lines += [f"Trials: {_counts(c)}. {c.winner}", *(f"Note: {remark}." for remark in c.remarks), ""]
-    lines += [f"Groups: {c.points}.", ""] if c.points else []
+    lines += [f"Trials: {_counts(c)}. {named.winner}", *(f"Note: {remark}." for remark in c.remarks), ""]
+    lines += [f"Groups: {named.points}.", ""] if named.points else []
     parts = [scores, *([differences, tables.target_differences(c)] if c.differences else [])]
     parts += [tables.worst(c), tables.selections(c), tables.figures(c), tables.figure_differences(c)]
     parts = arrangement.arranged(parts)
@@ -105,7 +107,7 @@ def _difference(d: Difference | None) -> str:
     """Of the mean of targets in points of mIoU, with the verdict."""
     if d is None:
         return "reference"
-    return f"{100 * d.scores[MEAN].mean:+.2f} {d.verdict}" if MEAN in d.scores else d.verdict
+    return f"{100 * d.scores[MEAN].mean:+z.2f} {d.verdict}" if MEAN in d.scores else d.verdict
 
 
 def _tell(c: Comparison, scores: Table, folder: Path, reporter: Reporter) -> None:
