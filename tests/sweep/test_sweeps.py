@@ -332,6 +332,17 @@ def test_a_mistake_is_one_line(sweeping: Sweeping):
     assert code == 2 and "os.system is not allowed" in err and "Traceback" not in err
 
 
+def test_a_dry_run_knows_what_is_complete_and_what_would_be_refused(sweeping: Sweeping):
+    assert sweeping("x=1,2", "y=3")[0] == 0
+    code, out, _ = sweeping("x=2,5,6", "y=3", "hydra.sweeper.dry_run=true")
+    assert code == 0 and "complete already: 1 of 3 trials" in out and "2 runs" in out
+    code, out, _ = sweeping("x=1", "y=3", "hydra.sweeper.dry_run=true")
+    assert code == 0 and "nothing is left to run" in out
+    code, out, err = sweeping("x=1,2", "y=4", "hydra.sweeper.dry_run=true")
+    assert code == 2 and "was begun with other settings" in err and "y: was 3, now 4" in err
+    assert sweeping("x=1,2", "y=4", "hydra.sweeper.dry_run=true", "+fresh=true")[0] == 0
+
+
 def test_a_dry_run_lists_trials_and_starts_none(sweeping: Sweeping):
     code, out, _ = sweeping("x=1,2", "y=3", "hydra.sweeper.dry_run=true")
     assert code == 0

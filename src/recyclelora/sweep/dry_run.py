@@ -14,15 +14,18 @@ from omegaconf import DictConfig, OmegaConf
 from recyclelora.runs.directory import RECORD, RESULT
 from recyclelora.sweep.cost import duration
 from recyclelora.sweep.execution import Executor, Work
-from recyclelora.sweep.planning import Plan
+from recyclelora.sweep.ledger import COMPLETE, Trial
+from recyclelora.sweep.planning import Plan, units_of
 from recyclelora.sweep.space import discrete
 
 MOST = 500
 """Runs that are looked at, the latest first."""
 
 
-def dry_run(plan: Plan, config: DictConfig, executor: Executor | None, folder: Path) -> None:
-    """Print what would be run, how long it would take, and what sbatch would get."""
+def dry_run(
+    plan: Plan, config: DictConfig, executor: Executor | None, folder: Path, known: Sequence[Trial] = ()
+) -> None:
+    """Print what would be run, how long it would take, and what sbatch would get; ``known`` are the ledger's trials."""
     space, planned = plan.space, plan.planned[: plan.n_trials]
     for index, params in enumerate(planned):
         print(f"trial {index}: {' '.join(space.varied(params))}")
@@ -35,7 +38,10 @@ def dry_run(plan: Plan, config: DictConfig, executor: Executor | None, folder: P
     plain = OmegaConf.to_container(config, resolve=False)
     assert isinstance(plain, dict)
     groups = math.prod(len(discrete(key, space.distributions[key])) for key in plan.confirm_by)
-    phases = [plan.n_trials * len(plan.seeds or [0]), plan.confirm * groups * len(plan.confirm_seeds)]
+    there = complete(plan, known)
+    if there:
+        print(f"complete already: {there} of {plan.n_trials} trials")
+    phases = [(plan.n_trials - there) * len(plan.seeds or [0]), plan.confirm * groups * len(plan.confirm_seeds)]
     if plan.race is not None:
         entrants = plan.confirm * groups if plan.confirm else len(plan.planned)
         least = plan.race.least(entrants)
@@ -51,6 +57,15 @@ def dry_run(plan: Plan, config: DictConfig, executor: Executor | None, folder: P
     script = getattr(executor, "script", None)
     if script is not None:
         print(f"what sbatch would get:\n\n{script(Work(0, folder, 1, []))}")
+
+
+def complete(plan: Plan, known: Sequence[Trial]) -> int:
+    """How many of the trials that are asked for are in the ledger with their results."""
+    done = [trial for trial in known if trial.state == COMPLETE and not trial.confirms]
+    if plan.planned and plan.n_trials == len(plan.planned):  # a grid, whose values may be others now
+        wanted = {plan.identity(units_of(plan.space.overrides(point), plan.seeds)[0]) for point in plan.planned}
+        return len(wanted & {trial.identity or plan.identity(plan.in_full(trial.units[0])) for trial in done})
+    return min(len(done), plan.n_trials)
 
 
 def seconds_of_like_runs(outputs: Path, config: Mapping[str, Any]) -> list[float]:
@@ -87,6 +102,8 @@ def in_words(
         at_a_time: how many run side by side
     """
     runs = sum(phases)
+    if not runs:
+        return "nothing is left to run"
     known = seconds_of_like_runs(outputs, config)
     if known:
         each = statistics.median(known)

@@ -88,9 +88,13 @@ def sweep(
     said = [*plan.space.remarks, *moved, *unfit, *([plan.rungs.in_words] if plan.rungs else [])]
     launcher = _launcher(config)
     running = read_options(launcher)  # a bad value is refused before anything is written
+    begun = Sweep(options, config, task, plan, folder, name, directions, url, earlier, said, ranges)
     if options["dry_run"]:
+        if not fresh:
+            refuse_others(folder, *begun.asked())
         print("".join(f"{remark}\n" for remark in said), end="")
-        dry_run(plan, config, make_executor(launcher, task, None, folder, options["n_jobs"], name), folder)
+        executor = make_executor(launcher, task, None, folder, options["n_jobs"], name)
+        dry_run(plan, config, executor, folder, [] if fresh else Ledger(folder).trials())
         return []
     before = began(folder)
     if make_folder(folder, fresh=fresh) and url is not None and shared:
@@ -102,7 +106,6 @@ def sweep(
     if options["detach"]:
         _detach(running, folder, name)
         return []
-    begun = Sweep(options, config, task, plan, folder, name, directions, url, earlier, said, ranges)
     with only_driver(folder, shared):
         return begun.run(launcher, context)
 
@@ -128,13 +131,17 @@ class Sweep:
     ranges: Ranges
     """by ``transfer``"""
 
+    def asked(self) -> tuple[dict[str, Any], dict[str, Any]]:
+        """What ``study.json`` is to say, and the options that earlier versions do not know."""
+        about = described(self.options, self.plan, self.config, self.directions, self.name)
+        about["transfer"] = {"ranges": self.ranges} if self.ranges else None
+        return about, dict(options_since(self.config))
+
     def run(self, launcher: Mapping[str, Any], context: HydraContext) -> list[list[JobReturn]]:
         """Run it to its end; see :func:`sweep`."""
         options, task, folder = self.options, self.task, self.folder
         ledger = Ledger(folder)
-        about = described(options, self.plan, self.config, self.directions, self.name)
-        about["transfer"] = {"ranges": self.ranges} if self.ranges else None
-        since = dict(options_since(self.config))
+        about, since = self.asked()
         plan = replace(self.plan, brought_back=brought_back(self.plan.space.fixed, since))
         refuse_others(folder, about, since)
         moved = fit_grid(ledger, plan) if (widened := other_values(folder, about, since)) else []
