@@ -5,9 +5,10 @@ VENV := .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/pip install --quiet --disable-pip-version-check
 MLFLOW_PORT ?= 5000
-# every platform and every Python from 3.11 on, with the hashes of all files; UPGRADE=--upgrade takes newer versions
-LOCK = $(BIN)/uv pip compile pyproject.toml --quiet $(UPGRADE) --universal --python-version 3.11 --generate-hashes \
-  --no-annotate --custom-compile-command "make lock"
+# every platform and every Python from 3.11 on, with one version of each package and the hashes of all files;
+# UPGRADE=--upgrade takes newer versions
+LOCK = $(BIN)/uv pip compile pyproject.toml --quiet $(UPGRADE) --universal --python-version 3.11 \
+  --fork-strategy fewest --generate-hashes --no-annotate --custom-compile-command "make lock"
 
 .DEFAULT_GOAL := help
 .PHONY: help install weights demo test test-all test-slurm faults coverage check audit docker-check lock sbom docs wheel ui \
