@@ -1,9 +1,9 @@
-"""The full SVD is the oracle."""
+"""NumPy's full SVD is the oracle, its signs set here by the rule."""
 
 import numpy as np
 import pytest
 
-from recyclelora.adapters.linalg.svd import _outer, full_triplets, major_triplets, minor_triplets
+from recyclelora.adapters.linalg.svd import _outer, fixed_signs, full_triplets, major_triplets, minor_triplets
 
 SHAPES = [(400, 256), (256, 400), (256, 256)]
 
@@ -18,8 +18,11 @@ def trained_like(shape, seed=0):
 
 
 def expected(weight, count, minor):
-    k = min(weight.shape)
-    return full_triplets(weight, slice(k - count, k) if minor else slice(count))
+    """U, S and V^T of the outermost triplets; in each column of U the entry of largest size is positive."""
+    u, s, vt = np.linalg.svd(weight, full_matrices=False)
+    chosen = range(len(s) - count, len(s)) if minor else range(count)
+    signs = [1.0 if max(u[:, i], key=abs) > 0 else -1.0 for i in chosen]
+    return u[:, chosen] * signs, s[chosen], (vt[chosen].T * signs).T
 
 
 @pytest.mark.parametrize("minor", [True, False])
@@ -60,7 +63,7 @@ def test_what_cannot_be_proven_is_left_to_the_full_decomposition(make, shape):
     weight = make(shape)
     assert _outer(weight, 16, minor=True) is None
     found = minor_triplets(weight, 16)
-    np.testing.assert_array_equal(found.u, expected(weight, 16, True).u)
+    np.testing.assert_array_equal(found.u, expected(weight, 16, True)[0])
     np.testing.assert_allclose(found.u.T @ found.u, np.eye(16), atol=1e-12)
 
 
@@ -71,9 +74,16 @@ def test_small_matrices_and_all_triplets(minor):
     for count in (1, 6, 24):
         for left, right in zip(find(weight, count), expected(weight, count, minor), strict=True):
             np.testing.assert_array_equal(left, right)
+    for left, right in zip(full_triplets(weight, slice(None)), expected(weight, 24, minor), strict=True):
+        np.testing.assert_array_equal(left, right)
 
 
 def test_signs_do_not_depend_on_the_way():
     weight = trained_like((300, 256))
-    for found in (minor_triplets(weight, 8), expected(weight, 8, True), minor_triplets(weight.T, 8)):
+    for found in (minor_triplets(weight, 8), full_triplets(weight, slice(-8, None)), minor_triplets(weight.T, 8)):
         assert (found.u[np.abs(found.u).argmax(0), np.arange(8)] > 0).all()
+
+
+def test_a_column_gets_the_sign_that_makes_its_largest_entry_positive():
+    vectors = np.array([[1.0, -1.0, 0.0], [-2.0, 0.5, 3.0]])
+    assert fixed_signs(vectors).tolist() == [[-1.0, 1.0, 0.0], [2.0, -0.5, 3.0]]

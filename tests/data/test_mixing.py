@@ -6,7 +6,6 @@ import pytest
 from recyclelora.data.augment import LIGHT_CORRUPTIONS
 from recyclelora.data.extra_augmentation import corrupted
 from recyclelora.data.mixing import (
-    channel_statistics,
     jittered_style,
     mixed_classes,
     mixed_fourier,
@@ -19,19 +18,24 @@ IMAGE = np.clip(RNG.normal((90, 120, 150), (20, 15, 10), (48, 64, 3)), 0, 255).a
 OTHER = np.clip(RNG.normal((140, 110, 80), (8, 25, 12), (48, 64, 3)), 0, 255).astype(np.uint8)
 
 
+def statistics(image: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Mean and standard deviation of each channel, by numpy."""
+    return image.mean((0, 1)), image.std((0, 1))
+
+
 def test_restyled_has_the_statistics_it_was_given():
-    mean, std = channel_statistics(restyled(IMAGE, np.array([100.0, 120.0, 140.0]), np.array([12.0, 20.0, 6.0])))
+    mean, std = statistics(restyled(IMAGE, np.array([100.0, 120.0, 140.0]), np.array([12.0, 20.0, 6.0])))
     np.testing.assert_allclose(mean, [100, 120, 140], atol=0.5)
     np.testing.assert_allclose(std, [12, 20, 6], atol=0.5)
 
 
 def test_style_mix_goes_from_one_image_to_the_other():
     np.testing.assert_array_equal(mixed_style(IMAGE, OTHER, 0.0), IMAGE)
-    mean, std = channel_statistics(mixed_style(IMAGE, OTHER, 1.0))
-    np.testing.assert_allclose(mean, channel_statistics(OTHER)[0], atol=0.5)
-    np.testing.assert_allclose(std, channel_statistics(OTHER)[1], atol=0.5)
-    half = channel_statistics(mixed_style(IMAGE, OTHER, 0.5))[0]
-    np.testing.assert_allclose(half, (channel_statistics(IMAGE)[0] + channel_statistics(OTHER)[0]) / 2, atol=0.5)
+    for share in (0.5, 1.0):
+        for found, own, other in zip(
+            statistics(mixed_style(IMAGE, OTHER, share)), statistics(IMAGE), statistics(OTHER), strict=True
+        ):
+            np.testing.assert_allclose(found, (1 - share) * own + share * other, atol=0.5)
 
 
 def test_a_flat_channel_stays_flat():
@@ -41,18 +45,19 @@ def test_a_flat_channel_stays_flat():
 
 def test_style_jitter_grows_with_its_strength():
     np.testing.assert_array_equal(jittered_style(IMAGE, 0.0, np.random.default_rng(0)), IMAGE)
-    shifts = [
-        np.mean(
-            [
-                np.abs(
-                    channel_statistics(jittered_style(IMAGE, strength, np.random.default_rng(s)))[0] - (90, 120, 150)
-                )
-                for s in range(20)
-            ]
-        )
-        for strength in (0.1, 0.5, 1.0)
-    ]
+    shifts = []
+    for strength in (0.1, 0.5, 1.0):
+        jittered = [jittered_style(IMAGE, strength, np.random.default_rng(seed)) for seed in range(20)]
+        shifts.append(np.mean([np.abs(statistics(image)[0] - (90, 120, 150)) for image in jittered]))
     assert shifts[0] < shifts[1] < shifts[2]
+
+
+def test_style_jitter_moves_means_by_deviations_and_stretches_these_by_an_exponential():
+    draws, (mean, std) = np.random.default_rng(3), statistics(IMAGE)
+    shift, stretch = draws.standard_normal(3), draws.uniform(-1, 1, 3)
+    found = statistics(jittered_style(IMAGE, 0.5, np.random.default_rng(3)))
+    np.testing.assert_allclose(found[0], mean + 0.5 * shift * std, atol=0.5)
+    np.testing.assert_allclose(found[1], std * np.exp(0.5 * stretch), atol=0.5)
 
 
 @pytest.mark.parametrize("share", [0.0, 0.4, 1.0])
