@@ -9,6 +9,7 @@ from recyclelora.adapters.adalora import AdaLoRA, Orthogonality, TripletLinear
 from recyclelora.adapters.config import AdaLoraConfig
 from recyclelora.adapters.method import AdapterContext
 from recyclelora.adapters.rank_budget import BudgetSchedule, RankAllocator
+from recyclelora.adapters.state import merge
 
 from .models import tiny_vit
 
@@ -46,7 +47,7 @@ def with_peft(total: int, t_init: int, t_final: int, delta_t: int):
     return ours, adapted, theirs, tuner
 
 
-def test_forward_and_gradients_are_pefts_at_the_same_factors():
+def test_forward_gradients_and_merged_weights_are_pefts_at_the_same_factors():
     ours, _, theirs, _ = with_peft(20, 2, 5, 3)
     outputs = [model.forward_features(IMAGES) for model in (ours, theirs)]
     torch.testing.assert_close(*outputs, atol=1e-5, rtol=1e-5)  # PEFT divides by rank + 1e-5
@@ -60,6 +61,11 @@ def test_forward_and_gradients_are_pefts_at_the_same_factors():
             (layer.lora_e, other.lora_E["default"]),
         ):
             torch.testing.assert_close(mine.grad, its.grad.view_as(mine), atol=1e-7, rtol=1e-4)
+    merged = merge(ours)
+    for name in adalora_layers(ours):
+        other = theirs.get_submodule(name)
+        other.merge()
+        torch.testing.assert_close(merged.get_submodule(name).weight, other.base_layer.weight, atol=1e-5, rtol=1e-4)
 
 
 def test_a_whole_schedule_of_share_outs_keeps_what_peft_keeps():

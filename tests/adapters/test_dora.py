@@ -6,6 +6,7 @@ from recyclelora.adapters.config import DoraConfig
 from recyclelora.adapters.dora import DoRA, DoRALinear
 from recyclelora.adapters.low_rank.factors import Factors
 from recyclelora.adapters.method import AdapterContext
+from recyclelora.adapters.state import merge
 
 from .models import tiny_vit
 
@@ -20,7 +21,7 @@ def scattered(model: nn.Module) -> None:
             parameter.data += 0.2 * torch.randn(parameter.shape, generator=generator)
 
 
-def test_forward_and_gradients_are_pefts_at_the_same_factors():
+def test_forward_gradients_and_merged_weights_are_pefts_at_the_same_factors():
     ours = tiny_vit().eval()
     DoRA(DoraConfig(rank=4, alpha=6.0)).apply(ours, AdapterContext())
     scattered(ours)
@@ -44,6 +45,11 @@ def test_forward_and_gradients_are_pefts_at_the_same_factors():
     assert len(pairs) == 2 * 4 * 3
     for name, (mine, its) in pairs.items():
         torch.testing.assert_close(mine.grad, its.grad, atol=1e-7, rtol=1e-4, msg=lambda text, name=name: name + text)
+    merged = merge(ours)
+    for name in {name.rpartition(".")[0] for name in pairs}:
+        other = theirs.get_submodule(name)
+        other.merge()
+        torch.testing.assert_close(merged.get_submodule(name).weight, other.base_layer.weight, atol=2e-6, rtol=1e-5)
 
 
 def layer(weight: torch.Tensor, b: torch.Tensor, a: torch.Tensor, scale: float) -> DoRALinear:

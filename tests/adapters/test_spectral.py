@@ -1,5 +1,7 @@
 """SET and Causal-Tune against numpy and scipy, in both forms; the released ones were also run beside public code."""
 
+import math
+
 import numpy as np
 import pytest
 import scipy.fft
@@ -61,6 +63,21 @@ def second_set(tokens: SetTokens, layer: int, f: np.ndarray) -> np.ndarray:
     return attended(f, tokens.amplitude_tokens[layer], tokens.amplitude_to_feature, tokens.amplitude_to_amplitude, True)
 
 
+def share_taken(u: int, v: int, height: int, width: int) -> float:
+    """m of Causal-Tune at one frequency, case by case."""
+    radius, side = max(u, v), min(height, width)
+    low, high = math.floor(0.1 * side), math.floor(0.7 * side)
+    if radius <= low:
+        return 1 - 0.95 * radius / low if low else 1.0
+    if radius <= high:
+        return 0.01
+    return 0.3 * (radius - high) / (side - high) if radius <= side else 0.5
+
+
+def shares_kept(height: int, width: int) -> np.ndarray:
+    return np.array([[1 - share_taken(u, v, height, width) for v in range(width)] for u in range(height)])
+
+
 def close(found: torch.Tensor, expected: np.ndarray) -> None:
     np.testing.assert_allclose(found.detach().double().numpy(), expected, atol=2e-6)
 
@@ -75,8 +92,7 @@ def test_set_by_the_formula():
 
 def test_causal_tune_by_the_formula():
     tokens, f = make(CausalTokens), FEATURES.double().numpy()
-    kept = 1 - discarded(4, 6, FEATURES.device).double().numpy()[..., None]
-    refined = first_set(tokens, 1, kept * scipy.fft.dctn(f, axes=(1, 2), norm="ortho"))
+    refined = first_set(tokens, 1, shares_kept(4, 6)[..., None] * scipy.fft.dctn(f, axes=(1, 2), norm="ortho"))
     close(tokens.refine(1, FEATURES), f + 0.5 * scipy.fft.idctn(refined, axes=(1, 2), norm="ortho"))
 
 
@@ -99,7 +115,7 @@ def test_the_released_causal_tune_by_scipy():
     tokens, f = make(ReleasedCausalTokens), FEATURES.double().numpy()
     mixed = f.reshape(3, 24, WIDTH).transpose(1, 0, 2).reshape(3, WIDTH, 4, 6)
     spectrum = scipy.fft.dct(scipy.fft.dct(mixed, axis=-2, norm="ortho"), axis=-1, norm="ortho")
-    kept = (1 - discarded(4, 6, FEATURES.device).double().numpy()) * spectrum
+    kept = shares_kept(4, 6) * spectrum
     refined = first_set(tokens, 1, kept.reshape(24, 3, WIDTH)).reshape(mixed.shape)
     delta = np.clip(np.fft.ifft2(refined, norm="ortho").real, 0, 255)
     close(tokens.refine(1, FEATURES), f + 0.5 * delta.reshape(24, 3, WIDTH).transpose(1, 0, 2).reshape(f.shape))
@@ -113,6 +129,8 @@ def test_shares_that_causal_tune_discards_by_hand():
     wide = discarded(10, 30, torch.device("cpu"))  # 1, 7
     assert wide[0, 10] == pytest.approx(0.3) and (wide[:, 11:] == 0.5).all()
     assert discarded(4, 4, torch.device("cpu"))[0, 0] == 1.0  # the mean goes altogether
+    for size in ((4, 4), (10, 30), (32, 32), (37, 50), (64, 33)):
+        np.testing.assert_allclose(1 - discarded(*size, torch.device("cpu")).numpy(), shares_kept(*size), atol=1e-6)
 
 
 @pytest.mark.parametrize("size", [1, 2, 5, 37])
@@ -154,7 +172,9 @@ def test_gradients_are_exact_and_finite_at_an_empty_spectrum(kind):
 
 @both
 def test_golden_counts_on_dinov2_large(name):
-    expected = {"set": (7_546_881, 7_087_617), "causal_tune": (2_990_081, 2_530_817)}[name]
+    # as Rein publishes, with and without its link to queries, and SET's second set of tokens and layers
+    rein, alone, more = 2_990_081, 2_530_817, 24 * 100 * 1024 + 2 * (1024 + 1) * 1024
+    expected = {"set": (rein + more, alone + more), "causal_tune": (rein, alone)}[name]
     options = {"set": SetConfig(), "causal_tune": CausalTuneConfig()}[name]
     for has_queries, count in zip((True, False), expected, strict=True):
         with torch.device("meta"):
@@ -196,6 +216,24 @@ def test_patches_are_a_map_of_the_images_size_and_other_tokens_stay(name, reg_to
         )
         assert torch.equal(prefix, kept)
         torch.testing.assert_close(after, tokens.refine(0, before.unflatten(1, grid)).flatten(1, 2))
+
+
+@both
+def test_blocks_that_work_on_a_map_are_refined_as_it_is(name):
+    """As SAM's, (B, h, w, c)."""
+
+    class Block(nn.Module):
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            return x + 1
+
+    model = nn.Module()
+    model.embed_dim, model.blocks = WIDTH, nn.Sequential(Block())
+    model.patch_embed = nn.Conv2d(3, WIDTH, 16, 16)
+    model.patch_embed.patch_size = (16, 16)
+    METHODS[name].apply(model, AdapterContext())
+    tokens = getattr(model, name)
+    tokens.scale.data.fill_(0.5)
+    assert torch.equal(model.blocks(FEATURES), tokens.refine(0, FEATURES + 1))
 
 
 @both

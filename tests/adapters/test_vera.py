@@ -1,11 +1,13 @@
 import hashlib
 
+import numpy as np
 import peft
 import torch
 from torch import nn
 
 from recyclelora.adapters.config import VeraConfig
 from recyclelora.adapters.method import AdapterContext
+from recyclelora.adapters.state import merge
 from recyclelora.adapters.vera import Projections, VeRA, VeRALinear
 
 from .models import stored, tiny_vit
@@ -17,7 +19,7 @@ def vera_layers(model: nn.Module) -> dict[str, VeRALinear]:
     return {name: module for name, module in model.named_modules() if isinstance(module, VeRALinear)}
 
 
-def test_forward_and_gradients_are_pefts_at_the_same_projections():
+def test_forward_gradients_and_merged_weights_are_pefts_at_the_same_projections():
     ours = tiny_vit().eval()
     VeRA(VeraConfig(rank=8)).apply(ours, AdapterContext())
     config = peft.VeraConfig(r=8, target_modules=r"blocks.*\.(qkv|proj|fc1|fc2)", projection_prng_key=0)
@@ -41,6 +43,11 @@ def test_forward_and_gradients_are_pefts_at_the_same_projections():
         other = theirs.get_submodule(name)
         torch.testing.assert_close(layer.vera_b.grad, other.vera_lambda_b["default"].grad, atol=1e-7, rtol=1e-4)
         torch.testing.assert_close(layer.vera_d.grad, other.vera_lambda_d["default"].grad, atol=1e-7, rtol=1e-4)
+    merged = merge(ours)
+    for name in vera_layers(ours):
+        other = theirs.get_submodule(name)
+        other.merge()
+        torch.testing.assert_close(merged.get_submodule(name).weight, other.base_layer.weight, atol=2e-6, rtol=1e-5)
 
 
 def test_the_pair_comes_back_bit_for_bit_from_its_seed_and_is_in_no_state():
@@ -48,6 +55,11 @@ def test_the_pair_comes_back_bit_for_bit_from_its_seed_and_is_in_no_state():
     pair = Projections(3, linears, seed=5)
     assert pair.a.shape == (3, 8) and pair.b.shape == (6, 3)
     assert not pair.state_dict()
+    draws = iter(np.random.PCG64(5).random_raw(3 * 8 + 6 * 3).tolist())
+    for factor, bound in ((pair.a, (6 / 8) ** 0.5), (pair.b, (6 / 3) ** 0.5)):
+        # the upper 24 of the 64 bits, row by row, as a number from -bound up to bound
+        by_hand = [[bound * ((next(draws) // 2**40) / 2**23 - 1) for _ in row] for row in factor]
+        np.testing.assert_array_equal(factor.numpy(), np.array(by_hand, np.float32))
     digest = hashlib.sha256(pair.a.numpy().tobytes() + pair.b.numpy().tobytes()).hexdigest()
     assert digest.startswith(
         "ff9ae52961576e97"

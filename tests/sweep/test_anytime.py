@@ -9,7 +9,6 @@ import pytest
 from scipy import integrate, stats
 
 from recyclelora.sweep.race.anytime import (
-    PRECISION,
     anytime_p,
     confidence_sequence,
     decide,
@@ -19,15 +18,17 @@ from recyclelora.sweep.race.anytime import (
     more_needed,
 )
 
+PRIOR = stats.norm(0, 2)
+"""Of effects in standard deviations; another one would be another test, and decide other races."""
+
 
 def bayes_factor(values: np.ndarray) -> float:
-    """Of a normal effect size against none, 1 / sigma a priori: noncentral t over central t, mixed numerically."""
+    """Of a normal effect size against none: noncentral t over central t, mixed numerically."""
     n = len(values)
     t = values.mean() / (values.std(ddof=1) / math.sqrt(n))
-    prior = stats.norm(0, 1 / math.sqrt(PRECISION))
 
     def likelihood(delta: float) -> float:
-        return float(stats.nct.pdf(t, n - 1, math.sqrt(n) * delta) * prior.pdf(delta))
+        return float(stats.nct.pdf(t, n - 1, math.sqrt(n) * delta) * PRIOR.pdf(delta))
 
     mixed, _ = integrate.quad(likelihood, -12, 12, limit=400, points=[values.mean() / values.std(ddof=1)])
     return mixed / float(stats.t.pdf(t, n - 1))
