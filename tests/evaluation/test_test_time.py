@@ -24,6 +24,13 @@ def test_a_mirrored_view_is_mirrored_back():
     assert torch.equal(found[:, 1], torch.full_like(found[:, 1], 2.5))  # (x + 5 - x) / 2
 
 
+def test_pixels_have_their_centres_in_both_sizes():
+    """Columns 0 to 3 at half the size are their means 0.5 and 2.5; back at four columns, a quarter of 2 between."""
+    images = torch.arange(4.0).expand(1, 3, 2, 4)
+    found = averaged(lambda view: view, images, scales=(0.5,))
+    assert found[0, 0, 0].tolist() == [0.5, 1.0, 2.0, 2.5]
+
+
 def test_scales_are_averaged_at_the_size_of_the_image():
     seen = []
 
