@@ -12,15 +12,39 @@ from recyclelora.models.decoders.config import DECODERS
 
 from .models import CLASSES, IGNORED, PATCH, features, labels, small, total_loss
 
+
+def layer(inputs: int, outputs: int, side: int = 1, bias: bool = True) -> int:
+    """Parameters of a convolution, or of a linear layer."""
+    return inputs * outputs * side**2 + bias * outputs
+
+
+def normed(inputs: int, outputs: int, side: int = 1) -> int:
+    """Of a convolution without bias and the norm behind it."""
+    return layer(inputs, outputs, side, bias=False) + 2 * outputs
+
+
+LEVELS = (256, 512, 1024, 1024)
+"""Widths to which DPT reassembles its levels."""
+UNIT = 4 * normed(256, 256, 3) + layer(256, 256)
+"""Two residual units of DPT's fusion and its projection."""
+BLOCK = 2 * 2 * 384 + layer(384, 3 * 384) + layer(384, 384) + layer(384, 4 * 384) + layer(4 * 384, 384)
+"""A transformer's block of width 384."""
 PARAMETERS = {
-    "linear": 4 * 1024 * 19 + 19 + 4 * 2 * 1024,
-    "segformer": 4 * (1024 * 256 + 256) + 4 * 256 * 256 + 2 * 256 + 256 * 19 + 19,
-    "fpn": 2_675_859,
-    "upernet": 10_701_587,
-    "dpt": 30_624_019,
-    "eomt": 9_172_756,
+    "linear": layer(4 * 1024, 19) + 4 * 2 * 1024,
+    "segformer": 4 * layer(1024, 256) + normed(4 * 256, 256) + layer(256, 19),
+    # laterals; levels at strides 32 to 4 are doubled in size three times to never, at least one convolution each
+    "fpn": 4 * layer(1024, 256) + 4 * normed(256, 128, 3) + 3 * normed(128, 128, 3) + layer(128, 19),
+    # norms of the levels, pooled at four scales, laterals and smoothing of the other three, all fused
+    "upernet": 4 * 2 * 1024 + 4 * normed(1024, 256) + normed(1024 + 4 * 256, 256, 3)
+    + 3 * (normed(1024, 256) + normed(256, 256, 3)) + normed(4 * 256, 256, 3) + layer(256, 19),
+    # projections, deconvolutions by 4 and 2 and a convolution by 1/2, all to the fusion's width, four fusions
+    "dpt": sum(layer(1024, width) + layer(width, 256, 3, bias=False) for width in LEVELS)
+    + layer(256, 256, 4) + layer(512, 512, 2) + layer(1024, 1024, 3) + 4 * UNIT + layer(256, 19),
+    # inward, queries, four blocks and a norm, classes and nothing, the mask MLP, upscaled twice
+    "eomt": 2 * 1024 + layer(1024, 384) + 100 * 384 + 4 * BLOCK + 2 * 384 + layer(384, 20) + 3 * layer(384, 384)
+    + 2 * (layer(384, 384, 2) + 384 * 3**2 + 2 * 384),
     "mask2former": 20_565_204,  # as mmdetection's head, see make_mmdet_fixture.py
-}
+}  # fmt: skip
 WITH_PYRAMID = ("fpn", "upernet", "mask2former")
 
 every = pytest.mark.parametrize("name", DECODERS)
