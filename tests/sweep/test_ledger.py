@@ -12,6 +12,7 @@ from recyclelora.runs.unit import CONFIRM, Unit
 from recyclelora.sweep.attempts import Attempt
 from recyclelora.sweep.ledger import COMPLETE, Ledger, Trial
 from recyclelora.system.errors import UserError
+from recyclelora.system.typed_json import read_record
 
 
 def added(tmp_path: Path, number: int = 7, **more: str) -> Trial:
@@ -95,6 +96,24 @@ def test_what_the_jobs_said_counts_where_the_state_is_not_what_was_written(tmp_p
     assert (read.state, [a.attempt for a in read.attempts]) == ("running", [1, 2])
     assert (read.outcome(0) or {}).get("values") == [0.5]
     assert len(ledger.remarks) == 1 and "0007/state.json: " in ledger.remarks[0]
+
+
+def test_a_unit_that_is_added_while_a_trial_is_read_is_no_damage(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    """Races and confirmations add units; the driver writes them down before their attempts."""
+    driven = added(tmp_path)
+
+    def read_meanwhile(path: Path, kind: type) -> object:
+        record = read_record(path, kind)
+        driven.units.append([])
+        driven.save()
+        driven.attempts.append(Attempt(len(driven.units) - 1, 1, "a", ""))
+        driven.save_state()
+        return record
+
+    driven.save_state()
+    monkeypatch.setattr("recyclelora.sweep.ledger.read_record", read_meanwhile)
+    ledger = Ledger(tmp_path)
+    assert len(ledger.trials()) == 1 and ledger.remarks == []
 
 
 def test_a_garbled_outcome_is_none(tmp_path: Path, capsys: pytest.CaptureFixture[str]):

@@ -7,7 +7,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any, Literal, NotRequired, TypedDict
@@ -251,6 +251,8 @@ def read_trial(folder: Path) -> Trial:
     Raises:
         UserError: ``trial.json`` is not what was written.
     """
+    path = folder / "state.json"
+    state, wrong = _read_state(path)  # first: a driver writes a trial's further units down before their attempts
     about = read_record(folder / "trial.json", TrialRecord)
     units = [unit["overrides"] for unit in about["units"]]
     if trial_folder(about["kind"], about["number"]) != folder.name or not units:
@@ -259,26 +261,30 @@ def read_trial(folder: Path) -> Trial:
         folder, about["number"], about["params"], about["overrides"], units, about["distributions"], about["kind"],
         about["asked"], plan=about.get("plan"), retry_of=about.get("retry_of"), identity=about.get("identity"),
     )  # fmt: skip
-    path = folder / "state.json"
-    if not path.exists():
-        return trial
-    try:
-        state = read_record(path, StateRecord)
-        if state["state"] == COMPLETE and not state["values"]:
-            raise UserError(f"{path}: values is {state['values']}, though state is complete")
-        attempts: Any = state["attempts"]  # as they are in the file
-        if any(not 0 <= attempt["unit"] < len(units) for attempt in attempts):
-            raise UserError(f"{path}: attempts is of units that the trial does not have")
-    except UserError as error:
-        trial.remark = f"{error}; what its jobs have said counts instead"
+    attempts: Any = state["attempts"] if state else []  # as they are in the file
+    if any(not 0 <= attempt["unit"] < len(units) for attempt in attempts):
+        wrong = f"{path}: attempts is of units that the trial does not have"
+    if wrong:
+        trial.remark = f"{wrong}; what its jobs have said counts instead"
         trial.attempts = [attempt for unit in range(len(units)) for attempt in _attempts_by_jobs(trial, unit)]
         trial.state = RUNNING if trial.attempts else WAITING
-        return trial
-    known = {f.name for f in fields(Attempt)}
-    for key in StateRecord.__annotations__.keys() & state.keys():
-        setattr(trial, key, state.get(key))
-    trial.attempts = [Attempt(**{k: v for k, v in a.items() if k in known}) for a in attempts]
+    elif state:
+        known = {f.name for f in fields(Attempt)}
+        for key in StateRecord.__annotations__.keys() & state.keys():
+            setattr(trial, key, state.get(key))
+        trial.attempts = [Attempt(**{k: v for k, v in a.items() if k in known}) for a in attempts]
     return trial
+
+
+def _read_state(path: Path) -> tuple[StateRecord | None, str | None]:
+    """``state.json`` if there is one, and what is wrong with it."""
+    try:
+        state = read_record(path, StateRecord) if path.exists() else None
+    except UserError as error:
+        return None, str(error)
+    if state and state["state"] == COMPLETE and not state["values"]:
+        return None, f"{path}: values is {state['values']}, though state is complete"
+    return state, None
 
 
 def _attempts_by_jobs(trial: Trial, unit: int) -> Iterator[Attempt]:
@@ -287,11 +293,6 @@ def _attempts_by_jobs(trial: Trial, unit: int) -> Iterator[Attempt]:
     latest = max((record["attempt"] for record in said if record is not None), default=0)
     for number in range(1, latest + 1):
         yield Attempt(unit, number, "", trial.asked, None if number == latest else now())
-
-
-def in_words(values: Iterable[float]) -> str:
-    """Values of a trial or of a run, for people."""
-    return ", ".join(f"{value:.4f}" for value in values)
 
 
 def trial_folder(kind: str, number: int) -> str:
