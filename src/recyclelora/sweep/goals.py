@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import re
 import statistics
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -151,3 +151,8 @@ def is_of_targets(objective: str) -> bool:
     selected_by_targets = objective.startswith("selection.best_target")
     of_targets = objective == "target_mean" or (is_miou(objective) and not objective.endswith("source_val"))
     return of_targets or selected_by_targets
+
+
+def in_words(values: Iterable[float]) -> str:
+    """Values of a trial or of a run, for people."""
+    return ", ".join(f"{value:.4f}" for value in values)

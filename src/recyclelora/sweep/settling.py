@@ -6,14 +6,14 @@ Everything that is decided is in the ledger before it is acted on, so that a kil
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from pathlib import Path
 
 from recyclelora.runs.unit import CANCELLED, AttemptEnd, Unit, began
 from recyclelora.sweep.attempts import MOST_FALSE_STARTS, Attempt, now, tries_again
 from recyclelora.sweep.cost import lasted, reached
 from recyclelora.sweep.execution import Executor, Stage, Status
-from recyclelora.sweep.goals import means, violations
+from recyclelora.sweep.goals import in_words, means, violations
 from recyclelora.sweep.ledger import COMPLETE, FAILED, PRUNED, WAITING, Trial
 from recyclelora.sweep.pausing import Pausing, rests
 from recyclelora.sweep.planning import Plan
@@ -112,7 +112,7 @@ class Settling:
             self.settle_trial(trial)
             if not trial.ended and outcome["status"] == "complete":
                 raced = self.racing.told(outcome) if trial.confirms else ""
-                self.say(f"{_name(trial)} {trial.units[unit][-1]}: {raced or _in_words(outcome.get('values') or ())}")
+                self.say(f"{_name(trial)} {trial.units[unit][-1]}: {raced or in_words(outcome.get('values') or ())}")
         elif outcome is None and _unwanted(trial, unit):
             self._end(trial, FAILED, reason=CANCELLED)
         elif tries_again(trial.attempts_of(unit), self.plan.max_retries):
@@ -243,10 +243,5 @@ def _told(trial: Trial) -> str:
     """A trial's end in one line."""
     name = _name(trial)
     if trial.state == COMPLETE:
-        return f"{name}: {_in_words(trial.values or ())}" + (f"; {trial.reason}" if trial.reason else "")
+        return f"{name}: {in_words(trial.values or ())}" + (f"; {trial.reason}" if trial.reason else "")
     return f"{name} {trial.state}: {trial.reason}"
-
-
-def _in_words(values: Iterable[float]) -> str:
-    """Values of a trial or of a run, for people."""
-    return ", ".join(f"{value:.4f}" for value in values)

@@ -16,8 +16,8 @@ from rich.text import Text
 
 from recyclelora.runs.unit import Unit, read_reports
 from recyclelora.sweep.cost import duration
-from recyclelora.sweep.goals import TUNED, is_miou
-from recyclelora.sweep.ledger import COMPLETE, FAILED, PAUSED, PRUNED, RUNNING, WAITING, Trial, in_words
+from recyclelora.sweep.goals import TUNED, in_words, is_miou
+from recyclelora.sweep.ledger import COMPLETE, FAILED, PAUSED, PRUNED, RUNNING, WAITING, Trial
 from recyclelora.sweep.race.reading import entrants_of, read_entrants, rows
 from recyclelora.sweep.race.rules import Entrant, Race, Standing, conclusion, judge
 from recyclelora.system.progress import screen, shown
