@@ -87,6 +87,26 @@ def seeded() -> Pixels:
     return Pixels()
 
 
+@pytest.mark.parametrize("clip", [None, 0.3])
+def test_a_run_is_a_plain_loop_of_torch(clip):
+    model, plain = seeded(), seeded()
+    log, _ = train(model, 6, **({} if clip is None else {"grad_clip": clip}))
+    optimizer = torch.optim.AdamW(plain.parameters(), lr=0.01, betas=(0.9, 0.999), weight_decay=0.0)
+    for step, (images, labels) in enumerate(batches(6)):
+        optimizer.param_groups[0]["lr"] = 0.01 * (1 - step / 6) ** 0.9
+        loss = nn.functional.cross_entropy(plain.head(images), labels, ignore_index=255)
+        optimizer.zero_grad()
+        loss.backward()
+        norm = float(torch.cat([p.grad.flatten() for p in plain.parameters()]).norm())
+        told = log.values[step + 1]
+        assert (told["loss_ce"], told["grad_norm"]) == pytest.approx((loss.item(), norm), rel=1e-5)
+        for parameter in plain.parameters():
+            parameter.grad *= 1.0 if clip is None else min(1.0, clip / norm)
+        optimizer.step()
+    for found, expected in zip(model.parameters(), plain.parameters(), strict=True):
+        torch.testing.assert_close(found, expected, atol=1e-6, rtol=1e-5)
+
+
 def test_the_labels_of_a_batch_are_told_apart_by_its_parts():
     """What the next test stands on: parts of equal size with other numbers of labelled pixels."""
     _, labels = next(batches(1))
