@@ -45,6 +45,33 @@ def test_noise_has_the_published_strength():
     assert set(np.unique(impulse)) == {0, 128, 255}
 
 
+@pytest.mark.parametrize("severity", range(1, 6))
+def test_every_severity_has_its_published_constant(severity):
+    """Hendrycks and Dietterich (2019), table of constants; compared before values are clipped."""
+    level = severity - 1
+    grey = np.full((300, 300, 3), 0.5, np.float32)
+
+    def changed(name, image=grey):
+        return corruptions.CORRUPTIONS[name](image, level, np.random.default_rng(0))
+
+    noise = (0.08, 0.12, 0.18, 0.26, 0.38)[level]
+    assert changed("gaussian_noise").std() == pytest.approx(noise, rel=0.01)
+    photons = (60, 25, 12, 5, 3)[level]
+    assert changed("shot_noise").std() == pytest.approx((0.5 / photons) ** 0.5, rel=0.01)
+    amount = (0.03, 0.06, 0.09, 0.17, 0.27)[level]
+    assert (changed("impulse_noise") != 0.5).mean() == pytest.approx(amount, rel=0.05)
+    ramp = np.linspace(0, 0.4, 300, dtype=np.float32)[None, :, None].repeat(300, 0).repeat(3, 2)
+    np.testing.assert_allclose(changed("brightness", ramp), ramp + 0.1 * severity, atol=1e-5)
+    closer = (0.4, 0.3, 0.2, 0.1, 0.05)[level]
+    np.testing.assert_allclose(changed("contrast", ramp), 0.2 + closer * (ramp - 0.2), atol=1e-5)
+    blocks = int(300 * (0.6, 0.5, 0.4, 0.3, 0.25)[level])
+    assert len(np.unique(changed("pixelate", ramp)[0, :, 0])) == blocks
+    quality = (25, 18, 15, 10, 7)[level]
+    _, data = cv2.imencode(".jpg", IMAGE[..., ::-1], [cv2.IMWRITE_JPEG_QUALITY, quality])
+    found = changed("jpeg_compression", IMAGE.astype(np.float32) / 255) * 255
+    assert np.abs(found - cv2.imdecode(data, 1)[..., ::-1]).max() <= 1
+
+
 def test_brightness_and_contrast_by_hand():
     image = np.zeros((2, 2, 3), np.uint8)
     image[0] = 200
