@@ -60,21 +60,22 @@ def test_style_jitter_moves_means_by_deviations_and_stretches_these_by_an_expone
     np.testing.assert_allclose(found[1], std * np.exp(0.5 * stretch), atol=0.5)
 
 
+@pytest.mark.parametrize("image", [IMAGE, np.zeros_like(IMAGE)], ids=["noise", "black"])
 @pytest.mark.parametrize("share", [0.0, 0.4, 1.0])
 @pytest.mark.parametrize("beta", [0.03, 0.1])
-def test_fourier_mix_equals_the_whole_transform(share: float, beta: float):
+def test_fourier_mix_equals_the_whole_transform(image: np.ndarray, share: float, beta: float):
     """FDA as it is written: swap a square of the shifted amplitude spectrum, keep the phase, transform back."""
-    own, foreign = (np.fft.fftshift(np.fft.fft2(i, axes=(0, 1)), axes=(0, 1)) for i in (IMAGE, OTHER))
+    own, foreign = (np.fft.fftshift(np.fft.fft2(i, axes=(0, 1)), axes=(0, 1)) for i in (image, OTHER))
     order, (y, x) = int(beta * 48), (24, 32)
     square = slice(y - order, y + order + 1), slice(x - order, x + order + 1)
     amplitude = np.abs(own)
     amplitude[square] = (1 - share) * amplitude[square] + share * np.abs(foreign)[square]
     spectrum = np.fft.ifftshift(amplitude * np.exp(1j * np.angle(own)), axes=(0, 1))
     expected = np.clip(np.fft.ifft2(spectrum, axes=(0, 1)).real, 0, 255)
-    mixed = mixed_fourier(IMAGE, OTHER, beta, share)
+    mixed = mixed_fourier(image, OTHER, beta, share)
     assert np.abs(mixed - expected).max() <= 0.51
     if share == 0.0:
-        np.testing.assert_array_equal(mixed, IMAGE)
+        np.testing.assert_array_equal(mixed, image)
 
 
 def test_fourier_mix_takes_the_other_mean_and_keeps_details():

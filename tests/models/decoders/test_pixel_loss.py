@@ -70,6 +70,18 @@ def test_parts_of_a_step_come_to_the_whole_for_sums_over_pixels(batch):
     torch.testing.assert_close(torch.stack(parts).mean(), whole(logits, labels, IGNORE)["loss_ce"])
 
 
+def test_one_labelled_pixel_of_two_parts_counts_whole(batch):
+    logits, labels = batch
+    labels = torch.full_like(labels, IGNORE)
+    labels[1, 2, 3] = 1
+    whole = PixelLoss(PixelLossConfig(), NAMES)
+    norm = torch.stack([whole.counts(part[None], IGNORE) for part in labels]).mean()
+    assert norm == 0.5
+    parts = [whole(logits[i : i + 1], labels[i : i + 1], IGNORE, norm)["loss_ce"] for i in range(2)]
+    assert parts[0] == 0
+    torch.testing.assert_close(parts[1] / 2, F.cross_entropy(logits[1:, :, 2, 3], torch.tensor([1])))
+
+
 def test_nothing_labelled_is_zero_with_a_gradient(batch):
     logits = batch[0]
     for found in loss((logits, torch.full((2, 4, 5), IGNORE)), focal=1.0, dice=1.0, lovasz=1.0).values():
