@@ -101,6 +101,15 @@ def test_padding_is_black_and_ignored():
     assert (label[2] == 255).all() and (label[:, 3] == 255).all() and (label[:2, :3] == 4).all()
 
 
+@pytest.mark.parametrize("size", [(2, 5), (4, 3), (2, 3), (1, 1)])
+def test_padding_of_one_side_alone(size: tuple[int, int]):
+    image, label = np.full((2, 3, 3), 9, np.uint8), np.full((2, 3), 4, np.uint8)
+    wider = ((0, max(size[0] - 2, 0)), (0, max(size[1] - 3, 0)))
+    padded, mask = pad(image, label, size)
+    np.testing.assert_array_equal(mask, np.pad(label, wider, constant_values=255))
+    np.testing.assert_array_equal(padded, np.pad(image, (*wider, (0, 0))))
+
+
 def test_dominating_share_counts_labelled_pixels_only():
     assert dominating_share(np.array([[1, 1, 1, 2, 255, 255]], np.uint8)) == 0.75
     assert dominating_share(np.full((2, 2), 255, np.uint8)) == 1.0
