@@ -119,6 +119,31 @@ def test_ids_that_are_known_to_be_cityscapes(tmp_path):
     assert (ids[7], ids[26], ids[3], ids[36], 35 in ids) == ("road", "car", "ignore", "ignore", False)
 
 
+def test_folders_beside_train_and_val_are_targets_and_nothing_is_left_out_silently(tmp_path):
+    root = tmp_path / "town"
+    for split in ("train", "val", "night", "rain"):
+        for number in range(3):
+            photo(root / f"images/{split}/{number}.png")
+            if split != "rain":
+                mask(root / f"gt/{split}/{number}_ids.png", 0, 7)
+    photo(root / "thumbs/0.png")
+    config, opened, said = described(tmp_path, root)
+    assert [t.split for t in config.data.targets] == ["night"]
+    assert {name: len(d) for name, d in opened.scored.items()} == {"source_val": 3, "night": 3}
+    assert "night: 3 images with masks (images/night/*.png, gt/night/*_ids.png)" in said
+    assert "left out, being in no split: images 3 in images/rain/, 1 in thumbs/" in said
+
+
+def test_images_and_masks_in_folders_of_each_split(tmp_path):
+    for split in ("train", "valid", "night"):
+        for number in range(3):
+            photo(tmp_path / f"town/{split}/images/{number}.png")
+            mask(tmp_path / f"town/{split}/labels/{number}.png", 0, 7)
+    _, opened, said = described(tmp_path, tmp_path / "town")
+    assert {name: len(d) for name, d in opened.scored.items()} == {"source_val": 3, "night": 3}
+    assert "train: 3 images with masks (train/images/*.png, train/labels/*.png)" in said and "left out" not in said
+
+
 def test_a_pipe_is_no_image(tmp_path):
     for name in ("a", "b"):
         photo(tmp_path / f"photos/{name}.jpg")

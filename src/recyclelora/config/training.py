@@ -91,7 +91,8 @@ class TrainerConfig:
 
     def check(self) -> Iterator[Problem]:
         if self.epochs is not None and self.min_steps > self.max_steps:
-            yield "min_steps", f"must not be above max_steps, {self.max_steps}"
+            below = f"must not be above max_steps, {self.max_steps}"
+            yield "min_steps", f"{below}: lower it, or train max_steps whatever the images: trainer.epochs=null"
         if self.compile_mode is not None and not self.compile:
             yield "compile_mode", "says how to compile: add trainer.compile=true"
         if self.ema is not None and not 0 < self.ema <= 1:

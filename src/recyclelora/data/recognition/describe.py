@@ -17,7 +17,7 @@ from recyclelora.data.recognition.coding import GUESSED, Colour, recognise_codin
 from recyclelora.data.recognition.layout import recognise
 from recyclelora.data.recognition.option_file import SHOWN, Described, as_yaml, samples
 from recyclelora.drawing.sheets import crop_sheet, png
-from recyclelora.system.errors import UserError
+from recyclelora.system.errors import UserError, some
 from recyclelora.system.next_steps import next_steps, typed_as
 from recyclelora.system.storage import write_bytes, write_text
 
@@ -113,6 +113,9 @@ def _findings(found: Described) -> list[str]:
         lines.append(f"sizes: short edges of {found.short_edges[0]} to {found.short_edges[-1]} pixels")
     if any(split.unmasked for split in layout.splits if split.masks is not None):
         lines.append("images without a mask are refused: move them away, or name them in folder.exclude")
+    if layout.left:
+        folders = [f"{count} in {folder}/" for folder, count in layout.left.most_common()]
+        lines.append(f"left out, being in no split: images {some(folders, 3)}")
     return lines
 
 

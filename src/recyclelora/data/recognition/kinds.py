@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections import Counter, defaultdict
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path, PurePosixPath
 
 import cv2
@@ -22,6 +22,9 @@ SPLITS = {
     "test": "test", "testing": "test",
 }  # fmt: skip
 """Words by which folders are called -> the split."""
+
+NO_TEXT = ("y", "n", "yes", "no", "on", "off", "true", "false", "null")
+"""Words that YAML does not read as such, and no names of splits."""
 
 _PARTS = "images?|imgs?|rgb|masks?|labels?|annot(?:ation)?s?|gt|seg"
 _WORDS = "|".join(sorted(SPLITS, key=len, reverse=True))
@@ -47,7 +50,8 @@ class Name:
     path: str
     """relative to the root"""
     place: str
-    """its folders up to the one that names a split, in which ``{split}`` stands for that; else the first folder"""
+    """its folders up to the one that names a split, in which ``{split}`` stands for that, and one called ``images``,
+    ``masks`` and the like in it; else the first folder"""
     split: str | None
     word: str
     """how the split is called there"""
@@ -78,17 +82,36 @@ def find_kinds(root: Path) -> tuple[list[Kind], list[Kind]]:
     """Kinds of images and of masks below a folder, the largest first."""
     paths = [path.relative_to(root).as_posix() for path in files_below(root) if path.is_file()]
     names = _taken_apart([p for p in paths if PurePosixPath(p).suffix.lower() in IMAGE_SUFFIXES and not is_hidden(p)])
-    families: dict[tuple[str, str, str], list[Name]] = defaultdict(list)
+    places = {name.place for name in names if name.split is not None}
+    beside = {name: own for name in names if name.split is None and (own := _placed_beside(name, places))}
+    families: dict[tuple[str, str, str, str], list[Name]] = defaultdict(list)
     for name in names:
-        families[name.place, name.tail, name.suffix.lower()].append(name)
-    images: dict[tuple[str, str], Kind] = {}
+        own = beside.get(name)
+        families[own.word if own else "", (own or name).place, name.tail, name.suffix.lower()].append(name)
+    images: list[Kind] = []
     masks: list[Kind] = []
-    for (place, tail, _), members in families.items():
-        if holds_masks(root, members):
-            masks.append(Kind(place, tail, members))
+    for (word, place, tail, suffix), members in sorted(families.items(), key=lambda family: family[0][0] != ""):
+        are_masks = holds_masks(root, members)
+        kinds = masks if are_masks else images
+        alike = [k for k in kinds if k.tail == tail and (not are_masks or k.suffixes == [suffix.removeprefix(".")])]
+        if word and (home := next((k for k in alike if k.place == place), None)):
+            home.names.extend(beside[name] for name in members)
+        elif home := next((k for k in alike if k.place == members[0].place), None):
+            home.names.extend(members)
         else:
-            images.setdefault((place, tail), Kind(place, tail)).names.extend(members)
-    return sorted(images.values(), key=_size), sorted(masks, key=_size)
+            kinds.append(Kind(members[0].place, tail, members))
+    return sorted(images, key=_size), sorted(masks, key=_size)
+
+
+def _placed_beside(name: Name, places: set[str]) -> Name | None:
+    """A name in a folder beside ``train`` and ``val`` as one of a split that is called like the folder."""
+    folders = PurePosixPath(name.path).parts[:-1]
+    for index, folder in enumerate(folders):
+        inside, rest = _inside(folders[index + 1 :])
+        place = "/".join([*folders[:index], "{split}", *inside])
+        if place in places and re.fullmatch(r"[A-Za-z]\w*", folder) and folder.lower() not in NO_TEXT:
+            return replace(name, place=place, split=folder, word=folder, rest=rest)
+    return None
 
 
 def _size(kind: Kind) -> int:
@@ -131,9 +154,16 @@ def _placed(folders: Sequence[str]) -> tuple[str, str | None, str, str]:
         match = _SPLIT.match(folder)
         if match is not None:
             word = match["a"] or match["d"]
-            place = "/".join([*folders[:index], f"{match['c'] or ''}{{split}}{match['b'] or ''}"])
-            return place, SPLITS[word.lower()], word, _slashed(folders[index + 1 :])
+            inside, rest = _inside(folders[index + 1 :])
+            place = "/".join([*folders[:index], f"{match['c'] or ''}{{split}}{match['b'] or ''}", *inside])
+            return place, SPLITS[word.lower()], word, rest
     return "/".join(folders[:1]), None, "", _slashed(folders[1:])
+
+
+def _inside(folders: Sequence[str]) -> tuple[Sequence[str], str]:
+    """The folder in a split's that tells images from masks, as in ``train/images``, if it does; and what is left."""
+    count = int(bool(folders) and re.fullmatch(f"(?i){_PARTS}", folders[0]) is not None)
+    return folders[:count], _slashed(folders[count:])
 
 
 def _slashed(folders: Sequence[str]) -> str:

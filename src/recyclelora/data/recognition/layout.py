@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import re
 from collections import Counter
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from recyclelora.data.datasets.own import DRIVE, OwnSplit
-from recyclelora.data.recognition.kinds import Kind, Name, find_kinds
+from recyclelora.data.recognition.kinds import SPLITS, Kind, Name, find_kinds
 from recyclelora.system.errors import UserError
 
 SHARES = {"train": 0.8, "val": 0.2}
@@ -39,6 +39,8 @@ class Split:
     """images without one"""
     lonely: int = 0
     """masks without an image"""
+    found: frozenset[Path] = frozenset()
+    """images, with masks and without"""
 
 
 @dataclass(frozen=True)
@@ -50,6 +52,8 @@ class Layout:
     """of ``data.folder.group``"""
     groups: int = 0
     """how many there are"""
+    left: Counter[str] = field(default_factory=Counter)
+    """folder -> images that are in no split"""
 
 
 def recognise(root: Path) -> Layout:
@@ -72,7 +76,11 @@ def recognise(root: Path) -> Layout:
             "together: give a mask the name of its image, or write the patterns yourself (docs/data.md)"
         )
     splits = _splits(root, image, mask, headless)
-    return _with_shares(root, splits, [n for n in image.names if n.split in ("train", None)])
+    layout = _with_shares(root, splits, [n for n in image.names if n.split in ("train", None)])
+    found = {path for split in layout.splits for path in split.found}
+    paths = [root / name.path for kind in images for name in kind.names]
+    left = Counter(path.parent.relative_to(root).as_posix() for path in paths if path not in found)
+    return replace(layout, left=left)
 
 
 def _matching(image: Kind, mask: Kind, headless: bool) -> int:
@@ -117,7 +125,9 @@ def _splits(root: Path, image: Kind, mask: Kind, headless: bool) -> list[Split]:
         deep = any(n.rest for n in mine + theirs)
         pattern = _pattern(image, mine, deep, headless)
         masks = _pattern(mask, theirs, deep, headless) if theirs else None
-        found.append(_looked_at(root, Split(split or "all", pattern, masks)))
+        looked_at = _looked_at(root, Split(split or "all", pattern, masks))
+        if looked_at.pairs or split is None or split in SPLITS.values():
+            found.append(looked_at)
     order = {"train": 0, "val": 1, "test": 2}
     return sorted(found, key=lambda s: order.get(s.name, 3))
 
@@ -136,7 +146,13 @@ def _looked_at(root: Path, split: Split) -> Split:
     masks = files.masks or {}
     pairs = tuple((path, masks[key]) for key, path in files.images.items() if key in masks)
     lonely = len(masks.keys() - files.images.keys() - files.left_keys.keys())
-    return replace(split, pairs=pairs, unmasked=len(files.images) - len(pairs), lonely=lonely)
+    return replace(
+        split,
+        found=frozenset(files.images.values()),
+        pairs=pairs,
+        unmasked=len(files.images) - len(pairs),
+        lonely=lonely,
+    )
 
 
 def _with_shares(root: Path, splits: list[Split], names: list[Name]) -> Layout:
