@@ -90,6 +90,8 @@ def test_config_round_trip(make_config, tmp_path: Path):
         ([*SHARED, "losses=orthogonality"], ["trainer.strategy", "losses.orthogonality", "use ddp"]),
         ([*SHARED, "backbone=sam_base"], ["trainer.strategy", "SAM", "use ddp"]),
         (["trainer.precision=fp32"], ["trainer.precision", "32-true"]),
+        (["trainer.epochs=20", "trainer.min_steps=300", "trainer.max_steps=4"],
+         ["trainer.min_steps", "max_steps, 4", "trainer.epochs=null"]),
         (["trainer.compile_mode=default"], ["trainer.compile_mode", "trainer.compile=true"]),
         (["trainer.compile=true", "trainer.compile_mode=reduce_overhead"], ["did you mean reduce-overhead"]),
         (["data.augment.crop=[512]"], ["data.augment.crop", "height, width"]),

@@ -93,3 +93,11 @@ def test_every_plot_is_a_png_also_of_a_run_that_has_just_begun_and_of_many_class
         picture = Image.open(io.BytesIO(png(figure)))
         assert max(picture.size) < 5000
         assert np.asarray(picture.convert("L")).std() > 1
+
+
+def test_a_curve_of_one_point_is_a_dot():
+    point = {"step": 4, "loss": 2.0, "lr": 1e-3, "weight_decay": 0.05, "seconds_per_step": 2.0}
+    markers = [line.get_marker() for axis in plots.curves([point]).axes for line in axis.lines]
+    assert markers == ["o"] * 4
+    longer = [point, point | {"step": 5}]
+    assert {line.get_marker() for axis in plots.curves(longer).axes for line in axis.lines} == {"None"}

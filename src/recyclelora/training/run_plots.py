@@ -195,7 +195,8 @@ def _styles() -> Iterator[dict[str, str]]:
 
 def _line(axis: Any, points: Sequence[tuple[float, float]], **style: Any) -> None:
     if points:
-        axis.plot(*zip(*points, strict=True), **style)
+        dot = {"marker": "o"} if len(points) == 1 else {}  # a line of one point shows nothing
+        axis.plot(*zip(*points, strict=True), **(dot | style))
     axis.set_xlabel("step", fontsize=8)
     axis.xaxis.get_major_locator().set_params(integer=True, min_n_ticks=1)
 
