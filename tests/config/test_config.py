@@ -146,6 +146,14 @@ def test_a_group_that_is_a_plain_value_is_refused(group: str, value: object):
         typed(node)
 
 
+def test_a_run_of_a_kind_that_is_not_installed_is_named_once(make_config, tmp_path: Path):
+    path = tmp_path / "config.yaml"
+    path.write_text(to_yaml(make_config("adapter=frozen")).replace("kind: frozen", "kind: lost"))
+    with pytest.raises(ConfigError) as refusal:
+        load_config(path)
+    assert str(refusal.value) == f"{path}: adapter.kind=lost is not known here; install the package it comes from"
+
+
 @pytest.mark.parametrize(
     "text",
     [

@@ -36,6 +36,7 @@ def test_the_page_of_a_running_sweep_says_how_it_stands(tmp_path: Path, monkeypa
     monkeypatch.setattr("recyclelora.reports.charts.draw", lambda comparison, folder: [])
     live.refresh(sweep, running=True)
     page = (sweep / "report.html").read_text()
+    assert "<dt>last," in page and "bootstrap" not in page and "t-interval" not in page  # there is no difference yet
     assert 'http-equiv="refresh"' in page and "30/100" in page and "job 17" in page
     assert "of runs so far" in page and "&lt;soma&gt;" in page and "<soma>" not in page
     live.refresh(sweep, running=False)

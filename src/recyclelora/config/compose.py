@@ -181,6 +181,8 @@ def load_config(path: Path) -> Config:
             else:
                 schema[group] = OmegaConf.structured(_schema(path, group, raw[group].kind, kinds))
         merged = OmegaConf.merge(schema, raw)
+    except ConfigError:
+        raise
     except FileNotFoundError as error:
         raise ConfigError(f"{path}: no such file") from error
     except OSError as error:
