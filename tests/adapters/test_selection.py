@@ -183,3 +183,9 @@ def test_large_gated_backbones_are_selected_whole(name):
         model = timm.create_model(name)
     linears = [name for name, module in model.blocks.named_modules(prefix="blocks") if isinstance(module, nn.Linear)]
     assert select_linears(model) == linears
+
+
+def test_a_bare_name_is_told_the_pattern_that_it_stands_for():
+    with pytest.raises(ValueError, match=r"targets: 'qkv' matches no linear layer .*; did you mean '\*\.qkv'\?"):
+        select_linears(tiny_vit(), ["qkv"])
+    assert select_linears(tiny_vit(), ["*.qkv"]) == ["blocks.0.attn.qkv", "blocks.1.attn.qkv"]

@@ -105,6 +105,8 @@ def test_bad_paths_are_one_clear_line(tmp_path, monkeypatch):
         read_sweep(tmp_path / "outputs/sweeps")
     with pytest.raises(UserError, match=re.escape("runs=outputs/runs/*: no run directory")):
         run_paths("outputs/runs/*")
+    with pytest.raises(UserError, match=re.escape("it is a sweep's: sweep=outputs/sweeps/right")):
+        run_paths("outputs/sweeps/right")
     (tmp_path / "outputs/sweeps/right" / run_name(0) / "result.json").write_text("{")
     with pytest.raises(UserError, match=r"result.json: cannot be read"):
         read_sweep(tmp_path / "outputs/sweeps/right")

@@ -71,9 +71,10 @@ def _linears_of_blocks(model: nn.Module, blocks: str) -> dict[str, nn.Linear]:
 
 
 def _hint(target: str, available: dict[str, nn.Linear]) -> str:
-    """The nearest name, and a few others."""
+    """The nearest name, or the pattern of those that end like it, and a few others."""
     names = list(available)
-    nearest = difflib.get_close_matches(target, names, n=1, cutoff=0.0)
+    ends = [f"*.{target}"] if any(name.endswith(f".{target}") for name in names) else []
+    nearest = ends or difflib.get_close_matches(target, names, n=1, cutoff=0.0)
     shown = ", ".join(names[:4])
     return f"did you mean {nearest[0]!r}? Available: {shown}, ..." if nearest else "those blocks hold no linear layer"
 

@@ -17,6 +17,7 @@ from recyclelora.reports.page import command_line, state_counts, write_page
 from recyclelora.reports.records import Study, read_runs, read_sweep
 from recyclelora.reports.table import Table
 from recyclelora.runs.directory import CONFIG, FIGURES, is_run, outputs_of
+from recyclelora.sweep.record import is_sweep
 from recyclelora.system.errors import UserError
 from recyclelora.system.next_steps import as_typed_here, next_steps, typed_as, with_run
 from recyclelora.system.progress import Reporter, shown
@@ -58,7 +59,8 @@ def run_paths(runs: str | list[str]) -> list[Path]:
         )
         good = [path for path in hits if is_run(path)]
         if not good:
-            raise UserError(f"runs={text}: no run directory (a folder with {CONFIG}) is there")
+            instead = f"; it is a sweep's: sweep={text}" if is_sweep(pattern) else ""
+            raise UserError(f"runs={text}: no run directory (a folder with {CONFIG}) is there{instead}")
         found += good
     return list(dict.fromkeys(found))
 
