@@ -29,6 +29,15 @@ def test_restyled_has_the_statistics_it_was_given():
     np.testing.assert_allclose(std, [12, 20, 6], atol=0.5)
 
 
+@pytest.mark.parametrize("contrast", [1.0, 0.08, 0.02])
+def test_restyled_is_adains_formula_for_every_pixel(contrast: float):
+    """Also where values leave 0 to 255; a deviation below one grey level counts as one."""
+    image = np.rint(120 + contrast * (IMAGE - 120.0)).astype(np.uint8)
+    (mean, std), new_mean, new_std = statistics(image), np.array([5.0, 128.0, 250.0]), np.array([30.0, 90.0, 40.0])
+    expected = np.clip((image - mean) / np.maximum(std, 1) * new_std + new_mean, 0, 255)
+    assert np.abs(restyled(image, new_mean, new_std) - expected).max() <= 0.5 + 1e-6
+
+
 def test_style_mix_goes_from_one_image_to_the_other():
     np.testing.assert_array_equal(mixed_style(IMAGE, OTHER, 0.0), IMAGE)
     for share in (0.5, 1.0):
@@ -60,7 +69,11 @@ def test_style_jitter_moves_means_by_deviations_and_stretches_these_by_an_expone
     np.testing.assert_allclose(found[1], std * np.exp(0.5 * stretch), atol=0.5)
 
 
-@pytest.mark.parametrize("image", [IMAGE, np.zeros_like(IMAGE)], ids=["noise", "black"])
+@pytest.mark.parametrize(
+    "image",
+    [IMAGE, np.zeros_like(IMAGE), 255 * (IMAGE > (90, 120, 150)).astype(np.uint8)],
+    ids=["noise", "black", "glaring"],
+)
 @pytest.mark.parametrize("share", [0.0, 0.4, 1.0])
 @pytest.mark.parametrize("beta", [0.03, 0.1])
 def test_fourier_mix_equals_the_whole_transform(image: np.ndarray, share: float, beta: float):
