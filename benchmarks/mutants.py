@@ -74,6 +74,16 @@ CORE = {
     "models/losses/geco.py": "models/losses",
     "models/losses/orthogonality.py": "models/losses",
     "models/losses/style_consistency.py": "models/losses",
+    "models/decoders/linear.py": "models/decoders/test_convolutional.py",
+    "models/decoders/matching.py": "models/decoders/test_matching.py",
+    "models/decoders/mask_loss.py": "models/decoders/test_mask_loss.py",
+    "models/decoders/pixel_loss.py": "models/decoders/test_pixel_loss.py",
+    "models/decoders/points.py": "models/decoders/test_points.py models/decoders/test_mask_loss.py",
+    "training/schedule.py": "training/test_optimizer.py training/test_backbone_rates.py",
+    "training/average.py": "training/test_average.py",
+    "data/transforms.py": "data/test_transforms.py",
+    "data/photometric.py": "data/test_photometric.py",
+    "data/mixing.py": "data/test_mixing.py",
 }
 """File of the package -> its tests."""
 
