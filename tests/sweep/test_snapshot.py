@@ -9,8 +9,10 @@ from pathlib import Path
 
 import pytest
 from hydra import compose, initialize_config_dir
+from hydra.errors import HydraException
 from installing import install, install_project
 
+from recyclelora.commands.clear_line import explain
 from recyclelora.config.compose import home, register_schemas
 from recyclelora.sweep import snapshot, unpack
 from recyclelora.system.errors import UserError
@@ -148,6 +150,17 @@ def test_option_files_of_ones_own_are_part_of_it_and_stay_trusted(tmp_path: Path
     assert started[0][3:] == ["--config-dir", str(own), "-m", "experiment=a"]
     named = os.environ["RECYCLELORA_TRUSTED"].split(":")
     assert {str(own), f"{folder}/conf/hydra/launcher/ours.yaml"} <= set(named)
+
+
+@pytest.mark.parametrize("began", [True, False])
+def test_an_option_newer_than_the_sweep_is_told_from_a_typo(began: bool, monkeypatch: pytest.MonkeyPatch):
+    if began:
+        monkeypatch.setenv(snapshot.VARIABLE, "/srv/outputs/sweeps/mine/snapshot.zip")
+    register_schemas()
+    with initialize_config_dir(str(home() / "conf")), pytest.raises(HydraException) as refused:
+        compose("train", ["hydra/launcher=ours"], return_hydra_config=True)
+    said = explain(refused.value)
+    assert said.startswith("hydra/launcher=ours: no such option") and ("snapshot=renew" in said) == began
 
 
 def test_a_home_that_cannot_be_written_does_not_keep_a_sweep_from_beginning(tmp_path: Path, monkeypatch):

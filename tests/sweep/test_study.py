@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import os
 import shutil
 import sqlite3
 from pathlib import Path
@@ -43,6 +44,15 @@ def test_it_is_made_from_the_ledger_and_then_left_alone(sweep: Path):
     assert opened(sweep) == (WANTED, ["the study was rebuilt from the ledger: 5 trials"])
     assert opened(sweep) == (WANTED, [])
     assert [path.name for path in sweep.glob("study.db*broken*")] == []
+
+
+def test_its_file_is_a_groups_where_the_umask_says_so(sweep: Path):
+    before = os.umask(0o007)
+    try:
+        opened(sweep)
+    finally:
+        os.umask(before)
+    assert (sweep / "study.db").stat().st_mode & 0o777 == 0o660
 
 
 DAMAGE = {

@@ -158,3 +158,5 @@ def test_somebody_elses_run_does_not_say_where_files_are_written(folder, tmp_pat
     assert cache.of_run(str(folder)) == folder
     assert cache.of_run(str(tmp_path / "elsewhere")) == tmp_path / "default"
     assert cache.of_run("/nowhere") == tmp_path / "default"
+    cannot_be_looked_into = "/" + 300 * "x"  # as a closed home: Path.is_dir raises there
+    assert cache.of_run(cannot_be_looked_into) == tmp_path / "default"

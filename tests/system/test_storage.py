@@ -3,6 +3,7 @@ from __future__ import annotations
 import multiprocessing
 import os
 import signal
+import stat
 import threading
 import time
 from pathlib import Path
@@ -11,6 +12,7 @@ import pytest
 
 from recyclelora.system.errors import UserError
 from recyclelora.system.storage import (
+    LOCK,
     append_text,
     folder_inside,
     is_own_file,
@@ -110,6 +112,25 @@ def test_what_a_command_writes_inside_a_run_follows_no_link(tmp_path: Path):
     (tmp_path / "run/predictions").symlink_to(tmp_path / "mine")
     with pytest.raises(UserError, match="predictions: is a link"):
         folder_inside(tmp_path / "run", "predictions")
+
+
+def test_locks_have_the_rights_that_the_umask_gives(tmp_path: Path):
+    before = os.umask(0o007)
+    try:
+        with locked(tmp_path):
+            assert stat.S_IMODE((tmp_path / LOCK).stat().st_mode) == 0o660
+    finally:
+        os.umask(before)
+
+
+def test_somebody_elses_run_says_where_to_write_instead(tmp_path: Path, monkeypatch):
+    (tmp_path / "file").touch()
+    with pytest.raises(UserError, match=r"cannot be created: .*; give output=<folder>"):
+        folder_inside(tmp_path / "file", "predictions", "give output=<folder>")
+    (tmp_path / "evaluations").mkdir()
+    monkeypatch.setattr("os.access", lambda path, mode: False)
+    with pytest.raises(UserError, match="evaluations: cannot be written; copy the run"):
+        folder_inside(tmp_path, "evaluations")
 
 
 def test_own_files_are_plain_and_reached_through_no_link(tmp_path: Path):

@@ -87,6 +87,7 @@ def test_parameters_tags_note_pictures_and_times(run):
     assert params["data.num_classes"] == "19" and params["data.class_names"].startswith("road, sidewalk, building")
     assert not [key for key in params if key.startswith(("output_dir", "cache", "tracking"))]
     assert tags["signature"] == "0" * 16 and tags["mlflow.source.git.commit"] == "abc"
+    assert tags["mlflow.user"] == path.owner()
     assert tags["slurm_job"] == "71" and tags["seed"] == "0" and tags["protocol"] == "whole"
     assert tags["tuned_on_targets"] == "false" and tags["state"] == "finished"
     assert "adapter.main.rank=4" in tags["changed"] and "adapter.alpha" not in tags["changed"]

@@ -1,5 +1,6 @@
 """The store: what many processes write at once is there once."""
 
+import os
 import threading
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
@@ -8,6 +9,7 @@ from mlflow.exceptions import MlflowException
 from pytest import fixture, raises
 
 from recyclelora.system.errors import UserError
+from recyclelora.tracking.follow import explained
 from recyclelora.tracking.mlflow.store import Store
 
 STREETS = Dataset(name="streets (train)", digest="0123456789abcdef", source_type="local", source="{}")
@@ -52,6 +54,23 @@ def test_a_deleted_experiment_is_named_with_what_to_do(store):
     store.client.delete_experiment(experiment)
     with raises(UserError, match=rf"mine was deleted; restore it .*--experiment-id {experiment}.*tracking.experiment="):
         store.experiment("mine")
+
+
+def test_a_group_shares_the_file_as_its_umask_says_and_one_that_is_not_mine_is_refused(store, tmp_path, monkeypatch):
+    before = os.umask(0o007)
+    try:
+        store.experiment("mine")
+    finally:
+        os.umask(before)
+    assert (tmp_path / "mlflow.db").stat().st_mode & 0o777 == 0o660
+    monkeypatch.setattr("os.access", lambda path, mode: False)
+    with raises(UserError, match=r"mlflow\.db: cannot be written: .*; set MLFLOW_TRACKING_URI to a server"):
+        _ = Store(store.uri, tmp_path).client
+
+
+def test_what_sqlalchemy_says_before_the_cause_is_left_out():
+    error = MlflowException("(raised as a result of Query-invoked autoflush)\n(sqlite3.Error) readonly\n[SQL: x]")
+    assert explained(error) == "MlflowException: (sqlite3.Error) readonly"
 
 
 class _Older(BaseHTTPRequestHandler):

@@ -55,6 +55,7 @@ def runs_of(config) -> tuple[dict, dict]:
 def test_trials_are_nested_with_the_states_that_the_ledger_tells(config, sweep):
     sync(sweep)
     parent, trials = runs_of(config)
+    assert parent.data.tags["mlflow.user"] == sweep.owner()
     states = {number: (run.info.status, run.data.tags["state"]) for number, run in trials.items()}
     assert states["0"] == ("FINISHED", "finished")
     assert states["1"] == ("FAILED", "failed: step 2: the loss is nan")

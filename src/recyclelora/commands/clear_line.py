@@ -6,6 +6,7 @@ import dataclasses
 import errno
 import io
 import os
+import re
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -17,6 +18,7 @@ from yaml import YAMLError
 from recyclelora.config.compose import ConfigError
 from recyclelora.config.launchers import LocalOptions, SlurmOptions
 from recyclelora.config.messages import in_words
+from recyclelora.sweep import snapshot
 from recyclelora.sweep.command import SHORT
 from recyclelora.system.errors import Interrupted, UserError
 from recyclelora.system.redaction import redacted
@@ -101,7 +103,10 @@ def explain(error: Exception, command: str = "train") -> str:
             if line and not line.startswith(("reference_type", "object_type", "To append")) and line not in lines:
                 lines.append(line)
         cause = cause.__cause__
-    return in_words(lines, command, _sweep_keys())
+    said = in_words(lines, command, _sweep_keys())
+    if snapshot.VARIABLE in os.environ and re.search("no such (option|key)", said):
+        said += "; a sweep has the options of the day it began: snapshot=renew takes today's"
+    return said
 
 
 def _sweep_keys() -> tuple[str, ...]:

@@ -39,7 +39,7 @@ def export(config: ExportConfig, trial: int | None = None) -> None:
     write = writer(config.format)
     source = open_run(config)
     reporter = Reporter()
-    own = None if config.output else folder_inside(Path(config.run), EXPORTS) / config.format
+    own = None if config.output else folder_inside(Path(config.run), EXPORTS, "give output=<folder>") / config.format
     final = own or Path(str(config.output)).expanduser()
     with replaced(final) as folder:
         report = write(source, folder, config)

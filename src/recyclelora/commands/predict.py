@@ -48,7 +48,9 @@ def predict(config: PredictConfig, trial: int | None = None) -> None:
         from recyclelora.system.storage import folder_inside
 
     model = load(config.run, config.checkpoint, accelerator=config.accelerator)
-    output = Path(config.output) if config.output else folder_inside(Path(config.run), PREDICTIONS)
+    output = (
+        Path(config.output) if config.output else folder_inside(Path(config.run), PREDICTIONS, "give output=<folder>")
+    )
     reporter = Reporter()
     save_classes(output, model.classes)
     if films:

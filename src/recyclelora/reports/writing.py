@@ -29,7 +29,7 @@ def write_report(config: ReportConfig, reporter: Reporter) -> Path:
     study = read_sweep(Path(config.sweep)) if config.sweep is not None else read_runs(run_paths(config.runs))
     c = compare(study, config.selection, config.reference, config.resamples)
     folder = Path(config.output) if config.output else _folder(study)
-    make_folder(folder)
+    make_folder(folder, "; give output=<folder>")
     scores, differences = main = main_tables(c)
     arrangement = Arrangement.of(config, scores, differences)
     labelled = arrangement.named(c)

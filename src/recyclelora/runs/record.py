@@ -130,9 +130,11 @@ def git_state(checkout: Path) -> dict[str, Any] | None:
 
 
 def _git(checkout: Path, *arguments: str) -> str | None:
+    # git refuses another account's repository, as a shared installation is; this one's code runs here already
+    trusting = ["-c", f"safe.directory={checkout.resolve()}"]
     try:
         done = subprocess.run(  # noqa: S603
-            ["git", "-C", str(checkout), *arguments],  # noqa: S607
+            ["git", *trusting, "-C", str(checkout), *arguments],  # noqa: S607
             capture_output=True, encoding="utf-8", errors="replace", timeout=20, check=False,
         )  # fmt: skip
     except (OSError, subprocess.TimeoutExpired):

@@ -16,7 +16,7 @@ from sqlalchemy.engine import make_url
 from sqlalchemy.exc import ArgumentError, SQLAlchemyError
 
 from recyclelora.system.errors import UserError, first_line
-from recyclelora.system.storage import sqlite_url
+from recyclelora.system.sqlite import make_database, sqlite_url
 
 NETWORK = (
     "nfs", "nfs4", "cifs", "smb3", "lustre", "gpfs", "beegfs", "ceph", "glusterfs", "afs", "pvfs2", "9p", "fuse.",
@@ -94,6 +94,8 @@ class Place:
         Raises:
             UserError: it looks for something else.
         """
+        if self.own:
+            make_database(self.path, "remove it: it is made again from the ledger")
         study = optuna.create_study(
             study_name=self.name, storage=open_storage(self.url, self.own), load_if_exists=True,
             directions=[StudyDirection[direction.upper()] for direction in self.directions],

@@ -40,10 +40,11 @@ def default_directory() -> Path:
 def of_run(stored: str) -> Path:
     """The cache for what is done with a run: its own where that is one on this machine, else the default.
 
-    Somebody else's run says nothing of where files are written here.
+    Somebody else's run says nothing of where files are written here, and their home may be closed.
     """
-    folder = Path(stored)
-    return folder if any((folder / kind).is_dir() for kind in KINDS) else default_directory()
+    # os.path, for Path.is_dir raises where a folder above may not be entered
+    own = any(os.path.isdir(os.path.join(stored, kind)) for kind in KINDS)  # noqa: PTH112, PTH118
+    return Path(stored) if own else default_directory()
 
 
 def inventory(directory: Path) -> dict[str, list[Entry]]:

@@ -8,7 +8,6 @@ import hashlib
 import itertools
 import json
 import os
-import re
 import shutil
 import socket
 import time
@@ -106,27 +105,29 @@ def private(folder: Path) -> None:
         raise UserError(f"{folder}: cannot be made private: {error.strerror}") from error
 
 
-def sqlite_url(path: Path) -> str:
-    """The address of a SQLite file; what addresses give another meaning is escaped."""
-    return "sqlite:///" + re.sub(r"[%?#{}]", lambda sign: f"%{ord(sign[0]):02X}", str(path))
-
-
 def is_own_file(folder: Path, path: Path) -> bool:
     """Whether a path below ``folder`` is a plain file that is reached through no link: what may be sent elsewhere."""
     steps = [folder.joinpath(*path.relative_to(folder).parts[:depth]) for depth in range(1, len(path.parts) + 1)]
     return path.is_file() and not any(step.is_symlink() for step in steps)
 
 
-def folder_inside(folder: Path, name: str) -> Path:
+def folder_inside(folder: Path, name: str, instead: str = "copy the run to a place of yours") -> Path:
     """A folder that a command writes inside somebody's run, made where it is missing.
 
+    Args:
+        folder: the run's directory
+        name: of the folder inside
+        instead: what to do where it cannot be written
+
     Raises:
-        UserError: it is a link, so that its files would be replaced elsewhere, or it cannot be created.
+        UserError: it is a link, so that its files would be replaced elsewhere, or it cannot be created or written.
     """
     inside = folder / name
     if inside.is_symlink():
-        raise UserError(f"{inside}: is a link, which is not followed inside a run: remove it, or name another output")
-    make_folder(inside)
+        raise UserError(f"{inside}: is a link, which is not followed inside a run: remove it, or {instead}")
+    make_folder(inside, f"; {instead}")
+    if not os.access(inside, os.W_OK | os.X_OK):
+        raise UserError(f"{inside}: cannot be written; {instead}")
     return inside
 
 
@@ -184,9 +185,9 @@ def locked(folder: Path, name: str = LOCK, hint: str = "") -> Iterator[None]:
     """
     path = folder / name
     try:
-        lock = os.open(path, os.O_RDWR | os.O_CREAT, 0o644)
+        lock = os.open(path, os.O_RDWR | os.O_CREAT, 0o666)  # a group's folder is the group's: the umask decides
     except OSError as error:
-        raise UserError(f"{folder}: cannot be written: {error.strerror}") from error
+        raise UserError(f"{path}: cannot be written: {error.strerror}") from error
     try:
         _locks.add(lock)
         _take(lock, path, hint)

@@ -77,7 +77,8 @@ def _tried(send: Send, kind: str, *, last: bool) -> bool:
 
 def explained(error: Exception, kind: str = "mlflow") -> str:
     """An error of a tracker in one line without passwords."""
-    text = "".join(c if c.isprintable() else " " for c in first_line(error))
+    said = re.sub(r"^\(raised as a result of .*\n", "", str(error))  # SQLAlchemy's, before the cause
+    text = "".join(c if c.isprintable() else " " for c in first_line(said))
     if isinstance(error, UserError | ConfigError):
         return redacted(text)
     if re.search(r"<(!doctype|html|head|body)\b", str(error)[:LONGEST_LOOK], re.IGNORECASE):

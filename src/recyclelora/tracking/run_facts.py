@@ -133,8 +133,17 @@ def tags(config: Config, about: RunRecord, run_dir: Path) -> dict[str, str]:
         "changed": ", ".join(short)[:LONGEST],
         "tuned_on_targets": str(config.objective == "target_mean").lower(),
         "run_dir": str(run_dir),
+        **user(run_dir),
     }
     return known | ({"slurm_job": ", ".join(dict.fromkeys(jobs))} if jobs else {})
+
+
+def user(folder: Path) -> dict[str, str]:
+    """MLflow's tag for whose a run's or sweep's directory is; none where its account has no name here."""
+    try:
+        return {"mlflow.user": folder.owner()}
+    except (KeyError, OSError, NotImplementedError):
+        return {}
 
 
 def identity(folder: Path, began: str | None) -> dict[str, str]:

@@ -321,6 +321,7 @@ def test_where_nobody_can_say_a_job_is_lost_only_after_a_long_silence(fake: Fake
         ("REQUEUE_HOLD", "job requeued in held state", "scontrol release 101"),
         ("PENDING", "ReqNodeNotAvail, UnavailableNodes:n[1-3]", "hydra.launcher.nodelist"),
         ("PENDING", "PartitionDown", "hydra.launcher.partition"),
+        ("PENDING", "PartitionConfig", "hydra.launcher.cpus_per_task"),
         ("PENDING", "BadConstraints", "hydra.launcher.constraint"),
     ],
 )  # fmt: skip
@@ -643,6 +644,8 @@ def test_jobs_trust_and_read_what_the_user_lets_their_driver_where_sbatch_passes
     monkeypatch.setenv("RECYCLELORA_TRUSTED", "/my files:/theirs")
     monkeypatch.setenv("RECYCLELORA_READABLE", "MY_TOKEN")
     monkeypatch.setenv("MY_TOKEN", "abcdefgh")
+    monkeypatch.setenv("HF_HOME", "/srv/weights")
     lines = submission.exports()
+    assert "export HF_HOME=/srv/weights" in lines  # shared weights are found where they were when the run was named
     assert {"export RECYCLELORA_TRUSTED='/my files:/theirs'", "export RECYCLELORA_READABLE=MY_TOKEN"} <= {*lines}
     assert not any("abcdefgh" in line for line in lines)

@@ -126,7 +126,7 @@ def measure_run(opened: Opened, config: AnalyzeConfig, look: Look, reporter: Rep
 
 def _output(config: AnalyzeConfig, room: Path, name: str) -> Path:
     """The folder asked for, or one in ``room`` without what an earlier analysis, perhaps of other weights, left."""
-    folder = Path(config.output) if config.output else folder_inside(room, name)
+    folder = Path(config.output) if config.output else folder_inside(room, name, "give output=<folder>")
     folder.mkdir(parents=True, exist_ok=True)
     if config.output is None:
         for stale in [*folder.glob("*.png"), *folder.glob("*.csv"), *folder.glob("summary.json")]:

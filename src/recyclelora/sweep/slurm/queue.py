@@ -48,7 +48,10 @@ REASONS = (
     (r"Invalid ?QOS|QOSNotAllowed|QOSUsageThreshold",
      "hydra.launcher.qos is not allowed here, or not in hydra.launcher.partition"),
     (r"invalid partition", "hydra.launcher.partition is not one of 'sinfo'"),
-    (r"PartitionDown|PartitionInactive|PartitionConfig|partition not available",
+    # also of more CPUs than any node has
+    (r"PartitionConfig", "the partition has or allows no such job at present: hydra.launcher.cpus_per_task, mem_gb, "
+     "gres, nodes, partition"),
+    (r"PartitionDown|PartitionInactive|partition not available",
      "the partition takes no jobs now: wait, or another hydra.launcher.partition"),
     (r"BadConstraints|FedJobLock|AccountingPolicy|node configuration|more processors|invalid (feature|generic)",
      "no node has what is asked for: hydra.launcher.constraint, gres, mem_gb, cpus_per_task, exclude, partition"),

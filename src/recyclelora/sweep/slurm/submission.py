@@ -19,7 +19,8 @@ from recyclelora.system.errors import UserError
 
 EXPORTED = (
     "PATH", "PYTHONPATH", "RECYCLELORA_HOME", "RECYCLELORA_SNAPSHOT", "RECYCLELORA_CACHE",
-    "RECYCLELORA_TRUSTED", "RECYCLELORA_READABLE", "DATA_ROOT", "SLURM_CONF",
+    "RECYCLELORA_TRUSTED", "RECYCLELORA_READABLE", "DATA_ROOT", "HF_HOME", "HF_HUB_CACHE", "HF_HUB_OFFLINE",
+    "SLURM_CONF",
 )  # fmt: skip
 """Variables that jobs need where a site's sbatch passes none on; no secrets, for scripts are readable."""
 

@@ -17,7 +17,7 @@ from recyclelora.tracking.mlflow.outbox import Point, State, last_steps, send_fi
 from recyclelora.tracking.mlflow.runs import STATUS
 from recyclelora.tracking.mlflow.store import Store
 from recyclelora.tracking.mlflow.views import TRIALS, link, show, trials_view
-from recyclelora.tracking.run_facts import LONGEST, identity, milliseconds, started, varied_name
+from recyclelora.tracking.run_facts import LONGEST, identity, milliseconds, started, user, varied_name
 
 FILES = ("study.json", "summary.json", "report/report.html", "report/table.md", "report/table.csv")
 TOP = 10
@@ -65,6 +65,7 @@ class ParentRun:
                         raise
                     self.state.forget()
             tags = {"mlflow.runName": f"sweep {self.sweep_dir.name}", "study": self.sweep_dir.name, "role": "sweep"}
+            tags |= user(self.sweep_dir)
             since = started(self.study.get("created"))
             self.state.run_id = self.store.find_or_create(
                 self.experiment, identity(self.sweep_dir, self.study.get("created")), tags, since

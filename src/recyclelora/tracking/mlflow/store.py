@@ -13,10 +13,13 @@ from typing import Any
 from recyclelora.config.run import Config
 from recyclelora.system.errors import UserError
 from recyclelora.system.redaction import redacted
-from recyclelora.system.storage import sqlite_url, taking_turns
+from recyclelora.system.sqlite import make_database, sqlite_url
+from recyclelora.system.storage import taking_turns
 from recyclelora.tracking.mlflow.deadline import bound_requests
 from recyclelora.tracking.process import NAMED
 
+DATABASE = "mlflow.db"
+"""In the outputs folder: the store where no other is named."""
 REQUEST_SECONDS = "10"
 """For which a server may be silent."""
 
@@ -46,7 +49,7 @@ class Store:
                 f"the run asks for the MLflow server {redacted(asked)}, which you have not named; if it may have your "
                 f"credentials, add --to {redacted(asked)}, or set {NAMED}"
             )
-        return cls(named or sqlite_url(outputs / "mlflow.db"), outputs)
+        return cls(named or sqlite_url(outputs / DATABASE), outputs)
 
     @property
     def name(self) -> str:
@@ -68,6 +71,8 @@ class Store:
 
         bound_requests()
         with self._first_in_line():
+            if self.uri == sqlite_url(self.outputs / DATABASE):
+                make_database(self.outputs / DATABASE, f"set {NAMED} to a server")
             client = mlflow.MlflowClient(tracking_uri=self.uri)
             client.search_experiments(max_results=1)  # creates the schema
         return client

@@ -7,8 +7,8 @@ import sys
 from pathlib import Path
 from typing import NoReturn
 
-from recyclelora.system.storage import sqlite_url
-from recyclelora.tracking.mlflow.store import Store
+from recyclelora.system.sqlite import sqlite_url
+from recyclelora.tracking.mlflow.store import DATABASE, Store
 from recyclelora.tracking.mlflow.views import link, view_of
 
 SHOWN = 10
@@ -19,7 +19,7 @@ def serve(outputs: Path, port: int) -> NoReturn:
     """Become the MLflow server of the runs in ``outputs``, on the loopback interface and for requests to it alone."""
     outputs = outputs.absolute()
     outputs.mkdir(parents=True, exist_ok=True)
-    store = Store(sqlite_url(outputs / "mlflow.db"), outputs)
+    store = Store(sqlite_url(outputs / DATABASE), outputs)
     # creates the schema, in turn with runs that begin now
     recent = store.client.search_experiments(max_results=SHOWN, order_by=["last_update_time DESC"])
     command = [
