@@ -49,6 +49,8 @@ SYSTEM = (
     "cp",
     "mkdir",
     "chmod",
+    "umask",
+    "ln",
     "openssl",
     "docker",
     "apptainer",

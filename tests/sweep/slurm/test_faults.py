@@ -24,7 +24,7 @@ from recyclelora.sweep.ledger import Ledger, Trial
 from recyclelora.sweep.planning import Plan
 from recyclelora.sweep.slurm import calls, submission
 from recyclelora.sweep.slurm import executor as executing
-from recyclelora.sweep.slurm.driver import submit_driver
+from recyclelora.sweep.slurm.driver import detach, submit_driver
 from recyclelora.sweep.slurm.executor import SlurmExecutor
 from recyclelora.sweep.slurm.queue import JobState, explain
 from recyclelora.sweep.space import Space
@@ -638,6 +638,18 @@ def test_a_folder_that_a_group_shares_keeps_its_rights(fake: FakeSlurm, tmp_path
     assert stat.S_IMODE((tmp_path / "logs").stat().st_mode) == 0o2775
     inside = {path.name: stat.S_IMODE(path.stat().st_mode) & 0o777 for path in (tmp_path / "logs").iterdir()}
     assert inside == {f".new-{os.getuid()}": 0o700, job: 0o700}
+
+
+def test_a_sweep_that_another_account_began_says_what_to_do(fake: FakeSlurm, tmp_path: Path, monkeypatch):
+    root = tmp_path / "sweep" / "submitit"
+    root.mkdir(parents=True)
+    allowed = os.access
+    monkeypatch.setattr("os.access", lambda path, mode: Path(path) != root and allowed(path, mode))
+    words = r"submitit: is another account's, .* study=; reuse=true"
+    with pytest.raises(UserError, match=words):
+        executor_of(tmp_path / "sweep")
+    with pytest.raises(UserError, match=words):
+        detach(SlurmOptions(), tmp_path / "sweep", "study")
 
 
 def test_jobs_trust_and_read_what_the_user_lets_their_driver_where_sbatch_passes_nothing_on(monkeypatch):

@@ -11,6 +11,7 @@ from pathlib import Path
 
 from recyclelora.config.launchers import SlurmOptions
 from recyclelora.sweep.execution import NotNow
+from recyclelora.sweep.slurm.files import check_own
 from recyclelora.sweep.slurm.queue import look, minutes_allowed
 from recyclelora.sweep.slurm.submission import exports, sbatch
 from recyclelora.system.errors import UserError
@@ -25,6 +26,7 @@ def detach(options: SlurmOptions, sweep: Path, study: str) -> None:
     Raises:
         UserError: such a job is there already, or SLURM refuses it.
     """
+    check_own(sweep / "submitit")
     path = sweep / "submitit" / "driver.json"
     before = read_object(path)["job"] if path.exists() else None
     state = (look([before]) or {}).get(before) if before else None

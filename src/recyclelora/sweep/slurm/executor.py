@@ -16,7 +16,7 @@ from recyclelora.config.launchers import SlurmOptions
 from recyclelora.runs.unit import began, ended
 from recyclelora.sweep.execution import Job, Stage, Status, Work
 from recyclelora.sweep.slurm.calls import ask, hurry
-from recyclelora.sweep.slurm.files import JobFiles
+from recyclelora.sweep.slurm.files import JobFiles, check_own
 from recyclelora.sweep.slurm.queue import LAUNCH_FAILED, JobState, Unanswered, explain, look, look_closer
 from recyclelora.sweep.slurm.submitter import Submitter
 from recyclelora.sweep.task import HydraTask
@@ -61,6 +61,7 @@ class SlurmExecutor:
         folder = sweep / "submitit/%j" if options.submitit_folder is None else Path(options.submitit_folder)
         self.options = options
         self.files = JobFiles((folder if "%j" in str(folder) else folder / "%j").absolute())
+        check_own(self.files.root)
         self.submitter = Submitter(options, task, objectives, self.files, study)
         self.capacity = min(n_jobs, options.array_parallelism * options.trials_per_job)
         self.units_at_once = self.capacity if options.array else options.trials_per_job

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import NotRequired, TypedDict
 
 from recyclelora.sweep.execution import Work
+from recyclelora.system.errors import UserError
 from recyclelora.system.storage import private, read_json, write_json
 from recyclelora.system.typed_json import read_object
 
@@ -31,6 +32,19 @@ class JobRecord(TypedDict):
     """which of the choices comes next where this one does not start; None: it was the last"""
     asked: NotRequired[str]
     """a mark of what it asked for"""
+
+
+def check_own(root: Path) -> None:
+    """Refuse a folder of jobs that another account has begun: its jobs can be neither adopted nor cancelled.
+
+    Raises:
+        UserError: naming the folder and what to do instead.
+    """
+    if root.exists() and not os.access(root, os.W_OK | os.X_OK):
+        raise UserError(
+            f"{root}: is another account's, and on SLURM a sweep goes on by whoever began it: give yours another name "
+            "with study=; reuse=true takes the results that are there"
+        )
 
 
 @dataclass(frozen=True)
