@@ -6,6 +6,7 @@ import csv
 import re
 from collections.abc import Iterator
 
+import numpy as np
 import pytest
 
 from recyclelora.config.compose import home
@@ -38,7 +39,7 @@ def scores(study: str) -> list[set[tuple[str, str]]]:
     [
         ("README.md", "\n## ", "photographs", 7),
         ("docs/results.md", "\n## Photographs: from day", "photographs", 10),
-        ("docs/results.md", "\n## Photographs: from India", "photographs_cross", 5),
+        ("docs/results.md", "\n## Photographs: from India", "photographs_cross", 10),
         ("docs/results.md", "\n## Eighteen methods", "streets", 18),
     ],
 )
@@ -57,10 +58,10 @@ def test_scores_are_those_of_the_committed_table(page: str, title: str, study: s
 )
 def test_intervals_of_the_race_are_those_of_its_report(study: str, parts: dict[str, int]):
     report = (RESULTS / study / "table.md").read_text()
-    pattern = r"([+-]\d+\.\d+) \(([+-]\d+\.\d) to ([+-]\d+\.\d)\)"
-    known = [tuple(map(float, numbers)) for numbers in re.findall(pattern, report)]
+    pattern = r"([+-]\d+\.\d+) \(([+-]\d+\.\d+) to ([+-]\d+\.\d+)\)"
+    known = np.array([list(map(float, numbers)) for numbers in re.findall(pattern, report)])
     for page, part in parts.items():
         found = RACED.findall((home() / page).read_text().split("\n## ")[part])
         assert len(found) >= 4
-        for mean, low, high in (map(float, numbers) for numbers in found):
-            assert any([low, high] == ends and abs(mean - exact) < 0.0501 for exact, *ends in known), mean
+        for numbers in found:
+            assert (np.abs(known - np.array(numbers, float)) < 0.0501).all(axis=1).any(), numbers
