@@ -33,7 +33,7 @@ def test_columns_groups_and_labels_are_chosen_by_name_or_a_part_of_it():
     assert Arrangement.of(ReportConfig(sweep="x"), SCORES).arranged([SCORES]) == [SCORES]
 
 
-def test_other_tables_of_groups_follow_the_order_and_those_of_entrants_the_labels():
+def test_other_tables_of_groups_and_those_of_entrants_follow_the_order_and_the_labels():
     differences = Table(
         "differences",
         "Minus that of adapter=soma",
@@ -41,10 +41,13 @@ def test_other_tables_of_groups_follow_the_order_and_those_of_entrants_the_label
         [False, True],
         [[Cell("adapter=soma"), Cell("0.1")]],
     )
-    race = Table("differences", "R", ["entrant", "seeds"], [False, True], [[Cell("adapter=soma"), Cell("5")]])
-    asked = Arrangement.of(ReportConfig(sweep="x", order=["adapter=lora"], labels=["adapter=soma: SoMA"]), SCORES)
+    rows = [[Cell("adapter=soma"), Cell("5")], [Cell("adapter=lora"), Cell("6")]]
+    race = Table("differences", "R", ["entrant", "seeds"], [False, True], rows)
+    labels = ["adapter=soma: SoMA", "adapter=lora: LoRA"]
+    asked = Arrangement.of(ReportConfig(sweep="x", order=["adapter=lora"], labels=labels), SCORES)
     first, second = asked.arranged([differences, race])
-    assert first.rows == [] and second.rows[0][0].text == "SoMA" and first.title == "Minus that of SoMA"
+    assert first.rows == [] and first.title == "Minus that of SoMA"
+    assert [[cell.text for cell in row] for row in second.rows] == [["LoRA", "6"]]
 
 
 def test_columns_of_several_tables_are_chosen_together():

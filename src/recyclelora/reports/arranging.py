@@ -111,7 +111,7 @@ class Arrangement:
         )  # fmt: skip
 
     def _ordered(self, table: Table) -> Table:
-        if self.order is None or table.columns[0] != "group":
+        if self.order is None or table.columns[0] not in ("group", "entrant"):
             return table
         rows = [row for name in self.order for row in table.rows if row[0].text == name]
         return replace(table, rows=rows)
