@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import gc
 import importlib
+import subprocess
 import sys
 
 import pytest
@@ -47,3 +48,10 @@ def test_a_collector_that_the_user_has_stopped_stays_so():
         assert not gc.isenabled()
     finally:
         gc.enable()
+
+
+@pytest.mark.slow
+def test_a_command_that_has_imported_torch_ends_without_a_word():
+    code = "from recyclelora.system.imports import quick_imports\nwith quick_imports(): import torch, torch._dynamo"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert (done.stdout, done.stderr) == ("", "")
