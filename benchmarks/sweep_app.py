@@ -10,6 +10,7 @@ import sys
 import time
 from collections import Counter
 from dataclasses import dataclass
+from importlib.util import find_spec
 from pathlib import Path
 
 import optuna
@@ -31,6 +32,10 @@ class Sweep:
     folder: Path
     launcher: str | None
     n_jobs: int = 2
+
+    def __post_init__(self) -> None:
+        if self.launcher == "joblib" and find_spec("hydra_plugins.hydra_joblib_launcher") is None:
+            sys.exit("the stock sweeper needs its launcher here: pip install --no-deps hydra-joblib-launcher==1.4.0rc3")
 
     def command(self, *overrides: str) -> list[str]:
         """The command of the sweep."""

@@ -4,7 +4,7 @@
 
 Overhead: wall seconds of a sweep of 12 trials whose task does nothing, less those of one with 2, by 10; random search,
 SQLite. Unequal: 32 trials of 0.2 to 3 s (seeded), 2 at a time; beside it the sum of their seconds by 2, which no
-scheduler beats. Needs hydra-joblib-launcher for the stock sweeper's joblib rows.
+scheduler beats.
 """
 
 from __future__ import annotations

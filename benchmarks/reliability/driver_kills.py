@@ -5,6 +5,10 @@
 A sweep's driver is killed at random moments until the sweep ends by itself; new sweeps follow until there were
 ``count`` kills. Counted: trials that are not complete at the end, were begun more than once, or are left RUNNING.
 Beside it hydra-optuna-sweeper with joblib and SQLite, killed and started again as often; it is allowed 20 commands.
+
+Then as many kills of sweeps of 27 trials that pause at rungs, and of races of three candidates over seeds, neither of
+which the other tool has. Counted: runs that were begun again after they were complete, best trials that are not the
+right one, and verdicts that are not those of a race that nobody disturbs.
 """
 
 from __future__ import annotations
@@ -16,7 +20,12 @@ import subprocess
 import sys
 import tempfile
 from collections import Counter
+from collections.abc import Callable, Sequence
 from pathlib import Path
+
+from recyclelora.sweep.ledger import Ledger
+from recyclelora.sweep.race.reading import read_race
+from recyclelora.sweep.race.rules import conclusion
 
 HERE = Path(__file__).resolve().parent
 sys.path.insert(0, str(HERE.parent))
@@ -26,13 +35,17 @@ from sweep_app import Sweep  # noqa: E402
 TRIALS = 20
 SEARCH = ["x=interval(-5.0,5.0)", "hydra/sweeper/sampler=tpe", "hydra.sweeper.sampler.seed=0", "pause=0.3",
           f"hydra.sweeper.n_trials={TRIALS}"]  # fmt: skip
+PAUSING = ["x=" + ",".join(map(str, range(1, 28))), "steps=9", "resumes=true", "pause=0.02",
+           "hydra/sweeper/pruner=asha", "hydra.sweeper.pruner.max_resource=9"]  # fmt: skip
+RACING = ["x=1,2.95,3", "noise=0.2", "pause=0.2", "hydra.sweeper.race='x=3'", "hydra.sweeper.race_on=objective",
+          "hydra.sweeper.race_seeds=12"]  # fmt: skip
 
 
-def one_sweep(sweep: Sweep, rng: random.Random, kills: int, longest: float) -> Counter[str]:
-    """Kill a sweep's driver up to so many times, then let it end."""
+def kill_often(sweep: Sweep, command: Sequence[str], rng: random.Random, kills: int, longest: float) -> int:
+    """Kill a sweep's driver up to so many times, then let it end; how often it was killed."""
     done = 0
     for _ in range(20):
-        process = sweep.start(*SEARCH)
+        process = sweep.start(*command)
         if done < kills:
             try:
                 process.wait(rng.uniform(0.0, longest))
@@ -44,6 +57,12 @@ def one_sweep(sweep: Sweep, rng: random.Random, kills: int, longest: float) -> C
         else:
             process.wait(600)
             break
+    return done
+
+
+def one_search(sweep: Sweep, rng: random.Random, kills: int, longest: float) -> Counter[str]:
+    """A search of 20 trials."""
+    done = kill_often(sweep, SEARCH, rng, kills, longest)
     states = sweep.states()
     begun = sweep.executions
     return Counter({
@@ -53,17 +72,66 @@ def one_sweep(sweep: Sweep, rng: random.Random, kills: int, longest: float) -> C
     })  # fmt: skip
 
 
+def repeated(sweep: Sweep) -> int:
+    """Runs that were begun again after they were complete."""
+    path = sweep.folder / "repeated"
+    return len(path.read_text().splitlines()) if path.exists() else 0
+
+
+def one_pausing(sweep: Sweep, rng: random.Random, kills: int, longest: float) -> Counter[str]:
+    """A search that pauses; its best trial is x=3, which alone has the value 0."""
+    done = kill_often(sweep, PAUSING, rng, kills, longest)
+    trials = Ledger(sweep.folder / "out").trials()
+    ends = Counter(trial.state for trial in trials)
+    best = max((t for t in trials if t.values), key=lambda t: t.values or [], default=None)
+    return Counter({
+        "sweeps": 1, "kills": done, "trials": len(trials), "complete": ends["complete"], "paused": ends["paused"],
+        "others": len(trials) - ends["complete"] - ends["paused"], "begun_after_their_end": repeated(sweep),
+        "right_best": int(best is not None and str(best.params["x"]) == "3" and best.values == [0.0]),
+    })  # fmt: skip
+
+
+def one_race(sweep: Sweep, rng: random.Random, kills: int, longest: float) -> Counter[str]:
+    """A race; its verdicts are those of one that nobody disturbs."""
+    done = kill_often(sweep, RACING, rng, kills, longest)
+    undisturbed = Sweep(sweep.folder / "undisturbed", None)
+    undisturbed.run(*RACING)
+    said, right = (_conclusion(folder / "out") for folder in (sweep.folder, undisturbed.folder))
+    runs = [unit for trial in Ledger(sweep.folder / "out").trials() for unit in trial.outcomes()]
+    return Counter({
+        "sweeps": 1, "kills": done, "runs": len(runs), "complete": sum(bool(r and r["values"]) for r in runs),
+        "begun_after_their_end": repeated(sweep), "same_verdicts": int(said == right),
+    })  # fmt: skip
+
+
+def _conclusion(sweep: Path) -> str | None:
+    known = read_race(sweep)
+    return conclusion(*known) if known else None
+
+
+def until(
+    count: int, one: Callable[[Sweep, random.Random, int, float], Counter[str]], launcher: str | None, seed: int,
+    longest: float,
+) -> dict[str, int]:  # fmt: skip
+    """Sweep after sweep until so many drivers were killed."""
+    rng, total = random.Random(seed), Counter[str]()
+    with tempfile.TemporaryDirectory() as folder:
+        while total["kills"] < count:
+            found = one(
+                Sweep(Path(folder) / str(total["sweeps"]), launcher), rng, min(5, count - total["kills"]), longest
+            )
+            total.update(found)
+    return dict(total)
+
+
 def measure(seed: int, count: int, longest: float = 6.0) -> dict[str, object]:
-    found = {}
-    for name, launcher in (("recyclelora", None), ("hydra-optuna-sweeper", "joblib")):
-        rng, total = random.Random(seed), Counter[str]()
-        with tempfile.TemporaryDirectory() as folder:
-            while total["kills"] < count:
-                sweep = Sweep(Path(folder) / str(total["sweeps"]), launcher)
-                total += Counter({"kills": 0}) + one_sweep(sweep, rng, min(5, count - total["kills"]), longest)
-        keys = ("sweeps", "kills", "trials", "complete", "running", "begun_twice", "exactly_20_complete")
-        found[name] = {key: total[key] for key in keys}
-    return {"seed": seed, "trials_per_sweep": TRIALS, **found}
+    return {
+        "seed": seed, "trials_per_sweep": TRIALS,
+        "recyclelora": until(count, one_search, None, seed, longest),
+        "hydra-optuna-sweeper": until(count, one_search, "joblib", seed, longest),
+        "pausing": until(count, one_pausing, None, seed, longest),
+        "racing": until(count, one_race, None, seed, longest),
+    }  # fmt: skip
 
 
 def main() -> None:

@@ -176,10 +176,26 @@ def _driver_kills(f: Figure) -> tuple[str, list[Row]]:
         "kills": "drivers killed", "sweeps": "sweeps", "exactly_20_complete": "sweeps with exactly 20 complete trials",
         "begun_twice": "trials that were begun more than once", "running": "trials left RUNNING",
     }  # fmt: skip
+    pausing, racing = f["pausing"], f["racing"]
     return (
         f"SIGKILL of the driver at random moments of a sweep of {f['trials_per_sweep']} trials with 2 workers, and the "
-        "same command again until it ends by itself. The usual tool is hydra-optuna-sweeper with joblib and SQLite.",
-        [(words, ours[key], stock[key]) for key, words in keys.items()],
+        "same command again until it ends by itself. The usual tool is hydra-optuna-sweeper with joblib and SQLite. "
+        "Then of searches whose trials pause, and of races over seeds, neither of which it has.",
+        [
+            *((words, ours[key], stock[key]) for key, words in keys.items()),
+            ("searches that pause: drivers killed", pausing["kills"], None),
+            ("searches; with the right best trial", f"{pausing['sweeps']}; {pausing['right_best']}", None),
+            (
+                "trials; complete; paused",
+                "; ".join(str(pausing[key]) for key in ("trials", "complete", "paused")),
+                None,
+            ),
+            ("begun again after they were complete", pausing["begun_after_their_end"], None),
+            ("races: drivers killed", racing["kills"], None),
+            ("races; with the verdicts of an undisturbed one", f"{racing['sweeps']}; {racing['same_verdicts']}", None),
+            ("runs; complete", f"{racing['runs']}; {racing['complete']}", None),
+            ("begun again after they were complete", racing["begun_after_their_end"], None),
+        ],
     )
 
 
