@@ -340,6 +340,8 @@ def test_a_dry_run_knows_what_is_complete_and_what_would_be_refused(sweeping: Sw
     assert code == 0 and "nothing is left to run" in out
     code, out, err = sweeping("x=1,2", "y=4", "hydra.sweeper.dry_run=true")
     assert code == 2 and "was begun with other settings" in err and "y: was 3, now 4" in err
+    code, _, err = sweeping("x=1,2", "y=3,4")
+    assert code == 2 and "y: was 3, now varied" in err
     assert sweeping("x=1,2", "y=4", "hydra.sweeper.dry_run=true", "+fresh=true")[0] == 0
 
 

@@ -8,6 +8,7 @@ import io
 import os
 import re
 import sys
+import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -45,7 +46,7 @@ def one_clear_line(command: str) -> Iterator[None]:
     """End the process with one line for a user's mistake or an interrupted run; other errors keep their traceback."""
     show_what_can_be_shown()
     try:
-        with unread_in_one_line(command):
+        with unread_in_one_line(command), _warnings_in_one_line():
             yield
     except Interrupted as stop:
         print(f"{command}: {stop}", file=sys.stderr)
@@ -70,6 +71,24 @@ def one_clear_line(command: str) -> Iterator[None]:
             raise
         print(f"{command}: {'; '.join(str(error).splitlines()[:2])}", file=sys.stderr)
         sys.exit(USAGE_EXIT)
+
+
+@contextmanager
+def _warnings_in_one_line() -> Iterator[None]:
+    """Say what is meant for users without the place in the code."""
+    usual = warnings.formatwarning
+
+    def one_line(
+        message: Warning | str, category: type[Warning], filename: str, lineno: int, line: str | None = None
+    ) -> str:
+        for_users = issubclass(category, UserWarning)
+        return f"warning: {message}\n" if for_users else usual(message, category, filename, lineno, line)
+
+    warnings.formatwarning = one_line
+    try:
+        yield
+    finally:
+        warnings.formatwarning = usual
 
 
 @contextmanager

@@ -152,7 +152,10 @@ def refuse_others(folder: Path, about: Mapping[str, Any], since: Mapping[str, An
     then = _with_options_since(stored, about, since)
     differences = {key: both for name in asked for key, both in _differences(name, then.get(name), asked[name])}
     if differences:
-        lines = [f"  {_short(key)}: was {was}, now {now}" for key, (was, now) in list(differences.items())[:10]]
+        lines = [
+            f"  {_short(key)}: was {_or_varied(key, was, stored)}, now {_or_varied(key, now, about)}"
+            for key, (was, now) in list(differences.items())[:10]
+        ]
         back = [f"{_short(key)}={as_override(was)}" for key, (was, _) in differences.items() if key in since]
         if back:
             lines.append(f"  to go on with newer options as they were then, add: {shlex.join(back)}")
@@ -160,6 +163,11 @@ def refuse_others(folder: Path, about: Mapping[str, Any], since: Mapping[str, An
             f"{folder.name}: was begun with other settings; give it another name with study=, or start over with "
             "fresh=true:\n" + "\n".join(lines)
         )
+
+
+def _or_varied(key: str, value: Any, about: Mapping[str, Any]) -> Any:
+    """The value of a key, unless the sweep varies it, so that this is only what stands in the configuration."""
+    return "varied" if _short(key) in (about.get("space") or {}) else value
 
 
 def record(folder: Path, about: dict[str, Any], since: Mapping[str, Any]) -> None:
