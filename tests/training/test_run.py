@@ -352,7 +352,7 @@ def test_init_from_another_run(make_config, gta2city, capsys):
     (first / "run.json").write_text(json.dumps(about))
     with pytest.raises(UserError, match="other backbone weights"):
         Run.identify(make_config(*TINY, f"init_from={first}"), None)
-    with pytest.raises(UserError, match="not the directory of a finished run"):
+    with pytest.raises(UserError, match="not a run directory"):
         Run.identify(make_config(*TINY, "init_from=nowhere"), None)
 
 
