@@ -2,8 +2,9 @@
 
     python benchmarks/reliability/driver_kills.py --seed 0 --count 50
 
-A sweep's driver is killed at random moments until the sweep ends by itself; new sweeps follow until there were
-``count`` kills. Counted: trials that are not complete at the end, were begun more than once, or are left RUNNING.
+A sweep's driver is killed at random moments, four times in five after a trial has begun, until the sweep ends
+by itself; new sweeps follow until there were ``count`` kills. Counted: trials that are not complete at the end, were
+begun more than once, or are left RUNNING.
 Beside it hydra-optuna-sweeper with joblib and SQLite, killed and started again as often; it is allowed 20 commands.
 
 Then as many kills of sweeps of 27 trials that pause at rungs, and of races of three candidates over seeds, neither of
@@ -19,6 +20,7 @@ import random
 import subprocess
 import sys
 import tempfile
+import time
 from collections import Counter
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -47,6 +49,8 @@ def kill_often(sweep: Sweep, command: Sequence[str], rng: random.Random, kills: 
     for _ in range(20):
         process = sweep.start(*command)
         if done < kills:
+            if rng.random() < 0.8:
+                _until_a_trial_begins(sweep, process)
             try:
                 process.wait(rng.uniform(0.0, longest))
                 break
@@ -58,6 +62,14 @@ def kill_often(sweep: Sweep, command: Sequence[str], rng: random.Random, kills: 
             process.wait(600)
             break
     return done
+
+
+def _until_a_trial_begins(sweep: Sweep, process: subprocess.Popen[bytes]) -> None:
+    """Wait for the first of this command, however long a loaded machine takes to start it."""
+    path = sweep.folder / "executions"
+    before = path.stat().st_size if path.exists() else 0
+    while process.poll() is None and (path.stat().st_size if path.exists() else 0) == before:
+        time.sleep(0.02)
 
 
 def one_search(sweep: Sweep, rng: random.Random, kills: int, longest: float) -> Counter[str]:

@@ -178,8 +178,9 @@ def _driver_kills(f: Figure) -> tuple[str, list[Row]]:
     }  # fmt: skip
     pausing, racing = f["pausing"], f["racing"]
     return (
-        f"SIGKILL of the driver at random moments of a sweep of {f['trials_per_sweep']} trials with 2 workers, and the "
-        "same command again until it ends by itself. The usual tool is hydra-optuna-sweeper with joblib and SQLite. "
+        f"SIGKILL of the driver at random moments of a sweep of {f['trials_per_sweep']} trials with 2 workers, four in "
+        "five of them after a trial has begun, and the same command again until it ends by itself. The usual tool is "
+        "hydra-optuna-sweeper with joblib and SQLite. "
         "Then of searches whose trials pause, and of races over seeds, neither of which it has.",
         [
             *((words, ours[key], stock[key]) for key, words in keys.items()),

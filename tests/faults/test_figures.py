@@ -7,6 +7,7 @@ import shutil
 import cold_start
 import corruptions
 import crash_points
+import driver_kills
 import hostile
 import kills
 import page
@@ -43,6 +44,16 @@ def test_no_fault_at_any_write_leaves_a_bad_state():
 def test_the_harness_sees_a_write_that_is_not_safe():
     found = crash_points.measure(seed=0, count=1, protocols=(crash_points.STOCK,))["stock"]["torch.save in place"]
     assert found["bad_states"] > 0
+
+
+@pytest.mark.slow
+def test_killed_drivers_whose_trials_pause_or_race_repeat_and_lose_nothing():
+    pausing = driver_kills.until(2, driver_kills.one_pausing, None, seed=0, longest=3.0)
+    assert pausing["kills"] == 2 and pausing["others"] == pausing["begun_after_their_end"] == 0
+    assert (pausing["trials"], pausing["right_best"]) == (27 * pausing["sweeps"], pausing["sweeps"])
+    racing = driver_kills.until(2, driver_kills.one_race, None, seed=0, longest=3.0)
+    assert racing["kills"] == 2 and racing["complete"] == racing["runs"] and racing["begun_after_their_end"] == 0
+    assert racing["same_verdicts"] == racing["sweeps"]
 
 
 @pytest.mark.slow
