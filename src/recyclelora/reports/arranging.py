@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 
 from recyclelora.config.commands import ReportConfig
 from recyclelora.reports.comparison import Comparison
@@ -92,10 +93,16 @@ class Arrangement:
     def _label(self, name: str) -> str:
         return self.groups.get(name, name)
 
+    @cached_property
+    def _names(self) -> re.Pattern[str] | None:
+        """Any name of a group, of two that begin alike the longer one; None where all keep theirs."""
+        if all(name == label for name, label in self.groups.items()):
+            return None
+        return re.compile("|".join(map(re.escape, sorted(self.groups, key=len, reverse=True))))
+
     def _said(self, text: str) -> str:
-        """A text with labels for the names in it: of two names that begin alike the longer one is meant."""
-        names = sorted(self.groups, key=len, reverse=True)
-        return re.sub("|".join(map(re.escape, names)), lambda found: self.groups[found[0]], text) if names else text
+        """A text with labels for the names in it."""
+        return self._names.sub(lambda found: self.groups[found[0]], text) if self._names else text
 
     def arranged(self, tables: Iterable[Table]) -> list[Table]:
         """The tables as they are to be written."""

@@ -204,10 +204,12 @@ def _reference(groups: Sequence[ScoredGroup], wanted: str | None) -> tuple[Score
     """The group that was asked for, the frozen backbone, or the best by objective."""
     if wanted is not None:
         names = [g.name for g in groups]
-        plain = group_names([g.config for g in groups])  # what groups with the names of points would be called without
-        found, otherwise = meant(wanted, names), meant(wanted, plain)
+        found = meant(wanted, names)
         hits = [g for g in groups if g.name in found]
-        hits = hits or [g for g, name in zip(groups, plain, strict=True) if name in otherwise]
+        if not hits:  # what a group with the name of a point would be called without
+            plain = group_names([g.config for g in groups])
+            otherwise = meant(wanted, plain)
+            hits = [g for g, name in zip(groups, plain, strict=True) if name in otherwise]
         if len(hits) != 1:
             what = "several groups" if hits else f"no group{nearest(wanted, names)}"
             raise UserError(f"reference={wanted}: {what}; there are: {'; '.join(names[:20])}")

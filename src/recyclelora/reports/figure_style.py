@@ -71,9 +71,8 @@ def write(figure: Any, folder: Path, name: str) -> str:
 
 def shown(c: Comparison) -> list[ScoredGroup]:
     """The first groups, and always the reference, if it is one of them."""
-    first = c.groups[:MOST_GROUPS]
-    lacking = c.reference is not None and c.reference in c.groups[MOST_GROUPS:]
-    return [*first[:-1], c.reference] if lacking and c.reference is not None else first
+    first, others = c.groups[:MOST_GROUPS], c.groups[MOST_GROUPS:]
+    return [*first[:-1], c.reference] if c.reference is not None and c.reference in others else first
 
 
 def left_out(c: Comparison) -> str:
