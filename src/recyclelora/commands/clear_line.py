@@ -19,7 +19,6 @@ from yaml import YAMLError
 from recyclelora.config.compose import ConfigError
 from recyclelora.config.launchers import LocalOptions, SlurmOptions
 from recyclelora.config.messages import in_words
-from recyclelora.sweep import snapshot
 from recyclelora.sweep.command import SHORT
 from recyclelora.system.errors import Interrupted, UserError
 from recyclelora.system.redaction import redacted
@@ -122,6 +121,8 @@ def explain(error: Exception, command: str = "train") -> str:
             if line and not line.startswith(("reference_type", "object_type", "To append")) and line not in lines:
                 lines.append(line)
         cause = cause.__cause__
+    from recyclelora.sweep import snapshot  # of no use to a command that is right
+
     said = in_words(lines, command, _sweep_keys())
     if snapshot.VARIABLE in os.environ and re.search("no such (option|key)", said):
         said += "; a sweep has the options of the day it began: snapshot=renew takes today's"
